@@ -1,0 +1,140 @@
+"""Who is asking: authenticators turn a request into a :class:`Caller`.
+
+They are named by dotted path in ``AUTHENTICATION`` and asked in order. ``None`` means "not mine,
+ask the next"; raising means "mine, but bad".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import sync_to_async
+from django.db import close_old_connections
+from django.http import HttpRequest, HttpResponse
+from django.middleware.csrf import CsrfViewMiddleware
+
+from . import conf
+from .exceptions import InvalidRequest, PermissionDenied
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AbstractBaseUser
+
+__all__ = [
+    "BaseAuthenticator",
+    "Caller",
+    "SessionAuthenticator",
+    "StaticKeyAuthenticator",
+    "bearer_token",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who a request comes from. Without a user and a key, it is anybody.
+
+    ``scopes`` limits what the caller may use: ``"chat"``, ``"models"`` and so on; ``None`` means
+    everything.
+    """
+
+    user: AbstractBaseUser | None = None
+    key_id: str | None = None
+    key_name: str | None = None
+    scopes: frozenset[str] | None = None
+
+    def may(self, scope: str) -> bool:
+        """Whether the caller's scopes include ``scope``."""
+        return self.scopes is None or scope in self.scopes
+
+
+def bearer_token(request: HttpRequest) -> str | None:
+    """The token of an ``Authorization: Bearer …`` header, if there is one."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+class BaseAuthenticator:
+    """Recognises one kind of credentials."""
+
+    def authenticate(self, request: HttpRequest) -> Caller | None:
+        """The caller that ``request`` comes from, or ``None`` if its credentials are not of this
+        kind.
+
+        Raises:
+            AuthenticationFailed: they are of this kind, and wrong.
+            PermissionDenied: they are right, and may not be used like this.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define authenticate()")
+
+    async def aauthenticate(self, request: HttpRequest) -> Caller | None:
+        """The same under ASGI; runs :meth:`authenticate` in a thread unless overridden."""
+        return await sync_to_async(self.authenticate)(request)
+
+
+class StaticKeyAuthenticator(BaseAuthenticator):
+    """The keys in ``API_KEYS``, sent as bearer tokens."""
+
+    def authenticate(self, request: HttpRequest) -> Caller | None:
+        token = bearer_token(request)
+        if token is None:
+            return None
+        given = _digest(token)
+        found: Caller | None = None
+        # Every key is compared, in constant time: how long it takes says nothing about them.
+        for number, key in enumerate(conf.get().api_keys(), start=1):
+            if hmac.compare_digest(given, _digest(key.KEY)):
+                name = key.NAME or f"static-{number}"
+                found = Caller(key_id=name, key_name=name)
+        return found
+
+    async def aauthenticate(self, request: HttpRequest) -> Caller | None:
+        return self.authenticate(request)
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+class _CsrfCheck(CsrfViewMiddleware):
+    """Django's own check, giving the reason of a refusal instead of an HTML page."""
+
+    def _reject(self, request: HttpRequest, reason: str) -> Any:
+        return reason
+
+
+class SessionAuthenticator(BaseAuthenticator):
+    """The user that Django's own middleware has logged in, with the CSRF check of a form.
+
+    A request with a bearer token is never taken for the session's: a wrong key must not pass
+    because of a cookie.
+    """
+
+    def authenticate(self, request: HttpRequest) -> Caller | None:
+        if bearer_token(request) is not None:
+            return None
+        user = getattr(request, "user", None)
+        if user is None or not (user.is_authenticated and user.is_active):
+            return None
+        self.check_csrf(request)
+        # A stream may last minutes: the connection that found the user is not held for it.
+        close_old_connections()
+        return Caller(user=user)
+
+    def check_csrf(self, request: HttpRequest) -> None:
+        """Refuse what another site could have made the user's browser send.
+
+        Raises:
+            InvalidRequest: a body that is not declared as JSON, as HTML forms send it.
+            PermissionDenied: no CSRF token, or a wrong one.
+        """
+        if request.method in ("GET", "HEAD", "OPTIONS"):
+            return
+        if request.content_type != "application/json":
+            raise InvalidRequest("Requests of a session must be sent as application/json.")
+        check = _CsrfCheck(lambda request: HttpResponse())
+        check.process_request(request)
+        reason = check.process_view(request, lambda: None, (), {})
+        if reason:
+            raise PermissionDenied(f"CSRF check failed: {reason}", code="csrf_failed")

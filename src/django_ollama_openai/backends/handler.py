@@ -1,0 +1,89 @@
+"""Aliases to backends, as ``BACKENDS`` says."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from .. import conf
+from .base import BaseBackend
+
+__all__ = ["BackendHandler", "InvalidBackendError", "backends"]
+
+
+class InvalidBackendError(ImproperlyConfigured):
+    """An alias that ``BACKENDS`` does not have, or whose entry cannot be made into a backend."""
+
+
+class BackendHandler:
+    """One backend per alias and process, made when it is first asked for.
+
+    Not Django's ``BaseConnectionHandler``: that makes one per thread and task, so a pool of
+    connections would never be shared.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: dict[str, BaseBackend] = {}
+
+    def __getitem__(self, alias: str) -> BaseBackend:
+        """The backend for ``alias``.
+
+        Raises:
+            InvalidBackendError: naming the alias and what is wrong with its entry.
+        """
+        made = self._made.get(alias)
+        if made is None:
+            with self._lock:
+                made = self._made.get(alias)
+                if made is None:
+                    made = self._made[alias] = self.create(alias)
+        return made
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(conf.get().BACKENDS)
+
+    def create(self, alias: str) -> BaseBackend:
+        """A new backend for ``alias``; raises as ``__getitem__`` does."""
+        config = conf.get().backend(alias)
+        where = f"{conf.SETTING}['BACKENDS'][{alias!r}]"
+        if config is None:
+            known = ", ".join(repr(name) for name in self)
+            raise InvalidBackendError(f"{where} is missing; there are {known}.")
+        try:
+            backend_class = import_string(config.BACKEND)
+        except ImportError as error:
+            raise InvalidBackendError(
+                f"{where}['BACKEND']: could not import {config.BACKEND!r}: {error}."
+            ) from error
+        if not (isinstance(backend_class, type) and issubclass(backend_class, BaseBackend)):
+            raise InvalidBackendError(
+                f"{where}['BACKEND']: {config.BACKEND!r} is not a subclass of BaseBackend."
+            )
+        try:
+            return backend_class(alias=alias, **config.keywords())
+        except (TypeError, ValueError, ImproperlyConfigured) as error:
+            raise InvalidBackendError(f"{where}['OPTIONS']: {error}") from error
+
+    def close(self) -> None:
+        """Forget all backends and close what they hold."""
+        with self._lock:
+            made, self._made = self._made, {}
+        for backend in made.values():
+            backend.close()
+
+
+backends = BackendHandler()
+
+
+def _remake(*, setting: str, **kwargs: Any) -> None:
+    if setting == conf.SETTING:
+        backends.close()
+
+
+setting_changed.connect(_remake, dispatch_uid="django_ollama_openai.backends")

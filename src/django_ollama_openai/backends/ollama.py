@@ -1,0 +1,240 @@
+"""Ollama, through its official Python client."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, suppress
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
+
+import httpx
+import pydantic_core
+
+from ..exceptions import ModelNotFound, UpstreamError
+from ..translation.chat_parts import ChatParts
+from ..translation.chat_payload import chat_payload
+from ..translation.model_cards import (
+    ModelCard,
+    lacks_details,
+    model_card,
+    tags,
+    with_details,
+)
+from ..wire.chat import ChatCompletionRequest
+from ..wire.delta import Delta
+from .base import BaseBackend
+from .ollama_client import AsyncOllamaClient, InterruptibleTransport, OllamaClient
+
+__all__ = ["OllamaBackend"]
+
+SHOW_CACHE_SECONDS = 60
+SHOW_CACHE_ENTRIES = 1000
+
+
+class OllamaBackend(BaseBackend):
+    """An Ollama server.
+
+    Args:
+        host: its address; without it ``$OLLAMA_HOST``, then ``http://127.0.0.1:11434``.
+        headers: sent with every request, for a server behind a proxy that asks for them.
+        connect_timeout: seconds to reach the server.
+        timeout: seconds that the server may stay silent, before the first token (it may have to
+            load the model) and between tokens.
+        max_idle_connections: how many connections are kept open for the next request.
+        verify: whether to check the server's certificate.
+
+    For another transport, override :meth:`get_client` and :meth:`get_async_client`.
+    """
+
+    supported_parameters: ClassVar[frozenset[str]] = frozenset(
+        {"tools", "response_format", "reasoning_effort", "logprobs"}
+    )
+
+    def __init__(
+        self,
+        *,
+        host: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        connect_timeout: float = 5,
+        timeout: float = 600,
+        max_idle_connections: int = 20,
+        verify: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self._host = host
+        self._headers = dict(headers or {})
+        self._timeout = httpx.Timeout(timeout, connect=connect_timeout)
+        self._limits = httpx.Limits(
+            max_connections=None, max_keepalive_connections=max_idle_connections
+        )
+        self._verify = verify
+        self._lock = threading.Lock()
+        self._client: OllamaClient | None = None
+        self._async_clients: WeakKeyDictionary[
+            asyncio.AbstractEventLoop, tuple[AsyncOllamaClient, AsyncGenerator[AsyncOllamaClient]]
+        ] = WeakKeyDictionary()
+        self._shown: dict[str, tuple[float, Any]] = {}
+
+    # Transport
+
+    def get_client(self) -> OllamaClient:
+        """A hook: make the client for synchronous requests. It is made once and shared."""
+        return OllamaClient(
+            self._host,
+            transport=InterruptibleTransport(verify=self._verify, limits=self._limits),
+            **self._client_options(),
+        )
+
+    def get_async_client(self) -> AsyncOllamaClient:
+        """A hook: make the client for asynchronous requests. There is one per event loop."""
+        return AsyncOllamaClient(
+            self._host,
+            transport=httpx.AsyncHTTPTransport(verify=self._verify, limits=self._limits),
+            **self._client_options(),
+        )
+
+    def _client_options(self) -> dict[str, Any]:
+        # What the site configured is what is asked: no redirects, no proxies from the environment.
+        return {
+            "headers": self._headers,
+            "timeout": self._timeout,
+            "follow_redirects": False,
+            "trust_env": False,
+        }
+
+    def _sync(self) -> OllamaClient:
+        with self._lock:
+            if self._client is None:
+                self._client = self.get_client()
+            return self._client
+
+    async def _async(self) -> AsyncOllamaClient:
+        loop = asyncio.get_running_loop()
+        held = self._async_clients.get(loop)
+        if held is None:
+            keeper = _closed_with_its_loop(self.get_async_client())
+            held = self._async_clients[loop] = (await anext(keeper), keeper)
+        return held[0]
+
+    def close(self) -> None:
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    # Chat
+
+    def chat(self, request: ChatCompletionRequest) -> Delta:
+        body = self._payload(request, stream=False)
+        return _answer(self._sync().fetch("POST", "/api/chat", body, model=body["model"]))
+
+    async def achat(self, request: ChatCompletionRequest) -> Delta:
+        body = self._payload(request, stream=False)
+        client = await self._async()
+        return _answer(await client.fetch("POST", "/api/chat", body, model=body["model"]))
+
+    def stream_chat(self, request: ChatCompletionRequest) -> Iterator[Delta]:
+        body = self._payload(request, stream=True)
+        parts = ChatParts()
+        for line in self._sync().stream_lines("/api/chat", body, model=body["model"]):
+            yield parts.feed(line)
+        parts.finish()
+
+    async def astream_chat(self, request: ChatCompletionRequest) -> AsyncIterator[Delta]:
+        body = self._payload(request, stream=True)
+        parts = ChatParts()
+        client = await self._async()
+        # Closed here and not by the garbage collector: Ollama generates until it is.
+        lines = client.stream_lines("/api/chat", body, model=body["model"])
+        async with aclosing(lines):
+            async for line in lines:
+                yield parts.feed(line)
+        parts.finish()
+
+    def _payload(self, request: ChatCompletionRequest, *, stream: bool) -> dict[str, Any]:
+        return self.prepare_chat(chat_payload(request, stream=stream), request)
+
+    # Models
+
+    def list_models(self) -> list[ModelCard]:
+        client = self._sync()
+        found = tags(_json(client.fetch("GET", "/api/tags")))
+        for tag in self._to_show(found):
+            with suppress(ModelNotFound):  # it was removed in the meantime
+                self._keep_shown(tag, client.fetch("POST", "/api/show", _show_body(tag)))
+        return self._cards(found)
+
+    async def alist_models(self) -> list[ModelCard]:
+        client = await self._async()
+        found = tags(_json(await client.fetch("GET", "/api/tags")))
+        for tag in self._to_show(found):
+            with suppress(ModelNotFound):
+                self._keep_shown(tag, await client.fetch("POST", "/api/show", _show_body(tag)))
+        return self._cards(found)
+
+    def find_model(self, name: str, cards: list[ModelCard]) -> ModelCard:
+        # Ollama's own rule: a name without a tag means the tag "latest".
+        names = (name, f"{name}:latest")
+        for card in cards:
+            if card.id in names:
+                return card
+        raise ModelNotFound(name)
+
+    def _to_show(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The tags that lack details nobody has asked for within the last minute."""
+        now = time.monotonic()
+        self._shown = {key: kept for key, kept in self._shown.items() if kept[0] > now}
+        return [tag for tag in found if lacks_details(tag) and _cache_key(tag) not in self._shown]
+
+    def _keep_shown(self, tag: dict[str, Any], answer: bytes) -> None:
+        if len(self._shown) < SHOW_CACHE_ENTRIES:
+            expires = time.monotonic() + SHOW_CACHE_SECONDS
+            self._shown[_cache_key(tag)] = (expires, _json(answer))
+
+    def _cards(self, found: list[dict[str, Any]]) -> list[ModelCard]:
+        shown = {key: answer for key, (_, answer) in self._shown.items()}
+        return [model_card(with_details(tag, shown.get(_cache_key(tag)))) for tag in found]
+
+    # Life
+
+    def ping(self) -> None:
+        self._sync().fetch("GET", "/api/version")
+
+    async def aping(self) -> None:
+        client = await self._async()
+        await client.fetch("GET", "/api/version")
+
+
+async def _closed_with_its_loop(client: AsyncOllamaClient) -> AsyncGenerator[AsyncOllamaClient]:
+    """Yields ``client`` once and stays suspended: an event loop that shuts down closes the
+    asynchronous generators that are still open, and so the client's connections."""
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+def _answer(body: bytes) -> Delta:
+    parts = ChatParts()
+    delta = parts.feed(body)
+    parts.finish()
+    return delta
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return pydantic_core.from_json(body)
+    except ValueError as error:
+        raise UpstreamError("The engine sent something that is not JSON.") from error
+
+
+def _show_body(tag: dict[str, Any]) -> dict[str, Any]:
+    return {"model": tag.get("model") or tag["name"]}
+
+
+def _cache_key(tag: dict[str, Any]) -> str:
+    return f"{tag.get('model') or tag.get('name')}@{tag.get('digest')}"

@@ -1,0 +1,198 @@
+"""The app's settings: one dict, ``OLLAMA_OPENAI``, typed, read lazily.
+
+``get()`` gives the current values. They are read again after ``setting_changed``, so that
+``override_settings`` works in a site's tests.
+"""
+
+from __future__ import annotations
+
+import functools
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from .wire.case import Case
+
+__all__ = ["SETTING", "APIKey", "BackendConfig", "ModelConfig", "Settings", "get", "problems"]
+
+SETTING = "OLLAMA_OPENAI"
+DEFAULT_BACKEND = "default"
+
+
+class _Table(BaseModel):
+    # Not strict: tuples pass for lists, and values from the environment for numbers.
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class BackendConfig(_Table):
+    """One entry of ``BACKENDS``."""
+
+    BACKEND: str = Field(
+        "django_ollama_openai.backends.OllamaBackend",
+        description="Dotted path of the backend's class.",
+    )
+    HOST: str | None = Field(None, description="The constructor's `host`.")
+    BASE_URL: str | None = Field(None, description="The constructor's `base_url`.")
+    OPTIONS: dict[str, Any] = Field(
+        default_factory=dict, description="Further keywords of the constructor.", repr=False
+    )
+
+    def keywords(self) -> dict[str, Any]:
+        """What the constructor is called with."""
+        named = {"host": self.HOST, "base_url": self.BASE_URL}
+        return {**self.OPTIONS, **{name: value for name, value in named.items() if value}}
+
+
+class ModelConfig(_Table):
+    """One entry of ``MODELS``."""
+
+    MODEL: str | None = Field(
+        None, description="The model as the engine calls it; the public name if absent."
+    )
+    BACKEND: str | None = Field(
+        None, description="Alias of the backend that has it; the mount's own if absent."
+    )
+    OPTIONS: dict[str, Any] = Field(
+        default_factory=dict,
+        description="The engine's options for this model, such as `num_ctx`; a request's own win.",
+    )
+
+
+class APIKey(_Table):
+    """One entry of ``API_KEYS`` that has a name."""
+
+    KEY: str = Field(min_length=1, repr=False, description="The secret.")
+    NAME: str = Field("", description="What the caller is called in signals and logs.")
+
+
+class Settings(_Table):
+    """All keys of ``OLLAMA_OPENAI`` with their defaults."""
+
+    HOST: str | None = Field(
+        None,
+        description="Where Ollama listens: shorthand for `HOST` of the `default` backend. Without "
+        "either, `$OLLAMA_HOST`, then `http://127.0.0.1:11434`.",
+        repr=False,
+    )
+    BACKENDS: dict[str, BackendConfig] = Field(
+        default_factory=dict,
+        description="Where answers come from: alias → `BACKEND`, `HOST` or `BASE_URL`, `OPTIONS`.",
+        validate_default=True,
+        repr=False,
+    )
+    DEFAULT_MODEL: str | None = Field(
+        None, description="Used when a request names no model; without it, that is a 400."
+    )
+    MODELS: dict[str, ModelConfig] = Field(
+        default_factory=dict,
+        description="Public names: alias → `MODEL`, `BACKEND`, `OPTIONS`.",
+    )
+    ALLOWED_MODELS: list[str] | None = Field(
+        None,
+        description="Glob patterns of the public names that exist; all others are 404 and are not "
+        "listed. `None` allows all.",
+    )
+    AUTHENTICATION: list[str] = Field(
+        default=[
+            "django_ollama_openai.auth.StaticKeyAuthenticator",
+            "django_ollama_openai.auth.SessionAuthenticator",
+        ],
+        description="Dotted paths of the authenticators, asked in this order.",
+    )
+    API_KEYS: list[str | APIKey] = Field(
+        default_factory=list,
+        description='Static keys: strings, or `{"KEY": …, "NAME": …}`.',
+        repr=False,
+    )
+    ALLOW_ANONYMOUS: bool = Field(
+        False, description="Whether requests without credentials are answered."
+    )
+    RESPONSE_CASE: Case = Field(
+        "both", description="Spelling of the responses: `both`, `snake` or `camel`."
+    )
+    UNSUPPORTED_PARAMETERS: Literal["reject", "ignore"] = Field(
+        "reject",
+        description="What becomes of parameters that would change the answer and that the backend "
+        "cannot honour: `reject` is a 400 that names them, `ignore` drops them and names them in "
+        "the `x-ignored-parameters` header.",
+    )
+    MAX_BODY_BYTES: int = Field(32 * 2**20, ge=1, description="Larger bodies are a 413, in bytes.")
+    STREAM_KEEPALIVE_SECONDS: float = Field(
+        15, gt=0, description="A silent stream gets a `: ping` comment this often, in seconds."
+    )
+    REMOTE_IMAGES: bool = Field(
+        False, description="Whether `image_url` may name an http(s) address."
+    )
+
+    @field_validator("BACKENDS")
+    @classmethod
+    def _there_is_a_default(cls, value: dict[str, BackendConfig]) -> dict[str, BackendConfig]:
+        return {DEFAULT_BACKEND: BackendConfig(), **value}
+
+    @field_validator("API_KEYS")
+    @classmethod
+    def _keys_are_not_empty(cls, value: list[str | APIKey]) -> list[str | APIKey]:
+        # os.environ.get("AI_KEY", "") in a site's settings must not let everybody in.
+        if "" in value:
+            raise ValueError("An API key is empty")
+        return value
+
+    def backend(self, alias: str) -> BackendConfig | None:
+        """The entry of ``BACKENDS`` for ``alias``, with ``HOST`` filled in."""
+        config = self.BACKENDS.get(alias)
+        if config is not None and alias == DEFAULT_BACKEND and self.HOST and not config.HOST:
+            return config.model_copy(update={"HOST": self.HOST})
+        return config
+
+    def api_keys(self) -> list[APIKey]:
+        """``API_KEYS`` in its long form."""
+        return [APIKey(KEY=key) if isinstance(key, str) else key for key in self.API_KEYS]
+
+    def allows_model(self, name: str) -> bool:
+        """Whether the public name ``name`` exists at all."""
+        patterns = self.ALLOWED_MODELS
+        return patterns is None or any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def problems() -> list[tuple[str, str]]:
+    """What is wrong with ``OLLAMA_OPENAI``: pairs of the key's path and the reason."""
+    try:
+        _read()
+    except ValidationError as error:
+        # Inputs are left out: they may be secrets.
+        return [
+            (".".join(str(step) for step in item["loc"]), item["msg"])
+            for item in error.errors(include_url=False, include_input=False)
+        ]
+    return []
+
+
+def get() -> Settings:
+    """The current settings.
+
+    Raises:
+        ImproperlyConfigured: ``OLLAMA_OPENAI`` is not valid.
+    """
+    try:
+        return _read()
+    except ValidationError:
+        (path, reason), *_ = problems()
+        where = f"{SETTING}[{path!r}]" if path else SETTING
+        raise ImproperlyConfigured(f"{where}: {reason}.") from None
+
+
+@functools.cache
+def _read() -> Settings:
+    return Settings.model_validate(getattr(settings, SETTING, {}))
+
+
+def _reread(*, setting: str, **kwargs: Any) -> None:
+    if setting == SETTING:
+        _read.cache_clear()
+
+
+setting_changed.connect(_reread, dispatch_uid="django_ollama_openai.conf")

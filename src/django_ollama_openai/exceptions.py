@@ -1,0 +1,187 @@
+"""Every error a client can be told about, as one tree, with the status and codes OpenAI uses.
+
+    GatewayError                    500 server_error
+    ├── InvalidRequest              400 invalid_request_error
+    │   ├── UnsupportedParameter    400 unsupported_parameter
+    │   ├── ContextLengthExceeded   400 context_length_exceeded
+    │   └── RequestTooLarge         413 request_too_large
+    ├── AuthenticationFailed        401 invalid_api_key
+    ├── PermissionDenied            403 permission_error
+    ├── NotFound                    404 not_found
+    │   └── ModelNotFound           404 model_not_found
+    ├── MethodNotAllowed            405 method_not_allowed
+    └── UpstreamError               502 bad_upstream
+        ├── UpstreamUnavailable     503 upstream_unavailable
+        └── UpstreamTimeout         504 upstream_timeout
+
+Any of them may be raised from a backend, a hook or an authenticator; the message is sent to the
+client as it is, so it must not name hosts, files or secrets of the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+__all__ = [
+    "AuthenticationFailed",
+    "ContextLengthExceeded",
+    "GatewayError",
+    "InvalidRequest",
+    "MethodNotAllowed",
+    "ModelNotFound",
+    "NotFound",
+    "PermissionDenied",
+    "RequestTooLarge",
+    "UnsupportedParameter",
+    "UpstreamError",
+    "UpstreamTimeout",
+    "UpstreamUnavailable",
+]
+
+
+class GatewayError(Exception):
+    """An error in OpenAI's envelope: ``{"error": {"message", "type", "param", "code"}}``.
+
+    ``param`` names the request field at fault, in OpenAI's notation (``messages[0].role``).
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: str | None = None
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        if code is not None:
+            self.code = code
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Extra response headers, such as ``Allow`` or ``Retry-After``."""
+        return {}
+
+    def envelope(self) -> dict[str, Any]:
+        """The JSON body of the error response, and of an error frame within a stream."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+class InvalidRequest(GatewayError):
+    """The request itself is at fault."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class UnsupportedParameter(InvalidRequest):
+    """The model's backend cannot honour a parameter that would change the answer."""
+
+    code = "unsupported_parameter"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """The prompt does not fit into the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class RequestTooLarge(InvalidRequest):
+    """The body is larger than ``MAX_BODY_BYTES``."""
+
+    status = 413
+    code = "request_too_large"
+
+
+class AuthenticationFailed(GatewayError):
+    """No credentials, or wrong ones."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class PermissionDenied(GatewayError):
+    """The caller is known, and may not do this."""
+
+    status = 403
+    type = "permission_error"
+    code = "permission_denied"
+
+
+class NotFound(GatewayError):
+    """There is nothing at this path."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """The model does not exist, or the site does not offer it."""
+
+    code = "model_not_found"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"The model {model!r} does not exist or you do not have access to it.", param="model"
+        )
+
+
+class MethodNotAllowed(GatewayError):
+    """The path exists, and does not answer this method."""
+
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+    def __init__(self, method: str, allowed: Iterable[str]) -> None:
+        self.allowed = tuple(allowed)
+        super().__init__(f"{method} is not allowed here; use {' or '.join(self.allowed)}.")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Allow": ", ".join(self.allowed)}
+
+
+class UpstreamError(GatewayError):
+    """The engine behind the gateway failed, or answered something that makes no sense."""
+
+    status = 502
+    code = "bad_upstream"
+
+
+class UpstreamUnavailable(UpstreamError):
+    """The engine cannot be reached, or takes no more requests.
+
+    ``retry_after`` is in seconds.
+    """
+
+    status = 503
+    code = "upstream_unavailable"
+
+    def __init__(self, message: str, *, retry_after: int = 5) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(self.retry_after)}
+
+
+class UpstreamTimeout(UpstreamError):
+    """The engine did not answer in time."""
+
+    status = 504
+    code = "upstream_timeout"

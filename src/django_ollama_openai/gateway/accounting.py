@@ -1,0 +1,111 @@
+"""What a completion came to, for the signals: usage, timings, and how it ended."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from django.dispatch import Signal
+from django.http import HttpRequest
+
+from ..auth import Caller
+from ..exceptions import GatewayError
+from ..signals import completion_failed, completion_finished, completion_started
+from ..translation.chat_completion import chat_message
+from ..wire.chat import ChatCompletionRequest
+from ..wire.delta import Delta, Usage, fold
+from .routing import Route
+
+__all__ = ["Account", "Timings"]
+
+
+@dataclass(slots=True, frozen=True)
+class Timings:
+    """In seconds, from the moment the request went to the backend. ``time_to_first_token`` is
+    ``None`` if there was none."""
+
+    time_to_first_token: float | None
+    total: float
+
+
+class Account:
+    """The account of one completion. It ends once; what is reported after that is ignored."""
+
+    def __init__(
+        self,
+        *,
+        request: HttpRequest,
+        request_id: str,
+        caller: Caller,
+        body: ChatCompletionRequest,
+        route: Route,
+    ) -> None:
+        self._sender = type(route.backend)
+        self._facts: dict[str, Any] = {
+            "request": request,
+            "request_id": request_id,
+            "caller": caller,
+            "body": body,
+            "model": route.name,
+            "backend": route.alias,
+        }
+        # The text of an answer is kept only if somebody will be told of it.
+        self._is_kept = completion_finished.has_listeners() or completion_failed.has_listeners()
+        self._deltas: list[Delta] = []
+        self._tokens = 0
+        self._usage: Usage | None = None
+        self._finish_reason = "stop"
+        self._started = time.perf_counter()
+        self._first: float | None = None
+        self._ending: tuple[Signal, dict[str, Any]] | None = None
+
+    def feed(self, delta: Delta) -> None:
+        """The backend has produced ``delta``."""
+        if self._first is None:
+            self._first = time.perf_counter()
+        self._tokens += delta.tokens
+        self._usage = delta.usage or self._usage
+        self._finish_reason = delta.finish_reason or self._finish_reason
+        if self._is_kept:
+            self._deltas.append(delta)
+
+    def finished(self) -> None:
+        self._end(completion_finished, finish_reason=self._finish_reason)
+
+    def cancelled(self) -> None:
+        """The client has hung up."""
+        self._end(completion_finished, finish_reason="cancelled")
+
+    def failed(self, error: GatewayError) -> None:
+        self._end(completion_failed, error=error)
+
+    def send_started(self) -> None:
+        completion_started.send_robust(self._sender, **self._facts)
+
+    async def asend_started(self) -> None:
+        if completion_started.has_listeners(self._sender):
+            await completion_started.asend_robust(self._sender, **self._facts)
+
+    def send_ending(self) -> None:
+        if self._ending is not None:
+            signal, outcome = self._ending
+            signal.send_robust(self._sender, **self._facts, **outcome)
+
+    async def asend_ending(self) -> None:
+        if self._ending is not None:
+            signal, outcome = self._ending
+            if signal.has_listeners(self._sender):
+                await signal.asend_robust(self._sender, **self._facts, **outcome)
+
+    def _end(self, signal: Signal, **outcome: Any) -> None:
+        if self._ending is not None:
+            return
+        now = time.perf_counter()
+        outcome["usage"] = self._usage or Usage(completion_tokens=self._tokens, estimated=True)
+        outcome["timings"] = Timings(
+            time_to_first_token=None if self._first is None else self._first - self._started,
+            total=now - self._started,
+        )
+        outcome["message"] = chat_message(fold(self._deltas)) if self._is_kept else None
+        self._ending = (signal, outcome)

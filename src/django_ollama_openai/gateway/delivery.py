@@ -1,0 +1,309 @@
+"""Brings a completion to the client as it is produced: one driver for WSGI, one for ASGI.
+
+Both let the backend run beside the reader (in a thread, in a task), so that the reader never
+blocks in it: that is what keep-alives, the bounded wait for the first delta and the detection of
+a client that has hung up rest on. Both end the backend's work at once when the reader goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, nullcontext
+from typing import Any, Final, Self
+
+from ..cancellation import Cancelled
+from ..exceptions import GatewayError
+from ..pump import End, Pump
+from ..wire.delta import Delta
+from ..wire.sse import PING
+from .completion import Completion
+
+__all__ = ["AsyncDelivery", "ClientGone", "Delivery"]
+
+HANG_UP_POLL_SECONDS: Final = 0.25
+"""How often a synchronous server's connection is looked at while there is nothing to send."""
+
+BUFFER_BYTES: Final = 64 * 2**10
+"""How far the backend may run ahead of a client that reads slowly."""
+
+
+class ClientGone(Exception):
+    """The client has hung up before there was anything to send."""
+
+
+class Delivery:
+    """A completion for a synchronous server: an iterator of bytes."""
+
+    def __init__(
+        self, completion: Completion, keepalive: float, hung_up: Callable[[], bool]
+    ) -> None:
+        self._completion = completion
+        self._keepalive = keepalive
+        self._hung_up = hung_up
+        self._events = self._produce()
+        self._first: list[bytes] = []
+
+    def start(self) -> Self:
+        """Wait for the first delta, or for the first keep-alive if that is due before.
+
+        Raises:
+            GatewayError: the backend has failed before its first delta.
+            ClientGone: nobody waits any more.
+        """
+        self._first = [self._next_or_gone()]
+        return self
+
+    def read(self) -> bytes:
+        """Wait for the whole answer; raises as :meth:`start` does."""
+        content = self._next_or_gone()
+        # The events go on to their end, where the account is settled.
+        return content + b"".join(self._events)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return self._first.pop() if self._first else next(self._events)
+
+    def close(self) -> None:
+        """The server wants no more: it calls this at the end of every response."""
+        self._events.close()
+
+    def _next_or_gone(self) -> bytes:
+        try:
+            return next(self._events)
+        except StopIteration:
+            raise ClientGone from None
+
+    def _produce(self) -> Iterator[bytes]:
+        completion = self._completion
+        begun = False
+        items: queue.SimpleQueue[Delta | End] = queue.SimpleQueue()
+        pump = Pump(completion.deltas, items.put)
+        completion.account.send_started()
+        pump.start()
+        try:
+            for item in self._arrivals(items):
+                if item is None:
+                    begun = True
+                    yield PING
+                elif isinstance(item, End):
+                    if item.error is not None:
+                        raise item.error
+                    yield completion.finish()
+                else:
+                    pump.taken()
+                    if data := completion.feed(item):
+                        begun = True
+                        yield data
+        except (GeneratorExit, Cancelled):
+            completion.account.cancelled()
+        except Exception as error:
+            told = completion.fail(error)
+            if not begun:
+                raise told from error
+            yield completion.failure_frame(told)
+        finally:
+            pump.cancel()
+            completion.account.send_ending()
+
+    def _arrivals(self, items: queue.SimpleQueue[Delta | End]) -> Iterator[Delta | End | None]:
+        """The pump's items up to its end, and ``None`` whenever a keep-alive is due."""
+        due = time.monotonic() + self._keepalive
+        while True:
+            wait = HANG_UP_POLL_SECONDS
+            if self._completion.is_stream:
+                wait = min(wait, max(0, due - time.monotonic()))
+            try:
+                item = items.get(timeout=wait)
+            except queue.Empty:
+                if self._hung_up():
+                    raise Cancelled from None
+                if not self._completion.is_stream or time.monotonic() < due:
+                    continue
+                yield None
+            else:
+                yield item
+                if isinstance(item, End):
+                    return
+            due = time.monotonic() + self._keepalive
+
+
+_running: set[asyncio.Task[None]] = set()
+"""The event loop itself holds its tasks weakly."""
+
+
+class AsyncDelivery:
+    """A completion for an asynchronous server: an asynchronous iterator of bytes.
+
+    Whatever has arrived since the last step leaves together. The backend's task holds no
+    reference to this object: Django does not close an iterator whose client has gone while it
+    was sending, and then this object's end is the only sign of that.
+    """
+
+    def __init__(self, completion: Completion, keepalive: float) -> None:
+        self._completion = completion
+        self._keepalive = keepalive if completion.is_stream else None
+        self._channel = _Channel()
+        self._task: asyncio.Task[None] | None = None
+        self._first: list[bytes] = []
+
+    async def start(self) -> Self:
+        """Wait for the first delta, or for the first keep-alive if that is due before.
+
+        Raises:
+            GatewayError: the backend has failed before its first delta.
+        """
+        self._run()
+        self._first = [await self._receive() or b""]
+        return self
+
+    async def read(self) -> bytes:
+        """Wait for the whole answer; raises as :meth:`start` does."""
+        self._run()
+        content = b""
+        while (data := await self._receive()) is not None:
+            content += data
+        return content
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._first:
+            return self._first.pop()
+        data = await self._receive()
+        if data is None:
+            raise StopAsyncIteration
+        return data
+
+    def close(self) -> None:
+        """Nobody wants more. May be called from any thread, any number of times."""
+        task = self._task
+        if task is not None and not task.done():
+            loop = task.get_loop()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(task.cancel)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        self._task = asyncio.create_task(_produce(self._completion, self._channel))
+        _running.add(self._task)
+        self._task.add_done_callback(_running.discard)
+
+    async def _receive(self) -> bytes | None:
+        """What has arrived, a keep-alive, or ``None`` at the end."""
+        try:
+            return await self._channel.get(self._keepalive)
+        except TimeoutError:
+            return PING
+        except asyncio.CancelledError:
+            self.close()
+            raise
+
+
+async def _produce(completion: Completion, channel: _Channel) -> None:
+    account = completion.account
+    failure: GatewayError | None = None
+    try:
+        await account.asend_started()
+        deltas = completion.adeltas()
+        async with aclosing(deltas) if hasattr(deltas, "aclose") else nullcontext():
+            async for delta in deltas:
+                data = completion.feed(delta)
+                if data and channel.put(data):
+                    await channel.drained()
+        channel.put(completion.finish())
+    except asyncio.CancelledError:
+        account.cancelled()
+        raise
+    except Exception as error:
+        failure = completion.fail(error)
+        if channel.begun:
+            channel.put(completion.failure_frame(failure))
+            failure = None
+    finally:
+        # The events are out; only then are receivers waited for, and the response closed.
+        if failure is not None:
+            channel.end(failure)
+        await account.asend_ending()
+        channel.end()
+
+
+class _Channel:
+    """Bytes on their way from the backend's task to the reader's, joined while they wait."""
+
+    __slots__ = ("_data", "_ended", "_error", "_reader", "_size", "_taken", "_writer")
+
+    def __init__(self) -> None:
+        self._data: list[bytes] = []
+        self._size = 0
+        self._taken = False
+        self._ended = False
+        self._error: GatewayError | None = None
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether the reader has got anything, or is about to."""
+        return self._taken or bool(self._data)
+
+    def put(self, data: bytes) -> bool:
+        """Add ``data``; true if the writer should wait until it is :meth:`drained`."""
+        self._data.append(data)
+        self._size += len(data)
+        _wake(self._reader)
+        return self._size > BUFFER_BYTES
+
+    async def drained(self) -> None:
+        """Wait until the reader has taken what is there."""
+        self._writer = asyncio.get_running_loop().create_future()
+        await self._writer
+
+    def end(self, error: GatewayError | None = None) -> None:
+        """There is no more, or ``error`` instead of it."""
+        if not self._ended:
+            self._ended, self._error = True, error
+            _wake(self._reader)
+
+    async def get(self, timeout: float | None) -> bytes | None:
+        """All that is there, as soon as there is something; ``None`` at the end.
+
+        Raises:
+            GatewayError: the one that the channel was ended with.
+            TimeoutError: there was nothing for ``timeout`` seconds.
+        """
+        if not self._data and not self._ended:
+            loop = asyncio.get_running_loop()
+            self._reader = loop.create_future()
+            timer = loop.call_later(timeout, _wake, self._reader) if timeout else None
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+                if timer is not None:
+                    timer.cancel()
+        if self._data:
+            data = b"".join(self._data)
+            self._data.clear()
+            self._size = 0
+            self._taken = True
+            _wake(self._writer)
+            return data
+        if not self._ended:
+            self._taken = True
+            raise TimeoutError
+        if self._error is not None:
+            raise self._error
+        return None
+
+
+def _wake(waiting: asyncio.Future[Any] | None) -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(None)

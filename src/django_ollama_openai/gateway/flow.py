@@ -1,0 +1,74 @@
+"""One logic for sync and async: a flow yields its calls, a driver makes them.
+
+A flow is a generator that yields a :class:`Call` wherever it has to wait, and is sent the result.
+:func:`run` makes the synchronous call, :func:`arun` awaits the asynchronous one::
+
+    def greet(user_id: int) -> Flow[str]:
+        user = yield from call(find_user, afind_user, user_id)
+        return f"Hello {user.name}"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeAlias, TypeVar
+
+__all__ = ["Call", "Flow", "arun", "call", "run"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(slots=True, frozen=True)
+class Call:
+    """Something a flow waits for, in both ways of waiting."""
+
+    sync: Callable[[], Any]
+    async_: Callable[[], Awaitable[Any]]
+
+
+Flow: TypeAlias = Generator[Call, Any, R]
+
+
+def call(
+    sync: Callable[P, R],
+    async_: Callable[P, Awaitable[R]],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> Flow[R]:
+    """Wait for ``sync(…)`` or ``async_(…)``, whichever fits the driver."""
+    result: R = yield Call(lambda: sync(*args, **kwargs), lambda: async_(*args, **kwargs))
+    return result
+
+
+def run(flow: Flow[R]) -> R:
+    """Drive ``flow`` in this thread."""
+    try:
+        step = next(flow)
+        while True:
+            try:
+                result = step.sync()
+            except BaseException as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(result)
+    except StopIteration as end:
+        value: R = end.value
+        return value
+
+
+async def arun(flow: Flow[R]) -> R:
+    """Drive ``flow`` in this task."""
+    try:
+        step = next(flow)
+        while True:
+            try:
+                result = await step.async_()
+            except BaseException as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(result)
+    except StopIteration as end:
+        value: R = end.value
+        return value

@@ -1,0 +1,138 @@
+"""``GET health``: whether the site is alive, and whether its backends are ready."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.http import HttpRequest
+
+from ..backends import BaseBackend, backends
+from ..exceptions import GatewayError
+from ..pump import End, Pump
+from ..wire.case import camel_keys
+from .flow import Flow, call
+from .gates import authenticate
+from .mount import Mount
+
+__all__ = ["check_health"]
+
+READY_WITHIN_SECONDS: Final = 5
+REPORT_SECONDS: Final = 1
+
+
+@dataclass(slots=True, frozen=True)
+class _Readiness:
+    ready: bool
+    latency_ms: float
+
+
+_last: tuple[float, dict[str, _Readiness]] | None = None
+"""The last report. Anybody may ask, so the backends are not asked each time."""
+
+
+def check_health(request: HttpRequest) -> Flow[tuple[bool, dict[str, Any]]]:
+    """Whether every backend is ready, and a report; callers who are not known see its status
+    only."""
+    report = yield from call(_check, _acheck)
+    ready = all(readiness.ready for readiness in report.values())
+    health: dict[str, Any] = {"status": "ok" if ready else "unavailable"}
+    if (yield from _is_known(request)):
+        health["backends"] = {
+            alias: {
+                "status": "ok" if readiness.ready else "unavailable",
+                "latency_ms": readiness.latency_ms,
+            }
+            for alias, readiness in report.items()
+        }
+    return ready, camel_keys(health) if Mount.of(request).case == "camel" else health
+
+
+def _is_known(request: HttpRequest) -> Flow[bool]:
+    try:
+        caller = yield from authenticate(request)
+    except GatewayError:
+        return False
+    return caller.user is not None or caller.key_id is not None
+
+
+def _check() -> dict[str, _Readiness]:
+    report = _recent()
+    if report is None:
+        answers: queue.SimpleQueue[tuple[str, _Readiness]] = queue.SimpleQueue()
+        started = time.perf_counter()
+        pumps = {alias: _asked(alias, backends[alias], started, answers) for alias in backends}
+        report = dict.fromkeys(pumps, _Readiness(False, READY_WITHIN_SECONDS * 1000))
+        waiting = set(pumps)
+        while waiting:
+            left = READY_WITHIN_SECONDS - (time.perf_counter() - started)
+            try:
+                alias, readiness = answers.get(timeout=max(0, left))
+            except queue.Empty:
+                break
+            report[alias] = readiness
+            waiting.discard(alias)
+        for alias in waiting:
+            pumps[alias].cancel()
+        _keep(report)
+    return report
+
+
+def _asked(
+    alias: str,
+    backend: BaseBackend,
+    started: float,
+    answers: queue.SimpleQueue[tuple[str, _Readiness]],
+) -> Pump[None]:
+    """Ask one backend, in a thread that can be left alone when it takes too long."""
+
+    def answered(item: End | None) -> None:
+        if isinstance(item, End):
+            answers.put((alias, _readiness(item.error, started)))
+
+    def ask() -> Any:
+        backend.ping()
+        return iter(())
+
+    pump: Pump[None] = Pump(ask, answered)
+    pump.start()
+    return pump
+
+
+async def _acheck() -> dict[str, _Readiness]:
+    report = _recent()
+    if report is None:
+        aliases = list(backends)
+        answers = await asyncio.gather(*(_aask(backends[alias]) for alias in aliases))
+        report = dict(zip(aliases, answers, strict=True))
+        _keep(report)
+    return report
+
+
+async def _aask(backend: BaseBackend) -> _Readiness:
+    started = time.perf_counter()
+    error: BaseException | None = None
+    try:
+        await asyncio.wait_for(backend.aping(), READY_WITHIN_SECONDS)
+    except Exception as raised:
+        error = raised
+    return _readiness(error, started)
+
+
+def _readiness(error: BaseException | None, started: float) -> _Readiness:
+    return _Readiness(error is None, round((time.perf_counter() - started) * 1000, 1))
+
+
+def _recent() -> dict[str, _Readiness] | None:
+    if _last is not None and _last[0] > time.monotonic():
+        # Settings may have changed since, in a test.
+        return _last[1] if list(_last[1]) == list(backends) else None
+    return None
+
+
+def _keep(report: dict[str, _Readiness]) -> None:
+    global _last
+    _last = (time.monotonic() + REPORT_SECONDS, report)

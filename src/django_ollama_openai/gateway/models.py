@@ -1,0 +1,86 @@
+"""The models that a mount offers."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.http import HttpRequest
+
+from .. import conf
+from ..backends import BaseBackend, backends
+from ..exceptions import GatewayError, ModelNotFound
+from ..translation.model_cards import ModelCard
+from ..wire.case import camel_keys
+from .flow import Flow, call
+from .gates import authenticate, authorise
+from .mount import Mount
+from .routing import Route, resolve_model
+
+__all__ = ["list_models", "retrieve_model"]
+
+logger = logging.getLogger("django_ollama_openai")
+
+
+def list_models(request: HttpRequest) -> Flow[dict[str, Any]]:
+    """OpenAI's list object: the names in ``MODELS`` first, then what the mount's backend has."""
+    caller = yield from authenticate(request)
+    authorise(caller, "models")
+    mount = Mount.of(request)
+    settings = conf.get()
+    routes = [resolve_model(name, mount) for name in settings.MODELS if settings.allows_model(name)]
+    cards = yield from _cards([mount.backend, *(route.alias for route in routes)])
+    data = []
+    for route in routes:
+        card = _card_of(route, cards.get(route.alias, []))
+        if card is not None:
+            data.append(card.as_openai(name=route.name, backend=route.alias))
+    data.extend(
+        card.as_openai(name=card.id, backend=mount.backend)
+        for card in cards.get(mount.backend, [])
+        if card.id not in settings.MODELS and settings.allows_model(card.id)
+    )
+    listing = {"object": "list", "data": data}
+    return camel_keys(listing) if mount.case == "camel" else listing
+
+
+def retrieve_model(request: HttpRequest, name: str) -> Flow[dict[str, Any]]:
+    """OpenAI's model object.
+
+    Raises:
+        ModelNotFound: the site does not offer it, or its backend does not have it.
+    """
+    caller = yield from authenticate(request)
+    authorise(caller, "models")
+    mount = Mount.of(request)
+    route = resolve_model(name, mount)
+    backend = route.backend
+    try:
+        card = yield from call(backend.get_model, backend.aget_model, route.model)
+    except ModelNotFound:
+        raise ModelNotFound(name) from None
+    model = card.as_openai(name=name, backend=route.alias)
+    return camel_keys(model) if mount.case == "camel" else model
+
+
+def _cards(aliases: list[str]) -> Flow[dict[str, list[ModelCard]]]:
+    """The models of each backend. One that fails hides its own models only, unless all fail."""
+    cards: dict[str, list[ModelCard]] = {}
+    failure: GatewayError | None = None
+    for alias in dict.fromkeys(aliases):
+        backend: BaseBackend = backends[alias]
+        try:
+            cards[alias] = yield from call(backend.list_models, backend.alist_models)
+        except GatewayError as error:
+            logger.warning("Backend %r did not list its models: %s", alias, error.message)
+            failure = failure or error
+    if failure is not None and not cards:
+        raise failure
+    return cards
+
+
+def _card_of(route: Route, cards: list[ModelCard]) -> ModelCard | None:
+    try:
+        return route.backend.find_model(route.model, cards)
+    except ModelNotFound:
+        return None

@@ -1,0 +1,46 @@
+"""Signals around every completion, with true usage and timings.
+
+Every signal is sent with the backend's class as ``sender`` and these arguments:
+
+``request``
+    The :class:`~django.http.HttpRequest`.
+``request_id``
+    The value of the response's ``x-request-id`` header.
+``caller``
+    The :class:`~django_ollama_openai.auth.Caller`.
+``body``
+    The validated :class:`~django_ollama_openai.wire.chat.ChatCompletionRequest`.
+``model``
+    The public name of the model.
+``backend``
+    The alias of the backend in ``BACKENDS``.
+
+Receivers are called with ``send_robust``: one that raises is logged and disturbs nothing. Under
+ASGI, asynchronous receivers are awaited and synchronous ones run in a thread.
+"""
+
+from __future__ import annotations
+
+from django.dispatch import Signal
+
+__all__ = ["completion_failed", "completion_finished", "completion_started"]
+
+completion_started = Signal()
+"""The request has passed every gate and goes to the backend."""
+
+completion_finished = Signal()
+"""The completion has ended, also because the client hung up.
+
+Further arguments: ``finish_reason`` (``"stop"``, ``"length"``, ``"tool_calls"`` or, for a client
+that hung up, ``"cancelled"``), ``usage`` (:class:`~django_ollama_openai.wire.delta.Usage`; of a
+cancelled completion it holds the tokens counted until then, with ``estimated`` set), ``timings``
+(:class:`~django_ollama_openai.gateway.accounting.Timings`, in seconds) and ``message`` (the
+assistant message in OpenAI's format, as far as it was produced).
+"""
+
+completion_failed = Signal()
+"""The completion has failed.
+
+Further arguments: ``error`` (a :class:`~django_ollama_openai.exceptions.GatewayError`), and
+``usage``, ``timings`` and ``message`` as far as they got.
+"""

@@ -1,0 +1,95 @@
+"""The answer of Ollama's ``POST /api/chat`` as deltas, streamed or not.
+
+Source: Ollama's ``api/types.go`` (``ChatResponse``).
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import pydantic_core
+
+from ..exceptions import UpstreamError
+from ..wire.delta import Delta, ToolCallDelta, Usage
+from .logprobs import logprob
+from .ollama_errors import ollama_error
+
+__all__ = ["ChatParts", "new_tool_call_id"]
+
+
+def new_tool_call_id() -> str:
+    """An id as OpenAI's look, for engines that give none."""
+    return "call_" + secrets.token_hex(12)
+
+
+class ChatParts:
+    """The state of one answer: feed it every part, then ``finish()``."""
+
+    __slots__ = ("_done", "_tool_calls")
+
+    def __init__(self) -> None:
+        self._done = False
+        self._tool_calls = 0
+
+    def feed(self, line: bytes) -> Delta:
+        """The delta that one line of the answer stands for.
+
+        Raises:
+            UpstreamError: the line makes no sense, or tells of a failure.
+            ContextLengthExceeded: it tells of this one.
+        """
+        try:
+            part = pydantic_core.from_json(line)
+            if isinstance(part, dict) and "error" in part:
+                raise ollama_error(None, line)
+            return self._delta(part)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UpstreamError("The engine sent something that is not an answer.") from error
+
+    def finish(self) -> None:
+        """The engine has closed the stream.
+
+        Raises:
+            UpstreamError: before it was done. Ollama's own client would take that for success.
+        """
+        if not self._done:
+            raise UpstreamError("The engine broke off in the middle of its answer.")
+
+    def _delta(self, part: dict[str, Any]) -> Delta:
+        message = part["message"]
+        delta = Delta(content=message.get("content") or "")
+        if thinking := message.get("thinking"):
+            delta.reasoning = thinking
+        if calls := message.get("tool_calls"):
+            delta.tool_calls = [self._tool_call(call) for call in calls]
+        if (logprobs := part.get("logprobs")) is not None:
+            delta.logprobs = [logprob(entry) for entry in logprobs]
+        if part.get("done"):
+            self._done = True
+            delta.finish_reason = self._finish_reason(part.get("done_reason"))
+            delta.usage = Usage(
+                prompt_tokens=part.get("prompt_eval_count") or 0,
+                completion_tokens=part.get("eval_count") or 0,
+            )
+            delta.tokens = 0
+        return delta
+
+    def _tool_call(self, call: dict[str, Any]) -> ToolCallDelta:
+        function = call["function"]
+        arguments = pydantic_core.to_json(function.get("arguments") or {}).decode()
+        # Ollama numbers the calls of each line; clients need one count over the whole answer.
+        index = self._tool_calls
+        self._tool_calls += 1
+        return ToolCallDelta(
+            index=index,
+            id=call.get("id") or new_tool_call_id(),
+            name=function["name"],
+            arguments=arguments,
+        )
+
+    def _finish_reason(self, done_reason: str | None) -> str:
+        if done_reason == "length":
+            return "length"
+        # "load" and "unload" are Ollama's for a request without messages.
+        return "tool_calls" if self._tool_calls else "stop"

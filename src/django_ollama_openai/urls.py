@@ -1,0 +1,22 @@
+"""The module for ``path("ai/", include("django_ollama_openai.urls"))``.
+
+It may be included any number of times; extra arguments of a mount are its options.
+"""
+
+from __future__ import annotations
+
+from .views.chat import chat_completions
+from .views.endpoint import EndpointPattern
+from .views.health import health
+from .views.models import model, models
+from .views.not_found import not_found
+
+# No app_name: Django would warn of a second mount. The names begin with the app's own.
+urlpatterns = [
+    EndpointPattern("v1/chat/completions", chat_completions, name="ollama_openai_chat_completions"),
+    EndpointPattern("v1/models", models, name="ollama_openai_models"),
+    EndpointPattern("v1/models/<path:model_id>", model, name="ollama_openai_model"),
+    EndpointPattern("health", health, name="ollama_openai_health"),
+    EndpointPattern("", not_found, name="ollama_openai_root"),
+    EndpointPattern("<path:rest>", not_found, name="ollama_openai_not_found"),
+]

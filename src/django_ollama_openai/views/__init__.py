@@ -1,0 +1,1 @@
+"""The HTTP side: reads requests, calls the gateway, writes responses."""

@@ -1,0 +1,1 @@
+"""OpenAI's wire format: its JSON as pydantic models, deltas, SSE frames. No Django, no I/O."""

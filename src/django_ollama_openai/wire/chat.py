@@ -1,0 +1,275 @@
+"""The request of ``POST v1/chat/completions``.
+
+Source: OpenAI's API reference, "Create chat completion". Fields beyond those named here are
+accepted and kept, as OpenAI adds new ones all the time.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+import pydantic_core
+from pydantic import Discriminator, Field, PrivateAttr, Tag, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from ..exceptions import InvalidRequest
+from .base import WireModel
+
+__all__ = [
+    "AssistantMessage",
+    "ChatCompletionRequest",
+    "DeveloperMessage",
+    "FunctionCall",
+    "FunctionMessage",
+    "FunctionTool",
+    "JSONSchemaFormat",
+    "Message",
+    "RefusalPart",
+    "StreamOptions",
+    "SystemMessage",
+    "TextPart",
+    "ToolCall",
+    "ToolMessage",
+    "UserMessage",
+]
+
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+INT32_MAX = 2**31 - 1
+
+
+class TextPart(WireModel):
+    type: Literal["text"]
+    text: str
+
+
+class RefusalPart(WireModel):
+    type: Literal["refusal"]
+    refusal: str
+
+
+def _text_or_parts(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "<text>"
+    return "<parts>" if isinstance(value, list) else None
+
+
+_NEITHER = {
+    "custom_error_type": "content_type",
+    "custom_error_message": "Input should be a string or an array of content parts",
+}
+
+TextContent: TypeAlias = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[list[TextPart], Tag("<parts>")],
+    Discriminator(_text_or_parts, **_NEITHER),
+]
+AssistantContent: TypeAlias = Annotated[
+    Annotated[str, Tag("<text>")]
+    | Annotated[
+        list[Annotated[TextPart | RefusalPart, Field(discriminator="type")]], Tag("<parts>")
+    ],
+    Discriminator(_text_or_parts, **_NEITHER),
+]
+
+
+class FunctionCall(WireModel):
+    """A call to a function; ``arguments`` is the text of a JSON object."""
+
+    name: str
+    arguments: str
+
+    @field_validator("arguments")
+    @classmethod
+    def _arguments_are_an_object(cls, value: str) -> str:
+        # Models that call a function without parameters leave the text empty.
+        if value.strip():
+            try:
+                arguments = pydantic_core.from_json(value)
+            except ValueError as error:
+                raise PydanticCustomError(
+                    "arguments_json", "Input should be JSON: {reason}", {"reason": str(error)}
+                ) from None
+            if not isinstance(arguments, dict):
+                raise PydanticCustomError("arguments_json", "Input should be a JSON object")
+        return value
+
+    def arguments_object(self) -> dict[str, Any]:
+        """The arguments, parsed."""
+        return pydantic_core.from_json(self.arguments) if self.arguments.strip() else {}
+
+
+class ToolCall(WireModel):
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class SystemMessage(WireModel):
+    role: Literal["system"]
+    content: TextContent
+
+
+class DeveloperMessage(WireModel):
+    role: Literal["developer"]
+    content: TextContent
+
+
+class UserMessage(WireModel):
+    role: Literal["user"]
+    content: TextContent
+
+
+class AssistantMessage(WireModel):
+    """An earlier answer. Clients send its reasoning back under either of two names."""
+
+    role: Literal["assistant"]
+    content: AssistantContent | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[ToolCall] | None = None
+
+
+class ToolMessage(WireModel):
+    role: Literal["tool"]
+    content: TextContent
+    tool_call_id: str
+
+
+class FunctionMessage(WireModel):
+    """The result of a function, from before tools had ids (deprecated by OpenAI, still sent)."""
+
+    role: Literal["function"]
+    content: str | None
+    name: str
+
+
+Message: TypeAlias = Annotated[
+    SystemMessage
+    | DeveloperMessage
+    | UserMessage
+    | AssistantMessage
+    | ToolMessage
+    | FunctionMessage,
+    Field(discriminator="role"),
+]
+
+
+class Function(WireModel):
+    """A function the model may call; ``parameters`` is a JSON schema and stays as it came."""
+
+    name: str = Field(min_length=1)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class FunctionTool(WireModel):
+    type: Literal["function"]
+    function: Function
+
+
+class StreamOptions(WireModel):
+    include_usage: bool | None = None
+
+
+class TextFormat(WireModel):
+    type: Literal["text"]
+
+
+class JSONObjectFormat(WireModel):
+    type: Literal["json_object"]
+
+
+class JSONSchema(WireModel):
+    name: str
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class JSONSchemaFormat(WireModel):
+    type: Literal["json_schema"]
+    json_schema: JSONSchema
+
+
+class ChatCompletionRequest(WireModel):
+    """The body of ``POST v1/chat/completions``, and what a backend is asked to answer.
+
+    Absent and ``null`` mean the same: the engine's own default. Sampling parameters are therefore
+    never filled in here.
+    """
+
+    model: str | None = None
+    messages: list[Message] = Field(min_length=1)
+
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    max_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
+    max_completion_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
+    stop: str | list[str] | None = None
+    seed: int | None = Field(None, ge=INT64_MIN, le=INT64_MAX)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    tools: list[FunctionTool] | None = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    response_format: (
+        Annotated[TextFormat | JSONObjectFormat | JSONSchemaFormat, Field(discriminator="type")]
+        | None
+    ) = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = (
+        None
+    )
+    n: int | None = Field(None, ge=1, le=128)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    logit_bias: dict[str, float] | None = None
+
+    _engine_options: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @field_validator("stop", mode="wrap")
+    @classmethod
+    def _stop_is_text(cls, value: Any, handler: Any) -> Any:
+        # A plain union would report one error for each of its branches.
+        one = isinstance(value, str)
+        many = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        if value is None or one or (many and len(value) <= 4):
+            return handler(value)
+        raise PydanticCustomError("stop", "Input should be a string or up to 4 strings")
+
+    @model_validator(mode="after")
+    def _options_go_together(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise InvalidRequest(
+                "'stream_options' is only allowed when 'stream' is true.", param="stream_options"
+            )
+        if self.top_logprobs is not None and not self.logprobs:
+            raise InvalidRequest(
+                "'top_logprobs' is only allowed when 'logprobs' is true.", param="top_logprobs"
+            )
+        return self
+
+    @property
+    def engine_options(self) -> dict[str, Any]:
+        """The engine's own options of this model, from ``MODELS``; the request's fields win."""
+        return self._engine_options
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether the client asked for an extra last chunk with the usage."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def output_limit(self) -> int | None:
+        """How many tokens may be produced, by whichever of the two names."""
+        if self.max_completion_tokens is not None:
+            return self.max_completion_tokens
+        return self.max_tokens
+
+    def routed_to(self, model: str, engine_options: dict[str, Any]) -> Self:
+        """The same request, for ``model`` as the engine calls it."""
+        routed = self.model_copy(update={"model": model})
+        routed._engine_options = engine_options
+        return routed

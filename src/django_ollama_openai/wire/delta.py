@@ -1,0 +1,85 @@
+"""The language inside: what every backend gives back and everything above transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Delta", "ToolCallDelta", "Usage", "fold"]
+
+
+@dataclass(slots=True, frozen=True)
+class Usage:
+    """Tokens of one completion.
+
+    ``prompt_tokens`` includes ``cached_tokens``. ``estimated`` marks figures that were counted
+    here because the engine never got to report its own: those of a cancelled completion.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    estimated: bool = False
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(slots=True)
+class ToolCallDelta:
+    """A tool call or a piece of one.
+
+    ``index`` counts the calls of the whole answer from 0. ``id`` and ``name`` come with the first
+    piece only; ``arguments`` is JSON text, to be joined over the pieces.
+    """
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+@dataclass(slots=True)
+class Delta:
+    """What one step of an engine added to the answer. A whole answer is one large delta.
+
+    ``logprobs`` holds entries of OpenAI's ``logprobs.content``. ``finish_reason`` comes with the
+    last delta that carries content, ``usage`` with it or after it; ``tokens`` is how many tokens
+    of completion the delta stands for (the basis of an estimate when the client hangs up).
+    """
+
+    content: str = ""
+    reasoning: str = ""
+    tool_calls: list[ToolCallDelta] = field(default_factory=list)
+    logprobs: list[dict[str, Any]] | None = None
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    tokens: int = 1
+
+
+def fold(deltas: Iterable[Delta]) -> Delta:
+    """Join the deltas of a stream into the one delta that is the whole answer."""
+    content: list[str] = []
+    reasoning: list[str] = []
+    calls: dict[int, ToolCallDelta] = {}
+    whole = Delta(tokens=0)
+    for delta in deltas:
+        content.append(delta.content)
+        reasoning.append(delta.reasoning)
+        for piece in delta.tool_calls:
+            call = calls.setdefault(piece.index, ToolCallDelta(piece.index))
+            call.id = call.id or piece.id
+            call.name = call.name or piece.name
+            call.arguments += piece.arguments
+        if delta.logprobs is not None:
+            whole.logprobs = [*(whole.logprobs or []), *delta.logprobs]
+        whole.finish_reason = delta.finish_reason or whole.finish_reason
+        whole.usage = delta.usage or whole.usage
+        whole.tokens += delta.tokens
+    whole.content = "".join(content)
+    whole.reasoning = "".join(reasoning)
+    whole.tool_calls = [calls[index] for index in sorted(calls)]
+    return whole

@@ -1,0 +1,41 @@
+"""Server-sent events as OpenAI's clients read them: one ``data:`` line a frame.
+
+The frames are safe by construction: JSON escapes every line break below U+0020, and the three
+that it does not (U+0085, U+2028, U+2029) are escaped here, since many clients split a stream with
+a reader that takes them for line ends too.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pydantic_core
+
+__all__ = ["DONE", "PING", "encode_json", "frame"]
+
+DONE: Final = b"data: [DONE]\n\n"
+"""The end of every stream, a failed one included."""
+
+PING: Final = b": ping\n\n"
+"""A comment that keeps proxies and clients from giving up on a silent stream."""
+
+_NEXT_LINE = "\x85".encode()
+_LINE_SEPARATOR = "\u2028".encode()
+_PARAGRAPH_SEPARATOR = "\u2029".encode()
+
+
+def encode_json(value: Any) -> bytes:
+    """``value`` as one line of JSON, in UTF-8, free of anything that may pass for a line break."""
+    data = pydantic_core.to_json(value)
+    if data.isascii():
+        return data
+    return (
+        data.replace(_NEXT_LINE, rb"\u0085")
+        .replace(_LINE_SEPARATOR, rb"\u2028")
+        .replace(_PARAGRAPH_SEPARATOR, rb"\u2029")
+    )
+
+
+def frame(value: Any) -> bytes:
+    """One event with ``value`` as its JSON data."""
+    return b"data: %b\n\n" % encode_json(value)
