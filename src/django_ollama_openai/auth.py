@@ -104,6 +104,10 @@ class _CsrfCheck(CsrfViewMiddleware):
         return reason
 
 
+def _no_view(*args: Any, **kwargs: Any) -> HttpResponse:
+    raise NotImplementedError("The CSRF check calls no view.")
+
+
 class SessionAuthenticator(BaseAuthenticator):
     """The user that Django's own middleware has logged in, with the CSRF check of a form.
 
@@ -133,8 +137,8 @@ class SessionAuthenticator(BaseAuthenticator):
             return
         if request.content_type != "application/json":
             raise InvalidRequest("Requests of a session must be sent as application/json.")
-        check = _CsrfCheck(lambda request: HttpResponse())
+        check = _CsrfCheck(_no_view)
         check.process_request(request)
-        reason = check.process_view(request, lambda: None, (), {})
+        reason = check.process_view(request, _no_view, (), {})
         if reason:
             raise PermissionDenied(f"CSRF check failed: {reason}", code="csrf_failed")

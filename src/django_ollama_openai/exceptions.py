@@ -6,7 +6,7 @@
     │   ├── ContextLengthExceeded   400 context_length_exceeded
     │   └── RequestTooLarge         413 request_too_large
     ├── AuthenticationFailed        401 invalid_api_key
-    ├── PermissionDenied            403 permission_error
+    ├── PermissionDenied            403 permission_denied
     ├── NotFound                    404 not_found
     │   └── ModelNotFound           404 model_not_found
     ├── MethodNotAllowed            405 method_not_allowed

@@ -53,7 +53,7 @@ class Pump(Generic[T]):
         self._slots.release()
 
     def cancel(self) -> None:
-        """Stop at once, also in the middle of a blocking read. May be called any number of times."""
+        """Stop at once, also in the middle of a blocking read; may be called more than once."""
         self._cancellation.cancel()
 
     def _run(self) -> None:

@@ -30,7 +30,7 @@ SMOLLM2_OPTIONS = {"temperature": 0.2, "top_p": 0.9, "repeat_penalty": 1.1}
 """Without them the small default model babbles; greedy decoding is worst."""
 
 
-_FIELDS = frozenset(ChatCompletionRequest.model_fields) - {
+_FIELDS = set(ChatCompletionRequest.model_fields) - {
     "max_completion_tokens",
     "reasoning_effort",
     "stream",

@@ -124,7 +124,7 @@ class OllamaBackend(BaseBackend):
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
-            client.close()
+            client._client.close()
 
     # Chat
 
@@ -215,7 +215,7 @@ async def _closed_with_its_loop(client: AsyncOllamaClient) -> AsyncGenerator[Asy
     try:
         yield client
     finally:
-        await client.close()
+        await client._client.aclose()
 
 
 def _answer(body: bytes) -> Delta:

@@ -12,8 +12,8 @@ Ollama sent them, through the client's own ``httpx`` client: its host, headers a
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpcore
@@ -43,7 +43,8 @@ class OllamaClient(ollama.Client):
         with _failures(), self._client.stream(method, path, content=_encoded(body)) as response:
             if response.status_code != 200:
                 raise ollama_error(response.status_code, _first(response.iter_bytes()), model=model)
-            return response.read()
+            content: bytes = response.read()
+            return content
 
     def stream_lines(self, path: str, body: Any, *, model: str = "") -> Iterator[bytes]:
         """The lines of the response, as they arrive; raises as :meth:`fetch` does."""
@@ -64,9 +65,10 @@ class AsyncOllamaClient(ollama.AsyncClient):
             async with self._client.stream(method, path, content=_encoded(body)) as response:
                 if response.status_code != 200:
                     raise ollama_error(response.status_code, await _afirst(response), model=model)
-                return await response.aread()
+                content: bytes = await response.aread()
+                return content
 
-    async def stream_lines(self, path: str, body: Any, *, model: str = "") -> AsyncIterator[bytes]:
+    async def stream_lines(self, path: str, body: Any, *, model: str = "") -> AsyncGenerator[bytes]:
         lines = Lines()
         with _failures():
             async with self._client.stream("POST", path, content=_encoded(body)) as response:
@@ -165,9 +167,7 @@ class _InterruptibleStream(httpcore.NetworkStream):
     def _shut_down(self) -> None:
         """Wake a thread that blocks in this socket; closing it would not."""
         sock = self._stream.get_extra_info("socket")
-        try:
-            # The plain socket's method: an SSLSocket's own would unwrap it under the reader.
+        # If the engine has closed it already, the reader is awake too. The plain socket's method:
+        # an SSLSocket's own would unwrap it under the reader.
+        with suppress(OSError):
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
-        except OSError:
-            # The engine has closed it already, which wakes the reader too.
-            pass

@@ -67,9 +67,12 @@ def complete_chat(
     keepalive = conf.get().STREAM_KEEPALIVE_SECONDS
     delivery = Delivery(completion, keepalive, hung_up)
     adelivery = AsyncDelivery(completion, keepalive)
+    content: bytes | Delivery | AsyncDelivery
     if body.stream:
-        return Reply((yield from call(delivery.start, adelivery.start)), ignored)
-    return Reply((yield from call(delivery.read, adelivery.read)), ignored)
+        content = yield from call(delivery.start, adelivery.start)
+    else:
+        content = yield from call(delivery.read, adelivery.read)
+    return Reply(content, ignored)
 
 
 def _settle_parameters(

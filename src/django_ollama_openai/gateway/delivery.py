@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import aclosing, nullcontext
 from typing import Any, Final, Self
 
@@ -78,7 +78,7 @@ class Delivery:
         except StopIteration:
             raise ClientGone from None
 
-    def _produce(self) -> Iterator[bytes]:
+    def _produce(self) -> Generator[bytes]:
         completion = self._completion
         begun = False
         items: queue.SimpleQueue[Delta | End] = queue.SimpleQueue()
@@ -182,7 +182,9 @@ class AsyncDelivery:
 
     def close(self) -> None:
         """Nobody wants more. May be called from any thread, any number of times."""
-        task = self._task
+        # The task is cancelled once: a second time would break off what the first set going, the
+        # closing of the connection to the engine.
+        task, self._task = self._task, None
         if task is not None and not task.done():
             loop = task.get_loop()
             if not loop.is_closed():
@@ -213,7 +215,8 @@ async def _produce(completion: Completion, channel: _Channel) -> None:
     try:
         await account.asend_started()
         deltas = completion.adeltas()
-        async with aclosing(deltas) if hasattr(deltas, "aclose") else nullcontext():
+        closing = aclosing(deltas) if isinstance(deltas, AsyncGenerator) else nullcontext()
+        async with closing:
             async for delta in deltas:
                 data = completion.feed(delta)
                 if data and channel.put(data):
@@ -272,17 +275,17 @@ class _Channel:
             self._ended, self._error = True, error
             _wake(self._reader)
 
-    async def get(self, timeout: float | None) -> bytes | None:
+    async def get(self, patience: float | None) -> bytes | None:
         """All that is there, as soon as there is something; ``None`` at the end.
 
         Raises:
             GatewayError: the one that the channel was ended with.
-            TimeoutError: there was nothing for ``timeout`` seconds.
+            TimeoutError: there was nothing for ``patience`` seconds.
         """
         if not self._data and not self._ended:
             loop = asyncio.get_running_loop()
             self._reader = loop.create_future()
-            timer = loop.call_later(timeout, _wake, self._reader) if timeout else None
+            timer = loop.call_later(patience, _wake, self._reader) if patience else None
             try:
                 await self._reader
             finally:

@@ -18,6 +18,7 @@ __all__ = ["Call", "Flow", "arun", "call", "run"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+S = TypeVar("S")
 
 
 @dataclass(slots=True, frozen=True)
@@ -33,12 +34,12 @@ Flow: TypeAlias = Generator[Call, Any, R]
 
 def call(
     sync: Callable[P, R],
-    async_: Callable[P, Awaitable[R]],
+    async_: Callable[P, Awaitable[S]],
     *args: P.args,
     **kwargs: P.kwargs,
-) -> Flow[R]:
+) -> Flow[R | S]:
     """Wait for ``sync(…)`` or ``async_(…)``, whichever fits the driver."""
-    result: R = yield Call(lambda: sync(*args, **kwargs), lambda: async_(*args, **kwargs))
+    result: R | S = yield Call(lambda: sync(*args, **kwargs), lambda: async_(*args, **kwargs))
     return result
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
@@ -30,8 +30,8 @@ class Mount:
         Only the extra arguments count, which the site has written, and never what a pattern has
         captured from the path, which the client has.
         """
-        match = request.resolver_match
-        extra = (match.extra_kwargs if match is not None else None) or {}
+        # Both attributes of a match are documented, and missing in django-stubs.
+        extra: dict[str, Any] = getattr(request.resolver_match, "extra_kwargs", None) or {}
         case = extra.get("case", conf.get().RESPONSE_CASE)
         if case not in get_args(Case):
             allowed = ", ".join(repr(value) for value in get_args(Case))

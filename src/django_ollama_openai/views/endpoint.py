@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import re
 import uuid
@@ -42,7 +41,6 @@ class Endpoint:
     """
 
     def __init__(self, flow: View, methods: tuple[str, ...]) -> None:
-        functools.update_wrapper(self, flow)
         self._flow = flow
         # As in Django's own views, whatever answers GET answers HEAD.
         self._methods = (*methods, "HEAD") if "GET" in methods else methods
@@ -64,8 +62,8 @@ class Endpoint:
         try:
             if self._methods and request.method not in self._methods:
                 raise MethodNotAllowed(str(request.method), self._methods)
-            match = request.resolver_match
-            captured = match.captured_kwargs if match is not None else {}
+            # Documented, and missing in django-stubs.
+            captured = getattr(request.resolver_match, "captured_kwargs", None) or {}
             response = yield from self._flow(request, request_id=request_id, captured=captured)
         except ClientGone:
             response = HttpResponse(status=CLIENT_CLOSED_REQUEST)
@@ -90,9 +88,8 @@ class EndpointPattern(URLPattern):
     """
 
     def __init__(self, route: str, endpoint: Endpoint, name: str) -> None:
-        super().__init__(
-            RoutePattern(route, name=name, is_endpoint=True), endpoint.view, None, name
-        )
+        pattern = RoutePattern(route, name=name, is_endpoint=True)
+        super().__init__(pattern, endpoint.view, name=name)
         self._endpoint = endpoint
 
     def resolve(self, path: str) -> ResolverMatch | None:

@@ -19,5 +19,5 @@ def not_found(
     request: HttpRequest, *, request_id: str, captured: dict[str, Any]
 ) -> Flow[HttpResponseBase]:
     """Say so in OpenAI's envelope, where Django's own answer would be an HTML page."""
+    yield from ()
     raise NotFound(f"Unknown request URL: {request.method} {request.path}.")
-    yield

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import pydantic_core
-from pydantic import AliasChoices, AliasGenerator, BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    AliasChoices,
+    AliasGenerator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    ValidationError,
+)
 
 from ..exceptions import InvalidRequest
 from .case import to_camel
 
-__all__ = ["WireModel"]
+__all__ = ["WireModel", "told_apart_by"]
 
 
 def _both_spellings(name: str) -> str | AliasChoices:
@@ -42,44 +49,60 @@ class WireModel(BaseModel):
             InvalidRequest: naming the first field at fault, in OpenAI's notation.
         """
         try:
-            return cls.model_validate_json(body)
+            value = pydantic_core.from_json(body, allow_inf_nan=False)
+        except ValueError as error:
+            raise InvalidRequest(f"The body of the request is not valid JSON: {error}.") from None
+        if not isinstance(value, dict):
+            raise InvalidRequest("The body of the request must be a JSON object.")
+        try:
+            return cls.model_validate(value)
         except ValidationError as error:
-            raise _restate(error, body) from None
+            raise _restated(error) from None
 
 
-def _restate(error: ValidationError, body: bytes) -> InvalidRequest:
-    first = error.errors(include_url=False, include_input=False)[0]
-    kind, reason = first["type"], first["msg"]
-    if kind == "json_invalid":
-        return InvalidRequest(
-            f"The body of the request is not valid JSON: {first['ctx']['error']}."
-        )
-    param = _param(first["loc"], pydantic_core.from_json(body), missing=kind == "missing")
-    if not param:
-        return InvalidRequest("The body of the request must be a JSON object.")
-    if kind == "missing":
+def told_apart_by(field: str, *tags: str) -> Discriminator:
+    """The discriminator of a union whose members are tagged ``<…>`` with their ``field``.
+
+    pydantic's own puts the bare tag into the location of an error, where it looks like a key.
+    """
+
+    def tag(value: Any) -> str | None:
+        if not isinstance(value, dict):
+            return f"<{getattr(value, field, tags[0])}>"
+        given = value.get(field)
+        return f"<{given}>" if given in tags else None
+
+    allowed = ", ".join(repr(tag) for tag in tags)
+    return Discriminator(
+        tag,
+        custom_error_type=_TAG,
+        custom_error_message="Input should be {allowed}",
+        custom_error_context={"allowed": allowed, "field": field},
+    )
+
+
+_TAG: Final = "tag"
+
+
+def _restated(error: ValidationError) -> InvalidRequest:
+    first = error.errors(include_url=False)[0]
+    param = _notation(first["loc"])
+    missing = first["type"] == "missing"
+    if first["type"] == _TAG:
+        field = first["ctx"]["field"]
+        param = f"{param}.{field}"
+        missing = field not in first["input"]
+    if missing:
         return InvalidRequest(f"Missing required parameter: '{param}'.", param=param)
-    if kind == "union_tag_invalid":
-        param += "." + first["ctx"]["discriminator"].strip("'")
-    reason = reason[0].lower() + reason[1:]
+    reason = first["msg"][0].lower() + first["msg"][1:]
     return InvalidRequest(f"Invalid value for '{param}': {reason}.", param=param)
 
 
-def _param(location: tuple[int | str, ...], value: Any, *, missing: bool) -> str:
-    """The path of an error as the client wrote it: ``messages[0].content[1].text``.
-
-    pydantic's location also holds the tags of the unions it went through; walking along the
-    client's own data tells them from keys.
-    """
-    param = ""
-    last = len(location) - 1
-    for position, step in enumerate(location):
-        if isinstance(value, list) and isinstance(step, int):
-            param += f"[{step}]"
-            value = value[step]
-        elif isinstance(value, dict) and step in value:
-            param += f".{step}"
-            value = value[step]
-        elif missing and position == last:
-            param += f".{step}"
-    return param.removeprefix(".")
+def _notation(location: tuple[int | str, ...]) -> str:
+    """The path of an error as OpenAI writes it: ``messages[0].content[1].text``."""
+    steps = (
+        f"[{step}]" if isinstance(step, int) else f".{step}"
+        for step in location
+        if not str(step).startswith("<")
+    )
+    return "".join(steps).removeprefix(".")

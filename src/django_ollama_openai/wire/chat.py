@@ -13,7 +13,7 @@ from pydantic import Discriminator, Field, PrivateAttr, Tag, field_validator, mo
 from pydantic_core import PydanticCustomError
 
 from ..exceptions import InvalidRequest
-from .base import WireModel
+from .base import WireModel, told_apart_by
 
 __all__ = [
     "AssistantMessage",
@@ -62,11 +62,12 @@ TextContent: TypeAlias = Annotated[
     Annotated[str, Tag("<text>")] | Annotated[list[TextPart], Tag("<parts>")],
     Discriminator(_text_or_parts, **_NEITHER),
 ]
+AssistantPart: TypeAlias = Annotated[
+    Annotated[TextPart, Tag("<text>")] | Annotated[RefusalPart, Tag("<refusal>")],
+    told_apart_by("type", "text", "refusal"),
+]
 AssistantContent: TypeAlias = Annotated[
-    Annotated[str, Tag("<text>")]
-    | Annotated[
-        list[Annotated[TextPart | RefusalPart, Field(discriminator="type")]], Tag("<parts>")
-    ],
+    Annotated[str, Tag("<text>")] | Annotated[list[AssistantPart], Tag("<parts>")],
     Discriminator(_text_or_parts, **_NEITHER),
 ]
 
@@ -83,7 +84,7 @@ class FunctionCall(WireModel):
         # Models that call a function without parameters leave the text empty.
         if value.strip():
             try:
-                arguments = pydantic_core.from_json(value)
+                arguments = pydantic_core.from_json(value, allow_inf_nan=False)
             except ValueError as error:
                 raise PydanticCustomError(
                     "arguments_json", "Input should be JSON: {reason}", {"reason": str(error)}
@@ -143,13 +144,13 @@ class FunctionMessage(WireModel):
 
 
 Message: TypeAlias = Annotated[
-    SystemMessage
-    | DeveloperMessage
-    | UserMessage
-    | AssistantMessage
-    | ToolMessage
-    | FunctionMessage,
-    Field(discriminator="role"),
+    Annotated[SystemMessage, Tag("<system>")]
+    | Annotated[DeveloperMessage, Tag("<developer>")]
+    | Annotated[UserMessage, Tag("<user>")]
+    | Annotated[AssistantMessage, Tag("<assistant>")]
+    | Annotated[ToolMessage, Tag("<tool>")]
+    | Annotated[FunctionMessage, Tag("<function>")],
+    told_apart_by("role", "system", "developer", "user", "assistant", "tool", "function"),
 ]
 
 
@@ -190,6 +191,14 @@ class JSONSchemaFormat(WireModel):
     json_schema: JSONSchema
 
 
+ResponseFormat: TypeAlias = Annotated[
+    Annotated[TextFormat, Tag("<text>")]
+    | Annotated[JSONObjectFormat, Tag("<json_object>")]
+    | Annotated[JSONSchemaFormat, Tag("<json_schema>")],
+    told_apart_by("type", "text", "json_object", "json_schema"),
+]
+
+
 class ChatCompletionRequest(WireModel):
     """The body of ``POST v1/chat/completions``, and what a backend is asked to answer.
 
@@ -215,10 +224,7 @@ class ChatCompletionRequest(WireModel):
     tools: list[FunctionTool] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
-    response_format: (
-        Annotated[TextFormat | JSONObjectFormat | JSONSchemaFormat, Field(discriminator="type")]
-        | None
-    ) = None
+    response_format: ResponseFormat | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = (
         None
     )

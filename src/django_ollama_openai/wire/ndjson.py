@@ -36,6 +36,8 @@ class Lines:
         else:
             lines = data.split(b"\n")
         self._keep(lines.pop())
+        for line in lines:
+            self._limit(line)
         return [line for line in lines if line and not line.isspace()]
 
     def finish(self) -> list[bytes]:
@@ -46,5 +48,8 @@ class Lines:
 
     def _keep(self, data: bytes) -> None:
         self._tail += data
-        if len(self._tail) > self._max_bytes:
+        self._limit(self._tail)
+
+    def _limit(self, line: bytes | bytearray) -> None:
+        if len(line) > self._max_bytes:
             raise UpstreamError("The engine sent a line that is too long.")

@@ -26,7 +26,8 @@ _PARAGRAPH_SEPARATOR = "\u2029".encode()
 
 def encode_json(value: Any) -> bytes:
     """``value`` as one line of JSON, in UTF-8, free of anything that may pass for a line break."""
-    data = pydantic_core.to_json(value)
+    # A log probability may be minus infinity, which JSON cannot say.
+    data = pydantic_core.to_json(value, inf_nan_mode="null")
     if data.isascii():
         return data
     return (

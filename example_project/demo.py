@@ -1,0 +1,260 @@
+"""``make demo``: the example site under uvicorn, and one question or a running server.
+
+With a question in the environment variable ``ASK`` the answer is streamed to standard output and
+the demo ends; without, it serves until Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import http.client
+import importlib.util
+import io
+import json
+import logging
+import os
+import secrets
+import shlex
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from example.engine import Engine
+
+ADDRESS = "127.0.0.1"
+PREFERRED_PORT = 8000
+READY_WITHIN_SECONDS = 30
+QUESTION = "What is the capital of France?"
+
+
+class DemoError(Exception):
+    """What is wrong, and what to do about it."""
+
+
+def main() -> int:
+    question = os.environ.get("ASK", "").strip()
+    # A script that starts this in the background would have it ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with in_the_foreground():
+        try:
+            run(question)
+        except DemoError as error:
+            print(f"demo: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            # Stopping is how serving ends; an answer that was stopped is not one.
+            return 130 if question else 0
+        return 0
+
+
+def run(question: str) -> None:
+    key = "sk-demo-" + secrets.token_urlsafe(24)
+    os.environ["EXAMPLE_API_KEY"] = key
+    engine = set_up_site()
+    with free_port() as listening, serving(listening) as server:
+        site = f"http://{ADDRESS}:{listening.getsockname()[1]}"
+        print(f"{engine.why}\n", file=sys.stderr)
+        if question:
+            ask(question, f"{site}/ai/v1", key, engine.model)
+        else:
+            print(instructions(site, key, engine.model), flush=True)
+            server.join()
+            raise DemoError("uvicorn has ended; the reason stands above.")
+
+
+def set_up_site() -> Engine:
+    """Configure Django, check the configuration, and bring the database up to date."""
+    os.environ["DJANGO_SETTINGS_MODULE"] = "example.settings"
+    try:
+        import django
+        import openai  # noqa: F401
+        import uvicorn  # noqa: F401
+        from django.conf import settings
+        from django.core.exceptions import ImproperlyConfigured
+        from django.core.management import CommandError, call_command
+    except ImportError as error:
+        raise DemoError(f"{error.name} is not installed; start this with 'make demo'.") from error
+    try:
+        django.setup()
+        engine: Engine = settings.ENGINE
+        call_command("check", stdout=io.StringIO())
+        call_command("migrate", verbosity=0)
+    except (ImproperlyConfigured, CommandError) as error:
+        raise DemoError(str(error)) from error
+    if "LlamaCpp" in engine.backend["BACKEND"] and not importlib.util.find_spec("xllamacpp"):
+        raise DemoError("xllamacpp is not installed; run 'pip install xllamacpp', or use Ollama.")
+    return engine
+
+
+# The server
+
+
+def free_port() -> socket.socket:
+    """A socket that listens on the preferred port or, if that is taken, on any other."""
+    try:
+        return socket.create_server((ADDRESS, PREFERRED_PORT))
+    except OSError:
+        return socket.create_server((ADDRESS, 0))
+
+
+@contextmanager
+def serving(listening: socket.socket) -> Iterator[threading.Thread]:
+    """The site under uvicorn, in a thread of its own, ready to answer."""
+    import uvicorn
+    from example.asgi import application
+
+    config = uvicorn.Config(
+        application,
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=1,
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listening],), name="uvicorn")
+    thread.start()
+    try:
+        wait_until_ready(listening.getsockname()[1], thread)
+        yield thread
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        # Answers that are cut short now are no news.
+        logging.disable()
+        server.should_exit = True
+        thread.join()
+
+
+def wait_until_ready(port: int, server: threading.Thread) -> None:
+    give_up = time.monotonic() + READY_WITHIN_SECONDS
+    while not is_ready(port):
+        if not server.is_alive():
+            raise DemoError("uvicorn has ended; the reason stands above.")
+        if time.monotonic() > give_up:
+            raise DemoError(
+                f"The site was not ready after {READY_WITHIN_SECONDS} seconds; "
+                "if it uses Ollama, see whether 'ollama list' works."
+            )
+        time.sleep(0.1)
+
+
+def is_ready(port: int) -> bool:
+    # Not urllib: it would go through the proxies that the environment may name.
+    connection = http.client.HTTPConnection(ADDRESS, port, timeout=READY_WITHIN_SECONDS)
+    try:
+        connection.request("GET", "/ai/health")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+# The client
+
+
+def ask(question: str, base_url: str, key: str, model: str) -> None:
+    """Stream one answer to standard output, and what the model thinks before it to the error."""
+    import openai
+
+    client = openai.OpenAI(
+        base_url=base_url,
+        api_key=key,
+        max_retries=0,
+        http_client=openai.DefaultHttpxClient(trust_env=False),
+    )
+    thoughts = answer = ""
+    try:
+        stream = client.chat.completions.create(
+            model=model, messages=[{"role": "user", "content": question}], stream=True
+        )
+        for chunk in stream:
+            delta = chunk.choices[0].delta
+            if thought := getattr(delta, "reasoning_content", None):
+                thoughts += thought
+                print(thought, end="", file=sys.stderr, flush=True)
+            if delta.content:
+                if thoughts and not answer:
+                    print("\n", file=sys.stderr)
+                answer += delta.content
+                print(delta.content, end="", flush=True)
+    except openai.APIError as error:
+        raise DemoError(f"The answer failed: {error}") from error
+    finally:
+        client.close()
+    if not answer:
+        raise DemoError("The model gave no answer; ask again, or in other words.")
+    print()
+
+
+def instructions(site: str, key: str, model: str) -> str:
+    base_url = f"{site}/ai/v1"
+    body = json.dumps({"messages": [{"role": "user", "content": QUESTION}]})
+    # No apostrophes in here: the shell is given it between two of them.
+    program = f"""\
+from openai import OpenAI
+
+client = OpenAI(base_url="{base_url}", api_key="{key}")
+stream = client.chat.completions.create(
+    model={json.dumps(model)},
+    messages=[{{"role": "user", "content": "{QUESTION}"}}],
+    stream=True,
+)
+for chunk in stream:
+    print(chunk.choices[0].delta.content or "", end="", flush=True)
+print()
+"""
+    return f"""\
+Site      {site}/
+Base URL  {base_url}
+Key       {key}
+Model     {model}
+
+Paste this into another terminal:
+
+curl {base_url}/chat/completions \\
+  -H "Authorization: Bearer {key}" \\
+  -H "Content-Type: application/json" \\
+  -d '{body}'
+
+Or this, which uses OpenAI's own Python client:
+
+{shlex.quote(sys.executable)} -c '
+{program}'
+
+Ctrl-C ends the demo."""
+
+
+# The terminal
+
+
+@contextmanager
+def in_the_foreground() -> Iterator[None]:
+    """Let Ctrl-C reach this program alone.
+
+    A terminal sends it to the whole group of processes in the foreground. Make is in there too and
+    would call the demo interrupted, however cleanly it ended.
+    """
+    group = os.getpgrp()
+    if group == os.getpid() or not sys.stdin.isatty() or os.tcgetpgrp(0) != group:
+        yield
+        return
+    # Once stopped, this group would keep the terminal and nobody could take it back.
+    signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    os.setpgrp()
+    os.tcsetpgrp(0, os.getpgrp())
+    try:
+        yield
+    finally:
+        os.tcsetpgrp(0, group)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

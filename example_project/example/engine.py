@@ -1,0 +1,98 @@
+"""What answers: an Ollama that is there already, or else a small model inside the site.
+
+A site of your own knows its engine and needs none of this: it writes ``OLLAMA_OPENAI`` by hand.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+from django_ollama_openai.backends import OllamaBackend
+from django_ollama_openai.exceptions import GatewayError
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An entry for ``BACKENDS``, and the model that answers unless a request names another.
+
+    ``why`` tells whoever started the site how it came to be chosen.
+    """
+
+    name: str
+    model: str
+    backend: dict[str, Any]
+    why: str
+
+
+class NoModel(Exception):
+    """There is no Ollama, or none of its models can chat."""
+
+
+def choose(engine: str = "", model: str = "") -> Engine:
+    """The engine called ``engine``, ``"ollama"`` or ``"llamacpp"``; without it, what there is.
+
+    ``model`` is one of Ollama's models.
+    """
+    if engine not in ("", "ollama", "llamacpp"):
+        raise ImproperlyConfigured(
+            f"EXAMPLE_ENGINE is {engine!r}; set it to 'ollama' or 'llamacpp', or leave it out."
+        )
+    if engine == "llamacpp":
+        return embedded("EXAMPLE_ENGINE asks for the model inside the site.")
+    if model:
+        return ollama(model)
+    try:
+        return ollama(find_chat_model())
+    except NoModel as error:
+        if engine:
+            raise ImproperlyConfigured(
+                f"{error} Start it with 'ollama serve', get a model with 'ollama pull llama3.2', "
+                "and set OLLAMA_HOST if it runs elsewhere."
+            ) from None
+        return embedded(f"{error} So a small model inside the site answers.")
+
+
+def ollama(model: str) -> Engine:
+    # Without HOST the backend looks at $OLLAMA_HOST itself.
+    backend = {"BACKEND": "django_ollama_openai.backends.OllamaBackend"}
+    return Engine("Ollama", model, backend, f"Ollama at {ollama_host()} answers.")
+
+
+def embedded(why: str) -> Engine:
+    model = "smollm2-135m-instruct"
+    backend = {
+        "BACKEND": "django_ollama_openai.backends.LlamaCppBackend",
+        "OPTIONS": {"name": model},
+    }
+    return Engine("llama.cpp, inside this site", model, backend, why)
+
+
+def find_chat_model() -> str:
+    """The model of Ollama's to begin with.
+
+    Raises:
+        NoModel: there is none.
+    """
+    backend = OllamaBackend(connect_timeout=1, timeout=5)
+    try:
+        cards = backend.list_models()
+    except (GatewayError, ValueError):  # ValueError: $OLLAMA_HOST is no address
+        raise NoModel(f"No Ollama answers at {ollama_host()}.") from None
+    finally:
+        backend.close()
+    abilities = {card.id: card.metadata.get("capabilities") or () for card in cards}
+    chatting = [name for name, able_to in abilities.items() if "completion" in able_to]
+    if not chatting:
+        raise NoModel(f"Ollama at {ollama_host()} has no model that can chat.")
+    # Cloud models need an account, and models that think are slow to say their first word.
+    return min(chatting, key=lambda name: (name.endswith("cloud"), "thinking" in abilities[name]))
+
+
+def ollama_host() -> str:
+    """Where Ollama should be, without credentials."""
+    host = os.environ.get("OLLAMA_HOST") or "http://127.0.0.1:11434"
+    return host.rpartition("@")[2]

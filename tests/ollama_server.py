@@ -1,0 +1,395 @@
+"""An Ollama server that does as it is told: the recorded wire format over a real socket.
+
+By default it answers as the recorded server would: its models are those of the recorded
+``/api/tags``, and it refuses what that one refused. ``reply()`` sets the next answers of
+``/api/chat``. What came in, and whether the client hung up, is in ``requests``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from tests.recordings import Recording, load
+
+DEFAULT_MODEL = "smollm2:135m"
+
+
+@dataclass
+class Received:
+    """A request, and what became of its connection."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    content: bytes
+    answered: threading.Event = field(default_factory=threading.Event)
+    hung_up: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def body(self) -> Any:
+        return json.loads(self.content)
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send these bytes of the body."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Do nothing for so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Do nothing until the event is set; without one, until the client hangs up."""
+
+    until: threading.Event | None = None
+
+
+@dataclass(frozen=True)
+class Close:
+    """Close the connection in the middle of the body."""
+
+
+@dataclass(frozen=True)
+class Reset:
+    """Reset it."""
+
+
+Step = Send | Wait | Hold | Close | Reset
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer: steps before its head, its head, steps of its body."""
+
+    steps: Sequence[Step]
+    status: int = 200
+    headers: dict[str, str] = field(
+        default_factory=lambda: {"Content-Type": "application/x-ndjson"}
+    )
+    before: Sequence[Step] = ()
+
+
+def line(value: Any) -> Send:
+    """One line of NDJSON, as Go encodes it."""
+    return Send(_go_json(value) + b"\n")
+
+
+def error(status: int, message: str) -> Reply:
+    """An error in Ollama's format."""
+    body = _go_json({"error": message})
+    return Reply([Send(body)], status, {"Content-Type": "application/json; charset=utf-8"})
+
+
+def recorded(recording: Recording) -> Reply:
+    """What the recorded server answered, byte for byte."""
+    headers = {"Content-Type": recording.headers["Content-Type"]}
+    return Reply([Send(recording.body)], recording.status, headers)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A chat answer in tokens; streamed or in one piece, as the request says."""
+
+    content: Sequence[str] = ("Hello", "!")
+    thinking: Sequence[str] = ()
+    tool_calls: Sequence[dict[str, Any]] = ()
+    done_reason: str = "stop"
+    prompt_tokens: int = 33
+    pause: float = 0
+
+    def reply(self, request: dict[str, Any]) -> Reply:
+        model = request["model"]
+        if request.get("stream", True):
+            lines: list[Step] = []
+            for message in self.messages():
+                lines.append(line(_part(model, message, done=False)))
+                if self.pause:
+                    lines.append(Wait(self.pause))
+            lines.append(line({**_part(model, {"content": ""}, done=True), **self.closing()}))
+            return Reply(lines)
+        joined: dict[str, Any] = {"content": "".join(self.content)}
+        if self.thinking:
+            joined["thinking"] = "".join(self.thinking)
+        if self.tool_calls:
+            joined["tool_calls"] = list(self.tool_calls)
+        whole = {**_part(model, joined, done=True), **self.closing()}
+        pause: list[Step] = [Wait(self.pause)] if self.pause else []
+        return Reply(
+            [Send(_go_json(whole))],
+            headers={"Content-Type": "application/json; charset=utf-8"},
+            before=pause,
+        )
+
+    def messages(self) -> Iterable[dict[str, Any]]:
+        for token in self.thinking:
+            yield {"content": "", "thinking": token}
+        for token in self.content:
+            yield {"content": token}
+        if self.tool_calls:
+            yield {"content": "", "tool_calls": list(self.tool_calls)}
+
+    def closing(self) -> dict[str, Any]:
+        tokens = len(self.content) + len(self.thinking) + len(self.tool_calls)
+        return {
+            "done_reason": self.done_reason,
+            "total_duration": 282658005,
+            "load_duration": 1240822,
+            "prompt_eval_count": self.prompt_tokens,
+            "prompt_eval_duration": 108033000,
+            "eval_count": tokens,
+            "eval_duration": 168191000,
+        }
+
+
+class OllamaServer:
+    """The server, in a thread with an event loop of its own."""
+
+    def __init__(self) -> None:
+        self.requests: list[Received] = []
+        self._replies: deque[Reply | Answer] = deque()
+        self.routes: dict[str, Reply] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._port = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
+        self._port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def reset(self) -> None:
+        """Forget what came in, and what was to be answered."""
+        self.requests.clear()
+        self._replies.clear()
+        self.routes.clear()
+
+    def reply(self, *replies: Reply | Answer) -> None:
+        """Answer the next requests to ``/api/chat`` like this."""
+        self._replies.extend(replies)
+
+    def chats(self) -> list[Received]:
+        return [request for request in self.requests if request.path == "/api/chat"]
+
+    def wait_for_chat(self, number: int = 1, timeout: float = 10) -> Received:
+        """The ``number``-th request to ``/api/chat``, as soon as it has come in."""
+        deadline = time.monotonic() + timeout
+        while len(self.chats()) < number:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"There were only {len(self.chats())} requests to /api/chat")
+            time.sleep(0.005)
+        return self.chats()[number - 1]
+
+    async def _listen(self) -> asyncio.Server:
+        self._connections: set[asyncio.Task[None]] = set()
+        return await asyncio.start_server(self._connected, "127.0.0.1", 0, backlog=1024)
+
+    async def _stop(self) -> None:
+        self._server.close()
+        for task in list(self._connections):
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+        connection = _Connection(reader, writer)
+        try:
+            while (request := await connection.read_request()) is not None:
+                self.requests.append(request)
+                if not await connection.answer(request, self._answer_to(request)):
+                    return
+        except (ConnectionError, asyncio.CancelledError):
+            return
+        finally:
+            writer.transport.abort()
+
+    def _answer_to(self, request: Received) -> Reply:
+        path = request.path
+        if path in self.routes:
+            return self.routes[path]
+        if path == "/api/chat":
+            return self._chat(request)
+        if path == "/api/show":
+            return self._show(request)
+        recordings = {"/": "root", "/api/tags": "tags", "/api/version": "version", "/api/ps": "ps"}
+        return recorded(load(recordings.get(path, "route_404")))
+
+    def _chat(self, request: Received) -> Reply:
+        if request.method != "POST":
+            return recorded(load("method_405"))
+        try:
+            body = request.body
+        except ValueError:
+            return error(400, "unexpected EOF")
+        name = body.get("model")
+        if not name:
+            return error(400, "model is required")
+        capabilities = _models().get(name)
+        if capabilities is None:
+            return error(404, f"model '{name}' not found")
+        if "completion" not in capabilities:
+            return error(400, f'"{name}" does not support chat')
+        if body.get("tools") and "tools" not in capabilities:
+            return error(400, f"registry.ollama.ai/library/{name} does not support tools")
+        if body.get("think") and "thinking" not in capabilities:
+            return error(400, f'"{name}" does not support thinking')
+        reply = self._replies.popleft() if self._replies else Answer()
+        return reply.reply(body) if isinstance(reply, Answer) else reply
+
+    def _show(self, request: Received) -> Reply:
+        name = request.body["model"]
+        if name not in _models():
+            return error(404, f"model '{name}' not found")
+        return recorded(load("show_embed" if "minilm" in name else "show"))
+
+
+class _Connection:
+    """One connection. It is read all the time, so that a client that hangs up is noticed."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._gone = asyncio.Event()
+        self._arrived = asyncio.Event()
+        self._buffer = b""
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        try:
+            while data := await self._reader.read(65536):
+                self._buffer += data
+                self._arrived.set()
+        except ConnectionError:
+            pass
+        finally:
+            self._gone.set()
+            self._arrived.set()
+
+    async def _until(self, marker: bytes | int) -> bytes | None:
+        while True:
+            if isinstance(marker, int):
+                end = marker if len(self._buffer) >= marker else -1
+            else:
+                found = self._buffer.find(marker)
+                end = found + len(marker) if found >= 0 else -1
+            if end >= 0:
+                taken, self._buffer = self._buffer[:end], self._buffer[end:]
+                return taken
+            if self._gone.is_set():
+                return None
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    async def read_request(self) -> Received | None:
+        head = await self._until(b"\r\n\r\n")
+        if head is None:
+            return None
+        first, *rest = head.decode("latin-1").splitlines()
+        method, path, _ = first.split(" ", 2)
+        headers = {
+            name.lower(): value.strip()
+            for name, _, value in (entry.partition(":") for entry in rest if entry)
+        }
+        content = await self._until(int(headers.get("content-length", 0)))
+        if content is None:
+            return None
+        return Received(method, path, headers, content)
+
+    async def answer(self, request: Received, reply: Reply) -> bool:
+        """Whether the connection can be used again."""
+        work = asyncio.create_task(self._send(reply))
+        gone = asyncio.create_task(self._gone.wait())
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        gone.cancel()
+        if self._gone.is_set():
+            work.cancel()
+            request.hung_up.set()
+            return False
+        request.answered.set()
+        return work.result()
+
+    async def _send(self, reply: Reply) -> bool:
+        if not all([await self._step(step, chunked=False) for step in reply.before]):
+            return False
+        head = [f"HTTP/1.1 {reply.status} Status"]
+        head += [f"{name}: {value}" for name, value in reply.headers.items()]
+        head += ["Transfer-Encoding: chunked", "", ""]
+        self._writer.write("\r\n".join(head).encode())
+        await self._writer.drain()
+        for step in reply.steps:
+            if not await self._step(step, chunked=True):
+                return False
+        self._writer.write(b"0\r\n\r\n")
+        await self._writer.drain()
+        return True
+
+    async def _step(self, step: Step, *, chunked: bool) -> bool:
+        match step:
+            case Send(data):
+                self._writer.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+                await self._writer.drain()
+            case Wait(seconds):
+                await asyncio.sleep(seconds)
+            case Hold(until):
+                await (self._gone.wait() if until is None else asyncio.to_thread(until.wait))
+            case Close():
+                self._writer.close()
+                return False
+            case Reset():
+                sock = self._writer.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self._writer.transport.abort()
+                return False
+        return True
+
+
+def _models() -> dict[str, list[str]]:
+    return {tag["name"]: tag["capabilities"] for tag in json.loads(load("tags").body)["models"]}
+
+
+def _part(model: str, message: dict[str, Any], *, done: bool) -> dict[str, Any]:
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f") + "000Z"
+    return {
+        "model": model,
+        "created_at": now,
+        "message": {"role": "assistant", **message},
+        "done": done,
+    }
+
+
+def _go_json(value: Any) -> bytes:
+    """JSON as Go's encoder writes it: compact, UTF-8, with HTML and U+2028 escaped, not U+0085."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text.encode()

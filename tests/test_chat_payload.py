@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pydantic_core
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_ollama_openai.translation.chat_payload import TOP_LEVEL_OPTIONS, chat_payload
+from django_ollama_openai.wire.chat import ChatCompletionRequest
+from tests.recordings import load
+
+HELLO = {"role": "user", "content": "Hello"}
+
+
+def payload(
+    *messages: dict[str, Any], engine: dict[str, Any] | None = None, **fields: Any
+) -> dict[str, Any]:
+    body = {"model": "m", "messages": messages or [HELLO], **fields}
+    request = ChatCompletionRequest.parse(json.dumps(body).encode())
+    return chat_payload(request.routed_to("m", engine or {}), stream=False)
+
+
+def message(**fields: Any) -> dict[str, Any]:
+    translated: list[dict[str, Any]] = payload(fields)["messages"]
+    (only,) = translated
+    return only
+
+
+def call(id: str, name: str, arguments: str = "{}") -> dict[str, Any]:
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def test_a_plain_request_carries_nothing_that_the_client_did_not_send() -> None:
+    assert payload() == {"model": "m", "messages": [HELLO], "stream": False, "truncate": False}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_ollama_streams_as_the_caller_says_and_not_as_the_request_does(stream: bool) -> None:
+    body = {"model": "m", "messages": [HELLO], "stream": not stream}
+    request = ChatCompletionRequest.parse(json.dumps(body).encode())
+    assert chat_payload(request, stream=stream)["stream"] is stream
+
+
+# Messages
+
+
+@pytest.mark.parametrize(
+    ("role", "expected"),
+    [("system", "system"), ("developer", "system"), ("user", "user"), ("assistant", "assistant")],
+)
+def test_roles(role: str, expected: str) -> None:
+    assert message(role=role, content="x") == {"role": expected, "content": "x"}
+
+
+@pytest.mark.parametrize("role", ["system", "developer", "user", "assistant"])
+def test_the_parts_of_a_message_stay_one_message(role: str) -> None:
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    assert message(role=role, content=parts)["content"] == "one\ntwo"
+    assert message(role=role, content=parts[:1])["content"] == "one"
+    assert message(role=role, content=[])["content"] == ""
+
+
+def test_the_refusal_of_an_earlier_answer_is_a_part_of_it() -> None:
+    parts = [{"type": "text", "text": "No."}, {"type": "refusal", "refusal": "I must not."}]
+    assert message(role="assistant", content=parts)["content"] == "No.\nI must not."
+
+
+@pytest.mark.parametrize("content", [{}, {"content": None}, {"content": ""}])
+def test_an_answer_without_content_has_an_empty_one(content: dict[str, Any]) -> None:
+    assert message(role="assistant", **content) == {"role": "assistant", "content": ""}
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_text_goes_out_byte_for_byte(text: str) -> None:
+    assert message(role="user", content=text)["content"] == text
+    assert message(role="user", content=[{"type": "text", "text": text}])["content"] == text
+
+
+@pytest.mark.parametrize(
+    ("fields", "thinking"),
+    [
+        ({"reasoning_content": "a"}, "a"),
+        ({"reasoning": "b"}, "b"),
+        ({"reasoningContent": "a"}, "a"),
+        ({"reasoning_content": "a", "reasoning": "b"}, "a"),
+        ({"reasoning_content": "", "reasoning": "b"}, "b"),
+        ({"reasoning_content": None}, None),
+        ({"reasoning": ""}, None),
+    ],
+)
+def test_the_reasoning_of_an_earlier_answer(fields: dict[str, Any], thinking: str | None) -> None:
+    assert message(role="assistant", content="x", **fields).get("thinking") == thinking
+
+
+def test_earlier_tool_calls_have_their_ids_and_their_arguments_as_an_object() -> None:
+    calls = [call("call_1", "f", '{"a": {"b": [1, null]}}'), call("call_2", "g", "")]
+    assert message(role="assistant", tool_calls=calls) == {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [
+            {
+                "id": "call_1",
+                "function": {"index": 0, "name": "f", "arguments": {"a": {"b": [1, None]}}},
+            },
+            {"id": "call_2", "function": {"index": 1, "name": "g", "arguments": {}}},
+        ],
+    }
+
+
+def test_the_result_of_a_tool_names_the_tool_of_its_call() -> None:
+    messages = payload(
+        HELLO,
+        {"role": "assistant", "tool_calls": [call("call_1", "f"), call("call_2", "g")]},
+        {"role": "tool", "content": "second", "tool_call_id": "call_2"},
+        {"role": "tool", "content": [{"type": "text", "text": "1"}], "tool_call_id": "call_1"},
+    )["messages"]
+    assert messages[2:] == [
+        {"role": "tool", "content": "second", "tool_call_id": "call_2", "tool_name": "g"},
+        {"role": "tool", "content": "1", "tool_call_id": "call_1", "tool_name": "f"},
+    ]
+
+
+def test_of_calls_that_share_an_id_the_last_one_before_the_result_counts() -> None:
+    result = {"role": "tool", "content": "x", "tool_call_id": "call_1"}
+    messages = payload(
+        HELLO,
+        {"role": "assistant", "tool_calls": [call("call_1", "f")]},
+        result,
+        {"role": "assistant", "tool_calls": [call("call_1", "g"), call("call_1", "h")]},
+        result,
+        {"role": "assistant", "tool_calls": [call("call_1", "i")]},
+    )["messages"]
+    assert [entry["tool_name"] for entry in messages if entry["role"] == "tool"] == ["f", "h"]
+
+
+def test_the_result_of_an_unknown_call_has_no_name() -> None:
+    assert message(role="tool", content="x", tool_call_id="call_1") == {
+        "role": "tool",
+        "content": "x",
+        "tool_call_id": "call_1",
+    }
+
+
+def test_the_result_of_a_function_has_the_name_it_came_with() -> None:
+    assert message(role="function", content=None, name="f") == {
+        "role": "tool",
+        "content": "",
+        "tool_name": "f",
+    }
+
+
+# Tools
+
+NESTED = load("chat_tools_nested_schema").request["json"]["tools"]
+
+REFERENCES = [
+    {
+        "type": "function",
+        "function": {
+            "name": "f",
+            "parameters": {
+                "$schema": "https://json-schema.org/draft/2020-12/schema",
+                "$defs": {"node_type": {"type": "object", "properties": {"next": {"$ref": "#"}}}},
+                "type": "object",
+                "properties": {
+                    "camelCase": {"anyOf": [{"type": "number"}, {"type": "null"}], "default": None},
+                    "snake_case": {"type": "number", "minimum": 0.0, "maximum": 2**70},
+                    "name": {"enum": ["é", "\u2028", 1, True, None]},
+                },
+                "patternProperties": {"^x_": {}},
+                "required": [],
+                "additionalProperties": False,
+            },
+        },
+    },
+    {"type": "function", "function": {"name": "g", "description": None, "strict": False}},
+    {"type": "function", "function": {"name": "h"}, "cache_control": {"type": "ephemeral"}},
+]
+
+
+def schemas(tools: list[dict[str, Any]]) -> list[Any]:
+    return [tool["function"].get("parameters") for tool in tools]
+
+
+@pytest.mark.parametrize("tools", [NESTED, REFERENCES], ids=["nested", "references"])
+def test_tools_go_out_as_they_came(tools: list[dict[str, Any]]) -> None:
+    sent = payload(tools=tools)["tools"]
+    assert json.loads(pydantic_core.to_json(sent)) == tools
+    # As text, since the order of a schema's properties is the order of the answer's.
+    assert json.dumps(schemas(sent)) == json.dumps(schemas(tools))
+
+
+@pytest.mark.parametrize("tools", [None, []])
+def test_no_tools_are_no_tools(tools: list[Any] | None) -> None:
+    assert "tools" not in payload(tools=tools)
+
+
+# Format, thinking, log probabilities
+
+
+SCHEMA = load("chat_format_schema").request["json"]["format"]
+
+
+@pytest.mark.parametrize(
+    ("response_format", "expected"),
+    [
+        (None, None),
+        ({"type": "text"}, None),
+        ({"type": "json_object"}, "json"),
+        ({"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}, SCHEMA),
+        ({"type": "json_schema", "jsonSchema": {"name": "n", "schema": SCHEMA}}, SCHEMA),
+    ],
+)
+def test_the_format_of_the_answer(response_format: Any, expected: Any) -> None:
+    assert payload(response_format=response_format).get("format") == expected
+
+
+@pytest.mark.parametrize(
+    ("effort", "think"),
+    [
+        ("none", False),
+        ("minimal", "low"),
+        ("low", "low"),
+        ("medium", "medium"),
+        ("high", "high"),
+        ("xhigh", "max"),
+        ("max", "max"),
+    ],
+)
+def test_the_effort_of_reasoning(effort: str, think: str | bool) -> None:
+    assert payload(reasoning_effort=effort)["think"] == think
+
+
+def test_thinking_is_left_to_the_model_unless_the_client_says_something() -> None:
+    assert "think" not in payload(reasoning_effort=None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, {}),
+        ({"logprobs": False}, {}),
+        ({"logprobs": True}, {"logprobs": True, "top_logprobs": 0}),
+        ({"logprobs": True, "top_logprobs": 5}, {"logprobs": True, "top_logprobs": 5}),
+    ],
+)
+def test_log_probabilities(fields: dict[str, Any], expected: dict[str, Any]) -> None:
+    body = payload(**fields)
+    assert {name: body[name] for name in ("logprobs", "top_logprobs") if name in body} == expected
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("fields", "options"),
+    [
+        ({"temperature": 0}, {"temperature": 0}),
+        ({"temperature": 0.5}, {"temperature": 0.5}),
+        ({"top_p": 0}, {"top_p": 0}),
+        ({"seed": 0}, {"seed": 0}),
+        ({"seed": -1}, {"seed": -1}),
+        ({"frequency_penalty": 0}, {"frequency_penalty": 0}),
+        ({"presence_penalty": -2}, {"presence_penalty": -2}),
+        ({"max_tokens": 5}, {"num_predict": 5}),
+        ({"max_completion_tokens": 6}, {"num_predict": 6}),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, {"num_predict": 6}),
+        ({"stop": "x"}, {"stop": ["x"]}),
+        ({"stop": ["x", "y"]}, {"stop": ["x", "y"]}),
+        ({"temperature": 1, "topP": 0.5}, {"temperature": 1, "top_p": 0.5}),
+    ],
+)
+def test_only_the_options_that_were_sent_go_out(
+    fields: dict[str, Any], options: dict[str, Any]
+) -> None:
+    assert payload(**fields)["options"] == options
+
+
+def test_options_that_are_null_do_not_go_out() -> None:
+    names = ("temperature", "top_p", "seed", "stop", "max_tokens", "frequency_penalty")
+    assert "options" not in payload(**dict.fromkeys(names))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"user": "u", "metadata": {"a": "b"}, "store": True, "service_tier": "auto"},
+        {"options": {"num_ctx": 1}, "keep_alive": -1, "truncate": True, "raw": True},
+        {"format": "json", "think": True, "images": ["/etc/passwd"], "num_ctx": 1},
+        {"stream_options": {"include_usage": True}, "stream": True, "n": 1, "tool_choice": "auto"},
+        {"parallel_tool_calls": True, "logit_bias": {}},
+    ],
+)
+def test_what_ollama_has_no_place_for_does_not_go_out(fields: dict[str, Any]) -> None:
+    assert payload(**fields) == payload()
+
+
+def test_no_message_carries_more_than_its_own_fields() -> None:
+    extra = {"images": ["/etc/passwd"], "thinking": "x", "tool_name": "x", "name": "bob"}
+    assert message(role="user", content="x", **extra) == {"role": "user", "content": "x"}
+
+
+# The engine's options
+
+
+def test_engine_options_are_split_between_the_body_and_its_options() -> None:
+    body = payload(
+        engine={
+            "num_ctx": 8192,
+            "top_k": 40,
+            "keep_alive": "10m",
+            "think": True,
+            "shift": False,
+            "truncate": True,
+        }
+    )
+    assert body["options"] == {"num_ctx": 8192, "top_k": 40}
+    assert {name: body[name] for name in TOP_LEVEL_OPTIONS} == {
+        "keep_alive": "10m",
+        "think": True,
+        "shift": False,
+        "truncate": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("engine", "fields", "expected"),
+    [
+        ({"temperature": 0.1}, {"temperature": 0.9}, {"temperature": 0.9}),
+        ({"temperature": 0.1}, {"temperature": 0}, {"temperature": 0}),
+        ({"temperature": 0.1}, {"temperature": None}, {"temperature": 0.1}),
+        ({"num_predict": 10}, {"max_tokens": 5}, {"num_predict": 5}),
+        ({"stop": ["a"]}, {"stop": "b"}, {"stop": ["b"]}),
+        ({"num_ctx": 8}, {"seed": 1}, {"num_ctx": 8, "seed": 1}),
+    ],
+)
+def test_the_request_wins_over_the_engine_options(
+    engine: dict[str, Any], fields: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    assert payload(engine=engine, **fields)["options"] == expected
+
+
+def test_the_request_wins_over_what_the_site_thinks_of_thinking() -> None:
+    assert payload(engine={"think": True}, reasoning_effort="none")["think"] is False
+    assert payload(engine={"think": "high"})["think"] == "high"
+
+
+def test_a_prompt_that_is_too_long_is_an_error_unless_the_site_says_otherwise() -> None:
+    assert payload()["truncate"] is False
+    assert payload(engine={"truncate": True})["truncate"] is True
+
+
+def test_neither_the_request_nor_the_engine_options_are_changed() -> None:
+    options = {"num_ctx": 8192, "keep_alive": "10m"}
+    request = ChatCompletionRequest.parse(
+        json.dumps({"messages": [HELLO], "temperature": 1}).encode()
+    ).routed_to("m", options)
+    first = chat_payload(request, stream=True)
+    first["options"]["num_ctx"] = 1
+    first["messages"].append(HELLO)
+    assert chat_payload(request, stream=True)["options"] == {"num_ctx": 8192, "temperature": 1}
+    assert options == {"num_ctx": 8192, "keep_alive": "10m"}
+    assert len(request.messages) == 1

@@ -1,0 +1,256 @@
+"""``OLLAMA_OPENAI``: every key, what it accepts, and what is said of what it does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
+from django.test import Client, override_settings
+
+from django_ollama_openai import conf
+from django_ollama_openai.backends import backends
+
+OLLAMA = "django_ollama_openai.backends.OllamaBackend"
+DUMMY = "django_ollama_openai.backends.DummyBackend"
+SECRET = "sk-very-secret"
+URL = f"http://user:{SECRET}@gpu-1:11434"
+
+DEFAULTS: dict[str, Any] = {
+    "HOST": None,
+    "BACKENDS": {"default": conf.BackendConfig()},
+    "DEFAULT_MODEL": None,
+    "MODELS": {},
+    "ALLOWED_MODELS": None,
+    "AUTHENTICATION": [
+        "django_ollama_openai.auth.StaticKeyAuthenticator",
+        "django_ollama_openai.auth.SessionAuthenticator",
+    ],
+    "API_KEYS": [],
+    "ALLOW_ANONYMOUS": False,
+    "RESPONSE_CASE": "both",
+    "UNSUPPORTED_PARAMETERS": "reject",
+    "MAX_BODY_BYTES": 32 * 1024 * 1024,
+    "STREAM_KEEPALIVE_SECONDS": 15,
+    "REMOTE_IMAGES": False,
+}
+
+ACCEPTED: list[tuple[str, Any, Any]] = [
+    ("HOST", "http://gpu-1:11434", "http://gpu-1:11434"),
+    ("HOST", None, None),
+    ("DEFAULT_MODEL", "llama3.2", "llama3.2"),
+    ("MODELS", {"m": {}}, {"m": conf.ModelConfig()}),
+    (
+        "MODELS",
+        {"m": {"MODEL": "x", "BACKEND": "b", "OPTIONS": {"num_ctx": 1}}},
+        {"m": conf.ModelConfig(MODEL="x", BACKEND="b", OPTIONS={"num_ctx": 1})},
+    ),
+    ("ALLOWED_MODELS", ("llama*", "qwen*"), ["llama*", "qwen*"]),
+    ("ALLOWED_MODELS", [], []),
+    ("AUTHENTICATION", ("a.B",), ["a.B"]),
+    ("API_KEYS", ("one", {"KEY": "two"}), ["one", conf.APIKey(KEY="two")]),
+    ("API_KEYS", [{"KEY": "k", "NAME": "n"}], [conf.APIKey(KEY="k", NAME="n")]),
+    ("ALLOW_ANONYMOUS", True, True),
+    ("ALLOW_ANONYMOUS", "true", True),
+    ("ALLOW_ANONYMOUS", "0", False),
+    ("ALLOW_ANONYMOUS", "off", False),
+    *(("RESPONSE_CASE", case, case) for case in ("both", "snake", "camel")),
+    *(("UNSUPPORTED_PARAMETERS", way, way) for way in ("reject", "ignore")),
+    ("MAX_BODY_BYTES", "1000", 1000),
+    ("MAX_BODY_BYTES", 1, 1),
+    ("STREAM_KEEPALIVE_SECONDS", "2.5", 2.5),
+    ("STREAM_KEEPALIVE_SECONDS", 1, 1),
+    ("REMOTE_IMAGES", "1", True),
+]
+
+REFUSED: list[tuple[Any, str, str]] = [
+    # the setting, the path of the key at fault, what the reason says
+    ({"HOST": [URL]}, "HOST", "string"),
+    ({"HOST": 11434}, "HOST", "string"),
+    ({"BACKENDS": [URL]}, "BACKENDS", "dictionary"),
+    ({"BACKENDS": {"a": URL}}, "BACKENDS.a", "dictionary"),
+    ({"BACKENDS": {"a": {"BACKEND": object}}}, "BACKENDS.a.BACKEND", "string"),
+    ({"BACKENDS": {"a": {"HOST": [URL]}}}, "BACKENDS.a.HOST", "string"),
+    ({"BACKENDS": {"a": {"BASE_URL": [URL]}}}, "BACKENDS.a.BASE_URL", "string"),
+    ({"BACKENDS": {"a": {"OPTIONS": [SECRET]}}}, "BACKENDS.a.OPTIONS", "dictionary"),
+    ({"BACKENDS": {"a": {"HOTS": URL}}}, "BACKENDS.a.HOTS", "not permitted"),
+    ({"DEFAULT_MODEL": 3}, "DEFAULT_MODEL", "string"),
+    ({"MODELS": ["m"]}, "MODELS", "dictionary"),
+    ({"MODELS": {"m": "llama3.2"}}, "MODELS.m", "dictionary"),
+    ({"MODELS": {"m": {"MODEL": 3}}}, "MODELS.m.MODEL", "string"),
+    ({"MODELS": {"m": {"BACKEND": 3}}}, "MODELS.m.BACKEND", "string"),
+    ({"MODELS": {"m": {"OPTIONS": 3}}}, "MODELS.m.OPTIONS", "dictionary"),
+    ({"MODELS": {"m": {"MODLE": "x"}}}, "MODELS.m.MODLE", "not permitted"),
+    ({"ALLOWED_MODELS": "llama*"}, "ALLOWED_MODELS", "list"),
+    ({"ALLOWED_MODELS": [3]}, "ALLOWED_MODELS.0", "string"),
+    ({"AUTHENTICATION": "a.B"}, "AUTHENTICATION", "list"),
+    ({"AUTHENTICATION": [3]}, "AUTHENTICATION.0", "string"),
+    ({"API_KEYS": SECRET}, "API_KEYS", "list"),
+    ({"API_KEYS": {SECRET: "name"}}, "API_KEYS", "list"),
+    ({"API_KEYS": [SECRET, ""]}, "API_KEYS", "empty"),
+    ({"API_KEYS": [{"KEY": ""}, SECRET]}, "API_KEYS.0.APIKey.KEY", "at least 1"),
+    ({"API_KEYS": [{"NAME": SECRET}]}, "API_KEYS.0.APIKey.KEY", "required"),
+    ({"API_KEYS": [{"KEY": SECRET, "NAEM": "x"}]}, "API_KEYS.0.APIKey.NAEM", "not permitted"),
+    ({"API_KEYS": [SECRET, None]}, "API_KEYS.1.str", "string"),
+    ({"ALLOW_ANONYMOUS": "perhaps"}, "ALLOW_ANONYMOUS", "boolean"),
+    ({"ALLOW_ANONYMOUS": None}, "ALLOW_ANONYMOUS", "boolean"),
+    ({"RESPONSE_CASE": "CAMEL"}, "RESPONSE_CASE", "'both', 'snake' or 'camel'"),
+    ({"UNSUPPORTED_PARAMETERS": "drop"}, "UNSUPPORTED_PARAMETERS", "'reject' or 'ignore'"),
+    ({"MAX_BODY_BYTES": 0}, "MAX_BODY_BYTES", "greater than or equal to 1"),
+    ({"MAX_BODY_BYTES": "lots"}, "MAX_BODY_BYTES", "integer"),
+    ({"MAX_BODY_BYTES": 1.5}, "MAX_BODY_BYTES", "integer"),
+    ({"STREAM_KEEPALIVE_SECONDS": "0"}, "STREAM_KEEPALIVE_SECONDS", "greater than 0"),
+    ({"STREAM_KEEPALIVE_SECONDS": float("nan")}, "STREAM_KEEPALIVE_SECONDS", "greater than 0"),
+    ({"STREAM_KEEPALIVE_SECONDS": "often"}, "STREAM_KEEPALIVE_SECONDS", "number"),
+    ({"REMOTE_IMAGES": "some"}, "REMOTE_IMAGES", "boolean"),
+    ({"API_KEY": SECRET}, "API_KEY", "not permitted"),
+    ({1: SECRET}, "1", "strings"),
+    (None, "", "dictionary"),
+    (SECRET, "", "dictionary"),
+    ([("HOST", URL)], "", "dictionary"),
+]
+
+
+def test_without_the_setting_the_defaults_hold() -> None:
+    with override_settings():
+        if hasattr(django_settings, "OLLAMA_OPENAI"):
+            del django_settings.OLLAMA_OPENAI
+        conf._read.cache_clear()
+        current = conf.get()
+        assert {name: getattr(current, name) for name in conf.Settings.model_fields} == DEFAULTS
+        assert conf.problems() == []
+        assert list(backends) == ["default"]
+        assert Client().get("/ai/health?probe=live").status_code == 200
+    conf._read.cache_clear()
+
+
+def test_every_key_has_a_default_and_a_description() -> None:
+    assert list(conf.Settings.model_fields) == list(DEFAULTS)
+    for table in (conf.Settings, conf.BackendConfig, conf.ModelConfig, conf.APIKey):
+        assert [name for name, field in table.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(("key", "given", "expected"), ACCEPTED)
+def test_accepted(key: str, given: Any, expected: Any) -> None:
+    with override_settings(OLLAMA_OPENAI={key: given}):
+        assert getattr(conf.get(), key) == expected
+        assert conf.problems() == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "path", "reason"), REFUSED, ids=[f"{row[1]}: {row[2]}" for row in REFUSED]
+)
+def test_refused(setting: Any, path: str, reason: str) -> None:
+    with override_settings(OLLAMA_OPENAI=setting):
+        problems = dict(conf.problems())
+        assert reason in problems[path]
+        with pytest.raises(ImproperlyConfigured, match="^OLLAMA_OPENAI") as caught:
+            conf.get()
+        assert path.split(".")[0] in str(caught.value)
+        assert SECRET not in str(caught.value) + repr(caught.value) + str(problems)
+        # What Django's page for errors and a logger would print.
+        assert caught.value.__cause__ is None
+        assert caught.value.__suppress_context__
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with override_settings(OLLAMA_OPENAI={"HOTS": 1, "MAX_BODY_BYTES": 0, "MODELS": {"m": 1}}):
+        assert {path for path, _ in conf.problems()} == {"HOTS", "MAX_BODY_BYTES", "MODELS.m"}
+
+
+def test_a_changed_setting_holds_at_once_and_only_as_long_as_it_is_set() -> None:
+    before = conf.get()
+    with override_settings(OLLAMA_OPENAI={"DEFAULT_MODEL": "outer"}):
+        with override_settings(OLLAMA_OPENAI={"DEFAULT_MODEL": "inner"}):
+            assert conf.get().DEFAULT_MODEL == "inner"
+        assert conf.get().DEFAULT_MODEL == "outer"
+        with override_settings(OLLAMA_OPENAI={"DEFAULT_MODEL": 5}):
+            assert conf.problems()
+        assert conf.get().DEFAULT_MODEL == "outer"
+    assert conf.get() == before
+
+
+def test_other_settings_do_not_make_it_read_again() -> None:
+    before = conf.get()
+    with override_settings(DEBUG=True):
+        assert conf.get() is before
+
+
+def test_secrets_are_in_no_representation() -> None:
+    with override_settings(
+        OLLAMA_OPENAI={
+            "HOST": URL,
+            "API_KEYS": [SECRET, {"KEY": SECRET + "2", "NAME": "named"}],
+            "BACKENDS": {"b": {"HOST": URL, "OPTIONS": {"headers": {"X-Key": SECRET}}}},
+        }
+    ):
+        current = conf.get()
+        shown = [current, current.api_keys(), *current.API_KEYS[1:], backends["default"]]
+        assert SECRET not in "".join(f"{value!r} {value!s}" for value in shown)
+        assert "named" in repr(current.api_keys())
+
+
+@pytest.mark.parametrize("key", ["HOST", "BASE_URL"])
+def test_the_credentials_of_a_host_are_not_in_the_representation_of_its_entry(key: str) -> None:
+    with override_settings(OLLAMA_OPENAI={"BACKENDS": {"b": {key: URL}}}):
+        entry = conf.get().backend("b")
+        assert entry is not None
+        assert SECRET not in f"{entry!r} {entry!s}"
+
+
+def test_the_settings_cannot_be_changed_in_place() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        conf.get().DEFAULT_MODEL = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("setting", "host"),
+    [
+        ({}, None),
+        ({"HOST": "http://a"}, "http://a"),
+        ({"BACKENDS": {"default": {"HOST": "http://b"}}}, "http://b"),
+        ({"HOST": "http://a", "BACKENDS": {"default": {"HOST": "http://b"}}}, "http://b"),
+        ({"HOST": "http://a", "BACKENDS": {"default": {"OPTIONS": {"timeout": 1}}}}, "http://a"),
+    ],
+)
+def test_host_is_short_for_that_of_the_default_backend(
+    setting: dict[str, Any], host: str | None
+) -> None:
+    with override_settings(OLLAMA_OPENAI={**setting, "DEFAULT_MODEL": "m"}):
+        entry = conf.get().backend("default")
+        assert entry is not None
+        assert (entry.BACKEND, entry.HOST) == (OLLAMA, host)
+
+
+def test_host_is_that_of_no_other_backend() -> None:
+    with override_settings(OLLAMA_OPENAI={"HOST": "http://a", "BACKENDS": {"b": {}}}):
+        assert list(conf.get().BACKENDS) == ["default", "b"]
+        other = conf.get().backend("b")
+        assert other is not None
+        assert other.HOST is None
+        assert conf.get().backend("missing") is None
+
+
+def test_the_keywords_of_a_backend() -> None:
+    entry = conf.BackendConfig(HOST="h", BASE_URL="u", OPTIONS={"timeout": 1, "host": "ignored"})
+    assert entry.keywords() == {"host": "h", "base_url": "u", "timeout": 1}
+    assert conf.BackendConfig().keywords() == {}
+
+
+@pytest.mark.parametrize(
+    ("patterns", "name", "allowed"),
+    [
+        (None, "anything", True),
+        ([], "anything", False),
+        (["llama*"], "llama3.2:latest", True),
+        (["llama*"], "LLAMA3.2", False),
+        (["*/small:?b"], "team/small:7b", True),
+        (["*/small:?b"], "team/small:70b", False),
+        (["[lq]*", "exact"], "qwen", True),
+        (["[lq]*", "exact"], "exact", True),
+        (["exact"], "exact\n", False),
+    ],
+)
+def test_allowed_models_are_globs(patterns: list[str] | None, name: str, allowed: bool) -> None:
+    assert conf.Settings(ALLOWED_MODELS=patterns).allows_model(name) is allowed

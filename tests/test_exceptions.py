@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from django_ollama_openai import exceptions
+from django_ollama_openai.exceptions import (
+    AuthenticationFailed,
+    ContextLengthExceeded,
+    GatewayError,
+    InvalidRequest,
+    MethodNotAllowed,
+    ModelNotFound,
+    NotFound,
+    PermissionDenied,
+    RequestTooLarge,
+    UnsupportedParameter,
+    UpstreamError,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+
+TABLE: list[tuple[GatewayError, int, str, str | None, dict[str, str]]] = [
+    (GatewayError("x"), 500, "server_error", None, {}),
+    (InvalidRequest("x"), 400, "invalid_request_error", None, {}),
+    (UnsupportedParameter("x"), 400, "invalid_request_error", "unsupported_parameter", {}),
+    (ContextLengthExceeded("x"), 400, "invalid_request_error", "context_length_exceeded", {}),
+    (RequestTooLarge("x"), 413, "invalid_request_error", "request_too_large", {}),
+    (
+        AuthenticationFailed("x"),
+        401,
+        "invalid_request_error",
+        "invalid_api_key",
+        {"WWW-Authenticate": "Bearer"},
+    ),
+    (PermissionDenied("x"), 403, "permission_error", "permission_denied", {}),
+    (NotFound("x"), 404, "invalid_request_error", "not_found", {}),
+    (ModelNotFound("m"), 404, "invalid_request_error", "model_not_found", {}),
+    (
+        MethodNotAllowed("PUT", ["GET", "POST"]),
+        405,
+        "invalid_request_error",
+        "method_not_allowed",
+        {"Allow": "GET, POST"},
+    ),
+    (UpstreamError("x"), 502, "server_error", "bad_upstream", {}),
+    (UpstreamUnavailable("x"), 503, "server_error", "upstream_unavailable", {"Retry-After": "5"}),
+    (UpstreamTimeout("x"), 504, "server_error", "upstream_timeout", {}),
+]
+
+
+def test_the_table_is_the_whole_tree() -> None:
+    listed = [type(error).__name__ for error, *_ in TABLE]
+    assert sorted(listed) == sorted(exceptions.__all__)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind", "code", "headers"),
+    TABLE,
+    ids=[type(row[0]).__name__ for row in TABLE],
+)
+def test_what_openais_clients_see(
+    error: GatewayError, status: int, kind: str, code: str | None, headers: dict[str, str]
+) -> None:
+    assert error.status == status
+    assert error.headers == headers
+    assert error.envelope() == {
+        "error": {"message": error.message, "type": kind, "param": error.param, "code": code}
+    }
+
+
+def test_the_tree_in_the_docstring_is_the_tree() -> None:
+    for error, status, kind, code, _ in TABLE:
+        (line,) = (
+            line
+            for line in (exceptions.__doc__ or "").splitlines()
+            if type(error).__name__ in line.split()
+        )
+        assert line.split()[-2:] == [str(status), code or kind]
+
+
+def test_a_parameter_and_a_code_of_ones_own() -> None:
+    error = InvalidRequest("Bad n.", param="n", code="bad_n")
+    assert error.envelope()["error"] == {
+        "message": "Bad n.",
+        "type": "invalid_request_error",
+        "param": "n",
+        "code": "bad_n",
+    }
+    assert InvalidRequest("Bad n.").code is None
+    assert str(error) == "Bad n."
+
+
+def test_a_missing_model_is_named() -> None:
+    error = ModelNotFound("llama3.2")
+    assert error.param == "model"
+    assert error.message == "The model 'llama3.2' does not exist or you do not have access to it."
+
+
+@pytest.mark.parametrize(
+    ("allowed", "message", "header"),
+    [
+        (["GET"], "PUT is not allowed here; use GET.", "GET"),
+        (iter(["GET", "HEAD"]), "PUT is not allowed here; use GET or HEAD.", "GET, HEAD"),
+    ],
+    ids=["one", "two"],
+)
+def test_the_methods_that_would_work_are_told(allowed: Any, message: str, header: str) -> None:
+    error = MethodNotAllowed("PUT", allowed)
+    assert (error.message, error.headers) == (message, {"Allow": header})
+
+
+def test_when_to_try_again_is_told_in_seconds() -> None:
+    assert UpstreamUnavailable("x", retry_after=30).headers == {"Retry-After": "30"}
+
+
+@pytest.mark.parametrize(
+    ("error", "bases"),
+    [
+        (UnsupportedParameter, InvalidRequest),
+        (ContextLengthExceeded, InvalidRequest),
+        (RequestTooLarge, InvalidRequest),
+        (ModelNotFound, NotFound),
+        (UpstreamUnavailable, UpstreamError),
+        (UpstreamTimeout, UpstreamError),
+    ],
+)
+def test_what_is_caught_with_what(error: type[GatewayError], bases: type[GatewayError]) -> None:
+    assert issubclass(error, bases)
+    assert not issubclass(bases, error)

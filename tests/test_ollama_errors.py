@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_ollama_openai.exceptions import (
+    ContextLengthExceeded,
+    GatewayError,
+    InvalidRequest,
+    ModelNotFound,
+    UpstreamError,
+    UpstreamUnavailable,
+)
+from django_ollama_openai.translation.ollama_errors import context_message, ollama_error
+from tests.recordings import load, names
+
+TOO_LONG = {
+    "code": 400,
+    "message": "request (831 tokens) exceeds the available context size (256 tokens)",
+    "type": "exceed_context_size_error",
+    "n_prompt_tokens": 831,
+    "n_ctx": 256,
+}
+TOO_LONG_MESSAGE = (
+    "This model's maximum context length is 256 tokens. However, your messages resulted in 831 "
+    "tokens. Please reduce the length of the messages."
+)
+
+
+def body(error: Any) -> bytes:
+    return json.dumps({"error": error}).encode()
+
+
+RECORDED: dict[str, tuple[type[GatewayError], str]] = {
+    "chat_404": (
+        ModelNotFound,
+        "The model 'asked' does not exist or you do not have access to it.",
+    ),
+    "chat_badjson": (InvalidRequest, "unexpected EOF"),
+    "chat_badoption": (UpstreamError, "The engine failed with status 500."),
+    "chat_badtype": (
+        InvalidRequest,
+        "json: cannot unmarshal string into Go struct field ChatRequest.messages of type "
+        "[]api.Message",
+    ),
+    "chat_embedmodel": (InvalidRequest, '"all-minilm:22m" does not support chat'),
+    "chat_format_bad": (UpstreamError, "The engine failed with status 500."),
+    "chat_images_unsupported": (
+        InvalidRequest,
+        "Multimodal data provided, but model does not support multimodal requests.",
+    ),
+    "chat_long_notruncate": (ContextLengthExceeded, TOO_LONG_MESSAGE),
+    "chat_nomodel": (InvalidRequest, "model is required"),
+    "chat_think_unsupported": (InvalidRequest, '"smollm2:135m" does not support thinking'),
+    "chat_tools_unsupported": (
+        InvalidRequest,
+        "registry.ollama.ai/library/smollm2:135m does not support tools",
+    ),
+    "method_405": (UpstreamError, "The engine failed with status 405."),
+    "route_404": (UpstreamError, "The engine failed with status 404."),
+    "show_404": (
+        ModelNotFound,
+        "The model 'asked' does not exist or you do not have access to it.",
+    ),
+}
+
+
+def test_every_recorded_failure_is_covered() -> None:
+    assert {name for name in names() if load(name).status != 200} == set(RECORDED)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_what_a_recorded_failure_is_told_as(name: str) -> None:
+    recording = load(name)
+    error = ollama_error(recording.status, recording.body, model="asked")
+    assert (type(error), error.message) == RECORDED[name]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, InvalidRequest),
+        (401, UpstreamError),
+        (403, UpstreamError),
+        (404, ModelNotFound),
+        (405, UpstreamError),
+        (429, UpstreamUnavailable),
+        (499, UpstreamError),
+        (500, UpstreamError),
+        (501, UpstreamError),
+        (502, UpstreamError),
+        (503, UpstreamUnavailable),
+        (None, UpstreamError),
+    ],
+)
+def test_the_status_decides(status: int | None, kind: type[GatewayError]) -> None:
+    assert type(ollama_error(status, body("text"), model="m")) is kind
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_ollamas_own_key_is_not_the_callers(status: int) -> None:
+    error = ollama_error(status, body("unauthorized"))
+    assert (error.status, error.code) == (502, "bad_upstream")
+
+
+SECRET = "open /root/.ollama/models/blobs/sha256-abc: dial tcp 10.1.2.3:11434"
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 499, 500, 501, 502, 503, None])
+@pytest.mark.parametrize("error", [SECRET, {"message": SECRET}, json.dumps({"error": SECRET})])
+def test_the_engines_own_failures_are_not_repeated(status: int | None, error: Any) -> None:
+    told = ollama_error(status, body(error), model="m")
+    assert "/root" not in told.message
+    assert "10.1.2.3" not in told.message
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("plain", "plain"),
+        ("", "The engine refused the request."),
+        ('{"error": {"message": "inner", "type": "invalid_request_error"}}', "inner"),
+        ('{"error": {"message": ""}}', "The engine refused the request."),
+        ('{"error": "inner"}', '{"error": "inner"}'),
+        ("{broken", "{broken"),
+        ("5", "5"),
+        ({"message": "object"}, "object"),
+    ],
+)
+def test_a_refusal_is_passed_on_however_it_is_wrapped(error: Any, message: str) -> None:
+    told = ollama_error(400, body(error))
+    assert (type(told), told.message) == (InvalidRequest, message)
+
+
+@pytest.mark.parametrize("status", [400, 500, 503, None])
+@pytest.mark.parametrize(
+    "error", [TOO_LONG, json.dumps({"error": TOO_LONG})], ids=["once", "twice"]
+)
+def test_a_prompt_that_is_too_long_is_told_as_such(status: int | None, error: Any) -> None:
+    told = ollama_error(status, body(error))
+    assert type(told) is ContextLengthExceeded
+    assert (told.message, told.param) == (TOO_LONG_MESSAGE, "messages")
+
+
+@pytest.mark.parametrize("detail", [{}, {"n_ctx": 5}, {"n_prompt_tokens": "8", "n_ctx": None}])
+def test_a_prompt_that_is_too_long_may_lack_its_figures(detail: dict[str, Any]) -> None:
+    assert context_message(detail) == (
+        "The messages are longer than this model's context. Please reduce their length."
+    )
+
+
+any_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["error", "type", "message", "n_ctx", "n_prompt_tokens"]),
+            inner | st.just("exceed_context_size_error"),
+        )
+        | inner.map(json.dumps)
+    ),
+    max_leaves=8,
+)
+
+
+@given(
+    st.none() | st.integers(100, 599),
+    st.binary() | any_json.map(body) | any_json.map(lambda value: json.dumps(value).encode()),
+)
+def test_any_body_at_all_is_some_error(status: int | None, data: bytes) -> None:
+    error = ollama_error(status, data, model="m")
+    assert isinstance(error, GatewayError)
+    assert isinstance(error.message, str)
+    assert error.message

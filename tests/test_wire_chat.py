@@ -1,0 +1,648 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pydantic_core
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from django_ollama_openai.exceptions import InvalidRequest
+from django_ollama_openai.wire import chat
+from django_ollama_openai.wire.base import WireModel
+from django_ollama_openai.wire.case import camel_keys, to_camel
+from django_ollama_openai.wire.chat import (
+    AssistantMessage,
+    ChatCompletionRequest,
+    FunctionCall,
+    JSONSchemaFormat,
+    ToolMessage,
+)
+
+HELLO = {"role": "user", "content": "Hello"}
+
+CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"a_b": 1}'}}
+
+# Every field of every model. Schemas have keys without underscores only, so that the whole can be
+# respelled mechanically.
+FULL: dict[str, Any] = {
+    "model": "m",
+    "messages": [
+        {"role": "system", "content": "s"},
+        {"role": "developer", "content": [{"type": "text", "text": "d"}]},
+        {"role": "user", "content": [{"type": "text", "text": "u"}]},
+        {
+            "role": "assistant",
+            "content": [{"type": "text", "text": "a"}, {"type": "refusal", "refusal": "r"}],
+            "reasoning_content": "because",
+            "reasoning": "why not",
+            "tool_calls": [CALL],
+        },
+        {"role": "tool", "content": "t", "tool_call_id": "call_1"},
+        {"role": "function", "content": "f", "name": "f"},
+    ],
+    "temperature": 0.5,
+    "top_p": 0.9,
+    "max_tokens": 7,
+    "max_completion_tokens": 8,
+    "stop": ["x", "y"],
+    "seed": 42,
+    "frequency_penalty": -1.5,
+    "presence_penalty": 1,
+    "stream": True,
+    "stream_options": {"include_usage": True},
+    "tools": [
+        {
+            "type": "function",
+            "function": {
+                "name": "f",
+                "description": "d",
+                "parameters": {"type": "object"},
+                "strict": True,
+            },
+        }
+    ],
+    "tool_choice": "auto",
+    "parallel_tool_calls": False,
+    "response_format": {
+        "type": "json_schema",
+        "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": True},
+    },
+    "reasoning_effort": "low",
+    "n": 1,
+    "logprobs": True,
+    "top_logprobs": 2,
+    "logit_bias": {"50256": -100},
+}
+
+
+def parse(body: Any) -> ChatCompletionRequest:
+    return ChatCompletionRequest.parse(json.dumps(body).encode())
+
+
+def asking(**fields: Any) -> dict[str, Any]:
+    return {"messages": [HELLO], **fields}
+
+
+def says(*messages: Any) -> dict[str, Any]:
+    return {"messages": list(messages)}
+
+
+def calls(**function: Any) -> dict[str, Any]:
+    return says(HELLO, {"role": "assistant", "tool_calls": [{**CALL, "function": function}]})
+
+
+def refused(body: bytes) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        ChatCompletionRequest.parse(body)
+    return caught.value
+
+
+def models_within(value: Any) -> Iterator[BaseModel]:
+    if isinstance(value, BaseModel):
+        yield value
+        for field in type(value).model_fields:
+            yield from models_within(getattr(value, field))
+    elif isinstance(value, list):
+        for item in value:
+            yield from models_within(item)
+
+
+# Spelling
+
+
+def test_every_field_of_every_model_is_read_in_both_spellings() -> None:
+    snake, camel = parse(FULL), parse(camel_keys(FULL))
+    assert snake == camel
+    for request in (snake, camel):
+        for model in models_within(request):
+            assert not model.model_extra
+            assert model.model_fields_set == set(type(model).model_fields)
+    # The two formats without fields of their own aside, that was all there is to a request.
+    models = {type(model) for model in models_within(snake)}
+    known = {value for value in vars(chat).values() if isinstance(value, type)}
+    missing = {model for model in known if issubclass(model, WireModel)} - models
+    assert missing == {WireModel, chat.TextFormat, chat.JSONObjectFormat}
+
+
+def test_each_camel_case_name_differs_from_its_field() -> None:
+    names = {name for name in ChatCompletionRequest.model_fields if to_camel(name) != name}
+    assert {"top_p", "max_tokens", "tool_choice", "stream_options"} <= names
+    for name in names - {"stream_options", "top_logprobs"}:
+        request = parse(asking(**{to_camel(name): camel_keys(FULL[name])}))
+        assert request.model_fields_set == {"messages", name}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_a_field_that_is_given_twice_the_snake_case_one_counts(order: int) -> None:
+    fields = [("max_tokens", 5), ("maxTokens", 9)][::order]
+    assert parse(asking(**dict(fields))).max_tokens == 5
+
+
+def test_the_contents_of_schemas_arguments_and_biases_are_no_fields() -> None:
+    schema = {"type": "object", "properties": {"max_tokens": {}, "maxTokens": {}, "a_b": {}}}
+    request = parse(
+        asking(
+            tools=[{"type": "function", "function": {"name": "f", "parameters": schema}}],
+            responseFormat={"type": "json_schema", "jsonSchema": {"name": "n", "schema": schema}},
+            toolChoice={"type": "function", "function": {"name": "a_b"}},
+        )
+    )
+    assert request.tools is not None
+    assert request.tools[0].function.parameters == schema
+    assert isinstance(request.response_format, JSONSchemaFormat)
+    assert request.response_format.json_schema.schema_ == schema
+    assert request.tool_choice == {"type": "function", "function": {"name": "a_b"}}
+
+
+# What is accepted
+
+
+@pytest.mark.parametrize(
+    "field", [name for name in ChatCompletionRequest.model_fields if name != "messages"]
+)
+def test_null_is_the_same_as_absent(field: str) -> None:
+    assert getattr(parse(asking(**{field: None})), field) is None
+    assert getattr(parse(asking()), field) is None
+
+
+def test_unknown_keys_are_accepted_and_kept_at_every_level() -> None:
+    request = parse(
+        {
+            "messages": [{**HELLO, "name": "bob", "cache_control": {"type": "ephemeral"}}],
+            "user": "u-1",
+            "metadata": {"a": "b"},
+            "store": True,
+            "service_tier": "auto",
+            "num_ctx": 4096,
+            "brandNew": [{"x": None}],
+        }
+    )
+    assert request.model_extra == {
+        "user": "u-1",
+        "metadata": {"a": "b"},
+        "store": True,
+        "service_tier": "auto",
+        "num_ctx": 4096,
+        "brandNew": [{"x": None}],
+    }
+    assert request.messages[0].model_extra == {
+        "name": "bob",
+        "cache_control": {"type": "ephemeral"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperature", 0),
+        ("temperature", 2),
+        ("temperature", 1),
+        ("top_p", 0),
+        ("top_p", 1.0),
+        ("frequency_penalty", -2),
+        ("presence_penalty", 2),
+        ("max_tokens", 1),
+        ("max_completion_tokens", 2**31 - 1),
+        ("seed", -(2**63)),
+        ("seed", 2**63 - 1),
+        ("stop", ""),
+        ("stop", []),
+        ("stop", ["a", "b", "c", "d"]),
+        ("n", 128),
+        ("tools", []),
+        ("stream", False),
+        ("logit_bias", {}),
+        ("response_format", {"type": "text"}),
+        ("response_format", {"type": "json_object"}),
+        *(
+            ("reasoning_effort", effort)
+            for effort in ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+        ),
+    ],
+)
+def test_values_at_the_edge_are_accepted(field: str, value: Any) -> None:
+    read = getattr(parse(asking(**{field: value})), field)
+    assert (read.model_dump() if isinstance(read, BaseModel) else read) == value
+
+
+@pytest.mark.parametrize("arguments", ["", " \n", "{}", ' {"a": [1, {"b": null}]} '])
+def test_arguments_may_be_empty_or_any_object(arguments: str) -> None:
+    message = parse(calls(name="f", arguments=arguments)).messages[1]
+    assert isinstance(message, AssistantMessage)
+    assert message.tool_calls is not None
+    expected = json.loads(arguments.strip() or "{}")
+    assert message.tool_calls[0].function.arguments_object() == expected
+
+
+@given(st.dictionaries(st.text(), st.none() | st.integers(-(2**63), 2**64) | st.text()))
+def test_arguments_are_parsed_without_loss(arguments: dict[str, Any]) -> None:
+    call = FunctionCall(name="f", arguments=json.dumps(arguments))
+    assert call.arguments_object() == arguments
+
+
+def test_a_message_may_have_the_type_of_its_tool_calls_left_out() -> None:
+    call = {"id": "call_1", "function": {"name": "f", "arguments": "{}"}}
+    message = parse(says(HELLO, {"role": "assistant", "toolCalls": [call]})).messages[1]
+    assert isinstance(message, AssistantMessage)
+    assert message.tool_calls is not None
+    assert message.tool_calls[0].type == "function"
+
+
+def test_an_assistant_message_may_be_without_content() -> None:
+    for message in ({"role": "assistant"}, {"role": "assistant", "content": None}):
+        assert parse(says(HELLO, message)).messages[1].content is None
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_any_text_is_read_as_it_was_written(text: str) -> None:
+    for ascii_only in (True, False):
+        body = says({"role": "tool", "content": text, "tool_call_id": text})
+        message = ChatCompletionRequest.parse(
+            json.dumps(body, ensure_ascii=ascii_only).encode()
+        ).messages[0]
+        assert isinstance(message, ToolMessage)
+        assert (message.content, message.tool_call_id) == (text, text)
+
+
+# What is refused
+
+NOT_AN_OBJECT = [b"[]", b"null", b"1", b'"text"', b"true"]
+
+NOT_JSON = [
+    b"",
+    b" ",
+    b"{",
+    b"{]",
+    b"model=m",
+    b"{'messages': []}",
+    b'{"messages": [{"role": "user", "content": "Hello"}]}}',
+    b'{"messages": [{"role": "user", "content": "Hello"}],}',
+    b'{"messages": [{"role": "user", "content": "line\nbreak"}]}',
+    b'{"messages": [{"role": "user", "content": "\xff"}]}',
+    b'{"messages": [{"role": "user", "content": "\xed\xa0\x80"}]}',
+    rb'{"messages": [{"role": "user", "content": "\ud800"}]}',
+    json.dumps(asking()).encode("utf-16"),
+    json.dumps(asking()).encode("utf-8-sig"),
+    b'{"messages": [], "x": ' + b"[" * 9999 + b"]" * 9999 + b"}",
+    b'{"messages": ' + b"[" * 9999,
+    b'{"messages": ' + b'{"a":' * 9999,
+    b'{"messages": [{"role": "user", "content": "Hello"}], "seed": ' + b"9" * 9999 + b"}",
+    b'{"messages": [{"role": "user", "content": "Hello"}], "x": ' + b"9" * 9999 + b', "n": "y"}',
+    b'{"messages": [{"role": "user", "content": "Hello"}], "x": -' + b"9" * 9999 + b"}",
+]
+
+
+@pytest.mark.parametrize("body", NOT_AN_OBJECT)
+def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
+    error = refused(body)
+    assert (error.status, error.param) == (400, None)
+    assert error.message == "The body of the request must be a JSON object."
+
+
+@pytest.mark.parametrize("body", NOT_JSON, ids=range(len(NOT_JSON)))
+def test_a_body_that_is_no_json_is_refused(body: bytes) -> None:
+    error = refused(body)
+    assert (error.status, error.param) == (400, None)
+    assert error.message.startswith("The body of the request is not valid JSON: ")
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "messages"),
+        (says(), "messages"),
+        (says({"role": "user"}), "messages[0].content"),
+        (says(HELLO, {"role": "tool", "content": "x"}), "messages[1].tool_call_id"),
+        (says({"role": "function", "content": "x"}), "messages[0].name"),
+        (says({"content": "x"}), "messages[0].role"),
+        (says({"role": "user", "content": [{"text": "x"}]}), "messages[0].content[0].type"),
+        (says({"role": "user", "content": [{"type": "text"}]}), "messages[0].content[0].text"),
+        (says({"role": "assistant", "content": [{}]}), "messages[0].content[0].type"),
+        (
+            says({"role": "assistant", "content": [{"type": "refusal"}]}),
+            "messages[0].content[0].refusal",
+        ),
+        (calls(name="f"), "messages[1].tool_calls[0].function.arguments"),
+        (calls(arguments="{}"), "messages[1].tool_calls[0].function.name"),
+        (asking(tools=[{"function": {"name": "f"}}]), "tools[0].type"),
+        (asking(tools=[{"type": "function"}]), "tools[0].function"),
+        (asking(tools=[{"type": "function", "function": {}}]), "tools[0].function.name"),
+        (asking(response_format={}), "response_format.type"),
+        (asking(response_format={"type": "json_schema"}), "response_format.json_schema"),
+        (
+            asking(response_format={"type": "json_schema", "json_schema": {"schema": {}}}),
+            "response_format.json_schema.name",
+        ),
+        (
+            asking(response_format={"type": "json_schema", "json_schema": {"name": "n"}}),
+            "response_format.json_schema.schema",
+        ),
+    ],
+)
+def test_what_is_missing_is_named(body: Any, param: str) -> None:
+    error = refused(json.dumps(body).encode())
+    assert (error.status, error.type, error.param) == (400, "invalid_request_error", param)
+    assert param in error.message
+    if body != says():
+        assert error.message == f"Missing required parameter: '{param}'."
+
+
+TEXT = {"type": "text", "text": "x"}
+WRONG = {"type": "text", "text": 5}
+
+WRONG_ARGUMENTS: list[Any] = [
+    {},
+    None,
+    "{",
+    "nope",
+    "[]",
+    "5",
+    "null",
+    '"{}"',
+    "{}{}",
+    "{'a': 1}",
+    '{"a": NaN}',
+    '{"a": ' + "[" * 9999,
+    '{"a": ' + "9" * 9999 + "}",
+]
+
+WRONG_FIELDS: dict[str, list[Any]] = {
+    "model": [5, ["m"], {}],
+    "temperature": ["0.5", True, -0.1, 2.1, []],
+    "top_p": ["1", -0.1, 1.1],
+    "max_tokens": ["5", 0, -1, 5.0, 5.5, True, 2**31, 10**100],
+    "max_completion_tokens": ["5", 0, 1.5, 2**31],
+    "seed": ["1", 1.5, True, 2**63, -(2**63) - 1, 10**100],
+    "frequency_penalty": ["1", 2.1, -2.1],
+    "presence_penalty": ["1", 2.1, -2.1],
+    "stop": [5, {}, ["a", 5], [None], ["a"] * 5, True],
+    "n": [0, -1, 129, "1", 1.0, True],
+    "logprobs": [1, "true"],
+    "stream": [1, "true", 0],
+    "reasoning_effort": ["huge", "", "Low", True, 5],
+    "logit_bias": [[], "x"],
+    "parallel_tool_calls": [0, "false"],
+    "tools": [{}, "x"],
+    "response_format": ["json", []],
+}
+
+WRONG_VALUES: list[tuple[dict[str, Any], str]] = [
+    # messages
+    ({"messages": None}, "messages"),
+    ({"messages": "Hello"}, "messages"),
+    ({"messages": {"role": "user", "content": "Hello"}}, "messages"),
+    (says("Hello"), "messages[0]"),
+    (says(HELLO, None), "messages[1]"),
+    (says({"role": "wizard", "content": "x"}), "messages[0].role"),
+    (says({"role": None, "content": "x"}), "messages[0].role"),
+    (says({"role": 5, "content": "x"}), "messages[0].role"),
+    (says({"role": ["user"], "content": "x"}), "messages[0].role"),
+    (says({"role": "User", "content": "x"}), "messages[0].role"),
+    *(
+        (says(HELLO, {**more, "role": role, "content": content}), "messages[1].content")
+        for role, more in [
+            ("system", {}),
+            ("developer", {}),
+            ("user", {}),
+            ("tool", {"tool_call_id": "call_1"}),
+        ]
+        for content in (None, 5, True, {"type": "text", "text": "x"})
+    ),
+    (says({"role": "assistant", "content": 5}), "messages[0].content"),
+    (says({"role": "function", "name": "f", "content": 5}), "messages[0].content"),
+    *(
+        (says({**more, "role": role, "content": [TEXT, WRONG]}), "messages[0].content[1].text")
+        for role, more in [
+            ("system", {}),
+            ("developer", {}),
+            ("user", {}),
+            ("assistant", {}),
+            ("tool", {"tool_call_id": "call_1"}),
+        ]
+    ),
+    (says({"role": "user", "content": ["x"]}), "messages[0].content[0]"),
+    (says({"role": "user", "content": [{"type": "x"}]}), "messages[0].content[0].type"),
+    (says({"role": "assistant", "content": [{"type": "x"}]}), "messages[0].content[0].type"),
+    (
+        says({"role": "assistant", "content": [{"type": "refusal", "refusal": 5}]}),
+        "messages[0].content[0].refusal",
+    ),
+    (says({"role": "assistant", "reasoning": 5}), "messages[0].reasoning"),
+    (says({"role": "assistant", "reasoning_content": []}), "messages[0].reasoning_content"),
+    (says({"role": "assistant", "tool_calls": {}}), "messages[0].tool_calls"),
+    (says({"role": "assistant", "tool_calls": [5]}), "messages[0].tool_calls[0]"),
+    (
+        says({"role": "assistant", "tool_calls": [{**CALL, "id": 5}]}),
+        "messages[0].tool_calls[0].id",
+    ),
+    (
+        says({"role": "assistant", "tool_calls": [CALL, {**CALL, "type": "custom"}]}),
+        "messages[0].tool_calls[1].type",
+    ),
+    (calls(name=5, arguments="{}"), "messages[1].tool_calls[0].function.name"),
+    *(
+        (calls(name="f", arguments=arguments), "messages[1].tool_calls[0].function.arguments")
+        for arguments in WRONG_ARGUMENTS
+    ),
+    (says({"role": "tool", "content": "x", "tool_call_id": 5}), "messages[0].tool_call_id"),
+    (says({"role": "tool", "content": "x", "toolCallId": 5}), "messages[0].toolCallId"),
+    # A key that is called like the role is not a step of the path.
+    (says({"role": "user", "user": "bob", "content": 5}), "messages[0].content"),
+    (says({"role": "tool", "tool": {}, "content": "x"}), "messages[0].tool_call_id"),
+    # sampling
+    *(
+        (asking(**{field: value}), field)
+        for field, values in WRONG_FIELDS.items()
+        for value in values
+    ),
+    (asking(logit_bias={"1": "x"}), "logit_bias.1"),
+    (asking(topP="1"), "topP"),
+    (asking(maxTokens=0), "maxTokens"),
+    (asking(logprobs=True, top_logprobs=21), "top_logprobs"),
+    (asking(logprobs=True, top_logprobs=-1), "top_logprobs"),
+    (asking(logprobs=True, top_logprobs="2"), "top_logprobs"),
+    (asking(top_logprobs=2), "top_logprobs"),
+    (asking(top_logprobs=2, logprobs=False), "top_logprobs"),
+    (asking(stream_options={"include_usage": True}), "stream_options"),
+    (asking(stream_options={}, stream=False), "stream_options"),
+    (asking(stream_options=5, stream=True), "stream_options"),
+    (asking(stream_options={"include_usage": 1}, stream=True), "stream_options.include_usage"),
+    (asking(streamOptions={"includeUsage": 1}, stream=True), "streamOptions.includeUsage"),
+    # tools
+    (asking(tools=["f"]), "tools[0]"),
+    (asking(tools=[{"type": "custom", "custom": {"name": "f"}}]), "tools[0].type"),
+    (asking(tools=[{"type": "function", "function": "f"}]), "tools[0].function"),
+    (asking(tools=[{"type": "function", "function": {"name": ""}}]), "tools[0].function.name"),
+    (
+        asking(tools=[FULL["tools"][0], {"type": "function", "function": {"name": 5}}]),
+        "tools[1].function.name",
+    ),
+    (
+        asking(tools=[{"type": "function", "function": {"name": "f", "parameters": "{}"}}]),
+        "tools[0].function.parameters",
+    ),
+    (
+        asking(tools=[{"type": "function", "function": {"name": "f", "strict": 1}}]),
+        "tools[0].function.strict",
+    ),
+    # response_format
+    (asking(response_format={"type": "xml"}), "response_format.type"),
+    (asking(response_format={"type": None}), "response_format.type"),
+    (asking(responseFormat={"type": "xml"}), "responseFormat.type"),
+    (
+        asking(response_format={"type": "json_schema", "json_schema": "x"}),
+        "response_format.json_schema",
+    ),
+    (
+        asking(response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": 5}}),
+        "response_format.json_schema.schema",
+    ),
+    (
+        asking(responseFormat={"type": "json_schema", "jsonSchema": {"name": 5, "schema": {}}}),
+        "responseFormat.jsonSchema.name",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    WRONG_VALUES,
+    ids=[f"{number}-{param}" for number, (_, param) in enumerate(WRONG_VALUES)],
+)
+def test_a_wrong_value_is_named(body: dict[str, Any], param: str) -> None:
+    error = refused(json.dumps(body).encode())
+    assert (error.status, error.type, error.param) == (400, "invalid_request_error", param)
+    assert f"'{param}'" in error.message
+    assert "pydantic" not in error.message
+
+
+def test_the_first_of_many_errors_is_told() -> None:
+    error = refused(json.dumps({"messages": [{"role": "user"}, {}], "n": 0}).encode())
+    assert error.param == "messages[0].content"
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_json_does_not_have_is_refused_anywhere(number: float) -> None:
+    # It would go on to the engine, which reads real JSON.
+    schema = {"type": "number", "default": number}
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    for fields in ({"tools": [tool]}, {"temperature": number}, {"x": number}):
+        error = refused(json.dumps(asking(**fields)).encode())
+        assert error.status == 400
+        assert error.message.startswith("The body of the request is not valid JSON: ")
+
+
+def nested(depth: int) -> bytes:
+    schema = b'{"a":' * depth + b"1" + b"}" * depth
+    tool = b'{"type":"function","function":{"name":"f","parameters":{"a":%b}}}' % schema
+    return b'{"messages":[{"role":"user","content":"Hello"}],"tools":[%b]}' % tool
+
+
+@pytest.mark.parametrize("depth", [1, 50, 100, 150, 180, 190, 195, 200, 250, 1000, 100_000])
+def test_nesting_is_either_refused_or_can_be_written_again(depth: int) -> None:
+    try:
+        request = ChatCompletionRequest.parse(nested(depth))
+    except InvalidRequest as error:
+        assert depth > 150
+        assert error.param is None
+    else:
+        assert request.tools is not None
+        assert pydantic_core.to_json(request.model_dump(exclude_unset=True)) == nested(depth)
+
+
+any_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.binary() | any_json.map(lambda value: json.dumps(value).encode()))
+def test_any_body_is_read_or_refused(body: bytes) -> None:
+    try:
+        ChatCompletionRequest.parse(body)
+    except InvalidRequest as error:
+        assert error.message
+
+
+def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            yield (*path, key)
+            yield from paths(item, (*path, key))
+
+
+PATHS = list(paths(FULL))
+
+
+def notation(path: tuple[Any, ...]) -> str:
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return "".join(steps).removeprefix(".")
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(PATHS), any_json)
+def test_anything_anywhere_is_refused_where_it_is(path: tuple[Any, ...], value: Any) -> None:
+    body = json.loads(json.dumps(FULL))
+    inner = body
+    for step in path[:-1]:
+        inner = inner[step]
+    inner[path[-1]] = value
+    try:
+        ChatCompletionRequest.parse(json.dumps(body).encode())
+    except InvalidRequest as error:
+        if error.param is not None:
+            together = {"stream": "stream_options", "logprobs": "top_logprobs"}
+            where = notation(path)
+            # A changed role or type makes another field of the same message or tool wrong.
+            whole = where.partition(".")[0]
+            assert (
+                error.param.startswith(whole)
+                or where.startswith(error.param)
+                or error.param == together.get(where)
+            )
+
+
+# What a backend asks it
+
+
+def test_the_newer_name_of_the_output_limit_wins() -> None:
+    assert parse(asking()).output_limit is None
+    assert parse(asking(max_tokens=5)).output_limit == 5
+    assert parse(asking(max_completion_tokens=7)).output_limit == 7
+    assert parse(asking(max_tokens=5, max_completion_tokens=7)).output_limit == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (None, False),
+        ({}, False),
+        ({"include_usage": None}, False),
+        ({"include_usage": False}, False),
+        ({"include_usage": True}, True),
+        ({"includeUsage": True}, True),
+    ],
+)
+def test_whether_usage_is_asked_for(options: dict[str, Any] | None, expected: bool) -> None:
+    assert parse(asking(stream=True, stream_options=options)).include_usage is expected
+
+
+def test_routing_gives_the_model_its_name_and_options_and_leaves_the_original() -> None:
+    request = parse(asking(model="public", temperature=0.5))
+    routed = request.routed_to("engine:1b", {"num_ctx": 4096})
+    assert (routed.model, routed.engine_options) == ("engine:1b", {"num_ctx": 4096})
+    assert (request.model, request.engine_options) == ("public", {})
+    assert routed.messages == request.messages
+    assert routed.temperature == 0.5
+    assert routed.model_fields_set == {"model", "messages", "temperature"}
+
+
+def test_engine_options_cannot_come_from_the_client() -> None:
+    request = parse(asking(_engine_options={"num_ctx": 1}, engine_options={"num_ctx": 1}))
+    assert request.engine_options == {}
