@@ -163,6 +163,7 @@ class OllamaServer:
 
     def __init__(self) -> None:
         self.requests: list[Received] = []
+        self.connections = 0
         self._replies: deque[Reply | Answer] = deque()
         self.routes: dict[str, Reply] = {}
         self._loop = asyncio.new_event_loop()
@@ -207,6 +208,13 @@ class OllamaServer:
             time.sleep(0.005)
         return self.chats()[number - 1]
 
+    def wait_for_closed(self, timeout: float = 5) -> bool:
+        """Whether all connections get closed."""
+        deadline = time.monotonic() + timeout
+        while self._connections and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return not self._connections
+
     async def _listen(self) -> asyncio.Server:
         self._connections: set[asyncio.Task[None]] = set()
         return await asyncio.start_server(self._connected, "127.0.0.1", 0, backlog=1024)
@@ -221,6 +229,7 @@ class OllamaServer:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
+        self.connections += 1
         task.add_done_callback(self._connections.discard)
         connection = _Connection(reader, writer)
         try:

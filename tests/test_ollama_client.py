@@ -1,0 +1,149 @@
+"""What is built on private parts of ``ollama`` and ``httpx`` still stands on them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import httpcore
+import httpx
+import ollama as official
+import pytest
+
+from django_ollama_openai import cancellation
+from django_ollama_openai.backends.ollama_client import (
+    AsyncOllamaClient,
+    InterruptibleTransport,
+    OllamaClient,
+)
+from django_ollama_openai.cancellation import Cancellation, Cancelled
+from tests.ollama_server import Hold, OllamaServer, Reply, Send
+
+NEXT_LINE = '{"message": {"content": "a\x85b\u2028c\u2029d\u000b"}}\n'.encode()
+
+
+def test_the_official_clients_hold_what_is_used_of_them() -> None:
+    client, aclient = OllamaClient("gpu-1:1234"), AsyncOllamaClient("gpu-1:1234")
+    with closing(client._client) as http:
+        assert type(http) is httpx.Client
+        assert http.base_url == "http://gpu-1:1234"
+        assert http.headers["user-agent"].startswith("ollama-python/")
+    assert type(aclient._client) is httpx.AsyncClient
+    assert aclient._client.base_url == "http://gpu-1:1234"
+    asyncio.run(aclient._client.aclose())
+    assert issubclass(OllamaClient, official.Client)
+    assert issubclass(AsyncOllamaClient, official.AsyncClient)
+
+
+def test_the_transport_holds_what_is_used_of_it() -> None:
+    with closing(httpx.HTTPTransport()) as plain:
+        pool = plain._pool
+        assert isinstance(pool, httpcore.ConnectionPool)
+        assert isinstance(pool._network_backend, httpcore.SyncBackend)
+
+
+def test_only_line_feeds_end_a_line(ollama: OllamaServer) -> None:
+    ollama.routes["/api/chat"] = Reply([Send(NEXT_LINE), Send(NEXT_LINE)])
+    client = OllamaClient(ollama.url)
+    with closing(client._client):
+        lines = list(client.stream_lines("/api/chat", {}))
+    assert lines == [NEXT_LINE[:-1]] * 2
+
+    async def alines() -> list[bytes]:
+        client = AsyncOllamaClient(ollama.url)
+        lines = [line async for line in client.stream_lines("/api/chat", {})]
+        await client._client.aclose()
+        return lines
+
+    assert asyncio.run(alines()) == lines
+
+
+# Cancelling what blocks
+
+
+@contextmanager
+def in_a_thread(work: Callable[[], Any]) -> Iterator[tuple[Cancellation, list[BaseException]]]:
+    """Run ``work`` as something that can be cancelled; what it raised is in the list."""
+    raised: list[BaseException] = []
+    mine = Cancellation()
+
+    def run() -> None:
+        cancellation.current.set(mine)
+        try:
+            work()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield mine, raised
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+@pytest.fixture
+def client(ollama: OllamaServer) -> Iterator[OllamaClient]:
+    with closing(InterruptibleTransport()) as transport:
+        yield OllamaClient(ollama.url, transport=transport, timeout=30)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [Reply([], before=[Hold()]), Reply([Hold()]), Reply([Send(b"{}\n"), Hold()])],
+    ids=["before the head", "before the body", "within the body"],
+)
+def test_a_blocked_read_is_woken(client: OllamaClient, ollama: OllamaServer, reply: Reply) -> None:
+    ollama.routes["/api/chat"] = reply
+    with in_a_thread(lambda: list(client.stream_lines("/api/chat", {}))) as (mine, raised):
+        received = ollama.wait_for_chat()
+        time.sleep(0.1)
+        started = time.monotonic()
+        mine.cancel()
+        assert received.hung_up.wait(1)
+    assert time.monotonic() - started < 1
+    assert [type(error) for error in raised] == [Cancelled]
+    # The connection was not put back for the next request.
+    ollama.routes["/api/chat"] = Reply([Send(b"{}\n")])
+    assert list(client.stream_lines("/api/chat", {})) == [b"{}"]
+
+
+def test_a_blocked_write_is_woken(client: OllamaClient) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        port = deaf.getsockname()[1]
+        large = {"x": "x" * 50_000_000}
+        client = OllamaClient(f"127.0.0.1:{port}", transport=InterruptibleTransport(), timeout=30)
+        with in_a_thread(lambda: client.fetch("POST", "/api/chat", large)) as (mine, raised):
+            connection, _ = deaf.accept()
+            time.sleep(0.3)
+            started = time.monotonic()
+            mine.cancel()
+        assert time.monotonic() - started < 1
+        assert [type(error) for error in raised] == [Cancelled]
+        connection.close()
+        client._client.close()
+
+
+def test_cancelled_work_asks_for_nothing(client: OllamaClient, ollama: OllamaServer) -> None:
+    done = Cancellation()
+    done.cancel()
+
+    def ask() -> None:
+        cancellation.current.set(done)
+        client.fetch("GET", "/api/version")
+
+    with in_a_thread(ask) as (_, raised):
+        pass
+    assert [type(error) for error in raised] == [Cancelled]
+    assert ollama.requests == []
+
+
+def test_work_that_nobody_can_cancel_just_blocks(
+    client: OllamaClient, ollama: OllamaServer
+) -> None:
+    assert cancellation.current.get() is None
+    assert client.fetch("GET", "/api/version") == b'{"version":"0.33.0-rc2"}'

@@ -1,0 +1,98 @@
+"""The scripted Ollama is held against what a real one was recorded to say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.ollama_server import Answer, OllamaServer, recorded
+from tests.recordings import Recording, load, names
+
+
+def ask(ollama: OllamaServer, recording: Recording) -> httpx.Response:
+    request = recording.request
+    content = request["raw"].encode() if "raw" in request else json.dumps(request.get("json"))
+    return httpx.request(
+        request["method"],
+        ollama.url + request["path"],
+        content=None if request["method"] == "GET" else content,
+        trust_env=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "chat_404",
+        "chat_badjson",
+        "chat_embedmodel",
+        "chat_nomodel",
+        "chat_think_unsupported",
+        "chat_tools_unsupported",
+        "method_405",
+        "ps",
+        "root",
+        "route_404",
+        "show",
+        "show_embed",
+        "tags",
+        "version",
+    ],
+)
+def test_it_says_the_same_byte_for_byte(ollama: OllamaServer, name: str) -> None:
+    recording = load(name)
+    response = ask(ollama, recording)
+    assert response.status_code == recording.status
+    assert response.headers["content-type"] == recording.headers["Content-Type"]
+    assert response.content == recording.body
+
+
+def shape(value: Any) -> Any:
+    """What kind of value this is: keys in their order, and types."""
+    if isinstance(value, dict):
+        return {key: shape(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [shape(item) for item in value[:1]]
+    return type(value).__name__
+
+
+CALL = {
+    "id": "call_9mth0lrj",
+    "function": {"index": 0, "name": "get_weather", "arguments": {"city": "Paris"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("chat", Answer(["Hello", "!"])),
+        ("chat_think", Answer(["6"], thinking=["I add."])),
+        ("chat_tools", Answer([], tool_calls=[CALL])),
+        ("chat_stream", Answer(["Hello", "!"])),
+        ("chat_think_stream", Answer(["6"], thinking=["I add."])),
+        ("chat_tools_stream", Answer([], tool_calls=[CALL])),
+    ],
+)
+def test_its_answers_have_the_recorded_shape(
+    ollama: OllamaServer, name: str, answer: Answer
+) -> None:
+    recording = load(name)
+    ollama.reply(answer)
+    response = ask(ollama, recording)
+    assert response.headers["content-type"] == recording.headers["Content-Type"]
+    lines = [line for line in response.content.split(b"\n") if line]
+    assert response.content.endswith(b"\n") is recording.body.endswith(b"\n")
+    for mine, real in ((lines[0], recording.lines[0]), (lines[-1], recording.lines[-1])):
+        assert shape(json.loads(mine)) == shape(json.loads(real))
+        assert list(json.loads(mine)) == list(json.loads(real))
+
+
+@pytest.mark.parametrize("name", names("chat"))
+def test_it_replays_recordings_byte_for_byte(ollama: OllamaServer, name: str) -> None:
+    recording = load(name)
+    ollama.routes["/api/chat"] = recorded(recording)
+    response = ask(ollama, recording)
+    assert (response.status_code, response.content) == (recording.status, recording.body)
