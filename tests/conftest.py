@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,16 @@ from tests.ollama_server import OllamaServer
 from tests.servers import KEY, SERVERS, Site, serve
 
 DEAD_HOST = "http://127.0.0.1:9"  # the discard port: nothing listens there
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the live tests out where there is no Ollama for them."""
+    if os.environ.get("OLLAMA_LIVE_HOST"):
+        return
+    live = [item for item in items if item.get_closest_marker("live")]
+    if live:
+        items[:] = [item for item in items if item not in live]
+        config.hook.pytest_deselected(items=live)
 
 
 def site_options(ollama: OllamaServer) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from ..exceptions import ModelNotFound
 from ..pump import End, Pump
@@ -50,7 +50,7 @@ class BaseBackend:
     ``base_url`` if the entry has ``HOST`` or ``BASE_URL``.
     """
 
-    supported_parameters: ClassVar[frozenset[str]] = frozenset()
+    supported_parameters: frozenset[str] = frozenset()
     """Those of the optional parameters (``tools``, ``response_format``, ``logprobs``, …) that
     this backend honours. A request that uses another is refused, or the parameter is dropped, as
     ``UNSUPPORTED_PARAMETERS`` says."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from itertools import cycle
-from typing import Any, ClassVar
+from typing import Any
 
 import pydantic_core
 
@@ -27,7 +27,7 @@ class DummyBackend(BaseBackend):
     are answered all the same, so that a test need not name them.
     """
 
-    supported_parameters: ClassVar[frozenset[str]] = frozenset(OPTIONAL_PARAMETERS)
+    supported_parameters = frozenset(OPTIONAL_PARAMETERS)
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ import secrets
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -47,6 +47,8 @@ class LlamaCppBackend(BaseBackend):
         context_size: tokens of prompt and answer of each request.
         parallel: how many requests are answered at once; others wait.
         threads: CPU threads; without it llama.cpp chooses.
+        tools: whether the model's chat template knows tools. llama.cpp leaves them out without a
+            word where it does not, as that of the default model; so they are refused.
         defaults: engine options for every request, such as ``temperature``; ``MODELS`` and the
             request win over them.
 
@@ -54,10 +56,7 @@ class LlamaCppBackend(BaseBackend):
     is stopped at its next token.
     """
 
-    supported_parameters: ClassVar[frozenset[str]] = frozenset(
-        {"tools", "tool_choice", "parallel_tool_calls", "response_format", "logprobs"}
-        | {"logit_bias"}
-    )
+    supported_parameters = frozenset({"response_format", "logprobs", "logit_bias"})
 
     def __init__(
         self,
@@ -67,6 +66,7 @@ class LlamaCppBackend(BaseBackend):
         context_size: int = 4096,
         parallel: int = 2,
         threads: int | None = None,
+        tools: bool = False,
         defaults: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
@@ -79,6 +79,9 @@ class LlamaCppBackend(BaseBackend):
         self._context_size = context_size
         self._parallel = parallel
         self._threads = threads
+        self._tools = tools
+        if tools:
+            self.supported_parameters |= {"tools", "tool_choice", "parallel_tool_calls"}
         self._lock = threading.Lock()
         self._server: Any = None
 
@@ -94,7 +97,7 @@ class LlamaCppBackend(BaseBackend):
     def chat_payload(self, request: ChatCompletionRequest) -> dict[str, Any]:
         """``request`` as llama-server's chat completion endpoint takes it."""
         # llama-server has many more fields than OpenAI's; clients do not get to set those.
-        body = request.model_dump(exclude_unset=True, include=_FIELDS)
+        body = request.model_dump(exclude_unset=True, by_alias=True, include=_FIELDS)
         body = {name: value for name, value in body.items() if value is not None}
         if request.output_limit is not None:
             body["max_tokens"] = request.output_limit
@@ -117,7 +120,7 @@ class LlamaCppBackend(BaseBackend):
                     "format": "gguf",
                     "size": stat.st_size,
                     "context_length": self._context_size,
-                    "capabilities": ["completion"],
+                    "capabilities": ["completion", "tools"] if self._tools else ["completion"],
                 },
             )
         ]

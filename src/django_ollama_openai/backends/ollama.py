@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, suppress
-from typing import Any, ClassVar
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import httpx
@@ -49,9 +49,7 @@ class OllamaBackend(BaseBackend):
     For another transport, override :meth:`get_client` and :meth:`get_async_client`.
     """
 
-    supported_parameters: ClassVar[frozenset[str]] = frozenset(
-        {"tools", "response_format", "reasoning_effort", "logprobs"}
-    )
+    supported_parameters = frozenset({"tools", "response_format", "reasoning_effort", "logprobs"})
 
     def __init__(
         self,
