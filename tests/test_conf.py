@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.test import Client, override_settings
 
 from django_ollama_openai import conf
 from django_ollama_openai.backends import backends
 
+if TYPE_CHECKING:
+    from pytest_django import Settings
+
 OLLAMA = "django_ollama_openai.backends.OllamaBackend"
-DUMMY = "django_ollama_openai.backends.DummyBackend"
 SECRET = "sk-very-secret"
 URL = f"http://user:{SECRET}@gpu-1:11434"
 
@@ -89,10 +90,10 @@ REFUSED: list[tuple[Any, str, str]] = [
     ({"API_KEYS": SECRET}, "API_KEYS", "list"),
     ({"API_KEYS": {SECRET: "name"}}, "API_KEYS", "list"),
     ({"API_KEYS": [SECRET, ""]}, "API_KEYS", "empty"),
-    ({"API_KEYS": [{"KEY": ""}, SECRET]}, "API_KEYS.0.APIKey.KEY", "at least 1"),
-    ({"API_KEYS": [{"NAME": SECRET}]}, "API_KEYS.0.APIKey.KEY", "required"),
-    ({"API_KEYS": [{"KEY": SECRET, "NAEM": "x"}]}, "API_KEYS.0.APIKey.NAEM", "not permitted"),
-    ({"API_KEYS": [SECRET, None]}, "API_KEYS.1.str", "string"),
+    ({"API_KEYS": [{"KEY": ""}, SECRET]}, "API_KEYS.0", "at least 1"),
+    ({"API_KEYS": [{"NAME": SECRET}]}, "API_KEYS.0", "required"),
+    ({"API_KEYS": [{"KEY": SECRET, "NAEM": "x"}]}, "API_KEYS.0", "not permitted"),
+    ({"API_KEYS": [SECRET, None]}, "API_KEYS.1", "string"),
     ({"ALLOW_ANONYMOUS": "perhaps"}, "ALLOW_ANONYMOUS", "boolean"),
     ({"ALLOW_ANONYMOUS": None}, "ALLOW_ANONYMOUS", "boolean"),
     ({"RESPONSE_CASE": "CAMEL"}, "RESPONSE_CASE", "'both', 'snake' or 'camel'"),
@@ -112,17 +113,13 @@ REFUSED: list[tuple[Any, str, str]] = [
 ]
 
 
-def test_without_the_setting_the_defaults_hold() -> None:
-    with override_settings():
-        if hasattr(django_settings, "OLLAMA_OPENAI"):
-            del django_settings.OLLAMA_OPENAI
-        conf._read.cache_clear()
-        current = conf.get()
-        assert {name: getattr(current, name) for name in conf.Settings.model_fields} == DEFAULTS
-        assert conf.problems() == []
-        assert list(backends) == ["default"]
-        assert Client().get("/ai/health?probe=live").status_code == 200
-    conf._read.cache_clear()
+def test_without_the_setting_the_defaults_hold(settings: Settings) -> None:
+    del settings.OLLAMA_OPENAI
+    current = conf.get()
+    assert {name: getattr(current, name) for name in conf.Settings.model_fields} == DEFAULTS
+    assert conf.problems() == []
+    assert list(backends) == ["default"]
+    assert Client().get("/ai/health?probe=live").status_code == 200
 
 
 def test_every_key_has_a_default_and_a_description() -> None:
@@ -138,14 +135,12 @@ def test_accepted(key: str, given: Any, expected: Any) -> None:
         assert conf.problems() == []
 
 
-@pytest.mark.parametrize(
-    ("setting", "path", "reason"), REFUSED, ids=[f"{row[1]}: {row[2]}" for row in REFUSED]
-)
+@pytest.mark.parametrize(("setting", "path", "reason"), REFUSED)
 def test_refused(setting: Any, path: str, reason: str) -> None:
     with override_settings(OLLAMA_OPENAI=setting):
-        problems = dict(conf.problems())
-        assert reason in problems[path]
-        with pytest.raises(ImproperlyConfigured, match="^OLLAMA_OPENAI") as caught:
+        problems = conf.problems()
+        assert [told for where, told in problems if where.startswith(path) and reason in told]
+        with pytest.raises(ImproperlyConfigured, match=r"^OLLAMA_OPENAI") as caught:
             conf.get()
         assert path.split(".")[0] in str(caught.value)
         assert SECRET not in str(caught.value) + repr(caught.value) + str(problems)
@@ -220,7 +215,7 @@ def test_host_is_short_for_that_of_the_default_backend(
     with override_settings(OLLAMA_OPENAI={**setting, "DEFAULT_MODEL": "m"}):
         entry = conf.get().backend("default")
         assert entry is not None
-        assert (entry.BACKEND, entry.HOST) == (OLLAMA, host)
+        assert entry.model_dump(include={"BACKEND", "HOST"}) == {"BACKEND": OLLAMA, "HOST": host}
 
 
 def test_host_is_that_of_no_other_backend() -> None:

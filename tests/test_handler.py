@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
-from pytest_django.fixtures import SettingsWrapper
 
 from django_ollama_openai.backends import (
     BackendHandler,
@@ -20,6 +19,9 @@ from django_ollama_openai.backends import (
     OllamaBackend,
     backends,
 )
+
+if TYPE_CHECKING:
+    from pytest_django import Settings
 
 DUMMY = "django_ollama_openai.backends.DummyBackend"
 HERE = __name__
@@ -68,7 +70,7 @@ def table(**entries: Any) -> dict[str, Any]:
     return {"BACKENDS": entries}
 
 
-def test_threads_that_race_get_one_instance(settings: SettingsWrapper) -> None:
+def test_threads_that_race_get_one_instance(settings: Settings) -> None:
     settings.OLLAMA_OPENAI = table(
         a={"BACKEND": f"{HERE}.SlowToMake"}, b={"BACKEND": f"{HERE}.SlowToMake"}
     )
@@ -86,19 +88,19 @@ def test_threads_that_race_get_one_instance(settings: SettingsWrapper) -> None:
     assert got[1] is backends["b"]
 
 
-async def test_the_event_loop_gets_the_instance_of_the_threads(settings: SettingsWrapper) -> None:
+async def test_the_event_loop_gets_the_instance_of_the_threads(settings: Settings) -> None:
     settings.OLLAMA_OPENAI = table(default={"BACKEND": DUMMY})
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(lambda: backends["default"]).result() is backends["default"]
 
 
-def test_without_a_setting_the_default_is_ollama(settings: SettingsWrapper) -> None:
+def test_without_a_setting_the_default_is_ollama(settings: Settings) -> None:
     settings.OLLAMA_OPENAI = {}
     assert list(backends) == ["default"]
     assert type(backends["default"]) is OllamaBackend
 
 
-def test_a_subclass_by_its_path_gets_its_options(settings: SettingsWrapper) -> None:
+def test_a_subclass_by_its_path_gets_its_options(settings: Settings) -> None:
     settings.OLLAMA_OPENAI = table(
         house={"BACKEND": f"{HERE}.SlowToMake", "OPTIONS": {"style": "baroque", "models": ["m"]}}
     )
@@ -108,7 +110,7 @@ def test_a_subclass_by_its_path_gets_its_options(settings: SettingsWrapper) -> N
     assert [card.id for card in backend.list_models()] == ["m"]
 
 
-def test_nothing_is_made_before_it_is_asked_for(settings: SettingsWrapper) -> None:
+def test_nothing_is_made_before_it_is_asked_for(settings: Settings) -> None:
     settings.OLLAMA_OPENAI = table(
         b={"BACKEND": f"{HERE}.SlowToMake"}, a={"BACKEND": f"{HERE}.SlowToMake"}
     )
@@ -146,7 +148,7 @@ def test_nothing_is_made_before_it_is_asked_for(settings: SettingsWrapper) -> No
     ],
 )
 def test_what_is_wrong_with_an_entry_is_said(
-    settings: SettingsWrapper, entry: dict[str, Any], message: str
+    settings: Settings, entry: dict[str, Any], message: str
 ) -> None:
     settings.OLLAMA_OPENAI = table(x=entry)
     with pytest.raises(InvalidBackendError, match=message) as caught:
@@ -155,7 +157,7 @@ def test_what_is_wrong_with_an_entry_is_said(
     assert str(caught.value).startswith("OLLAMA_OPENAI['BACKENDS']['x']")
 
 
-def test_an_unknown_alias_is_named_with_those_that_exist(settings: SettingsWrapper) -> None:
+def test_an_unknown_alias_is_named_with_those_that_exist(settings: Settings) -> None:
     settings.OLLAMA_OPENAI = table(fast={"BACKEND": DUMMY})
     with pytest.raises(
         InvalidBackendError,
@@ -164,7 +166,7 @@ def test_an_unknown_alias_is_named_with_those_that_exist(settings: SettingsWrapp
         backends["fats"]
 
 
-def test_an_entry_that_fails_is_tried_again_and_spoils_no_other(settings: SettingsWrapper) -> None:
+def test_an_entry_that_fails_is_tried_again_and_spoils_no_other(settings: Settings) -> None:
     settings.OLLAMA_OPENAI = table(
         bad={"BACKEND": f"{HERE}.Refuses", "OPTIONS": {"error": "value"}}, good={"BACKEND": DUMMY}
     )
@@ -186,14 +188,14 @@ def test_a_changed_setting_closes_what_was_made() -> None:
     assert SlowToMake.closed == ["a", "a"]
 
 
-def test_other_settings_leave_the_backends_alone(settings: SettingsWrapper) -> None:
+def test_other_settings_leave_the_backends_alone(settings: Settings) -> None:
     settings.OLLAMA_OPENAI = table(default={"BACKEND": DUMMY})
     before = backends["default"]
     settings.DEBUG = True
     assert backends["default"] is before
 
 
-def test_a_handler_that_is_closed_makes_new_ones(settings: SettingsWrapper) -> None:
+def test_a_handler_that_is_closed_makes_new_ones(settings: Settings) -> None:
     settings.OLLAMA_OPENAI = table(a={"BACKEND": f"{HERE}.SlowToMake"})
     handler = BackendHandler()
     before = handler["a"]
@@ -204,7 +206,7 @@ def test_a_handler_that_is_closed_makes_new_ones(settings: SettingsWrapper) -> N
     assert handler["a"] is not before
 
 
-def test_the_representation_names_no_host_and_no_option(settings: SettingsWrapper) -> None:
+def test_the_representation_names_no_host_and_no_option(settings: Settings) -> None:
     settings.OLLAMA_OPENAI = table(
         a={"HOST": "http://user:secret@h", "OPTIONS": {"headers": {"X-Key": "secret"}}}
     )

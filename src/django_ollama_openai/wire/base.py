@@ -72,24 +72,24 @@ def told_apart_by(field: str, *tags: str) -> Discriminator:
         given = value.get(field)
         return f"<{given}>" if given in tags else None
 
-    allowed = ", ".join(repr(tag) for tag in tags)
+    # No custom_error_context: Python 3.11 makes unions of hashable metadata only.
     return Discriminator(
         tag,
-        custom_error_type=_TAG,
-        custom_error_message="Input should be {allowed}",
-        custom_error_context={"allowed": allowed, "field": field},
+        custom_error_type=_UNKNOWN_TAG + field,
+        custom_error_message=f"Input should be {', '.join(repr(tag) for tag in tags)}",
     )
 
 
-_TAG: Final = "tag"
+_UNKNOWN_TAG: Final = "unknown_tag_in_"
 
 
 def _restated(error: ValidationError) -> InvalidRequest:
     first = error.errors(include_url=False)[0]
     param = _notation(first["loc"])
-    missing = first["type"] == "missing"
-    if first["type"] == _TAG:
-        field = first["ctx"]["field"]
+    kind = first["type"]
+    missing = kind == "missing"
+    if kind.startswith(_UNKNOWN_TAG):
+        field = kind.removeprefix(_UNKNOWN_TAG)
         param = f"{param}.{field}"
         missing = field not in first["input"]
     if missing:
