@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Self
 
 from tests.recordings import Recording, load
@@ -159,9 +160,10 @@ class Answer:
 
 
 class OllamaServer:
-    """The server, in a thread with an event loop of its own."""
+    """The server, in a thread with an event loop of its own; at ``path``, or at a free port."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
         self.requests: list[Received] = []
         self.connections = 0
         self._replies: deque[Reply | Answer] = deque()
@@ -173,7 +175,8 @@ class OllamaServer:
     def __enter__(self) -> Self:
         self._thread.start()
         self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
-        self._port = self._server.sockets[0].getsockname()[1]
+        if self._path is None:
+            self._port = self._server.sockets[0].getsockname()[1]
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -217,6 +220,8 @@ class OllamaServer:
 
     async def _listen(self) -> asyncio.Server:
         self._connections: set[asyncio.Task[None]] = set()
+        if self._path is not None:
+            return await asyncio.start_unix_server(self._connected, self._path)
         return await asyncio.start_server(self._connected, "127.0.0.1", 0, backlog=1024)
 
     async def _stop(self) -> None:

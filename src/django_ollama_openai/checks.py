@@ -40,7 +40,6 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         return [
             Error(
                 f"{conf.SETTING}: {path or 'the setting'}: {reason}.",
-                hint=_allowed(path),
                 id="ollama_openai.E001",
             )
             for path, reason in problems
@@ -143,10 +142,3 @@ def _check_mount(options: dict[str, Any]) -> Iterator[CheckMessage]:
 
 def _aliases() -> str:
     return "There are " + ", ".join(repr(alias) for alias in backends) + "."
-
-
-def _allowed(path: str) -> str | None:
-    known = conf.Settings.model_fields
-    if path and "." not in path and path not in known:
-        return "The keys are " + ", ".join(known) + "."
-    return None

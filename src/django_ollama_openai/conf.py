@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from .wire.case import Case
 
@@ -80,7 +81,8 @@ class Settings(_Table):
     )
     BACKENDS: dict[str, BackendConfig] = Field(
         default_factory=dict,
-        description="Where answers come from: alias → `BACKEND`, `HOST` or `BASE_URL`, `OPTIONS`.",
+        description="Where answers come from: alias → `BACKEND`, `HOST` or `BASE_URL`, `OPTIONS`. "
+        "There is always a `default`.",
         validate_default=True,
         repr=False,
     )
@@ -109,7 +111,7 @@ class Settings(_Table):
         repr=False,
     )
     ALLOW_ANONYMOUS: bool = Field(
-        False, description="Whether requests without credentials are answered."
+        False, description="Whether requests that no authenticator recognises are answered."
     )
     RESPONSE_CASE: Case = Field(
         "both", description="Spelling of the responses: `both`, `snake` or `camel`."
@@ -120,12 +122,18 @@ class Settings(_Table):
         "cannot honour: `reject` is a 400 that names them, `ignore` drops them and names them in "
         "the `x-ignored-parameters` header.",
     )
-    MAX_BODY_BYTES: int = Field(32 * 2**20, ge=1, description="Larger bodies are a 413, in bytes.")
+    MAX_BODY_BYTES: int = Field(
+        32 * 2**20,
+        ge=1,
+        description="The largest body that is accepted, in bytes; a larger one is a 413.",
+    )
     STREAM_KEEPALIVE_SECONDS: float = Field(
         15, gt=0, description="A silent stream gets a `: ping` comment this often, in seconds."
     )
     REMOTE_IMAGES: bool = Field(
-        False, description="Whether `image_url` may name an http(s) address."
+        False,
+        description="Whether `image_url` may name an http(s) address. No backend reads images yet, "
+        "so it has no effect.",
     )
 
     @field_validator("BACKENDS")
@@ -165,10 +173,25 @@ def problems() -> list[tuple[str, str]]:
     except ValidationError as error:
         # Inputs are left out: they may be secrets.
         return [
-            (".".join(str(step) for step in item["loc"]), item["msg"])
+            (".".join(str(step) for step in item["loc"]), _reason(item))
             for item in error.errors(include_url=False, include_input=False)
         ]
     return []
+
+
+def _reason(item: ErrorDetails) -> str:
+    if item["type"] != "extra_forbidden":
+        return item["msg"]
+    first, *rest = item["loc"]
+    table = _ENTRIES[str(first)] if rest else Settings
+    return f"This key is unknown; there are {', '.join(table.model_fields)}"
+
+
+_ENTRIES: Final[dict[str, type[BaseModel]]] = {
+    "API_KEYS": APIKey,
+    "BACKENDS": BackendConfig,
+    "MODELS": ModelConfig,
+}
 
 
 def get() -> Settings:

@@ -1,4 +1,4 @@
-"""Signals around every completion, with true usage and timings.
+"""Signals around every completion, with its usage and timings.
 
 Every signal is sent with the backend's class as ``sender`` and these arguments:
 

@@ -98,12 +98,10 @@ class BaseBackend:
 
     def unsupported_parameters(self, request: ChatCompletionRequest) -> list[str]:
         """The parameters of ``request`` that would change the answer and are not honoured."""
-        extra = request.model_extra or {}
         return [
             name
             for name, is_asked_for in OPTIONAL_PARAMETERS.items()
-            if name not in self.supported_parameters
-            and is_asked_for(getattr(request, name, None) if name not in extra else extra[name])
+            if name not in self.supported_parameters and is_asked_for(getattr(request, name))
         ]
 
     # Models

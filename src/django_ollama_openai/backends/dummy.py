@@ -27,7 +27,7 @@ class DummyBackend(BaseBackend):
     are answered all the same, so that a test need not name them.
     """
 
-    supported_parameters = frozenset(OPTIONAL_PARAMETERS)
+    supported_parameters = frozenset(OPTIONAL_PARAMETERS) - {"n"}
 
     def __init__(
         self,

@@ -63,7 +63,7 @@ class OllamaBackend(BaseBackend):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self._host = host
+        self.host = host
         self._headers = dict(headers or {})
         self._timeout = httpx.Timeout(timeout, connect=connect_timeout)
         self._limits = httpx.Limits(
@@ -82,20 +82,21 @@ class OllamaBackend(BaseBackend):
     def get_client(self) -> OllamaClient:
         """A hook: make the client for synchronous requests. It is made once and shared."""
         return OllamaClient(
-            self._host,
+            self.host,
             transport=InterruptibleTransport(verify=self._verify, limits=self._limits),
-            **self._client_options(),
+            **self.client_options(),
         )
 
     def get_async_client(self) -> AsyncOllamaClient:
         """A hook: make the client for asynchronous requests. There is one per event loop."""
         return AsyncOllamaClient(
-            self._host,
+            self.host,
             transport=httpx.AsyncHTTPTransport(verify=self._verify, limits=self._limits),
-            **self._client_options(),
+            **self.client_options(),
         )
 
-    def _client_options(self) -> dict[str, Any]:
+    def client_options(self) -> dict[str, Any]:
+        """What both clients are made with, beside the host and the transport."""
         # What the site configured is what is asked: no redirects, no proxies from the environment.
         return {
             "headers": self._headers,

@@ -139,6 +139,11 @@ class _InterruptibleNetwork(httpcore.NetworkBackend):
             stream = self._network.connect_tcp(*args, **options)
         return _InterruptibleStream(stream)
 
+    def connect_unix_socket(self, *args: Any, **options: Any) -> httpcore.NetworkStream:
+        with cancellation.interruptible(lambda: None):
+            stream = self._network.connect_unix_socket(*args, **options)
+        return _InterruptibleStream(stream)
+
     def sleep(self, seconds: float) -> None:
         self._network.sleep(seconds)
 

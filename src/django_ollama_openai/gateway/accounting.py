@@ -51,7 +51,9 @@ class Account:
             "backend": route.alias,
         }
         # The text of an answer is kept only if somebody will be told of it.
-        self._is_kept = completion_finished.has_listeners() or completion_failed.has_listeners()
+        self._is_kept = completion_finished.has_listeners(
+            self._sender
+        ) or completion_failed.has_listeners(self._sender)
         self._deltas: list[Delta] = []
         self._tokens = 0
         self._usage: Usage | None = None

@@ -233,6 +233,15 @@ class ChatCompletionRequest(WireModel):
     top_logprobs: int | None = Field(None, ge=0, le=20)
     logit_bias: dict[str, float] | None = None
 
+    # Read only to say that they are not supported.
+    audio: Any = None
+    function_call: Any = None
+    functions: Any = None
+    modalities: Any = None
+    prediction: Any = None
+    verbosity: Any = None
+    web_search_options: Any = None
+
     _engine_options: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @field_validator("stop", mode="wrap")

@@ -1,0 +1,68 @@
+"""How Sphinx builds this documentation: ``make docs``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import django
+from django.conf import settings
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from django_ollama_openai import __version__
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import generated
+
+# The modules are imported for their docstrings, some of which need a configured site.
+settings.configure(
+    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "django_ollama_openai"]
+)
+django.setup()
+
+project = "django-ollama-openai"
+author = "The django-ollama-openai team"
+copyright = author
+release = version = __version__
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+highlight_language = "python"
+
+autodoc_default_options = {"member-order": "bysource"}
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autodoc_class_signature = "mixed"
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 88
+add_module_names = False
+toc_object_entries_show_parents = "hide"
+
+html_theme = "furo"
+html_title = f"django-ollama-openai {release}"
+html_show_copyright = False
+html_show_sphinx = False
+html_copy_source = False
+
+
+class Generated(SphinxDirective):
+    """``.. generated:: settings``: what the function of that name in ``generated.py`` gives."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        for path in generated.sources():
+            self.env.note_dependency(str(path))
+        text: str = generated.PARTS[self.arguments[0]]()
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_directive("generated", Generated)
+    app.add_object_type("setting", "setting", indextemplate="single: %s (setting)")
+    return {"parallel_read_safe": True}

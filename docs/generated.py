@@ -1,0 +1,282 @@
+"""The parts of the documentation that are made from the code, as reStructuredText.
+
+They need no Sphinx. ``conf.py`` puts them where a page says ``.. generated:: name``.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import types
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+import django_ollama_openai
+from django_ollama_openai import backends as shipped
+from django_ollama_openai import conf, exceptions
+from django_ollama_openai.backends.base import OPTIONAL_PARAMETERS
+from django_ollama_openai.exceptions import GatewayError
+
+__all__ = ["PARTS", "pages", "sources"]
+
+PACKAGE: Final = Path(django_ollama_openai.__file__).parent
+DOCS: Final = Path(__file__).parent
+CHANGELOG: Final = DOCS.parent / "CHANGELOG.md"
+
+_DIRECTIVE = re.compile(r"^\.\. generated:: (\w+)$", re.MULTILINE)
+
+
+def sources() -> list[Path]:
+    """The files that the generated parts are made from."""
+    names = ["conf.py", "checks.py", "exceptions.py", "backends/base.py"]
+    return [CHANGELOG, Path(__file__), *(PACKAGE / name for name in names)]
+
+
+def pages() -> dict[str, str]:
+    """The source of every page, with its generated parts in place."""
+    return {
+        path.stem: _DIRECTIVE.sub(lambda match: PARTS[match[1]](), path.read_text())
+        for path in sorted(DOCS.glob("*.rst"))
+    }
+
+
+# Settings
+
+
+_MORE: Final = {
+    "AUTHENTICATION": ":doc:`authentication`",
+    "API_KEYS": ":ref:`api-key-entries`",
+    "BACKENDS": ":ref:`backend-entries`",
+    "MODELS": ":ref:`model-entries`",
+    "RESPONSE_CASE": ":ref:`spelling`",
+    "STREAM_KEEPALIVE_SECONDS": ":ref:`streams`",
+    "UNSUPPORTED_PARAMETERS": ":ref:`optional-parameters`",
+}
+"""Where there is more to say about a key."""
+
+
+def settings() -> str:
+    """Every key of ``OLLAMA_OPENAI``."""
+    return "\n".join(
+        f".. setting:: {name}\n\n"
+        f"   {_rst(field.description or '')}{f' See {_MORE[name]}.' if name in _MORE else ''}\n\n"
+        f"   Default: {_default(field)}. Type: {_type(field)}.\n"
+        for name, field in conf.Settings.model_fields.items()
+    )
+
+
+def backend_entries() -> str:
+    """The keys of an entry of ``BACKENDS``."""
+    return _fields(conf.BackendConfig)
+
+
+def model_entries() -> str:
+    """The keys of an entry of ``MODELS``."""
+    return _fields(conf.ModelConfig)
+
+
+def api_key_entries() -> str:
+    """The keys of an entry of ``API_KEYS``."""
+    return _fields(conf.APIKey)
+
+
+def _fields(model: type[BaseModel]) -> str:
+    return _table(
+        ["Key", "Default", "Type", "Meaning"],
+        [
+            [f"``{name}``", _default(field), _type(field), _rst(field.description or "")]
+            for name, field in model.model_fields.items()
+        ],
+        widths=[14, 24, 18, 44],
+    )
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "none; it must be given"
+    default = field.get_default(call_default_factory=True)
+    if isinstance(default, list) and default:
+        return ", ".join(f"``{item!r}``" for item in default)
+    return f"``{default!r}``"
+
+
+def _type(field: FieldInfo) -> str:
+    limits = [
+        f"{words} {getattr(limit, name)}"
+        for limit in field.metadata
+        for name, words in (("ge", "at least"), ("gt", "more than"))
+        if hasattr(limit, name)
+    ]
+    return ", ".join([f"``{_annotation(field.annotation)}``", *limits])
+
+
+def _annotation(annotation: Any) -> str:
+    """``annotation`` as one would write it."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return " | ".join(_annotation(argument) for argument in arguments)
+    if origin is Literal:
+        return " | ".join(f'"{argument}"' for argument in arguments)
+    if origin is not None:
+        return f"{origin.__name__}[{', '.join(_annotation(argument) for argument in arguments)}]"
+    if annotation is type(None):
+        return "None"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "dict"
+    return str(getattr(annotation, "__name__", annotation))
+
+
+# System checks
+
+
+def checks() -> str:
+    """The ids of the system checks, from the docstring of ``checks.py``."""
+    docstring = ast.get_docstring(ast.parse((PACKAGE / "checks.py").read_text())) or ""
+    rows = re.findall(r"^``(\S+)``\s+(.+)$", docstring, re.MULTILINE)
+    kinds = {"E": "error", "W": "warning"}
+    return _table(
+        ["Id", "Kind", "Meaning"],
+        [[f"``{id}``", kinds[id.split(".")[1][0]], _sentence(text)] for id, text in rows],
+        widths=[30, 15, 55],
+    )
+
+
+# Errors
+
+
+def errors() -> str:
+    """Every class of error, with its status, type and code."""
+    rows = []
+    for name in sorted(exceptions.__all__, key=lambda name: (_error(name).status, _depth(name))):
+        error = _error(name)
+        code = f"``{error.code}``" if error.code else "``null``"
+        meaning = "Any other failure." if error is GatewayError else _summary(error)
+        kind = f"| ``{error.type}``\n| {code}"
+        rows.append([str(error.status), kind, _class(name), meaning])
+    return _table(
+        ["Status", "``type`` and ``code``", "Class", "When"], rows, widths=[8, 27, 27, 38]
+    )
+
+
+def error_tree() -> str:
+    """The classes of errors as a tree, from the docstring of ``exceptions.py``."""
+    lines = inspect.cleandoc(exceptions.__doc__ or "").splitlines()
+    tree = [line for line in lines if line.startswith("    ")]
+    return "\n".join([".. code-block:: text", "", *tree, ""])
+
+
+def exceptions_reference() -> str:
+    """The classes of errors, for ``autodoc``."""
+    return "\n".join(
+        f".. autoexception:: {name}\n" + ("   :members:\n" if name == "GatewayError" else "")
+        for name in sorted(exceptions.__all__, key=_depth)
+    )
+
+
+def _error(name: str) -> type[GatewayError]:
+    error: type[GatewayError] = getattr(exceptions, name)
+    return error
+
+
+def _depth(name: str) -> int:
+    return len(_error(name).__mro__)
+
+
+def _class(name: str) -> str:
+    return f":class:`~django_ollama_openai.exceptions.{name}`"
+
+
+# Backends
+
+
+def parameters() -> str:
+    """The optional parameters, and which backend honours them."""
+    ollama = shipped.OllamaBackend.supported_parameters
+    llamacpp = shipped.LlamaCppBackend.supported_parameters
+    # Only an instance knows what an option adds. Any file will do: nothing is loaded.
+    with_tools = shipped.LlamaCppBackend(model_path=__file__, tools=True).supported_parameters
+    rows, nowhere = [], []
+    for name in OPTIONAL_PARAMETERS:
+        if name not in ollama | with_tools:
+            nowhere.append(f"``{name}``")
+            continue
+        in_process = "yes" if name in llamacpp else "with ``tools=True``"
+        rows.append(
+            [
+                f"``{name}``",
+                "yes" if name in ollama else "no",
+                in_process if name in with_tools else "no",
+            ]
+        )
+    table = _table(
+        ["Parameter", "``OllamaBackend``", "``LlamaCppBackend``"], rows, widths=[36, 28, 36]
+    )
+    return f"{table}\nNeither honours {', '.join(nowhere[:-1])} or {nowhere[-1]}.\n"
+
+
+# Changelog
+
+
+def changelog() -> str:
+    """``CHANGELOG.md`` below its title. Of Markdown it uses headings, lists, code and links."""
+    _, _, text = CHANGELOG.read_text().partition("\n")
+    text = _rst(text)
+    text = re.sub(r"\[([^]]+)\]\(([^)]+)\)", r"`\1 <\2>`__", text)
+    text = re.sub("^(##+) (.+)$", _heading, text, flags=re.MULTILINE)
+    return text.strip() + "\n"
+
+
+def _heading(match: re.Match[str]) -> str:
+    return f"{match[2]}\n{'-~'[len(match[1]) - 2] * len(match[2])}"
+
+
+# reStructuredText
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, widths: Sequence[int]) -> str:
+    lines = [
+        ".. list-table::",
+        "   :header-rows: 1",
+        f"   :widths: {' '.join(str(width) for width in widths)}",
+        "",
+    ]
+    for row in [head, *rows]:
+        for position, cell in enumerate(row):
+            first, *more = cell.splitlines() or [""]
+            lines.append(f"   {'  ' if position else '* '}- {first}")
+            lines.extend(f"       {line}" for line in more)
+    return "\n".join([*lines, ""])
+
+
+def _rst(text: str) -> str:
+    """Markdown's code spans as reStructuredText's."""
+    return re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", text)
+
+
+def _summary(documented: Any) -> str:
+    """The first paragraph of a docstring, on one line."""
+    return " ".join((inspect.getdoc(documented) or "").partition("\n\n")[0].split())
+
+
+def _sentence(text: str) -> str:
+    # Not capitalize(), which would spell the rest in small letters.
+    return f"{text[0].upper()}{text[1:]}."
+
+
+PARTS: Final[dict[str, Callable[[], str]]] = {
+    "settings": settings,
+    "backend_entries": backend_entries,
+    "model_entries": model_entries,
+    "api_key_entries": api_key_entries,
+    "checks": checks,
+    "errors": errors,
+    "error_tree": error_tree,
+    "exceptions": exceptions_reference,
+    "parameters": parameters,
+    "changelog": changelog,
+}
