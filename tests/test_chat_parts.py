@@ -25,10 +25,6 @@ NEW_ID = re.compile(r"call_[0-9a-f]{24}")
 
 DELTA = TypeAdapter(Delta)
 
-LETS_WRONG_TYPES_THROUGH = pytest.mark.xfail(
-    strict=True, reason="ChatParts does not look at the types of what it passes on"
-)
-
 
 def replay(name: str) -> Delta:
     parts = ChatParts()
@@ -366,7 +362,6 @@ WRONG_TYPES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@LETS_WRONG_TYPES_THROUGH
 @pytest.mark.parametrize(
     "part", [part for _, part in WRONG_TYPES], ids=[name for name, _ in WRONG_TYPES]
 )
@@ -448,7 +443,6 @@ def test_anything_at_all_is_translated_or_an_upstream_error(data: bytes) -> None
         ChatParts().feed(data)
 
 
-@LETS_WRONG_TYPES_THROUGH
 @given(lines)
 def test_whatever_is_translated_is_well_formed(data: bytes) -> None:
     with suppress(UpstreamError):

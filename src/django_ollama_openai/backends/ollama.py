@@ -11,15 +11,16 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import httpx
-import pydantic_core
 
-from ..exceptions import ModelNotFound, UpstreamError
+from ..exceptions import ModelNotFound
 from ..translation.chat_parts import ChatParts
 from ..translation.chat_payload import chat_payload
 from ..translation.model_cards import (
     ModelCard,
+    Tag,
     lacks_details,
     model_card,
+    tag_name,
     tags,
     with_details,
 )
@@ -75,7 +76,7 @@ class OllamaBackend(BaseBackend):
         self._async_clients: WeakKeyDictionary[
             asyncio.AbstractEventLoop, tuple[AsyncOllamaClient, AsyncGenerator[AsyncOllamaClient]]
         ] = WeakKeyDictionary()
-        self._shown: dict[str, tuple[float, Any]] = {}
+        self._shown: dict[str, tuple[float, Tag]] = {}
 
     # Transport
 
@@ -161,18 +162,20 @@ class OllamaBackend(BaseBackend):
 
     def list_models(self) -> list[ModelCard]:
         client = self._sync()
-        found = tags(_json(client.fetch("GET", "/api/tags")))
+        found = tags(client.fetch("GET", "/api/tags"))
         for tag in self._to_show(found):
             with suppress(ModelNotFound):  # it was removed in the meantime
-                self._keep_shown(tag, client.fetch("POST", "/api/show", _show_body(tag)))
+                body = {"model": tag_name(tag)}
+                self._keep_shown(tag, client.fetch("POST", "/api/show", body))
         return self._cards(found)
 
     async def alist_models(self) -> list[ModelCard]:
         client = await self._async()
-        found = tags(_json(await client.fetch("GET", "/api/tags")))
+        found = tags(await client.fetch("GET", "/api/tags"))
         for tag in self._to_show(found):
             with suppress(ModelNotFound):
-                self._keep_shown(tag, await client.fetch("POST", "/api/show", _show_body(tag)))
+                body = {"model": tag_name(tag)}
+                self._keep_shown(tag, await client.fetch("POST", "/api/show", body))
         return self._cards(found)
 
     def find_model(self, name: str, cards: list[ModelCard]) -> ModelCard:
@@ -183,20 +186,20 @@ class OllamaBackend(BaseBackend):
                 return card
         raise ModelNotFound(name)
 
-    def _to_show(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _to_show(self, found: list[Tag]) -> list[Tag]:
         """The tags that lack details nobody has asked for within the last minute."""
         now = time.monotonic()
         self._shown = {key: kept for key, kept in self._shown.items() if kept[0] > now}
         return [tag for tag in found if lacks_details(tag) and _cache_key(tag) not in self._shown]
 
-    def _keep_shown(self, tag: dict[str, Any], answer: bytes) -> None:
+    def _keep_shown(self, tag: Tag, answer: bytes) -> None:
         if len(self._shown) < SHOW_CACHE_ENTRIES:
             expires = time.monotonic() + SHOW_CACHE_SECONDS
-            self._shown[_cache_key(tag)] = (expires, _json(answer))
+            self._shown[_cache_key(tag)] = (expires, with_details(tag, answer))
 
-    def _cards(self, found: list[dict[str, Any]]) -> list[ModelCard]:
-        shown = {key: answer for key, (_, answer) in self._shown.items()}
-        return [model_card(with_details(tag, shown.get(_cache_key(tag)))) for tag in found]
+    def _cards(self, found: list[Tag]) -> list[ModelCard]:
+        kept = dict(self._shown)
+        return [model_card(kept.get(_cache_key(tag), (0, tag))[1]) for tag in found]
 
     # Life
 
@@ -224,16 +227,5 @@ def _answer(body: bytes) -> Delta:
     return delta
 
 
-def _json(body: bytes) -> Any:
-    try:
-        return pydantic_core.from_json(body)
-    except ValueError as error:
-        raise UpstreamError("The engine sent something that is not JSON.") from error
-
-
-def _show_body(tag: dict[str, Any]) -> dict[str, Any]:
-    return {"model": tag.get("model") or tag["name"]}
-
-
-def _cache_key(tag: dict[str, Any]) -> str:
-    return f"{tag.get('model') or tag.get('name')}@{tag.get('digest')}"
+def _cache_key(tag: Tag) -> str:
+    return f"{tag_name(tag)}@{tag.get('digest')}"

@@ -1,18 +1,21 @@
 """The answer of Ollama's ``POST /api/chat`` as deltas, streamed or not.
 
-Source: Ollama's ``api/types.go`` (``ChatResponse``).
+Source: Ollama's ``api/types.go`` (``ChatResponse``). What goes on to the client is checked for its
+type, all in one step with the parsing.
 """
 
 from __future__ import annotations
 
+import json
 import secrets
-from typing import Any
+from typing import Any, NotRequired
 
-import pydantic_core
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from ..exceptions import UpstreamError
 from ..wire.delta import Delta, ToolCallDelta, Usage
-from .logprobs import logprob
+from .logprobs import Logprob, logprob
 from .ollama_errors import ollama_error
 
 __all__ = ["ChatParts", "new_tool_call_id"]
@@ -21,6 +24,35 @@ __all__ = ["ChatParts", "new_tool_call_id"]
 def new_tool_call_id() -> str:
     """An id as OpenAI's look, for engines that give none."""
     return "call_" + secrets.token_hex(12)
+
+
+class _Function(TypedDict):
+    name: str
+    arguments: NotRequired[dict[str, Any] | None]
+
+
+class _ToolCall(TypedDict):
+    id: NotRequired[str | None]
+    function: _Function
+
+
+class _Message(TypedDict, total=False):
+    content: str | None
+    thinking: str | None
+    tool_calls: list[_ToolCall] | None
+
+
+class _Part(TypedDict, total=False):
+    error: Any
+    message: _Message
+    logprobs: list[Logprob] | None
+    done: bool | None
+    done_reason: str | None
+    prompt_eval_count: int | None
+    eval_count: int | None
+
+
+_PART = TypeAdapter(_Part)
 
 
 class ChatParts:
@@ -40,11 +72,11 @@ class ChatParts:
             ContextLengthExceeded: it tells of this one.
         """
         try:
-            part = pydantic_core.from_json(line)
-            if isinstance(part, dict) and "error" in part:
+            part = _PART.validate_json(line, strict=True)
+            if "error" in part:
                 raise ollama_error(None, line)
             return self._delta(part)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError) as error:
             raise UpstreamError("The engine sent something that is not an answer.") from error
 
     def finish(self) -> None:
@@ -56,7 +88,7 @@ class ChatParts:
         if not self._done:
             raise UpstreamError("The engine broke off in the middle of its answer.")
 
-    def _delta(self, part: dict[str, Any]) -> Delta:
+    def _delta(self, part: _Part) -> Delta:
         message = part["message"]
         delta = Delta(content=message.get("content") or "")
         if thinking := message.get("thinking"):
@@ -75,9 +107,15 @@ class ChatParts:
             delta.tokens = 0
         return delta
 
-    def _tool_call(self, call: dict[str, Any]) -> ToolCallDelta:
+    def _tool_call(self, call: _ToolCall) -> ToolCallDelta:
         function = call["function"]
-        arguments = pydantic_core.to_json(function.get("arguments") or {}).decode()
+        # Parsers let a NaN pass for a number, and OpenAI's clients do not.
+        arguments = json.dumps(
+            function.get("arguments") or {},
+            ensure_ascii=False,
+            allow_nan=False,
+            separators=(",", ":"),
+        )
         # Ollama numbers the calls of each line; clients need one count over the whole answer.
         index = self._tool_calls
         self._tool_calls += 1

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NotRequired
 
-__all__ = ["logprob"]
+from pydantic import FiniteFloat
+from typing_extensions import TypedDict
+
+__all__ = ["Logprob", "logprob"]
 
 
-def logprob(entry: dict[str, Any]) -> dict[str, Any]:
+class _Token(TypedDict):
+    token: str
+    logprob: FiniteFloat
+    bytes: NotRequired[list[int] | None]
+
+
+class Logprob(_Token):
+    """One token with its alternatives, as engines send it."""
+
+    top_logprobs: NotRequired[list[_Token] | None]
+
+
+def logprob(entry: Logprob) -> dict[str, Any]:
     """One entry of ``logprobs.content``."""
     return {
         **_token(entry),
@@ -15,7 +30,7 @@ def logprob(entry: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _token(entry: dict[str, Any]) -> dict[str, Any]:
+def _token(entry: _Token) -> dict[str, Any]:
     token = entry["token"]
     given = entry.get("bytes")
     return {

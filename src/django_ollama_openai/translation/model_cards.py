@@ -10,10 +10,21 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
 from ..exceptions import UpstreamError
 
-__all__ = ["METADATA", "ModelCard", "lacks_details", "model_card", "tags", "with_details"]
-
+__all__ = [
+    "METADATA",
+    "ModelCard",
+    "Tag",
+    "lacks_details",
+    "model_card",
+    "tag_name",
+    "tags",
+    "with_details",
+]
 
 METADATA: Final = (
     "family",
@@ -55,26 +66,64 @@ class ModelCard:
         }
 
 
-def tags(answer: Any) -> list[dict[str, Any]]:
+class _Details(TypedDict, total=False):
+    family: str | None
+    parameter_size: str | None
+    quantization_level: str | None
+    format: str | None
+    context_length: int | None
+    embedding_length: int | None
+
+
+class Tag(TypedDict, total=False):
+    """An entry of ``/api/tags``."""
+
+    model: str
+    name: str
+    modified_at: str | None
+    size: int | None
+    digest: str | None
+    details: _Details | None
+    capabilities: list[str] | None
+
+
+class _Tags(TypedDict):
+    models: list[Tag] | None
+
+
+class _Show(TypedDict, total=False):
+    model_info: dict[str, Any] | None
+    capabilities: list[str] | None
+
+
+_TAGS = TypeAdapter(_Tags)
+_SHOW = TypeAdapter(_Show)
+_LENGTH = TypeAdapter(int | None)
+
+
+def tags(answer: bytes) -> list[Tag]:
     """The entries of ``/api/tags``; an empty server sends ``null`` for its list.
 
     Raises:
         UpstreamError: that is not what ``answer`` is.
     """
-    models = answer.get("models", ()) if isinstance(answer, dict) else None
-    if models is None and isinstance(answer, dict):
-        return []
-    if not isinstance(models, (list, tuple)) or not all(
-        isinstance(tag, dict) and isinstance(tag.get("model") or tag.get("name"), str)
-        for tag in models
-    ):
-        raise UpstreamError("The engine's list of models makes no sense.")
-    return list(models)
+    try:
+        found = _TAGS.validate_json(answer, strict=True)["models"] or []
+    except ValueError as error:
+        raise UpstreamError("The engine's list of models makes no sense.") from error
+    if not all(map(tag_name, found)):
+        raise UpstreamError("The engine has a model without a name.")
+    return found
 
 
-def model_card(tag: dict[str, Any]) -> ModelCard:
+def tag_name(tag: Tag) -> str:
+    """What the engine calls the model."""
+    return tag.get("model") or tag.get("name") or ""
+
+
+def model_card(tag: Tag) -> ModelCard:
     """The card for one entry of ``/api/tags``."""
-    name = tag.get("model") or tag["name"]
+    name = tag_name(tag)
     details = tag.get("details") or {}
     modified_at = tag.get("modified_at")
     return ModelCard(
@@ -96,30 +145,36 @@ def model_card(tag: dict[str, Any]) -> ModelCard:
     )
 
 
-def lacks_details(tag: dict[str, Any]) -> bool:
+def lacks_details(tag: Tag) -> bool:
     """Whether ``/api/show`` has to be asked for what this tag does not tell."""
     return "capabilities" not in tag or "context_length" not in (tag.get("details") or {})
 
 
-def with_details(tag: dict[str, Any], show: Any) -> dict[str, Any]:
-    """``tag`` with what ``/api/show`` adds to it. Lengths are keyed by the architecture there."""
-    if not isinstance(show, dict):
+def with_details(tag: Tag, show: bytes) -> Tag:
+    """``tag`` with what the answer of ``/api/show`` adds to it: lengths, which are keyed by the
+    architecture there, and capabilities. An answer that makes no sense adds nothing."""
+    try:
+        shown = _SHOW.validate_json(show, strict=True)
+        info = shown.get("model_info") or {}
+        architecture = info.get("general.architecture")
+        context_length, embedding_length = (
+            _LENGTH.validate_python(info.get(f"{architecture}.{name}"), strict=True)
+            for name in ("context_length", "embedding_length")
+        )
+    except ValueError:
         return tag
-    info = show.get("model_info") or {}
-    architecture = info.get("general.architecture")
-    lengths = {
-        name: info.get(f"{architecture}.{name}") for name in ("context_length", "embedding_length")
-    }
+    details: _Details = {"context_length": context_length, "embedding_length": embedding_length}
     return {
         **tag,
-        "details": {**lengths, **(tag.get("details") or {})},
-        "capabilities": tag.get("capabilities", show.get("capabilities")),
+        "details": {**details, **(tag.get("details") or {})},
+        "capabilities": tag.get("capabilities", shown.get("capabilities")),
     }
 
 
 def _epoch(timestamp: Any) -> int:
-    """Go's RFC 3339 with nanoseconds, as whole seconds; 0 for what cannot be read."""
+    """Go's RFC 3339 with nanoseconds, as whole seconds; 0 for what cannot be read, and for Go's
+    zero time in the year 1."""
     try:
-        return int(datetime.fromisoformat(timestamp).timestamp())
+        return max(0, int(datetime.fromisoformat(timestamp).timestamp()))
     except (TypeError, ValueError):
         return 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NotRequired
+
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from ..exceptions import (
     ContextLengthExceeded,
@@ -11,10 +14,63 @@ from ..exceptions import (
     UpstreamError,
 )
 from ..wire.delta import Delta, ToolCallDelta, Usage
-from .logprobs import logprob
+from .chat_parts import new_tool_call_id
+from .logprobs import Logprob, logprob
 from .ollama_errors import context_message
 
 __all__ = ["OpenAIChunks"]
+
+
+class _Function(TypedDict, total=False):
+    name: str | None
+    arguments: str | None
+
+
+class _ToolCall(TypedDict):
+    index: int
+    id: NotRequired[str | None]
+    function: NotRequired[_Function | None]
+
+
+class _Message(TypedDict, total=False):
+    content: str | None
+    reasoning_content: str | None
+    reasoning: str | None
+    tool_calls: list[_ToolCall] | None
+
+
+class _Logprobs(TypedDict):
+    content: list[Logprob] | None
+
+
+class _Choice(TypedDict):
+    delta: _Message
+    finish_reason: NotRequired[str | None]
+    logprobs: NotRequired[_Logprobs | None]
+
+
+class _PromptDetails(TypedDict, total=False):
+    cached_tokens: int | None
+
+
+class _CompletionDetails(TypedDict, total=False):
+    reasoning_tokens: int | None
+
+
+class _Usage(TypedDict):
+    prompt_tokens: int
+    completion_tokens: int
+    prompt_tokens_details: NotRequired[_PromptDetails | None]
+    completion_tokens_details: NotRequired[_CompletionDetails | None]
+
+
+class _Chunk(TypedDict, total=False):
+    error: dict[str, Any]
+    choices: list[_Choice]
+    usage: _Usage | None
+
+
+_CHUNK = TypeAdapter(_Chunk)
 
 
 class OpenAIChunks:
@@ -23,19 +79,21 @@ class OpenAIChunks:
     The engine is asked for ``include_usage``; the finish reason comes before the usage.
     """
 
-    __slots__ = ("_finished",)
+    __slots__ = ("_calls", "_finished")
 
     def __init__(self) -> None:
         self._finished = False
+        self._calls: set[int] = set()
 
-    def feed(self, chunk: Any) -> Delta:
-        """The delta that one ``chat.completion.chunk`` stands for.
+    def feed(self, data: Any) -> Delta:
+        """The delta that one ``chat.completion.chunk`` stands for; ``data`` is its JSON, parsed.
 
         Raises:
             UpstreamError: the chunk makes no sense, or tells of a failure.
             InvalidRequest: the engine refuses the request.
         """
         try:
+            chunk = _CHUNK.validate_python(data, strict=True)
             if "error" in chunk:
                 raise chunk_error(chunk["error"])
             delta = Delta(tokens=0)
@@ -44,7 +102,7 @@ class OpenAIChunks:
             for choice in chunk["choices"]:
                 self._choice(choice, delta)
             return delta
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError) as error:
             raise UpstreamError("The engine sent something that is not an answer.") from error
 
     def finish(self) -> None:
@@ -56,11 +114,12 @@ class OpenAIChunks:
         if not self._finished:
             raise UpstreamError("The engine broke off in the middle of its answer.")
 
-    def _choice(self, choice: dict[str, Any], delta: Delta) -> None:
+    def _choice(self, choice: _Choice, delta: Delta) -> None:
         body = choice["delta"]
         delta.content = body.get("content") or ""
-        delta.reasoning = body.get("reasoning_content") or ""
-        delta.tool_calls = [_tool_call(call) for call in body.get("tool_calls") or ()]
+        # Engines have two names for it.
+        delta.reasoning = body.get("reasoning_content") or body.get("reasoning") or ""
+        delta.tool_calls = [self._tool_call(call) for call in body.get("tool_calls") or ()]
         if logprobs := choice.get("logprobs"):
             delta.logprobs = [logprob(entry) for entry in logprobs["content"] or ()]
         if delta.content or delta.reasoning or delta.tool_calls:
@@ -68,6 +127,20 @@ class OpenAIChunks:
         if reason := choice.get("finish_reason"):
             delta.finish_reason = reason
             self._finished = True
+
+    def _tool_call(self, call: _ToolCall) -> ToolCallDelta:
+        index = call["index"]
+        function = call.get("function") or {}
+        is_first = index not in self._calls
+        self._calls.add(index)
+        if is_first and not function.get("name"):
+            raise ValueError("A tool call begins without a name")
+        return ToolCallDelta(
+            index=index,
+            id=(call.get("id") or new_tool_call_id()) if is_first else None,
+            name=function.get("name") if is_first else None,
+            arguments=function.get("arguments") or "",
+        )
 
 
 def chunk_error(error: dict[str, Any]) -> GatewayError:
@@ -79,17 +152,7 @@ def chunk_error(error: dict[str, Any]) -> GatewayError:
     return UpstreamError("The engine failed in the middle of its answer.")
 
 
-def _tool_call(call: dict[str, Any]) -> ToolCallDelta:
-    function = call.get("function") or {}
-    return ToolCallDelta(
-        index=call["index"],
-        id=call.get("id"),
-        name=function.get("name"),
-        arguments=function.get("arguments") or "",
-    )
-
-
-def _usage(usage: dict[str, Any]) -> Usage:
+def _usage(usage: _Usage) -> Usage:
     prompt_details = usage.get("prompt_tokens_details") or {}
     completion_details = usage.get("completion_tokens_details") or {}
     return Usage(

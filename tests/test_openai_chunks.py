@@ -1,0 +1,347 @@
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from django_ollama_openai.exceptions import (
+    ContextLengthExceeded,
+    GatewayError,
+    InvalidRequest,
+    UpstreamError,
+)
+from django_ollama_openai.translation.openai_chunks import OpenAIChunks, chunk_error
+from django_ollama_openai.wire.delta import Delta, ToolCallDelta, Usage, fold
+from tests.test_chat_completion import answers, frames, write
+from tests.test_chat_parts import any_json, paths, replaced, well_formed
+
+
+def chunk(
+    delta: dict[str, Any] | None = None, finish_reason: str | None = None, **choice: Any
+) -> dict[str, Any]:
+    """A chunk as llama-server sends it."""
+    return {
+        "choices": [
+            {"finish_reason": finish_reason, "index": 0, "delta": delta or {}, **choice},
+        ],
+        "created": 1700000000,
+        "id": "chatcmpl-x",
+        "model": "m",
+        "object": "chat.completion.chunk",
+    }
+
+
+def feed(chunk: Any) -> Delta:
+    return OpenAIChunks().feed(chunk)
+
+
+# What is read
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"role": "assistant", "content": None}, Delta(tokens=0)),
+        ({"role": "assistant", "content": "x"}, Delta("x")),
+        ({"content": ""}, Delta(tokens=0)),
+        ({"content": "a\x85b\u2028"}, Delta("a\x85b\u2028")),
+        ({"reasoning_content": "hm"}, Delta(reasoning="hm")),
+        ({"reasoning": "hm"}, Delta(reasoning="hm")),
+        ({"content": "x", "reasoning_content": "hm"}, Delta("x", "hm")),
+        ({"content": None, "reasoning_content": None, "tool_calls": None}, Delta(tokens=0)),
+        ({}, Delta(tokens=0)),
+    ],
+)
+def test_text_and_reasoning(body: dict[str, Any], expected: Delta) -> None:
+    assert feed(chunk(body)) == expected
+
+
+def test_the_pieces_of_a_call() -> None:
+    chunks = OpenAIChunks()
+    function = {"name": "get_weather", "arguments": ""}
+    first = {"index": 1, "id": "call_1", "type": "function", "function": function}
+    deltas = [
+        chunks.feed(chunk({"role": "assistant", "content": None, "tool_calls": [first]})),
+        chunks.feed(chunk({"tool_calls": [{"index": 1, "function": {"arguments": '{"a"'}}]})),
+        chunks.feed(chunk({"tool_calls": [{"index": 1, "function": {"arguments": ":1}"}}]})),
+        chunks.feed(chunk({"tool_calls": [{"index": 1}, {"index": 1, "function": None}]})),
+    ]
+    assert [delta.tool_calls for delta in deltas] == [
+        [ToolCallDelta(1, "call_1", "get_weather")],
+        [ToolCallDelta(1, arguments='{"a"')],
+        [ToolCallDelta(1, arguments=":1}")],
+        [ToolCallDelta(1), ToolCallDelta(1)],
+    ]
+    assert [delta.tokens for delta in deltas] == [1, 1, 1, 1]
+
+
+def test_a_call_without_an_id_is_given_one() -> None:
+    chunks = OpenAIChunks()
+    for index, id in enumerate([None, ""]):
+        piece = {"index": index, "id": id, "function": {"name": "f", "arguments": "{"}}
+        (first,) = chunks.feed(chunk({"tool_calls": [piece]})).tool_calls
+        assert first.id is not None
+        assert first.id.startswith("call_")
+        (second,) = chunks.feed(chunk({"tool_calls": [piece]})).tool_calls
+        assert second == ToolCallDelta(index, arguments="{")
+
+
+@pytest.mark.parametrize("function", [None, {}, {"name": None}, {"name": ""}])
+def test_a_call_without_a_name_is_an_upstream_error(function: Any) -> None:
+    with pytest.raises(UpstreamError, match="not an answer"):
+        feed(chunk({"tool_calls": [{"index": 0, "id": "call_1", "function": function}]}))
+
+
+def test_log_probabilities_lack_nothing_that_openais_have() -> None:
+    entries = [{"id": 5, "token": "é", "logprob": -1, "top_logprobs": []}]
+    delta = feed(chunk({"content": "é"}, logprobs={"content": entries}))
+    assert delta.logprobs == [
+        {"token": "é", "logprob": -1, "bytes": [195, 169], "top_logprobs": []}
+    ]
+    assert feed(chunk({"content": "x"}, logprobs=None)).logprobs is None
+    assert feed(chunk({"content": "x"}, logprobs={"content": None})).logprobs == []
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}, Usage(3, 4)),
+        (
+            {
+                "prompt_tokens": 3,
+                "completion_tokens": 4,
+                "prompt_tokens_details": {"cached_tokens": 2},
+                "completion_tokens_details": {"reasoning_tokens": 1},
+            },
+            Usage(3, 4, 2, 1),
+        ),
+        (
+            {
+                "prompt_tokens": 0,
+                "completion_tokens": 0,
+                "prompt_tokens_details": None,
+                "completion_tokens_details": {"reasoning_tokens": None},
+            },
+            Usage(),
+        ),
+        (None, None),
+    ],
+)
+def test_usage_comes_without_a_choice(usage: dict[str, Any] | None, expected: Usage | None) -> None:
+    assert feed({"choices": [], "usage": usage}) == Delta(usage=expected, tokens=0)
+
+
+@pytest.mark.parametrize("reason", ["stop", "length", "tool_calls", "content_filter"])
+def test_the_finish_reason_is_the_engines(reason: str) -> None:
+    chunks = OpenAIChunks()
+    assert chunks.feed(chunk({"content": "x"})).finish_reason is None
+    assert chunks.feed(chunk({}, reason)) == Delta(finish_reason=reason, tokens=0)
+    # Usage comes after it.
+    chunks.feed({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4}})
+    chunks.finish()
+
+
+@pytest.mark.parametrize(
+    "fed",
+    [
+        [],
+        [chunk({"content": "x"})],
+        [chunk({"content": "x"}), {"choices": [], "usage": None}],
+        [{"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4}}],
+    ],
+    ids=["nothing", "content", "no choice", "usage"],
+)
+def test_an_answer_without_a_finish_reason_is_an_error(fed: list[dict[str, Any]]) -> None:
+    chunks = OpenAIChunks()
+    for part in fed:
+        chunks.feed(part)
+    with pytest.raises(UpstreamError, match="broke off"):
+        chunks.finish()
+
+
+@settings(max_examples=40)
+@given(answers())
+def test_what_the_gateway_writes_it_reads_again(deltas: list[Delta]) -> None:
+    chunks = OpenAIChunks()
+    read = fold([chunks.feed(part) for part in frames(write(deltas, "snake", include_usage=True))])
+    chunks.finish()
+    written = fold(deltas)
+    read.tokens = written.tokens = 0
+    assert read == written
+
+
+# Failures
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (
+            {
+                "code": 400,
+                "message": "request (831 tokens) exceeds the available context size",
+                "type": "exceed_context_size_error",
+                "n_prompt_tokens": 831,
+                "n_ctx": 256,
+            },
+            ContextLengthExceeded,
+            "This model's maximum context length is 256 tokens. However, your messages resulted "
+            "in 831 tokens. Please reduce the length of the messages.",
+        ),
+        (
+            {"type": "exceed_context_size_error"},
+            ContextLengthExceeded,
+            "The messages are longer than this model's context. Please reduce their length.",
+        ),
+        (
+            {"code": 400, "message": "Bad grammar.", "type": "invalid_request_error"},
+            InvalidRequest,
+            "Bad grammar.",
+        ),
+        ({"code": 400, "message": "Bad grammar."}, InvalidRequest, "Bad grammar."),
+        ({"type": "invalid_request_error", "message": "Bad."}, InvalidRequest, "Bad."),
+        ({"code": 400}, InvalidRequest, "The engine refused the request."),
+        ({"code": 400, "message": ""}, InvalidRequest, "The engine refused the request."),
+        (
+            {"code": 500, "message": "open /srv/model.gguf", "type": "server_error"},
+            UpstreamError,
+            "The engine failed in the middle of its answer.",
+        ),
+        (
+            {"code": 503, "message": "Loading model", "type": "unavailable_error"},
+            UpstreamError,
+            "The engine failed in the middle of its answer.",
+        ),
+        ({}, UpstreamError, "The engine failed in the middle of its answer."),
+    ],
+)
+def test_what_an_error_of_the_engine_is_told_as(
+    error: dict[str, Any], kind: type[GatewayError], message: str
+) -> None:
+    told = chunk_error(error)
+    assert (type(told), told.message) == (kind, message)
+    assert told.param == ("messages" if kind is ContextLengthExceeded else None)
+    with pytest.raises(kind) as caught:
+        feed({"error": error, **chunk({"content": "x"})})
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        None,
+        5,
+        "error",
+        "choices",
+        [],
+        ["error"],
+        ["choices"],
+        {},
+        {"error": "text"},
+        {"error": None},
+        {"choices": None},
+        {"choices": 5},
+        {"choices": [None]},
+        {"choices": [{}]},
+        {"choices": [{"delta": None}]},
+        {"choices": [{"delta": "x"}]},
+        chunk({"tool_calls": 5}),
+        chunk({"tool_calls": [None]}),
+        chunk({"tool_calls": [{"id": "call_1"}]}),
+        chunk({"tool_calls": [{"index": 0, "function": "f"}]}),
+        chunk(logprobs=5),
+        chunk(logprobs={"refusal": None}),
+        chunk(logprobs={"content": [{}]}),
+        {"choices": [], "usage": 5},
+        {"choices": [], "usage": {"prompt_tokens": 3}},
+    ],
+    ids=repr,
+)
+def test_nonsense_is_an_upstream_error(nonsense: Any) -> None:
+    with pytest.raises(UpstreamError, match="not an answer"):
+        feed(nonsense)
+
+
+USAGE = {"prompt_tokens": 3, "completion_tokens": 4}
+CALL = {"index": 0, "id": "call_1", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        chunk({"content": 5}),
+        chunk({"content": ["x"]}),
+        chunk({"reasoning_content": True}),
+        chunk({"tool_calls": [{**CALL, "index": "0"}]}),
+        chunk({"tool_calls": [{**CALL, "id": 5}]}),
+        chunk({"tool_calls": [{**CALL, "function": {"name": 5}}]}),
+        chunk({"tool_calls": [{**CALL, "function": {"arguments": {"a": 1}}}]}),
+        chunk({}, 5),  # type: ignore[arg-type]
+        chunk(logprobs={"content": [{"token": "a", "logprob": float("nan")}]}),
+        chunk(logprobs={"content": [{"token": "a", "logprob": "x"}]}),
+        {"choices": [], "usage": {**USAGE, "prompt_tokens": "3"}},
+        {"choices": [], "usage": {**USAGE, "prompt_tokens_details": {"cached_tokens": "2"}}},
+    ],
+    ids=lambda wrong: json.dumps(wrong.get("usage") or wrong["choices"][0]),
+)
+def test_a_value_of_the_wrong_type_is_an_upstream_error(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UpstreamError, match="not an answer"):
+        feed(wrong)
+
+
+FULL: dict[str, Any] = {
+    "choices": [
+        {
+            "delta": {"content": "x", "reasoning_content": "y", "tool_calls": [CALL]},
+            "logprobs": {
+                "content": [
+                    {
+                        "token": "a",
+                        "logprob": -1.5,
+                        "bytes": [97],
+                        "top_logprobs": [{"token": "a", "logprob": -1.5, "bytes": [97]}],
+                    }
+                ]
+            },
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": {
+        **USAGE,
+        "prompt_tokens_details": {"cached_tokens": 1},
+        "completion_tokens_details": {"reasoning_tokens": 1},
+    },
+}
+
+parts = any_json | st.builds(
+    lambda path, value: replaced(FULL, path, value), st.sampled_from(paths(FULL)), any_json
+)
+
+
+@given(parts)
+def test_anything_at_all_is_translated_or_an_error_of_ours(part: Any) -> None:
+    with suppress(GatewayError):
+        feed(part)
+
+
+@given(any_json)
+def test_any_error_at_all_is_an_error_of_ours(error: Any) -> None:
+    with pytest.raises((UpstreamError, InvalidRequest)) as caught:
+        feed({"error": error})
+    assert isinstance(caught.value.message, str)
+    assert caught.value.message
+
+
+@given(parts)
+def test_whatever_is_translated_is_well_formed(part: Any) -> None:
+    with suppress(GatewayError):
+        # The arguments are a piece of JSON only.
+        delta = feed(part)
+        for call in delta.tool_calls:
+            assert isinstance(call.arguments, str)
+            call.arguments = "{}"
+        assert well_formed(delta)
