@@ -50,7 +50,7 @@ ACCEPTED: list[tuple[str, Any, Any]] = [
     ("ALLOWED_MODELS", ("llama*", "qwen*"), ["llama*", "qwen*"]),
     ("ALLOWED_MODELS", [], []),
     ("AUTHENTICATION", ("a.B",), ["a.B"]),
-    ("API_KEYS", ("one", {"KEY": "two"}), ["one", conf.APIKey(KEY="two")]),
+    ("API_KEYS", ("one", {"KEY": "two"}), [conf.APIKey(KEY="one"), conf.APIKey(KEY="two")]),
     ("API_KEYS", [{"KEY": "k", "NAME": "n"}], [conf.APIKey(KEY="k", NAME="n")]),
     ("ALLOW_ANONYMOUS", True, True),
     ("ALLOW_ANONYMOUS", "true", True),
@@ -75,25 +75,26 @@ REFUSED: list[tuple[Any, str, str]] = [
     ({"BACKENDS": {"a": {"HOST": [URL]}}}, "BACKENDS.a.HOST", "string"),
     ({"BACKENDS": {"a": {"BASE_URL": [URL]}}}, "BACKENDS.a.BASE_URL", "string"),
     ({"BACKENDS": {"a": {"OPTIONS": [SECRET]}}}, "BACKENDS.a.OPTIONS", "dictionary"),
-    ({"BACKENDS": {"a": {"HOTS": URL}}}, "BACKENDS.a.HOTS", "not permitted"),
+    ({"BACKENDS": {"a": {"HOTS": URL}}}, "BACKENDS.a.HOTS", "unknown"),
     ({"DEFAULT_MODEL": 3}, "DEFAULT_MODEL", "string"),
     ({"MODELS": ["m"]}, "MODELS", "dictionary"),
     ({"MODELS": {"m": "llama3.2"}}, "MODELS.m", "dictionary"),
     ({"MODELS": {"m": {"MODEL": 3}}}, "MODELS.m.MODEL", "string"),
     ({"MODELS": {"m": {"BACKEND": 3}}}, "MODELS.m.BACKEND", "string"),
     ({"MODELS": {"m": {"OPTIONS": 3}}}, "MODELS.m.OPTIONS", "dictionary"),
-    ({"MODELS": {"m": {"MODLE": "x"}}}, "MODELS.m.MODLE", "not permitted"),
+    ({"MODELS": {"m": {"MODLE": "x"}}}, "MODELS.m.MODLE", "unknown"),
     ({"ALLOWED_MODELS": "llama*"}, "ALLOWED_MODELS", "list"),
     ({"ALLOWED_MODELS": [3]}, "ALLOWED_MODELS.0", "string"),
     ({"AUTHENTICATION": "a.B"}, "AUTHENTICATION", "list"),
     ({"AUTHENTICATION": [3]}, "AUTHENTICATION.0", "string"),
     ({"API_KEYS": SECRET}, "API_KEYS", "list"),
     ({"API_KEYS": {SECRET: "name"}}, "API_KEYS", "list"),
-    ({"API_KEYS": [SECRET, ""]}, "API_KEYS", "empty"),
-    ({"API_KEYS": [{"KEY": ""}, SECRET]}, "API_KEYS.0", "at least 1"),
+    ({"API_KEYS": [SECRET, ""]}, "API_KEYS.1.KEY", "empty"),
+    ({"API_KEYS": [{"KEY": ""}, SECRET]}, "API_KEYS.0.KEY", "empty"),
+    ({"API_KEYS": [SECRET + "\n"]}, "API_KEYS.0.KEY", "white space"),
     ({"API_KEYS": [{"NAME": SECRET}]}, "API_KEYS.0", "required"),
-    ({"API_KEYS": [{"KEY": SECRET, "NAEM": "x"}]}, "API_KEYS.0", "not permitted"),
-    ({"API_KEYS": [SECRET, None]}, "API_KEYS.1", "string"),
+    ({"API_KEYS": [{"KEY": SECRET, "NAEM": "x"}]}, "API_KEYS.0", "unknown"),
+    ({"API_KEYS": [SECRET, None]}, "API_KEYS.1", "dictionary"),
     ({"ALLOW_ANONYMOUS": "perhaps"}, "ALLOW_ANONYMOUS", "boolean"),
     ({"ALLOW_ANONYMOUS": None}, "ALLOW_ANONYMOUS", "boolean"),
     ({"RESPONSE_CASE": "CAMEL"}, "RESPONSE_CASE", "'both', 'snake' or 'camel'"),
@@ -105,7 +106,7 @@ REFUSED: list[tuple[Any, str, str]] = [
     ({"STREAM_KEEPALIVE_SECONDS": float("nan")}, "STREAM_KEEPALIVE_SECONDS", "greater than 0"),
     ({"STREAM_KEEPALIVE_SECONDS": "often"}, "STREAM_KEEPALIVE_SECONDS", "number"),
     ({"REMOTE_IMAGES": "some"}, "REMOTE_IMAGES", "boolean"),
-    ({"API_KEY": SECRET}, "API_KEY", "not permitted"),
+    ({"API_KEY": SECRET}, "API_KEY", "unknown"),
     ({1: SECRET}, "1", "strings"),
     (None, "", "dictionary"),
     (SECRET, "", "dictionary"),
@@ -181,16 +182,15 @@ def test_secrets_are_in_no_representation() -> None:
         }
     ):
         current = conf.get()
-        shown = [current, current.api_keys(), *current.API_KEYS[1:], backends["default"]]
+        shown = [current, *current.API_KEYS, backends["default"], backends["b"]]
         assert SECRET not in "".join(f"{value!r} {value!s}" for value in shown)
-        assert "named" in repr(current.api_keys())
+        assert "named" in repr(current.API_KEYS)
 
 
 @pytest.mark.parametrize("key", ["HOST", "BASE_URL"])
 def test_the_credentials_of_a_host_are_not_in_the_representation_of_its_entry(key: str) -> None:
     with override_settings(OLLAMA_OPENAI={"BACKENDS": {"b": {key: URL}}}):
-        entry = conf.get().backend("b")
-        assert entry is not None
+        entry = conf.get().BACKENDS["b"]
         assert SECRET not in f"{entry!r} {entry!s}"
 
 
@@ -213,18 +213,21 @@ def test_host_is_short_for_that_of_the_default_backend(
     setting: dict[str, Any], host: str | None
 ) -> None:
     with override_settings(OLLAMA_OPENAI={**setting, "DEFAULT_MODEL": "m"}):
-        entry = conf.get().backend("default")
-        assert entry is not None
+        entry = conf.get().BACKENDS["default"]
         assert entry.model_dump(include={"BACKEND", "HOST"}) == {"BACKEND": OLLAMA, "HOST": host}
 
 
 def test_host_is_that_of_no_other_backend() -> None:
     with override_settings(OLLAMA_OPENAI={"HOST": "http://a", "BACKENDS": {"b": {}}}):
-        assert list(conf.get().BACKENDS) == ["default", "b"]
-        other = conf.get().backend("b")
-        assert other is not None
-        assert other.HOST is None
-        assert conf.get().backend("missing") is None
+        assert {alias: entry.HOST for alias, entry in conf.get().BACKENDS.items()} == {
+            "default": "http://a",
+            "b": None,
+        }
+
+
+def test_who_names_backends_names_all_of_them() -> None:
+    with override_settings(OLLAMA_OPENAI={"BACKENDS": {"b": {}}}):
+        assert list(conf.get().BACKENDS) == ["b"]
 
 
 def test_the_keywords_of_a_backend() -> None:

@@ -114,7 +114,7 @@ def test_nothing_is_made_before_it_is_asked_for(settings: Settings) -> None:
     settings.OLLAMA_OPENAI = table(
         b={"BACKEND": f"{HERE}.SlowToMake"}, a={"BACKEND": f"{HERE}.SlowToMake"}
     )
-    assert list(backends) == ["default", "b", "a"]
+    assert list(backends) == ["b", "a"]
     assert SlowToMake.made == []
     backends["a"]
     assert SlowToMake.made == ["a"]
@@ -136,7 +136,7 @@ def test_nothing_is_made_before_it_is_asked_for(settings: Settings) -> None:
         ({"BACKEND": f"{HERE}.A_FUNCTION"}, r"A_FUNCTION' is not a subclass of BaseBackend"),
         (
             {"BACKEND": DUMMY, "OPTIONS": {"tempo": 3}},
-            r"\['BACKENDS'\]\['x'\]\['OPTIONS'\]: .*unexpected keyword argument 'tempo'",
+            r"\['BACKENDS'\]\['x'\]: .*unexpected keyword argument 'tempo'",
         ),
         ({"BACKEND": DUMMY, "HOST": "http://h"}, r"\['x'\].*unexpected keyword argument 'host'"),
         ({"BACKEND": DUMMY, "BASE_URL": "http://h"}, r"\['x'\].*'base_url'"),
@@ -161,7 +161,7 @@ def test_an_unknown_alias_is_named_with_those_that_exist(settings: Settings) -> 
     settings.OLLAMA_OPENAI = table(fast={"BACKEND": DUMMY})
     with pytest.raises(
         InvalidBackendError,
-        match=r"^OLLAMA_OPENAI\['BACKENDS'\]\['fats'\] is missing; there are 'default', 'fast'\.$",
+        match=r"^OLLAMA_OPENAI\['BACKENDS'\]\['fats'\] is missing; there are 'fast'\.$",
     ):
         backends["fats"]
 

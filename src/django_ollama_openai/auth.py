@@ -83,7 +83,7 @@ class StaticKeyAuthenticator(BaseAuthenticator):
         given = _digest(token)
         found: Caller | None = None
         # Every key is compared, in constant time: how long it takes says nothing about them.
-        for number, key in enumerate(conf.get().api_keys(), start=1):
+        for number, key in enumerate(conf.get().API_KEYS, start=1):
             if hmac.compare_digest(given, _digest(key.KEY)):
                 name = key.NAME or f"static-{number}"
                 found = Caller(key_id=name, key_name=name)

@@ -101,43 +101,49 @@ def check_mounts(**kwargs: Any) -> list[CheckMessage]:
         return []
     return [
         message
-        for options in _mounts(get_resolver().url_patterns, {})
-        for message in _check_mount(options)
+        for path, own, inherited in _mounts(get_resolver().url_patterns, "", {})
+        for message in _check_mount(f"The mount of {URLS} at {path!r}", own, inherited)
     ]
 
 
 def _mounts(
-    patterns: list[URLPattern | URLResolver], inherited: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
+    patterns: list[URLPattern | URLResolver], prefix: str, inherited: dict[str, Any]
+) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Each mount's path, its own extra arguments, and those of the includes around it."""
     for pattern in patterns:
         if isinstance(pattern, URLResolver):
-            options = {**inherited, **pattern.default_kwargs}
+            path, own = f"{prefix}{pattern.pattern}", pattern.default_kwargs
             if getattr(pattern.urlconf_module, "__name__", None) == URLS:
-                yield options
+                yield path, own, inherited
             else:
-                yield from _mounts(pattern.url_patterns, options)
+                yield from _mounts(pattern.url_patterns, path, {**inherited, **own})
 
 
-def _check_mount(options: dict[str, Any]) -> Iterator[CheckMessage]:
-    for option, value in options.items():
+def _check_mount(
+    mount: str, own: dict[str, Any], inherited: dict[str, Any]
+) -> Iterator[CheckMessage]:
+    # What an include around it passes on may be meant for its neighbours.
+    for option in own:
         if option not in OPTIONS:
             yield Error(
-                f"A mount of {URLS} has the unknown option {option!r}.",
+                f"{mount} has the unknown option {option!r}.",
                 hint=f"Use {' or '.join(repr(known) for known in OPTIONS)}.",
                 id="ollama_openai.E005",
             )
-        elif option == "case" and value not in get_args(Case):
-            yield Error(
-                f"A mount of {URLS} has the case {value!r}.",
-                hint=f"Use {', '.join(repr(case) for case in get_args(Case))}.",
-                id="ollama_openai.E005",
-            )
-        elif option == "backend" and value not in conf.get().BACKENDS:
-            yield Error(
-                f"A mount of {URLS} has the backend {value!r}, which is not in BACKENDS.",
-                hint=_aliases(),
-                id="ollama_openai.E004",
-            )
+    options = {**inherited, **own}
+    if "case" in options and options["case"] not in get_args(Case):
+        yield Error(
+            f"{mount} has the case {options['case']!r}.",
+            hint=f"Use {', '.join(repr(case) for case in get_args(Case))}.",
+            id="ollama_openai.E005",
+        )
+    backend = options.get("backend", conf.DEFAULT_BACKEND)
+    if not isinstance(backend, str) or backend not in conf.get().BACKENDS:
+        yield Error(
+            f"{mount} has the backend {backend!r}, which is not in BACKENDS.",
+            hint=_aliases(),
+            id="ollama_openai.E004",
+        )
 
 
 def _aliases() -> str:

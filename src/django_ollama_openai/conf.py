@@ -13,7 +13,14 @@ from typing import Any, Final, Literal
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
 
 from .wire.case import Case
@@ -36,8 +43,8 @@ class BackendConfig(_Table):
         "django_ollama_openai.backends.OllamaBackend",
         description="Dotted path of the backend's class.",
     )
-    HOST: str | None = Field(None, description="The constructor's `host`.")
-    BASE_URL: str | None = Field(None, description="The constructor's `base_url`.")
+    HOST: str | None = Field(None, description="The constructor's `host`.", repr=False)
+    BASE_URL: str | None = Field(None, description="The constructor's `base_url`.", repr=False)
     OPTIONS: dict[str, Any] = Field(
         default_factory=dict, description="Further keywords of the constructor.", repr=False
     )
@@ -66,8 +73,18 @@ class ModelConfig(_Table):
 class APIKey(_Table):
     """One entry of ``API_KEYS`` that has a name."""
 
-    KEY: str = Field(min_length=1, repr=False, description="The secret.")
+    KEY: str = Field(repr=False, description="The secret.")
     NAME: str = Field("", description="What the caller is called in signals and logs.")
+
+    @field_validator("KEY")
+    @classmethod
+    def _can_be_sent(cls, value: str) -> str:
+        # os.environ.get("AI_KEY", "") in a site's settings must not let everybody in.
+        if not value:
+            raise ValueError("The key is empty")
+        if value != value.strip():
+            raise ValueError("The key begins or ends with white space, which no client can send")
+        return value
 
 
 class Settings(_Table):
@@ -82,7 +99,7 @@ class Settings(_Table):
     BACKENDS: dict[str, BackendConfig] = Field(
         default_factory=dict,
         description="Where answers come from: alias → `BACKEND`, `HOST` or `BASE_URL`, `OPTIONS`. "
-        "There is always a `default`.",
+        "If there are none, or there is a `HOST`, there is also an Ollama called `default`.",
         validate_default=True,
         repr=False,
     )
@@ -105,7 +122,7 @@ class Settings(_Table):
         ],
         description="Dotted paths of the authenticators, asked in this order.",
     )
-    API_KEYS: list[str | APIKey] = Field(
+    API_KEYS: list[APIKey] = Field(
         default_factory=list,
         description='Static keys: strings, or `{"KEY": …, "NAME": …}`.',
         repr=False,
@@ -138,27 +155,23 @@ class Settings(_Table):
 
     @field_validator("BACKENDS")
     @classmethod
-    def _there_is_a_default(cls, value: dict[str, BackendConfig]) -> dict[str, BackendConfig]:
-        return {DEFAULT_BACKEND: BackendConfig(), **value}
+    def _the_default_is_an_ollama(
+        cls, value: dict[str, BackendConfig], info: ValidationInfo
+    ) -> dict[str, BackendConfig]:
+        host = info.data.get("HOST")
+        if value and not host:
+            return value
+        default = value.get(DEFAULT_BACKEND, BackendConfig())
+        if host and not default.HOST:
+            default = default.model_copy(update={"HOST": host})
+        return {**value, DEFAULT_BACKEND: default}
 
-    @field_validator("API_KEYS")
+    @field_validator("API_KEYS", mode="before")
     @classmethod
-    def _keys_are_not_empty(cls, value: list[str | APIKey]) -> list[str | APIKey]:
-        # os.environ.get("AI_KEY", "") in a site's settings must not let everybody in.
-        if "" in value:
-            raise ValueError("An API key is empty")
-        return value
-
-    def backend(self, alias: str) -> BackendConfig | None:
-        """The entry of ``BACKENDS`` for ``alias``, with ``HOST`` filled in."""
-        config = self.BACKENDS.get(alias)
-        if config is not None and alias == DEFAULT_BACKEND and self.HOST and not config.HOST:
-            return config.model_copy(update={"HOST": self.HOST})
-        return config
-
-    def api_keys(self) -> list[APIKey]:
-        """``API_KEYS`` in its long form."""
-        return [APIKey(KEY=key) if isinstance(key, str) else key for key in self.API_KEYS]
+    def _a_text_is_a_key(cls, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            return value
+        return [{"KEY": entry} if isinstance(entry, str) else entry for entry in value]
 
     def allows_model(self, name: str) -> bool:
         """Whether the public name ``name`` exists at all."""

@@ -5,18 +5,32 @@ It may be included any number of times; extra arguments of a mount are its optio
 
 from __future__ import annotations
 
+from django.urls import register_converter
+from django.urls.converters import PathConverter
+
 from .views.chat import chat_completions
 from .views.endpoint import EndpointPattern
 from .views.health import health
 from .views.models import model, models
 from .views.not_found import not_found
 
+
+class AnythingConverter(PathConverter):
+    """Django's own ``path`` stops at a line feed, and would leave the rest to an HTML page."""
+
+    regex = r"(?s:.+)"
+
+
+register_converter(AnythingConverter, "ollama_openai_anything")
+
 # No app_name: Django would warn of a second mount. The names begin with the app's own.
 urlpatterns = [
     EndpointPattern("v1/chat/completions", chat_completions, name="ollama_openai_chat_completions"),
     EndpointPattern("v1/models", models, name="ollama_openai_models"),
-    EndpointPattern("v1/models/<path:model_id>", model, name="ollama_openai_model"),
+    EndpointPattern(
+        "v1/models/<ollama_openai_anything:model_id>", model, name="ollama_openai_model"
+    ),
     EndpointPattern("health", health, name="ollama_openai_health"),
     EndpointPattern("", not_found, name="ollama_openai_root"),
-    EndpointPattern("<path:rest>", not_found, name="ollama_openai_not_found"),
+    EndpointPattern("<ollama_openai_anything:rest>", not_found, name="ollama_openai_not_found"),
 ]

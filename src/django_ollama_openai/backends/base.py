@@ -133,7 +133,7 @@ class BaseBackend:
             ModelNotFound: none is.
         """
         for card in cards:
-            if card.id == name:
+            if name in card.names:
                 return card
         raise ModelNotFound(name)
 

@@ -8,10 +8,11 @@ from itertools import cycle
 from typing import Any
 
 import pydantic_core
+from pydantic import validate_call
 
 from ..translation.chat_parts import new_tool_call_id
 from ..translation.model_cards import ModelCard
-from ..wire.chat import ChatCompletionRequest
+from ..wire.chat import ChatCompletionRequest, content_text
 from ..wire.delta import Delta, ToolCallDelta, Usage
 from .base import OPTIONAL_PARAMETERS, BaseBackend
 
@@ -29,6 +30,7 @@ class DummyBackend(BaseBackend):
 
     supported_parameters = frozenset(OPTIONAL_PARAMETERS) - {"n"}
 
+    @validate_call
     def __init__(
         self,
         *,
@@ -63,7 +65,7 @@ class DummyBackend(BaseBackend):
             yield Delta(content=word)
         if calls:
             yield Delta(tool_calls=calls)
-        asked = sum(len(_words(str(message.content or ""))) for message in request.messages)
+        asked = sum(len(_words(content_text(message.content))) for message in request.messages)
         usage = Usage(
             prompt_tokens=asked,
             completion_tokens=len(reasoning) + len(content) + len(calls),

@@ -9,6 +9,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
+from pydantic import ValidationError
 
 from .. import conf
 from .base import BaseBackend
@@ -50,7 +51,7 @@ class BackendHandler:
 
     def create(self, alias: str) -> BaseBackend:
         """A new backend for ``alias``; raises as ``__getitem__`` does."""
-        config = conf.get().backend(alias)
+        config = conf.get().BACKENDS.get(alias)
         where = f"{conf.SETTING}['BACKENDS'][{alias!r}]"
         if config is None:
             known = ", ".join(repr(name) for name in self)
@@ -67,8 +68,16 @@ class BackendHandler:
             )
         try:
             return backend_class(alias=alias, **config.keywords())
-        except (TypeError, ValueError, ImproperlyConfigured) as error:
-            raise InvalidBackendError(f"{where}['OPTIONS']: {error}") from error
+        except ValidationError as error:
+            # Not its own text, which shows the values.
+            reasons = [
+                f"{'.'.join(str(step) for step in item['loc'])}: {item['msg']}"
+                for item in error.errors(include_url=False, include_input=False)
+            ]
+            raise InvalidBackendError(f"{where}: {'; '.join(reasons)}.") from None
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            raise InvalidBackendError(f"{where}: {reason}") from error
 
     def close(self) -> None:
         """Forget all backends and close what they hold."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
+from pydantic import PositiveInt, validate_call
 
 from .. import cancellation
 from ..exceptions import InvalidRequest, ModelNotFound, UpstreamUnavailable
@@ -58,20 +59,21 @@ class LlamaCppBackend(BaseBackend):
 
     supported_parameters = frozenset({"response_format", "logprobs", "logit_bias"})
 
+    @validate_call
     def __init__(
         self,
         *,
         model_path: str | Path | None = None,
         name: str | None = None,
-        context_size: int = 4096,
-        parallel: int = 2,
-        threads: int | None = None,
+        context_size: PositiveInt = 4096,
+        parallel: PositiveInt = 2,
+        threads: PositiveInt | None = None,
         tools: bool = False,
         defaults: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self._path = Path(model_path) if model_path is not None else _bundled_model()
+        self._path = Path(model_path) if model_path else _bundled_model()
         if not self._path.is_file():
             raise ImproperlyConfigured(f"model_path: there is no file {str(self._path)!r}.")
         self.name = name or self._path.stem.partition(".")[0].lower()

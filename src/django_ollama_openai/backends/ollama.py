@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, suppress
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import httpx
+from pydantic import AfterValidator, NonNegativeInt, PositiveFloat, validate_call
 
 from ..exceptions import ModelNotFound
 from ..translation.chat_parts import ChatParts
@@ -35,6 +37,22 @@ SHOW_CACHE_SECONDS = 60
 SHOW_CACHE_ENTRIES = 1000
 
 
+def http_address(value: str) -> str:
+    """``value``, if it is what Ollama's client takes for an address; the scheme may be missing.
+
+    Raises:
+        ValueError: it is not.
+    """
+    try:
+        parts = urlsplit(value if "://" in value else f"http://{value}")
+        has_port = parts.port is None or parts.port > 0
+    except ValueError:
+        has_port = False
+    if not has_port or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("Not an http(s) address such as 'http://gpu-1:11434'")
+    return value
+
+
 class OllamaBackend(BaseBackend):
     """An Ollama server.
 
@@ -52,20 +70,21 @@ class OllamaBackend(BaseBackend):
 
     supported_parameters = frozenset({"tools", "response_format", "reasoning_effort", "logprobs"})
 
+    @validate_call
     def __init__(
         self,
         *,
-        host: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        connect_timeout: float = 5,
-        timeout: float = 600,
-        max_idle_connections: int = 20,
+        host: Annotated[str, AfterValidator(http_address)] | None = None,
+        headers: dict[str, str] | None = None,
+        connect_timeout: PositiveFloat = 5,
+        timeout: PositiveFloat = 600,
+        max_idle_connections: NonNegativeInt = 20,
         verify: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.host = host
-        self._headers = dict(headers or {})
+        self._headers = headers or {}
         self._timeout = httpx.Timeout(timeout, connect=connect_timeout)
         self._limits = httpx.Limits(
             max_connections=None, max_keepalive_connections=max_idle_connections
@@ -177,14 +196,6 @@ class OllamaBackend(BaseBackend):
                 body = {"model": tag_name(tag)}
                 self._keep_shown(tag, await client.fetch("POST", "/api/show", body))
         return self._cards(found)
-
-    def find_model(self, name: str, cards: list[ModelCard]) -> ModelCard:
-        # Ollama's own rule: a name without a tag means the tag "latest".
-        names = (name, f"{name}:latest")
-        for card in cards:
-            if card.id in names:
-                return card
-        raise ModelNotFound(name)
 
     def _to_show(self, found: list[Tag]) -> list[Tag]:
         """The tags that lack details nobody has asked for within the last minute."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Iterator
 
 from ..backends import BaseBackend
@@ -11,11 +10,10 @@ from ..translation.chat_completion import ChatCompletionWriter
 from ..wire.chat import ChatCompletionRequest
 from ..wire.delta import Delta
 from .accounting import Account
+from .failures import told
 from .routing import Route
 
 __all__ = ["Completion"]
-
-logger = logging.getLogger("django_ollama_openai")
 
 
 class Completion:
@@ -75,7 +73,4 @@ class Completion:
         if isinstance(error, ModelNotFound):
             # The backend knows its own name of the model; the client asked for the public one.
             return ModelNotFound(self._public_name)
-        if isinstance(error, GatewayError):
-            return error
-        logger.error("The backend %r crashed", self._backend.alias, exc_info=error)
-        return GatewayError("The server had an error while processing your request.")
+        return told(error, self._backend.alias)

@@ -56,7 +56,7 @@ def authenticators() -> list[BaseAuthenticator]:
 def _authenticator(path: str) -> BaseAuthenticator:
     try:
         authenticator = import_string(path)()
-    except (ImportError, TypeError) as error:
+    except Exception as error:
         raise ImproperlyConfigured(
             f"{conf.SETTING}['AUTHENTICATION']: could not make {path!r}: {error}."
         ) from error

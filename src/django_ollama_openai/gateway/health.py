@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from django.http import HttpRequest
 
+from .. import conf
 from ..backends import BaseBackend, backends
 from ..exceptions import GatewayError
 from ..pump import End, Pump
-from ..wire.case import camel_keys
 from .flow import Flow, call
 from .gates import authenticate
 from .mount import Mount
@@ -30,8 +30,9 @@ class _Readiness:
     latency_ms: float
 
 
-_last: tuple[float, dict[str, _Readiness]] | None = None
-"""The last report. Anybody may ask, so the backends are not asked each time."""
+_last: tuple[float, conf.Settings, dict[str, _Readiness]] | None = None
+"""The last report, until when it holds, and of what. Anybody may ask, so the backends are not asked
+each time."""
 
 
 def check_health(request: HttpRequest) -> Flow[tuple[bool, dict[str, Any]]]:
@@ -41,14 +42,15 @@ def check_health(request: HttpRequest) -> Flow[tuple[bool, dict[str, Any]]]:
     ready = all(readiness.ready for readiness in report.values())
     health: dict[str, Any] = {"status": "ok" if ready else "unavailable"}
     if (yield from _is_known(request)):
+        latency = "latencyMs" if Mount.of(request).case == "camel" else "latency_ms"
         health["backends"] = {
             alias: {
                 "status": "ok" if readiness.ready else "unavailable",
-                "latency_ms": readiness.latency_ms,
+                latency: readiness.latency_ms,
             }
             for alias, readiness in report.items()
         }
-    return ready, camel_keys(health) if Mount.of(request).case == "camel" else health
+    return ready, health
 
 
 def _is_known(request: HttpRequest) -> Flow[bool]:
@@ -127,12 +129,12 @@ def _readiness(error: BaseException | None, started: float) -> _Readiness:
 
 
 def _recent() -> dict[str, _Readiness] | None:
-    if _last is not None and _last[0] > time.monotonic():
-        # Settings may have changed since, in a test.
-        return _last[1] if list(_last[1]) == list(backends) else None
-    return None
+    if _last is None:
+        return None
+    expires, settings, report = _last
+    return report if expires > time.monotonic() and settings is conf.get() else None
 
 
 def _keep(report: dict[str, _Readiness]) -> None:
     global _last
-    _last = (time.monotonic() + REPORT_SECONDS, report)
+    _last = (time.monotonic() + REPORT_SECONDS, conf.get(), report)

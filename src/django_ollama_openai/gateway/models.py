@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from django.http import HttpRequest
@@ -12,14 +11,13 @@ from ..backends import BaseBackend, backends
 from ..exceptions import GatewayError, ModelNotFound
 from ..translation.model_cards import ModelCard
 from ..wire.case import camel_keys
+from .failures import told
 from .flow import Flow, call
 from .gates import authenticate, authorise
 from .mount import Mount
 from .routing import Route, resolve_model
 
 __all__ = ["list_models", "retrieve_model"]
-
-logger = logging.getLogger("django_ollama_openai")
 
 
 def list_models(request: HttpRequest) -> Flow[dict[str, Any]]:
@@ -35,11 +33,10 @@ def list_models(request: HttpRequest) -> Flow[dict[str, Any]]:
         card = _card_of(route, cards.get(route.alias, []))
         if card is not None:
             data.append(card.as_openai(name=route.name, backend=route.alias))
-    data.extend(
-        card.as_openai(name=card.id, backend=mount.backend)
-        for card in cards.get(mount.backend, [])
-        if card.id not in settings.MODELS and settings.allows_model(card.id)
-    )
+    for card in cards.get(mount.backend, []):
+        own = [n for n in card.names if n not in settings.MODELS and settings.allows_model(n)]
+        if own:
+            data.append(card.as_openai(name=own[0], backend=mount.backend))
     listing = {"object": "list", "data": data}
     return camel_keys(listing) if mount.case == "camel" else listing
 
@@ -71,9 +68,9 @@ def _cards(aliases: list[str]) -> Flow[dict[str, list[ModelCard]]]:
         backend: BaseBackend = backends[alias]
         try:
             cards[alias] = yield from call(backend.list_models, backend.alist_models)
-        except GatewayError as error:
-            logger.warning("Backend %r did not list its models: %s", alias, error.message)
-            failure = failure or error
+        except Exception as error:
+            unavailable = told(error, alias)
+            failure = failure or unavailable
     if failure is not None and not cards:
         raise failure
     return cards

@@ -15,8 +15,8 @@ from ..wire.chat import (
     FunctionMessage,
     JSONSchemaFormat,
     Message,
-    TextPart,
     ToolMessage,
+    content_text,
 )
 
 __all__ = ["chat_payload"]
@@ -84,7 +84,7 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def _message(message: Message, tool_names: dict[str, str]) -> dict[str, Any]:
-    content = _text(message.content)
+    content = content_text(message.content)
     if isinstance(message, AssistantMessage):
         answer: dict[str, Any] = {"role": "assistant", "content": content}
         if thinking := message.reasoning_content or message.reasoning:
@@ -112,12 +112,3 @@ def _message(message: Message, tool_names: dict[str, str]) -> dict[str, Any]:
     # Few of Ollama's templates know the role that OpenAI renamed "system" to.
     role = "system" if message.role == "developer" else message.role
     return {"role": role, "content": content}
-
-
-def _text(content: Any) -> str:
-    """One message stays one message: its parts are joined as OpenAI's models read them."""
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    return "\n".join(part.text if isinstance(part, TextPart) else part.refusal for part in content)

@@ -46,13 +46,20 @@ METADATA: Final = (
 class ModelCard:
     """One model of a backend.
 
-    ``created`` is in seconds since the epoch; ``metadata`` has any of the keys in ``METADATA``.
+    ``created`` is in seconds since the epoch; ``metadata`` has any of the keys in ``METADATA``;
+    ``aliases`` are further names that the engine knows it by.
     """
 
     id: str
+    aliases: tuple[str, ...] = ()
     created: int = 0
     owned_by: str = "library"
     metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names that the engine knows the model by."""
+        return (self.id, *self.aliases)
 
     def as_openai(self, *, name: str, backend: str) -> dict[str, Any]:
         """OpenAI's model object for this model under its public ``name``, with all metadata."""
@@ -126,8 +133,11 @@ def model_card(tag: Tag) -> ModelCard:
     name = tag_name(tag)
     details = tag.get("details") or {}
     modified_at = tag.get("modified_at")
+    untagged = name.removesuffix(":latest")
     return ModelCard(
         id=name,
+        # Ollama's own rule: a name without a tag means the tag "latest".
+        aliases=() if untagged == name else (untagged,),
         created=_epoch(modified_at),
         owned_by=name.rpartition("/")[0] or "library",
         metadata={

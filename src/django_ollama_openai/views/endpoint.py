@@ -11,14 +11,20 @@ from typing import Any
 
 from django.core import exceptions as django_exceptions
 from django.core.signals import got_request_exception
-from django.db import transaction
+from django.db import connections, transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import ResolverMatch, URLPattern
 from django.urls.resolvers import RoutePattern
 from django.views.decorators.csrf import csrf_exempt
 
-from ..exceptions import GatewayError, MethodNotAllowed, NotFound, PermissionDenied
+from ..exceptions import (
+    GatewayError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    PermissionDenied,
+)
 from ..gateway.delivery import ClientGone
 from ..gateway.flow import Flow, arun, run
 from .responses import json_response
@@ -53,8 +59,11 @@ class Endpoint:
 
         # Authenticators check CSRF, and only where the caller is a session's user. A transaction
         # around a stream would be held until its last token; Django refuses it for async views.
-        self.view = csrf_exempt(transaction.non_atomic_requests(view))
-        self.aview = csrf_exempt(transaction.non_atomic_requests(aview))
+        for alias in connections:
+            transaction.non_atomic_requests(using=alias)(view)
+            transaction.non_atomic_requests(using=alias)(aview)
+        self.view = csrf_exempt(view)
+        self.aview = csrf_exempt(aview)
 
     def _respond(self, request: HttpRequest) -> Flow[HttpResponseBase]:
         request_id = _request_id(request)
@@ -127,6 +136,8 @@ def _as_gateway_error(error: Exception) -> GatewayError | None:
         return error
     if isinstance(error, django_exceptions.PermissionDenied):
         return PermissionDenied(str(error) or "You may not do this.")
+    if isinstance(error, django_exceptions.SuspiciousOperation):
+        return InvalidRequest("The request is malformed.")
     if isinstance(error, Http404):
         return NotFound("There is nothing here.")
     return None

@@ -6,6 +6,7 @@ accepted and kept, as OpenAI adds new ones all the time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import pydantic_core
@@ -31,6 +32,7 @@ __all__ = [
     "ToolCall",
     "ToolMessage",
     "UserMessage",
+    "content_text",
 ]
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
@@ -70,6 +72,15 @@ AssistantContent: TypeAlias = Annotated[
     Annotated[str, Tag("<text>")] | Annotated[list[AssistantPart], Tag("<parts>")],
     Discriminator(_text_or_parts, **_NEITHER),
 ]
+
+
+def content_text(content: str | Sequence[TextPart | RefusalPart] | None) -> str:
+    """The text of a message: its parts are joined as OpenAI's models read them."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    return "\n".join(part.text if isinstance(part, TextPart) else part.refusal for part in content)
 
 
 class FunctionCall(WireModel):

@@ -1,0 +1,22 @@
+"""What a client is told when a backend fails."""
+
+from __future__ import annotations
+
+import logging
+
+from ..exceptions import GatewayError
+
+__all__ = ["told"]
+
+logger = logging.getLogger("django_ollama_openai")
+
+
+def told(error: Exception, alias: str) -> GatewayError:
+    """``error`` of the backend ``alias``, if it is meant for clients; else it is logged as a crash
+    and they are told nothing of it."""
+    if isinstance(error, GatewayError):
+        if error.status >= 500:
+            logger.warning("The backend %r failed: %s", alias, error.message)
+        return error
+    logger.error("The backend %r crashed", alias, exc_info=error)
+    return GatewayError("The server had an error while processing your request.")
