@@ -76,6 +76,13 @@ FULL: dict[str, Any] = {
     "logprobs": True,
     "top_logprobs": 2,
     "logit_bias": {"50256": -100},
+    "audio": {"voice": "alloy", "format": "wav"},
+    "function_call": "auto",
+    "functions": [{"name": "f"}],
+    "modalities": ["text"],
+    "prediction": {"type": "content", "content": "x"},
+    "verbosity": "low",
+    "web_search_options": {},
 }
 
 
