@@ -17,9 +17,7 @@ demo: $(VENV)/demo-is-ready ## Run the example site; ASK="A question" prints one
 	@$(VENV)/bin/python example_project/demo.py
 
 test: $(VENV)/tox-is-ready ## Run all checks with tox; ARGS="-e lint" picks some
-	@if [ -z "$$PYENV_VERSION" ] && command -v pyenv >/dev/null; then \
-		export PYENV_VERSION="$$($(PYENV_VERSIONS))"; \
-	fi; \
+	@if command -v pyenv >/dev/null; then PATH="$$($(PYENV_PATH))$$PATH"; fi; \
 	$(VENV)/bin/tox run-parallel --parallel 2 --parallel-no-spinner \
 		$(if $(CI),--skip-missing-interpreters false) $(ARGS)
 
@@ -31,9 +29,10 @@ clean: ## Remove all that was made here
 	rm -rf .*_cache .coverage* .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# pyenv shows tox only the interpreters it is told to: the newest of each that is supported.
-PYENV_VERSIONS = pyenv versions --bare | sort -t . -k 2,2nr -k 3,3nr \
-	| awk -F . '/^3\.1[123]\.[0-9]+$$/ && !seen[$$2]++' | paste -s -d : -
+# tox does not see what pyenv hides behind its shims: the newest of each version that is supported.
+PYENV_PATH = pyenv versions --bare | sort -t . -k 2,2nr -k 3,3nr \
+	| awk -F . '/^3\.1[123]\.[0-9]+$$/ && !seen[$$2]++' \
+	| while read -r version; do printf '%s/bin:' "$$(pyenv prefix "$$version")"; done
 
 $(VENV)/demo-is-ready: pyproject.toml | $(VENV)/pip-is-ready
 	@echo "Installing the demo into $(VENV) ..." >&2
