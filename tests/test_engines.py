@@ -61,7 +61,11 @@ class Engine:
 
 def options(kind: str, scripted: OllamaServer) -> dict[str, Any]:
     if kind == "embedded":
-        return {"BACKEND": "django_ollama_openai.backends.LlamaCppBackend"}
+        # Its threads wait by spinning: with one for each core they are in the way of other tests.
+        return {
+            "BACKEND": "django_ollama_openai.backends.LlamaCppBackend",
+            "OPTIONS": {"threads": 1},
+        }
     host = scripted.url if kind == "scripted" else os.environ["OLLAMA_LIVE_HOST"]
     return {"BACKEND": "django_ollama_openai.backends.OllamaBackend", "HOST": host}
 

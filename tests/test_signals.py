@@ -15,7 +15,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 from django.http import HttpRequest
 from django.test import AsyncClient, Client
 
@@ -121,6 +121,7 @@ def ask(request: pytest.FixtureRequest) -> Ask:
                 async for part in parts:
                     response.received += part
                     if until and until in response.received:
+                        await sync_to_async(response.close)()
                         break
             # A client that hangs up does not wait for the task that asks the backend.
             if rest := asyncio.all_tasks() - before:
