@@ -198,8 +198,7 @@ def parameters() -> str:
     """The optional parameters, and which backend honours them."""
     ollama = shipped.OllamaBackend.supported_parameters
     llamacpp = shipped.LlamaCppBackend.supported_parameters
-    # Only an instance knows what an option adds. Any file will do: nothing is loaded.
-    with_tools = shipped.LlamaCppBackend(model_path=__file__, tools=True).supported_parameters
+    with_tools = llamacpp | shipped.LlamaCppBackend.tool_parameters
     rows, nowhere = [], []
     for name in OPTIONAL_PARAMETERS:
         if name not in ollama | with_tools:

@@ -137,10 +137,7 @@ def wait_until_ready(port: int, server: threading.Thread) -> None:
         if not server.is_alive():
             raise DemoError("uvicorn has ended; the reason stands above.")
         if time.monotonic() > give_up:
-            raise DemoError(
-                f"The site was not ready after {READY_WITHIN_SECONDS} seconds; "
-                "if it uses Ollama, see whether 'ollama list' works."
-            )
+            raise DemoError(f"The site was not ready after {READY_WITHIN_SECONDS} seconds.")
         time.sleep(0.1)
 
 
@@ -148,7 +145,7 @@ def is_ready(port: int) -> bool:
     # Not urllib: it would go through the proxies that the environment may name.
     connection = http.client.HTTPConnection(ADDRESS, port, timeout=READY_WITHIN_SECONDS)
     try:
-        connection.request("GET", "/ai/health")
+        connection.request("GET", "/ai/health?probe=live")
         return connection.getresponse().status == 200
     except OSError:
         return False

@@ -93,7 +93,7 @@ WRONG: list[tuple[dict[str, Any], str, int, list[str]]] = [
         {"BACKENDS": {"b": {"OPTIONS": {"tiemout": SECRET}}}},
         "E002",
         ERROR,
-        ["['BACKENDS']['b']", "'tiemout'"],
+        ["['BACKENDS']['b']", "'tiemout'", "OllamaBackend takes host, headers", "timeout"],
     ),
     ({"BACKENDS": {"b": {"BACKEND": "no.Way"}}}, "E002", ERROR, ["['b']['BACKEND']", "no.Way"]),
     (
@@ -131,6 +131,12 @@ WRONG: list[tuple[dict[str, Any], str, int, list[str]]] = [
         ["DEFAULT_MODEL", "'qwen3'", "ALLOWED_MODELS"],
     ),
     ({"REMOTE_IMAGES": True}, "W003", WARNING, ["REMOTE_IMAGES", "no effect"]),
+    (
+        {"AUTHENTICATION": [SESSION], "API_KEYS": [SECRET]},
+        "W004",
+        WARNING,
+        ["API_KEYS", "no effect", "StaticKeyAuthenticator"],
+    ),
 ]
 
 
@@ -173,6 +179,8 @@ def test_an_unknown_key_of_an_entry_is_named_with_those_that_are_allowed(
         {"HOST": "http://[::1"},
         {"HOST": "ftp://gpu-1"},
         {"HOST": "http://"},
+        {"HOST": "http://gpu-1:11434/v1"},
+        {"HOST": "http://gpu-1:11434/api/"},
         {"BACKENDS": {"default": {"OPTIONS": {"timeout": 0}}}},
         {"BACKENDS": {"default": {"OPTIONS": {"headers": {"X-Key": 5}}}}},
         {"BACKENDS": {"default": {"BACKEND": DUMMY, "OPTIONS": {"replies": "Hello"}}}},
@@ -190,7 +198,7 @@ def test_a_setting_that_is_no_dict_is_an_error(settings: Settings, options: Any)
     (message,) = found(settings, options)
     assert message.id == "ollama_openai.E001"
     assert "OLLAMA_OPENAI" in message.msg
-    assert "dictionary" in message.msg
+    assert "This should be a dict" in message.msg
     assert SECRET not in text(message)
     # The other check has nothing to add, and does not crash.
     assert checks.check_mounts() == []

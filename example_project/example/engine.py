@@ -17,7 +17,8 @@ from django_ollama_openai.exceptions import GatewayError
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """An entry for ``BACKENDS``, and the model that answers unless a request names another.
+    """An entry for ``BACKENDS``, and the model that answers unless a request names another, with an
+    entry for ``MODELS``.
 
     ``why`` tells whoever started the site how it came to be chosen.
     """
@@ -25,6 +26,7 @@ class Engine:
     name: str
     model: str
     backend: dict[str, Any]
+    options: dict[str, Any]
     why: str
 
 
@@ -43,23 +45,23 @@ def choose(engine: str = "", model: str = "") -> Engine:
         )
     if engine == "llamacpp":
         return embedded("EXAMPLE_ENGINE asks for the model inside the site.")
-    if model:
-        return ollama(model)
     try:
-        return ollama(find_chat_model())
+        found = find_chat_model()
+        return ollama(model or found)
     except NoModel as error:
-        if engine:
+        if engine or model:
             raise ImproperlyConfigured(
                 f"{error} Start it with 'ollama serve', get a model with 'ollama pull llama3.2', "
                 "and set OLLAMA_HOST if it runs elsewhere."
             ) from None
-        return embedded(f"{error} So a small model inside the site answers.")
+        stand_in = "So a very small model inside the site answers; it knows little and errs often."
+        return embedded(f"{error} {stand_in}")
 
 
 def ollama(model: str) -> Engine:
     # Without HOST the backend looks at $OLLAMA_HOST itself.
     backend = {"BACKEND": "django_ollama_openai.backends.OllamaBackend"}
-    return Engine("Ollama", model, backend, f"Ollama at {ollama_host()} answers.")
+    return Engine("Ollama", model, backend, {}, f"Ollama at {ollama_host()} answers.")
 
 
 def embedded(why: str) -> Engine:
@@ -68,7 +70,10 @@ def embedded(why: str) -> Engine:
         "BACKEND": "django_ollama_openai.backends.LlamaCppBackend",
         "OPTIONS": {"name": model},
     }
-    return Engine("llama.cpp, inside this site", model, backend, why)
+    # Without a limit it may go on until its context is full. The seed makes its answers repeatable;
+    # with this one it gets the question in the README right.
+    options = {"max_tokens": 400, "seed": 4}
+    return Engine("llama.cpp, inside this site", model, backend, options, why)
 
 
 def find_chat_model() -> str:

@@ -49,6 +49,7 @@ ENGINE = choose(os.environ.get("EXAMPLE_ENGINE", ""), os.environ.get("EXAMPLE_MO
 OLLAMA_OPENAI = {
     "BACKENDS": {"default": ENGINE.backend},
     "DEFAULT_MODEL": ENGINE.model,
+    "MODELS": {ENGINE.model: {"OPTIONS": ENGINE.options}},
     "API_KEYS": [key for key in [os.environ.get("EXAMPLE_API_KEY")] if key],
 }
 

@@ -9,6 +9,7 @@
 ``ollama_openai.W001``  nobody can get in
 ``ollama_openai.W002``  ``DEFAULT_MODEL`` is not among ``ALLOWED_MODELS``
 ``ollama_openai.W003``  ``REMOTE_IMAGES`` is on, and no backend reads images yet
+``ollama_openai.W004``  there are ``API_KEYS``, and no authenticator for them
 ======================  ==========================================================
 """
 
@@ -22,6 +23,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from . import conf
+from .auth import StaticKeyAuthenticator
 from .backends import InvalidBackendError, backends
 from .gateway.gates import authenticators
 from .gateway.mount import OPTIONS
@@ -44,7 +46,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
             )
             for path, reason in problems
         ]
-    return [*_check_backends(), *_check_authenticators(), *_check_models()]
+    return [*_check_backends(), *_check_access(), *_check_models()]
 
 
 def _check_backends() -> Iterator[CheckMessage]:
@@ -55,11 +57,29 @@ def _check_backends() -> Iterator[CheckMessage]:
             yield Error(str(error), id="ollama_openai.E002")
 
 
-def _check_authenticators() -> Iterator[CheckMessage]:
+def _check_access() -> Iterator[CheckMessage]:
+    settings = conf.get()
     try:
-        authenticators()
+        asked = authenticators()
     except ImproperlyConfigured as error:
         yield Error(str(error), id="ollama_openai.E003")
+        return
+    has_keys = any(isinstance(each, StaticKeyAuthenticator) for each in asked)
+    if settings.API_KEYS and not has_keys:
+        yield Warning(
+            f"{conf.SETTING}['API_KEYS'] has no effect: AUTHENTICATION has no "
+            "StaticKeyAuthenticator.",
+            id="ollama_openai.W004",
+        )
+    useful = [
+        each for each in asked if settings.API_KEYS or type(each) is not StaticKeyAuthenticator
+    ]
+    if not settings.ALLOW_ANONYMOUS and not useful:
+        yield Warning(
+            f"{conf.SETTING} lets nobody in.",
+            hint="Set API_KEYS, add an authenticator to AUTHENTICATION, or set ALLOW_ANONYMOUS.",
+            id="ollama_openai.W001",
+        )
 
 
 def _check_models() -> Iterator[CheckMessage]:
@@ -72,15 +92,6 @@ def _check_models() -> Iterator[CheckMessage]:
                 hint=_aliases(),
                 id="ollama_openai.E004",
             )
-    only_static = settings.AUTHENTICATION == ["django_ollama_openai.auth.StaticKeyAuthenticator"]
-    if not settings.ALLOW_ANONYMOUS and (
-        not settings.AUTHENTICATION or (only_static and not settings.API_KEYS)
-    ):
-        yield Warning(
-            f"{conf.SETTING} lets nobody in.",
-            hint="Set API_KEYS, add an authenticator to AUTHENTICATION, or set ALLOW_ANONYMOUS.",
-            id="ollama_openai.W001",
-        )
     if settings.DEFAULT_MODEL and not settings.allows_model(settings.DEFAULT_MODEL):
         yield Warning(
             f"{conf.SETTING}['DEFAULT_MODEL'] is {settings.DEFAULT_MODEL!r}, which ALLOWED_MODELS "

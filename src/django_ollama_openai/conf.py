@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from fnmatch import fnmatchcase
 from typing import Any, Final, Literal
 
@@ -70,6 +71,9 @@ class ModelConfig(_Table):
     )
 
 
+_SENDABLE: Final = re.compile(r"[!-~]+")
+
+
 class APIKey(_Table):
     """One entry of ``API_KEYS`` that has a name."""
 
@@ -81,9 +85,9 @@ class APIKey(_Table):
     def _can_be_sent(cls, value: str) -> str:
         # os.environ.get("AI_KEY", "") in a site's settings must not let everybody in.
         if not value:
-            raise ValueError("The key is empty")
-        if value != value.strip():
-            raise ValueError("The key begins or ends with white space, which no client can send")
+            raise ValueError("The key is empty; is the environment variable set that it is from")
+        if not _SENDABLE.fullmatch(value):
+            raise ValueError("The key may only have visible ASCII characters, and no spaces")
         return value
 
 
@@ -128,7 +132,9 @@ class Settings(_Table):
         repr=False,
     )
     ALLOW_ANONYMOUS: bool = Field(
-        False, description="Whether requests that no authenticator recognises are answered."
+        False,
+        strict=True,
+        description="Whether requests that no authenticator recognises are answered.",
     )
     RESPONSE_CASE: Case = Field(
         "both", description="Spelling of the responses: `both`, `snake` or `camel`."
@@ -193,11 +199,14 @@ def problems() -> list[tuple[str, str]]:
 
 
 def _reason(item: ErrorDetails) -> str:
-    if item["type"] != "extra_forbidden":
-        return item["msg"]
-    first, *rest = item["loc"]
-    table = _ENTRIES[str(first)] if rest else Settings
-    return f"This key is unknown; there are {', '.join(table.model_fields)}"
+    if item["type"] not in ("extra_forbidden", "model_type"):
+        return item["msg"].removeprefix("Value error, ")
+    path = [str(step) for step in item["loc"]]
+    is_entry = len(path) > 1
+    known = ", ".join((_ENTRIES[path[0]] if is_entry else Settings).model_fields)
+    if item["type"] == "model_type":
+        return f"This should be a dict with some of the keys {known}"
+    return f"This key is unknown; there are {known}"
 
 
 _ENTRIES: Final[dict[str, type[BaseModel]]] = {

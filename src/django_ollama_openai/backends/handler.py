@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -77,6 +78,8 @@ class BackendHandler:
             raise InvalidBackendError(f"{where}: {'; '.join(reasons)}.") from None
         except Exception as error:
             reason = str(error) or type(error).__name__
+            if isinstance(error, TypeError):
+                reason += f"; {backend_class.__name__} takes {_options(backend_class)}."
             raise InvalidBackendError(f"{where}: {reason}") from error
 
     def close(self) -> None:
@@ -85,6 +88,20 @@ class BackendHandler:
             made, self._made = self._made, {}
         for backend in made.values():
             backend.close()
+
+
+def _options(backend_class: type[BaseBackend]) -> str:
+    """The keywords of the constructor, and of those that it passes further ones on to."""
+    constructors = [
+        vars(each)["__init__"] for each in backend_class.__mro__[:-1] if "__init__" in vars(each)
+    ]
+    names = [
+        parameter.name
+        for constructor in constructors
+        for parameter in inspect.signature(constructor).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "alias"
+    ]
+    return ", ".join(dict.fromkeys(names)) or "no options"
 
 
 backends = BackendHandler()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import queue
 import secrets
 import threading
@@ -15,7 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from pydantic import PositiveInt, validate_call
 
 from .. import cancellation
-from ..exceptions import InvalidRequest, ModelNotFound, UpstreamUnavailable
+from ..exceptions import InvalidRequest, ModelNotFound
 from ..pump import End
 from ..translation.model_cards import ModelCard
 from ..translation.openai_chunks import OpenAIChunks
@@ -47,7 +48,8 @@ class LlamaCppBackend(BaseBackend):
         name: what the model is called; without it the file's name up to its quantization.
         context_size: tokens of prompt and answer of each request.
         parallel: how many requests are answered at once; others wait.
-        threads: CPU threads; without it llama.cpp chooses.
+        threads: CPU threads; without it one less than there are cores. They wait by spinning, so
+            a server that shares its cores with other work should have fewer.
         tools: whether the model's chat template knows tools. llama.cpp leaves them out without a
             word where it does not, as that of the default model; so they are refused.
         defaults: engine options for every request, such as ``temperature``; ``MODELS`` and the
@@ -58,6 +60,9 @@ class LlamaCppBackend(BaseBackend):
     """
 
     supported_parameters = frozenset({"response_format", "logprobs", "logit_bias"})
+
+    tool_parameters = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
+    """What it honours beside these with the option ``tools``."""
 
     @validate_call
     def __init__(
@@ -73,17 +78,20 @@ class LlamaCppBackend(BaseBackend):
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        if importlib.util.find_spec("xllamacpp") is None:
+            raise ImproperlyConfigured(
+                "xllamacpp is not installed; run \"pip install 'django-ollama-openai[llamacpp]'\"."
+            )
         self._path = Path(model_path) if model_path else _bundled_model()
-        if not self._path.is_file():
-            raise ImproperlyConfigured(f"model_path: there is no file {str(self._path)!r}.")
+        _check_model(self._path)
         self.name = name or self._path.stem.partition(".")[0].lower()
         self._defaults = SMOLLM2_OPTIONS if defaults is None and model_path is None else defaults
         self._context_size = context_size
         self._parallel = parallel
-        self._threads = threads
+        self._threads = threads or max(1, (os.cpu_count() or 1) - 1)
         self._tools = tools
         if tools:
-            self.supported_parameters |= {"tools", "tool_choice", "parallel_tool_calls"}
+            self.supported_parameters |= self.tool_parameters
         self._lock = threading.Lock()
         self._server: Any = None
 
@@ -141,12 +149,8 @@ class LlamaCppBackend(BaseBackend):
             return self._server
 
     def _load(self) -> Any:
-        try:
-            import xllamacpp
-        except ImportError as error:
-            raise UpstreamUnavailable(
-                "This model needs a package that the site has not installed."
-            ) from error
+        import xllamacpp
+
         params = xllamacpp.CommonParams()
         params.model.path = str(self._path)
         params.model_alias = {self.name}
@@ -154,8 +158,7 @@ class LlamaCppBackend(BaseBackend):
         params.n_parallel = self._parallel
         params.warmup = False
         params.verbosity = -1
-        if self._threads is not None:
-            params.cpuparams.n_threads = self._threads
+        params.cpuparams.n_threads = self._threads
         # xllamacpp always opens an HTTP port on the loopback interface too. Nobody is told the
         # key, so nobody gets past this site's gates through it.
         params.api_keys = [secrets.token_urlsafe(32)]
@@ -198,6 +201,14 @@ class LlamaCppBackend(BaseBackend):
                     return
         finally:
             gone.set()
+
+
+def _check_model(path: Path) -> None:
+    if not path.is_file():
+        raise ImproperlyConfigured(f"model_path: there is no file {str(path)!r}.")
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ImproperlyConfigured(f"model_path: {str(path)!r} is not a GGUF file.")
 
 
 def _bundled_model() -> Path:

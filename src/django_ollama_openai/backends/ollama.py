@@ -50,6 +50,8 @@ def http_address(value: str) -> str:
         has_port = False
     if not has_port or parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("Not an http(s) address such as 'http://gpu-1:11434'")
+    if parts.path.rstrip("/").endswith(("/v1", "/api")):
+        raise ValueError("Leave the path out: '/api' is added to the address")
     return value
 
 

@@ -84,8 +84,8 @@ def _settle_parameters(
         return body, ()
     if conf.get().UNSUPPORTED_PARAMETERS == "reject":
         raise UnsupportedParameter(
-            f"The model {route.name!r} does not support the parameter '{unsupported[0]}' with this "
-            "value.",
+            f"The model {route.name!r} does not support this use of the parameter "
+            f"'{unsupported[0]}'.",
             param=unsupported[0],
         )
     return body.model_copy(update=dict.fromkeys(unsupported)), unsupported

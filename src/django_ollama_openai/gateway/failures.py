@@ -16,7 +16,7 @@ def told(error: Exception, alias: str) -> GatewayError:
     and they are told nothing of it."""
     if isinstance(error, GatewayError):
         if error.status >= 500:
-            logger.warning("The backend %r failed: %s", alias, error.message)
+            logger.warning("The backend %r failed: %s %r", alias, error.message, error.__cause__)
         return error
     logger.error("The backend %r crashed", alias, exc_info=error)
     return GatewayError("The server had an error while processing your request.")
