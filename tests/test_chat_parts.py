@@ -447,3 +447,13 @@ def test_anything_at_all_is_translated_or_an_upstream_error(data: bytes) -> None
 def test_whatever_is_translated_is_well_formed(data: bytes) -> None:
     with suppress(UpstreamError):
         assert well_formed(ChatParts().feed(data))
+
+
+@pytest.mark.parametrize(
+    "after", [b"garbage", line({"content": "more"}), line(done=True, done_reason="length")]
+)
+def test_what_follows_the_end_is_no_part_of_the_answer(after: bytes) -> None:
+    parts = ChatParts()
+    parts.feed(line({"content": "x"}, done=True, done_reason="stop", eval_count=1))
+    assert parts.feed(after) == Delta(tokens=0)
+    parts.finish()

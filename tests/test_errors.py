@@ -17,10 +17,12 @@ from asgiref.sync import async_to_sync
 from asgiref.testing import ApplicationCommunicator
 from django.core.asgi import get_asgi_application
 from django.core.signals import got_request_exception
-from django.test import AsyncClient, Client
+from django.test import AsyncClient, Client, RequestFactory
 from django.urls import include, path
 
 from django_ollama_openai.backends import DummyBackend, backends
+from django_ollama_openai.exceptions import InvalidRequest, RequestTooLarge
+from django_ollama_openai.views.requests import read_body
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -582,3 +584,28 @@ def test_a_setting_that_is_wrong_is_no_html_page(
         assert (response.status_code, error_of(response)["type"]) == (500, "server_error")
         assert "secret" not in response.text
     assert len(crashes) == 2
+
+
+def test_a_length_of_thousands_of_digits_is_too_large() -> None:
+    request = RequestFactory().post(CHAT, b"{}", content_type="application/json")
+    request.META["CONTENT_LENGTH"] = "9" * 5000
+    with pytest.raises(RequestTooLarge):
+        read_body(request)
+
+
+def test_a_chunked_body_that_the_server_does_not_read_is_named() -> None:
+    request = RequestFactory().post(
+        CHAT, b"", content_type="application/json", headers={"Transfer-Encoding": "chunked"}
+    )
+    with pytest.raises(InvalidRequest, match="Content-Length"):
+        read_body(request)
+
+
+def test_a_path_cannot_forge_a_line_of_the_log(
+    send: Send, configure: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    configure(BACKENDS={"default": {"BACKEND": f"{HERE}.Crashes"}})
+    send("GET", "/ai/v1/models/x%0aCRITICAL forged%1b[31m")
+    (entry,) = [each for each in caplog.records if each.name == "django_ollama_openai"]
+    assert "forged" in entry.getMessage()
+    assert entry.getMessage().isprintable()

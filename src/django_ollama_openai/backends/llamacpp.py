@@ -20,13 +20,15 @@ from ..exceptions import InvalidRequest, ModelNotFound
 from ..pump import End
 from ..translation.model_cards import ModelCard
 from ..translation.openai_chunks import OpenAIChunks
-from ..wire.chat import ChatCompletionRequest
+from ..wire.chat import ChatCompletionRequest, content_text
 from ..wire.delta import Delta
 from .base import BaseBackend
 
 __all__ = ["LlamaCppBackend"]
 
 logger = logging.getLogger("django_ollama_openai")
+
+SLOT_POLL_SECONDS = 0.1
 
 SMOLLM2_OPTIONS = {"temperature": 0.2, "top_p": 0.9, "repeat_penalty": 1.1}
 """Without them the small default model babbles; greedy decoding is worst."""
@@ -56,7 +58,8 @@ class LlamaCppBackend(BaseBackend):
             request win over them.
 
     The model is loaded at the first request, in a second or more. An answer whose reader has gone
-    is stopped at its next token.
+    is stopped at its next token. A JSON schema becomes a grammar, which takes many seconds for
+    thousands of values or properties.
     """
 
     supported_parameters = frozenset({"response_format", "logprobs", "logit_bias"})
@@ -92,6 +95,7 @@ class LlamaCppBackend(BaseBackend):
         self._tools = tools
         if tools:
             self.supported_parameters |= self.tool_parameters
+        self._slots = threading.Semaphore(parallel)
         self._lock = threading.Lock()
         self._server: Any = None
 
@@ -107,8 +111,10 @@ class LlamaCppBackend(BaseBackend):
     def chat_payload(self, request: ChatCompletionRequest) -> dict[str, Any]:
         """``request`` as llama-server's chat completion endpoint takes it."""
         # llama-server has many more fields than OpenAI's; clients do not get to set those.
-        body = request.model_dump(exclude_unset=True, by_alias=True, include=_FIELDS)
-        body = {name: value for name, value in body.items() if value is not None}
+        body = {name: value for name, value in request.declared().items() if name in _FIELDS}
+        for sent, message in zip(body["messages"], request.messages, strict=True):
+            if isinstance(message.content, list):
+                sent["content"] = content_text(message.content)
         if request.output_limit is not None:
             body["max_tokens"] = request.output_limit
         return {
@@ -170,6 +176,10 @@ class LlamaCppBackend(BaseBackend):
         """The chunks of one answer. The engine calls back from a thread of its own, which it
         leaves at the first token after the reader has gone."""
         engine = self._engine()
+        # Not left to the engine's own queue: it works off requests whose readers have gone.
+        while not self._slots.acquire(timeout=SLOT_POLL_SECONDS):
+            with cancellation.interruptible(lambda: None):
+                pass
         chunks: queue.SimpleQueue[dict[str, Any] | End] = queue.SimpleQueue()
         gone = threading.Event()
 
@@ -183,9 +193,15 @@ class LlamaCppBackend(BaseBackend):
                 engine.handle_chat_completions(payload, deliver)
             except BaseException as raised:
                 error = raised
+            finally:
+                self._slots.release()
             chunks.put(End(error))
 
-        threading.Thread(target=generate, name="ollama-openai-llamacpp", daemon=True).start()
+        try:
+            threading.Thread(target=generate, name="ollama-openai-llamacpp", daemon=True).start()
+        except RuntimeError:
+            self._slots.release()
+            raise
         try:
             while True:
                 with cancellation.interruptible(lambda: chunks.put(End(None))):

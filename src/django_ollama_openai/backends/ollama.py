@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, suppress
 from typing import Annotated, Any
 from urllib.parse import urlsplit
-from weakref import WeakKeyDictionary
 
 import httpx
 from pydantic import AfterValidator, NonNegativeInt, PositiveFloat, validate_call
@@ -94,9 +93,9 @@ class OllamaBackend(BaseBackend):
         self._verify = verify
         self._lock = threading.Lock()
         self._client: OllamaClient | None = None
-        self._async_clients: WeakKeyDictionary[
+        self._async_clients: dict[
             asyncio.AbstractEventLoop, tuple[AsyncOllamaClient, AsyncGenerator[AsyncOllamaClient]]
-        ] = WeakKeyDictionary()
+        ] = {}
         self._shown: dict[str, tuple[float, Tag]] = {}
 
     # Transport
@@ -137,6 +136,9 @@ class OllamaBackend(BaseBackend):
         loop = asyncio.get_running_loop()
         held = self._async_clients.get(loop)
         if held is None:
+            for other in list(self._async_clients):
+                if other.is_closed():
+                    self._async_clients.pop(other, None)
             keeper = _closed_with_its_loop(self.get_async_client())
             held = self._async_clients[loop] = (await anext(keeper), keeper)
         return held[0]
@@ -202,7 +204,7 @@ class OllamaBackend(BaseBackend):
     def _to_show(self, found: list[Tag]) -> list[Tag]:
         """The tags that lack details nobody has asked for within the last minute."""
         now = time.monotonic()
-        self._shown = {key: kept for key, kept in self._shown.items() if kept[0] > now}
+        self._shown = {key: kept for key, kept in dict(self._shown).items() if kept[0] > now}
         return [tag for tag in found if lacks_details(tag) and _cache_key(tag) not in self._shown]
 
     def _keep_shown(self, tag: Tag, answer: bytes) -> None:

@@ -29,6 +29,7 @@ from ..wire.ndjson import Lines
 __all__ = ["AsyncOllamaClient", "InterruptibleTransport", "OllamaClient"]
 
 MAX_ERROR_BYTES = 64 * 2**10
+MAX_ANSWER_BYTES = 64 * 2**20
 
 
 class OllamaClient(ollama.Client):
@@ -43,8 +44,8 @@ class OllamaClient(ollama.Client):
         with _failures(), self._client.stream(method, path, content=_encoded(body)) as response:
             if response.status_code != 200:
                 raise ollama_error(response.status_code, _first(response.iter_bytes()), model=model)
-            content: bytes = response.read()
-            return content
+            content = _first(response.iter_bytes(), MAX_ANSWER_BYTES)
+        return _whole(content)
 
     def stream_lines(self, path: str, body: Any, *, model: str = "") -> Iterator[bytes]:
         """The lines of the response, as they arrive; raises as :meth:`fetch` does."""
@@ -65,8 +66,8 @@ class AsyncOllamaClient(ollama.AsyncClient):
             async with self._client.stream(method, path, content=_encoded(body)) as response:
                 if response.status_code != 200:
                     raise ollama_error(response.status_code, await _afirst(response), model=model)
-                content: bytes = await response.aread()
-                return content
+                content = await _afirst(response, MAX_ANSWER_BYTES)
+        return _whole(content)
 
     async def stream_lines(self, path: str, body: Any, *, model: str = "") -> AsyncGenerator[bytes]:
         lines = Lines()
@@ -85,22 +86,28 @@ def _encoded(body: Any) -> bytes | None:
     return None if body is None else pydantic_core.to_json(body)
 
 
-def _first(data: Iterable[bytes]) -> bytes:
-    """As much of an error's body as can matter."""
-    body = b""
+def _first(data: Iterable[bytes], limit: int = MAX_ERROR_BYTES) -> bytes:
+    """The body, or as much of it as goes a little over ``limit``."""
+    body = bytearray()
     for piece in data:
         body += piece
-        if len(body) > MAX_ERROR_BYTES:
+        if len(body) > limit:
             break
-    return body
+    return bytes(body)
 
 
-async def _afirst(response: httpx.Response) -> bytes:
-    body = b""
+async def _afirst(response: httpx.Response, limit: int = MAX_ERROR_BYTES) -> bytes:
+    body = bytearray()
     async for piece in response.aiter_bytes():
         body += piece
-        if len(body) > MAX_ERROR_BYTES:
+        if len(body) > limit:
             break
+    return bytes(body)
+
+
+def _whole(body: bytes) -> bytes:
+    if len(body) > MAX_ANSWER_BYTES:
+        raise UpstreamError("The engine sent an answer that is too long.")
     return body
 
 

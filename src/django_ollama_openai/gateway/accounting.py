@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +89,7 @@ class Account:
 
     async def asend_started(self) -> None:
         if completion_started.has_listeners(self._sender):
-            await completion_started.asend_robust(self._sender, **self._facts)
+            await _uninterrupted(completion_started.asend_robust(self._sender, **self._facts))
 
     def send_ending(self) -> None:
         if self._ending is not None:
@@ -98,7 +100,7 @@ class Account:
         if self._ending is not None:
             signal, outcome = self._ending
             if signal.has_listeners(self._sender):
-                await signal.asend_robust(self._sender, **self._facts, **outcome)
+                await _uninterrupted(signal.asend_robust(self._sender, **self._facts, **outcome))
 
     def _end(self, signal: Signal, **outcome: Any) -> None:
         if self._ending is not None:
@@ -111,3 +113,14 @@ class Account:
         )
         outcome["message"] = chat_message(fold(self._deltas)) if self._is_kept else None
         self._ending = (signal, outcome)
+
+
+async def _uninterrupted(sending: Coroutine[Any, Any, Any]) -> None:
+    """Await ``sending`` to its end, also when a client hangs up meanwhile: receivers are told of
+    every completion twice, and in order."""
+    task = asyncio.create_task(sending)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise

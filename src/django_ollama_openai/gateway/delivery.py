@@ -84,8 +84,8 @@ class Delivery:
         items: queue.SimpleQueue[Delta | End] = queue.SimpleQueue()
         pump = Pump(completion.deltas, items.put)
         completion.account.send_started()
-        pump.start()
         try:
+            pump.start()
             for item in self._arrivals(items):
                 if item is None:
                     begun = True
@@ -113,6 +113,8 @@ class Delivery:
     def _arrivals(self, items: queue.SimpleQueue[Delta | End]) -> Iterator[Delta | End | None]:
         """The pump's items up to its end, and ``None`` whenever a keep-alive is due."""
         due = time.monotonic() + self._keepalive
+        look = time.monotonic() + HANG_UP_POLL_SECONDS
+        item: Delta | End | None
         while True:
             wait = HANG_UP_POLL_SECONDS
             if self._completion.is_stream:
@@ -120,8 +122,12 @@ class Delivery:
             try:
                 item = items.get(timeout=wait)
             except queue.Empty:
+                item = None
+            if time.monotonic() >= look and not isinstance(item, End):
                 if self._hung_up():
-                    raise Cancelled from None
+                    raise Cancelled
+                look = time.monotonic() + HANG_UP_POLL_SECONDS
+            if item is None:
                 if not self._completion.is_stream or time.monotonic() < due:
                     continue
                 yield None

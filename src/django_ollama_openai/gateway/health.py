@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any, Final
@@ -34,6 +35,9 @@ _last: tuple[float, conf.Settings, dict[str, _Readiness]] | None = None
 """The last report, until when it holds, and of what. Anybody may ask, so the backends are not asked
 each time."""
 
+_asking = threading.Lock()
+_aasking: dict[asyncio.AbstractEventLoop, asyncio.Task[dict[str, _Readiness]]] = {}
+
 
 def check_health(request: HttpRequest) -> Flow[tuple[bool, dict[str, Any]]]:
     """Whether every backend is ready, and a report; callers who are not known see its status
@@ -62,24 +66,28 @@ def _is_known(request: HttpRequest) -> Flow[bool]:
 
 
 def _check() -> dict[str, _Readiness]:
-    report = _recent()
-    if report is None:
-        answers: queue.SimpleQueue[tuple[str, _Readiness]] = queue.SimpleQueue()
-        started = time.perf_counter()
-        pumps = {alias: _asked(alias, backends[alias], started, answers) for alias in backends}
-        report = dict.fromkeys(pumps, _Readiness(False, READY_WITHIN_SECONDS * 1000))
-        waiting = set(pumps)
-        while waiting:
-            left = READY_WITHIN_SECONDS - (time.perf_counter() - started)
-            try:
-                alias, readiness = answers.get(timeout=max(0, left))
-            except queue.Empty:
-                break
-            report[alias] = readiness
-            waiting.discard(alias)
-        for alias in waiting:
-            pumps[alias].cancel()
-        _keep(report)
+    # However many ask at once, the backends are asked once.
+    with _asking:
+        return _recent() or _ask_all()
+
+
+def _ask_all() -> dict[str, _Readiness]:
+    answers: queue.SimpleQueue[tuple[str, _Readiness]] = queue.SimpleQueue()
+    started = time.perf_counter()
+    pumps = {alias: _asked(alias, backends[alias], started, answers) for alias in backends}
+    report = dict.fromkeys(pumps, _Readiness(False, READY_WITHIN_SECONDS * 1000))
+    waiting = set(pumps)
+    while waiting:
+        left = READY_WITHIN_SECONDS - (time.perf_counter() - started)
+        try:
+            alias, readiness = answers.get(timeout=max(0, left))
+        except queue.Empty:
+            break
+        report[alias] = readiness
+        waiting.discard(alias)
+    for alias in waiting:
+        pumps[alias].cancel()
+    _keep(report)
     return report
 
 
@@ -106,11 +114,22 @@ def _asked(
 
 async def _acheck() -> dict[str, _Readiness]:
     report = _recent()
-    if report is None:
-        aliases = list(backends)
-        answers = await asyncio.gather(*(_aask(backends[alias]) for alias in aliases))
-        report = dict(zip(aliases, answers, strict=True))
-        _keep(report)
+    if report is not None:
+        return report
+    loop = asyncio.get_running_loop()
+    asking = _aasking.get(loop)
+    if asking is None:
+        asking = _aasking[loop] = loop.create_task(_aask_all())
+        asking.add_done_callback(lambda _: _aasking.pop(loop, None))
+    # Others wait for it too, so it outlives a client that hangs up.
+    return await asyncio.shield(asking)
+
+
+async def _aask_all() -> dict[str, _Readiness]:
+    aliases = list(backends)
+    answers = await asyncio.gather(*(_aask(backends[alias]) for alias in aliases))
+    report = dict(zip(aliases, answers, strict=True))
+    _keep(report)
     return report
 
 

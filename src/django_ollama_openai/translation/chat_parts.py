@@ -71,6 +71,9 @@ class ChatParts:
             UpstreamError: the line makes no sense, or tells of a failure.
             ContextLengthExceeded: it tells of this one.
         """
+        if self._done:
+            # Whatever follows the end is no part of the answer.
+            return Delta(tokens=0)
         try:
             part = _PART.validate_json(line, strict=True)
             if "error" in part:

@@ -124,7 +124,7 @@ def _request_id(request: HttpRequest) -> str:
 def _error_response(request: HttpRequest, request_id: str, error: Exception) -> HttpResponse:
     told = _as_gateway_error(error)
     if told is None:
-        logger.error("Request %s to %s crashed", request_id, request.path, exc_info=error)
+        logger.error("Request %s to %r crashed", request_id, request.path, exc_info=error)
         got_request_exception.send(sender=Endpoint, request=request)
         told = GatewayError("The server had an error while processing your request.")
     return json_response(told.envelope(), status=told.status, headers=told.headers)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Iterable
 from typing import Any, Final, Self
 
 import pydantic_core
@@ -17,7 +20,7 @@ from pydantic import (
 from ..exceptions import InvalidRequest
 from .case import to_camel
 
-__all__ = ["WireModel", "told_apart_by"]
+__all__ = ["WireModel", "parse_json", "told_apart_by"]
 
 
 def _both_spellings(name: str) -> str | AliasChoices:
@@ -55,9 +58,62 @@ class WireModel(BaseModel):
         if not isinstance(value, dict):
             raise InvalidRequest("The body of the request must be a JSON object.")
         try:
-            return cls.model_validate(value)
+            parsed = cls.model_validate(value)
         except ValidationError as error:
             raise _restated(error) from None
+        if _MAY_OVERFLOW.search(body) and (location := _overflow(value)) is not None:
+            param = _notation(location)
+            raise InvalidRequest(f"Invalid value for '{param}': too large a number.", param=param)
+        return parsed
+
+    def declared(self) -> dict[str, Any]:
+        """What was sent, as JSON, without ``null`` and without the unknown keys that came along."""
+        fields = type(self).model_fields
+        return {
+            fields[name].alias or name: _declared(value)
+            for name in fields
+            if name in self.model_fields_set and (value := getattr(self, name)) is not None
+        }
+
+
+def _declared(value: Any) -> Any:
+    if isinstance(value, WireModel):
+        return value.declared()
+    if isinstance(value, list):
+        return [_declared(item) for item in value]
+    return value
+
+
+def parse_json(text: str) -> Any:
+    """``text``, parsed strictly.
+
+    Raises:
+        ValueError: it is not JSON, or has a number that cannot be told from infinity.
+    """
+    value = pydantic_core.from_json(text, allow_inf_nan=False)
+    if _MAY_OVERFLOW.search(text.encode()) and _overflow(value) is not None:
+        raise ValueError("too large a number")
+    return value
+
+
+_MAY_OVERFLOW: Final = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
+
+
+def _overflow(value: Any) -> tuple[int | str, ...] | None:
+    """Where in ``value`` a number is infinite: parsers let ``1e999`` pass, which cannot be written
+    as JSON again."""
+    if isinstance(value, float):
+        return () if math.isinf(value) else None
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    for key, item in items:
+        location = _overflow(item)
+        if location is not None:
+            return (key, *location)
+    return None
 
 
 def told_apart_by(field: str, *tags: str) -> Discriminator:
@@ -94,7 +150,9 @@ def _restated(error: ValidationError) -> InvalidRequest:
         missing = field not in first["input"]
     if missing:
         return InvalidRequest(f"Missing required parameter: '{param}'.", param=param)
-    reason = first["msg"][0].lower() + first["msg"][1:]
+    # pydantic's own words would name our classes.
+    reason = "input should be an object" if kind == "model_type" else first["msg"]
+    reason = reason[0].lower() + reason[1:]
     return InvalidRequest(f"Invalid value for '{param}': {reason}.", param=param)
 
 

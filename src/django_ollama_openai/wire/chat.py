@@ -10,11 +10,20 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import pydantic_core
-from pydantic import Discriminator, Field, PrivateAttr, Tag, field_validator, model_validator
+from annotated_types import MaxLen
+from pydantic import (
+    Discriminator,
+    FailFast,
+    Field,
+    PrivateAttr,
+    Tag,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from ..exceptions import InvalidRequest
-from .base import WireModel, told_apart_by
+from .base import WireModel, parse_json, told_apart_by
 
 __all__ = [
     "AssistantMessage",
@@ -37,6 +46,10 @@ __all__ = [
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 INT32_MAX = 2**31 - 1
+
+# A body within its limit may hold millions of each, and everybody would wait while they are read.
+# For the same reason a list is left at its first error.
+MAX_MESSAGES, MAX_PARTS, MAX_TOOLS, MAX_BIASES = 10_000, 1_000, 1_000, 1_000
 
 
 class TextPart(WireModel):
@@ -61,7 +74,8 @@ _NEITHER = {
 }
 
 TextContent: TypeAlias = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[TextPart], Tag("<parts>")],
+    Annotated[str, Tag("<text>")]
+    | Annotated[list[TextPart], MaxLen(MAX_PARTS), FailFast(), Tag("<parts>")],
     Discriminator(_text_or_parts, **_NEITHER),
 ]
 AssistantPart: TypeAlias = Annotated[
@@ -69,7 +83,8 @@ AssistantPart: TypeAlias = Annotated[
     told_apart_by("type", "text", "refusal"),
 ]
 AssistantContent: TypeAlias = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[AssistantPart], Tag("<parts>")],
+    Annotated[str, Tag("<text>")]
+    | Annotated[list[AssistantPart], MaxLen(MAX_PARTS), FailFast(), Tag("<parts>")],
     Discriminator(_text_or_parts, **_NEITHER),
 ]
 
@@ -95,7 +110,7 @@ class FunctionCall(WireModel):
         # Models that call a function without parameters leave the text empty.
         if value.strip():
             try:
-                arguments = pydantic_core.from_json(value, allow_inf_nan=False)
+                arguments = parse_json(value)
             except ValueError as error:
                 raise PydanticCustomError(
                     "arguments_json", "Input should be JSON: {reason}", {"reason": str(error)}
@@ -137,7 +152,7 @@ class AssistantMessage(WireModel):
     content: AssistantContent | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall], MaxLen(MAX_TOOLS), FailFast()] | None = None
 
 
 class ToolMessage(WireModel):
@@ -218,7 +233,7 @@ class ChatCompletionRequest(WireModel):
     """
 
     model: str | None = None
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
 
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
@@ -232,7 +247,7 @@ class ChatCompletionRequest(WireModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
-    tools: list[FunctionTool] | None = None
+    tools: Annotated[list[FunctionTool], MaxLen(MAX_TOOLS), FailFast()] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
@@ -264,6 +279,13 @@ class ChatCompletionRequest(WireModel):
         if value is None or one or (many and len(value) <= 4):
             return handler(value)
         raise PydanticCustomError("stop", "Input should be a string or up to 4 strings")
+
+    @field_validator("logit_bias", mode="before")
+    @classmethod
+    def _biases_are_few(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > MAX_BIASES:
+            raise PydanticCustomError("logit_bias", "Input should have up to 1000 keys")
+        return value
 
     @model_validator(mode="after")
     def _options_go_together(self) -> Self:
