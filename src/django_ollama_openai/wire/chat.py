@@ -13,7 +13,6 @@ import pydantic_core
 from annotated_types import MaxLen
 from pydantic import (
     Discriminator,
-    FailFast,
     Field,
     PrivateAttr,
     Tag,
@@ -23,7 +22,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ..exceptions import InvalidRequest
-from .base import WireModel, parse_json, told_apart_by
+from .base import FirstErrorOnly, WireModel, parse_json, told_apart_by
 
 __all__ = [
     "AssistantMessage",
@@ -75,7 +74,7 @@ _NEITHER = {
 
 TextContent: TypeAlias = Annotated[
     Annotated[str, Tag("<text>")]
-    | Annotated[list[TextPart], MaxLen(MAX_PARTS), FailFast(), Tag("<parts>")],
+    | Annotated[list[TextPart], MaxLen(MAX_PARTS), FirstErrorOnly(), Tag("<parts>")],
     Discriminator(_text_or_parts, **_NEITHER),
 ]
 AssistantPart: TypeAlias = Annotated[
@@ -84,7 +83,7 @@ AssistantPart: TypeAlias = Annotated[
 ]
 AssistantContent: TypeAlias = Annotated[
     Annotated[str, Tag("<text>")]
-    | Annotated[list[AssistantPart], MaxLen(MAX_PARTS), FailFast(), Tag("<parts>")],
+    | Annotated[list[AssistantPart], MaxLen(MAX_PARTS), FirstErrorOnly(), Tag("<parts>")],
     Discriminator(_text_or_parts, **_NEITHER),
 ]
 
@@ -152,7 +151,7 @@ class AssistantMessage(WireModel):
     content: AssistantContent | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
-    tool_calls: Annotated[list[ToolCall], MaxLen(MAX_TOOLS), FailFast()] | None = None
+    tool_calls: Annotated[list[ToolCall], MaxLen(MAX_TOOLS), FirstErrorOnly()] | None = None
 
 
 class ToolMessage(WireModel):
@@ -247,7 +246,7 @@ class ChatCompletionRequest(WireModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
-    tools: Annotated[list[FunctionTool], MaxLen(MAX_TOOLS), FailFast()] | None = None
+    tools: Annotated[list[FunctionTool], MaxLen(MAX_TOOLS), FirstErrorOnly()] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
