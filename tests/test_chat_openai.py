@@ -247,6 +247,14 @@ def test_what_the_engine_refuses_is_400(
 ) -> None:
     with pytest.raises(openai.BadRequestError, match="does not support tools"):
         client.chat.completions.create(model=MODEL, messages=ASK, tools=[WEATHER], stream=stream)
+    with pytest.raises(openai.BadRequestError) as public:
+        client.chat.completions.create(
+            model="gpt-4o-mini", messages=ASK, tools=[WEATHER], stream=stream
+        )
+    # The engine's own name of the model is none of the client's business.
+    assert "gpt-4o-mini does not support tools" in public.value.message
+    assert "registry" not in public.value.message
+    assert MODEL not in public.value.message
     nested = json.dumps(
         {"error": {"type": "exceed_context_size_error", "n_prompt_tokens": 831, "n_ctx": 256}}
     )

@@ -58,7 +58,7 @@ RECORDED: dict[str, tuple[type[GatewayError], str]] = {
     "chat_think_unsupported": (InvalidRequest, '"smollm2:135m" does not support thinking'),
     "chat_tools_unsupported": (
         InvalidRequest,
-        "registry.ollama.ai/library/smollm2:135m does not support tools",
+        "smollm2:135m does not support tools",
     ),
     "method_405": (UpstreamError, "The engine failed with status 405."),
     "route_404": (UpstreamError, "The engine failed with status 404."),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator
 
 from ..backends import BaseBackend
-from ..exceptions import GatewayError, ModelNotFound
+from ..exceptions import GatewayError, InvalidRequest, ModelNotFound
 from ..translation.chat_completion import ChatCompletionWriter
 from ..wire.chat import ChatCompletionRequest
 from ..wire.delta import Delta
@@ -70,7 +71,13 @@ class Completion:
         return self._writer.fail(error)
 
     def _told(self, error: Exception) -> GatewayError:
+        # The backend knows its own name of the model; the client asked for the public one.
         if isinstance(error, ModelNotFound):
-            # The backend knows its own name of the model; the client asked for the public one.
             return ModelNotFound(self._public_name)
+        if isinstance(error, InvalidRequest):
+            name = re.escape(str(self._request.model))
+            # As a word of its own: a model may be called "a".
+            error.message = re.sub(
+                rf"(?<![\w./:-]){name}(?![\w./:-])", lambda _: self._public_name, error.message
+            )
         return told(error, self._backend.alias)

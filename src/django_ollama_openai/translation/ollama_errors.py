@@ -5,7 +5,7 @@ Ollama answers ``{"error": "text"}``; the text may be the JSON of the llama-serv
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import pydantic_core
 
@@ -19,6 +19,10 @@ from ..exceptions import (
 )
 
 __all__ = ["context_message", "ollama_error"]
+
+
+_LIBRARY: Final = "registry.ollama.ai/library/"
+"""What Ollama puts before the names of its own models."""
 
 
 def ollama_error(status: int | None, body: bytes, *, model: str = "") -> GatewayError:
@@ -36,7 +40,7 @@ def ollama_error(status: int | None, body: bytes, *, model: str = "") -> Gateway
     else:
         text = error
     if status == 400 and isinstance(text, str):
-        return InvalidRequest(text or "The engine refused the request.")
+        return InvalidRequest(text.replace(_LIBRARY, "") or "The engine refused the request.")
     if status == 404 and isinstance(error, str):
         return ModelNotFound(model)
     if status in (429, 503):
