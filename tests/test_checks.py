@@ -190,7 +190,10 @@ def test_an_unknown_key_of_an_entry_is_named_with_those_that_are_allowed(
 def test_a_bad_value_for_a_backend_is_found_at_start_up(
     settings: Settings, options: dict[str, Any]
 ) -> None:
-    assert [message.id for message in found(settings, options)] == ["ollama_openai.E002"]
+    (message,) = found(settings, options)
+    assert message.id == "ollama_openai.E002"
+    # What pydantic puts before a reason helps nobody.
+    assert "Value error" not in message.msg
 
 
 @pytest.mark.parametrize("options", [None, SECRET, [("HOST", URL)], 5])

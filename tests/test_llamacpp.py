@@ -14,6 +14,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from django_ollama_openai.backends import LlamaCppBackend
+from django_ollama_openai.exceptions import UpstreamUnavailable
 from django_ollama_openai.pump import Pump
 from django_ollama_openai.wire.chat import ChatCompletionRequest
 from django_ollama_openai.wire.delta import Delta
@@ -34,6 +35,15 @@ def test_the_model_is_named_after_its_file(gguf: Path) -> None:
     assert card.metadata["size"] == 24
     assert card.metadata["capabilities"] == ["completion"]
     assert not backend.supported_parameters & backend.tool_parameters
+
+
+@pytest.mark.llamacpp
+def test_a_model_that_cannot_be_loaded_is_unavailable(gguf: Path) -> None:
+    with closing(LlamaCppBackend(model_path=gguf, name="smollm2")) as backend:
+        with pytest.raises(UpstreamUnavailable) as raised:
+            backend.chat(asking("Hi"))
+        assert str(gguf) not in raised.value.message
+        assert raised.value.__cause__ is not None
 
 
 @pytest.mark.llamacpp

@@ -74,7 +74,7 @@ class BackendHandler:
         except ValidationError as error:
             # Not its own text, which shows the values.
             reasons = [
-                f"{'.'.join(str(step) for step in item['loc'])}: {item['msg']}"
+                f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}"
                 for item in error.errors(include_url=False, include_input=False)
             ]
             raise InvalidBackendError(f"{where}: {'; '.join(reasons)}.") from None

@@ -16,7 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from pydantic import PositiveInt, validate_call
 
 from .. import cancellation
-from ..exceptions import InvalidRequest, ModelNotFound
+from ..exceptions import InvalidRequest, ModelNotFound, UpstreamUnavailable
 from ..pump import End
 from ..translation.model_cards import ModelCard
 from ..translation.openai_chunks import OpenAIChunks
@@ -170,7 +170,10 @@ class LlamaCppBackend(BaseBackend):
         params.api_keys = [secrets.token_urlsafe(32)]
         params.endpoint_slots = False
         logger.info("Loading %s into the process", self.name)
-        return xllamacpp.Server(params)
+        try:
+            return xllamacpp.Server(params)
+        except RuntimeError as error:
+            raise UpstreamUnavailable("The model cannot be loaded. Try again later.") from error
 
     def _run(self, payload: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The chunks of one answer. The engine calls back from a thread of its own, which it
