@@ -7,7 +7,6 @@ the demo ends; without, it serves until Ctrl-C.
 from __future__ import annotations
 
 import http.client
-import importlib.util
 import io
 import json
 import logging
@@ -87,8 +86,6 @@ def set_up_site() -> Engine:
         call_command("migrate", verbosity=0)
     except (ImproperlyConfigured, CommandError) as error:
         raise DemoError(str(error)) from error
-    if "LlamaCpp" in engine.backend["BACKEND"] and not importlib.util.find_spec("xllamacpp"):
-        raise DemoError("xllamacpp is not installed; run 'pip install xllamacpp', or use Ollama.")
     return engine
 
 

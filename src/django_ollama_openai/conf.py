@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Any, Final, Literal
 
@@ -26,7 +27,16 @@ from pydantic_core import ErrorDetails
 
 from .wire.case import Case
 
-__all__ = ["SETTING", "APIKey", "BackendConfig", "ModelConfig", "Settings", "get", "problems"]
+__all__ = [
+    "SETTING",
+    "APIKey",
+    "BackendConfig",
+    "ModelConfig",
+    "Settings",
+    "get",
+    "problems",
+    "reasons",
+]
 
 SETTING = "OLLAMA_OPENAI"
 DEFAULT_BACKEND = "default"
@@ -190,17 +200,28 @@ def problems() -> list[tuple[str, str]]:
     try:
         _read()
     except ValidationError as error:
-        # Inputs are left out: they may be secrets.
-        return [
-            (".".join(str(step) for step in item["loc"]), _reason(item))
-            for item in error.errors(include_url=False, include_input=False)
-        ]
+        return reasons(error, _settings_reason)
     return []
 
 
-def _reason(item: ErrorDetails) -> str:
+def _plain_reason(item: ErrorDetails) -> str:
+    return item["msg"].removeprefix("Value error, ")
+
+
+def reasons(
+    error: ValidationError, reason: Callable[[ErrorDetails], str] = _plain_reason
+) -> list[tuple[str, str]]:
+    """What is wrong with a configuration: pairs of the path and the reason."""
+    # Inputs are left out: they may be secrets.
+    return [
+        (".".join(str(step) for step in item["loc"]), reason(item))
+        for item in error.errors(include_url=False, include_input=False)
+    ]
+
+
+def _settings_reason(item: ErrorDetails) -> str:
     if item["type"] not in ("extra_forbidden", "model_type"):
-        return item["msg"].removeprefix("Value error, ")
+        return _plain_reason(item)
     path = [str(step) for step in item["loc"]]
     is_entry = len(path) > 1
     known = ", ".join((_ENTRIES[path[0]] if is_entry else Settings).model_fields)

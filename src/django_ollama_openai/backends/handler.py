@@ -73,11 +73,8 @@ class BackendHandler:
             return backend_class(alias=alias, **config.keywords())
         except ValidationError as error:
             # Not its own text, which shows the values.
-            reasons = [
-                f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}"
-                for item in error.errors(include_url=False, include_input=False)
-            ]
-            raise InvalidBackendError(f"{where}: {'; '.join(reasons)}.") from None
+            wrong = "; ".join(f"{path}: {reason}" for path, reason in conf.reasons(error))
+            raise InvalidBackendError(f"{where}: {wrong}.") from None
         except Exception as error:
             reason = str(error) or type(error).__name__
             if isinstance(error, TypeError):

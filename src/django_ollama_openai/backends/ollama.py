@@ -188,8 +188,7 @@ class OllamaBackend(BaseBackend):
         found = tags(client.fetch("GET", "/api/tags"))
         for tag in self._to_show(found):
             with suppress(ModelNotFound):  # it was removed in the meantime
-                body = {"model": tag_name(tag)}
-                self._keep_shown(tag, client.fetch("POST", "/api/show", body))
+                self._keep_shown(tag, client.fetch("POST", "/api/show", _show_body(tag)))
         return self._cards(found)
 
     async def alist_models(self) -> list[ModelCard]:
@@ -197,8 +196,7 @@ class OllamaBackend(BaseBackend):
         found = tags(await client.fetch("GET", "/api/tags"))
         for tag in self._to_show(found):
             with suppress(ModelNotFound):
-                body = {"model": tag_name(tag)}
-                self._keep_shown(tag, await client.fetch("POST", "/api/show", body))
+                self._keep_shown(tag, await client.fetch("POST", "/api/show", _show_body(tag)))
         return self._cards(found)
 
     def _to_show(self, found: list[Tag]) -> list[Tag]:
@@ -240,6 +238,10 @@ def _answer(body: bytes) -> Delta:
     delta = parts.feed(body)
     parts.finish()
     return delta
+
+
+def _show_body(tag: Tag) -> dict[str, Any]:
+    return {"model": tag_name(tag)}
 
 
 def _cache_key(tag: Tag) -> str:

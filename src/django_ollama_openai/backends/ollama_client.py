@@ -12,7 +12,7 @@ Ollama sent them, through the client's own ``httpx`` client: its host, headers a
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -141,14 +141,17 @@ class _InterruptibleNetwork(httpcore.NetworkBackend):
         self._network = network
 
     def connect_tcp(self, *args: Any, **options: Any) -> httpcore.NetworkStream:
-        # A connection attempt cannot be interrupted; its time limit is short.
-        with cancellation.interruptible(lambda: None):
-            stream = self._network.connect_tcp(*args, **options)
-        return _InterruptibleStream(stream)
+        return self._connect(self._network.connect_tcp, *args, **options)
 
     def connect_unix_socket(self, *args: Any, **options: Any) -> httpcore.NetworkStream:
+        return self._connect(self._network.connect_unix_socket, *args, **options)
+
+    def _connect(
+        self, connect: Callable[..., httpcore.NetworkStream], *args: Any, **options: Any
+    ) -> httpcore.NetworkStream:
+        # A connection attempt cannot be interrupted; its time limit is short.
         with cancellation.interruptible(lambda: None):
-            stream = self._network.connect_unix_socket(*args, **options)
+            stream = connect(*args, **options)
         return _InterruptibleStream(stream)
 
     def sleep(self, seconds: float) -> None:
