@@ -288,8 +288,7 @@ def test_options_that_are_null_do_not_go_out() -> None:
     "fields",
     [
         {"user": "u", "metadata": {"a": "b"}, "store": True, "service_tier": "auto"},
-        {"options": {"num_ctx": 1}, "keep_alive": -1, "truncate": True, "raw": True},
-        {"format": "json", "think": True, "images": ["/etc/passwd"], "num_ctx": 1},
+        {"format": "json", "raw": True, "images": ["/etc/passwd"], "num_ctx": 1},
         {"stream_options": {"include_usage": True}, "stream": True, "n": 1, "tool_choice": "auto"},
         {"parallel_tool_calls": True, "logit_bias": {}},
     ],

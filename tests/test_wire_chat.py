@@ -84,6 +84,25 @@ FULL: dict[str, Any] = {
     "prediction": {"type": "content", "content": "x"},
     "verbosity": "low",
     "web_search_options": {},
+    "options": {
+        "num_ctx": 1,
+        "num_keep": 1,
+        "num_predict": 1,
+        "seed": 1,
+        "stop": "x",
+        "temperature": 1,
+        "top_k": 1,
+        "top_p": 1,
+        "min_p": 0,
+        "typical_p": 1,
+        "repeat_last_n": 1,
+        "repeat_penalty": 1,
+        "presence_penalty": 1,
+        "frequency_penalty": 1,
+    },
+    "keep_alive": "5m",
+    "think": True,
+    "truncate": True,
 }
 
 
@@ -133,7 +152,7 @@ def test_every_field_of_every_model_is_read_in_both_spellings() -> None:
     models = {type(model) for model in models_within(snake)}
     known = {value for value in vars(chat).values() if isinstance(value, type)}
     missing = {model for model in known if issubclass(model, WireModel)} - models
-    assert missing == {WireModel, chat.TextFormat, chat.JSONObjectFormat}
+    assert missing == {WireModel, chat.EngineRequest, chat.TextFormat, chat.JSONObjectFormat}
 
 
 def test_each_camel_case_name_differs_from_its_field() -> None:

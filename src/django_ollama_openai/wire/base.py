@@ -159,6 +159,8 @@ def _restated(error: ValidationError) -> InvalidRequest:
         missing = field not in first["input"]
     if missing:
         return InvalidRequest(f"Missing required parameter: '{param}'.", param=param)
+    if kind == "extra_forbidden":
+        return InvalidRequest(f"Unknown parameter: '{param}'.", param=param)
     # pydantic's own words would name our classes.
     reason = "input should be an object" if kind == "model_type" else first["msg"]
     reason = reason[0].lower() + reason[1:]

@@ -14,7 +14,6 @@ from annotated_types import MaxLen
 from pydantic import (
     Discriminator,
     Field,
-    PrivateAttr,
     Tag,
     field_validator,
     model_validator,
@@ -23,6 +22,7 @@ from pydantic_core import PydanticCustomError
 
 from ..exceptions import InvalidRequest
 from .base import FirstErrorOnly, WireModel, parse_json, told_apart_by
+from .engine import INT32_MAX, INT64_MAX, INT64_MIN, EngineRequest, Stop, Think
 
 __all__ = [
     "AssistantMessage",
@@ -42,9 +42,6 @@ __all__ = [
     "UserMessage",
     "content_text",
 ]
-
-INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
-INT32_MAX = 2**31 - 1
 
 # A body within its limit may hold millions of each, and everybody would wait while they are read.
 # For the same reason a list is left at its first error.
@@ -224,21 +221,20 @@ ResponseFormat: TypeAlias = Annotated[
 ]
 
 
-class ChatCompletionRequest(WireModel):
+class ChatCompletionRequest(EngineRequest):
     """The body of ``POST v1/chat/completions``, and what a backend is asked to answer.
 
     Absent and ``null`` mean the same: the engine's own default. Sampling parameters are therefore
     never filled in here.
     """
 
-    model: str | None = None
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
 
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     max_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
     max_completion_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
-    stop: str | list[str] | None = None
+    stop: Stop = None
     seed: int | None = Field(None, ge=INT64_MIN, le=INT64_MAX)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
@@ -258,6 +254,9 @@ class ChatCompletionRequest(WireModel):
     top_logprobs: int | None = Field(None, ge=0, le=20)
     logit_bias: dict[str, float] | None = None
 
+    # Ollama's, beside those of every request.
+    think: Think = None
+
     # Read only to say that they are not supported.
     audio: Any = None
     function_call: Any = None
@@ -266,18 +265,6 @@ class ChatCompletionRequest(WireModel):
     prediction: Any = None
     verbosity: Any = None
     web_search_options: Any = None
-
-    _engine_options: dict[str, Any] = PrivateAttr(default_factory=dict)
-
-    @field_validator("stop", mode="wrap")
-    @classmethod
-    def _stop_is_text(cls, value: Any, handler: Any) -> Any:
-        # A plain union would report one error for each of its branches.
-        one = isinstance(value, str)
-        many = isinstance(value, list) and all(isinstance(item, str) for item in value)
-        if value is None or one or (many and len(value) <= 4):
-            return handler(value)
-        raise PydanticCustomError("stop", "Input should be a string or up to 4 strings")
 
     @field_validator("logit_bias", mode="before")
     @classmethod
@@ -299,11 +286,6 @@ class ChatCompletionRequest(WireModel):
         return self
 
     @property
-    def engine_options(self) -> dict[str, Any]:
-        """The engine's own options of this model, from ``MODELS``; the request's fields win."""
-        return self._engine_options
-
-    @property
     def include_usage(self) -> bool:
         """Whether the client asked for an extra last chunk with the usage."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
@@ -314,9 +296,3 @@ class ChatCompletionRequest(WireModel):
         if self.max_completion_tokens is not None:
             return self.max_completion_tokens
         return self.max_tokens
-
-    def routed_to(self, model: str, engine_options: dict[str, Any]) -> Self:
-        """The same request, for ``model`` as the engine calls it."""
-        routed = self.model_copy(update={"model": model})
-        routed._engine_options = engine_options
-        return routed

@@ -1,0 +1,74 @@
+"""The fields that every request for an engine has beside OpenAI's."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from django_ollama_openai.exceptions import InvalidRequest
+from django_ollama_openai.wire.chat import ChatCompletionRequest
+from django_ollama_openai.wire.engine import EngineOptions
+
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+def parse(**fields: Any) -> ChatCompletionRequest:
+    return ChatCompletionRequest.parse(json.dumps({"messages": HELLO, **fields}).encode())
+
+
+def refused(**fields: Any) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        parse(**fields)
+    return caught.value
+
+
+def test_options_are_read_in_both_spellings() -> None:
+    options = parse(options={"numCtx": 8192, "top_k": 3, "stop": ["a"]}).options
+    assert options is not None
+    assert options.declared() == {"num_ctx": 8192, "top_k": 3, "stop": ["a"]}
+
+
+@pytest.mark.parametrize(
+    "name", ["num_gpu", "num_thread", "main_gpu", "use_mmap", "num_batch", "numGpu", "made_up"]
+)
+def test_what_decides_over_the_server_is_not_the_clients(name: str) -> None:
+    error = refused(options={name: 1})
+    assert error.param == f"options.{name}"
+    assert error.message == f"Unknown parameter: 'options.{name}'."
+
+
+@pytest.mark.parametrize("name", [*EngineOptions.model_fields])
+@pytest.mark.parametrize("value", ["hot", True, {}, [1], 10**400])
+def test_a_wrong_type_is_named(name: str, value: Any) -> None:
+    if name == "stop" and value == "hot":
+        return
+    assert (refused(options={name: value}).param or "").startswith(f"options.{name}")
+
+
+@pytest.mark.parametrize("value", [0, 1.5, 86400, "0s", "5m", "1h30m", "1.5h", "300ms", "24h"])
+def test_how_long_a_model_may_be_kept(value: Any) -> None:
+    assert parse(keep_alive=value).keep_alive == value
+
+
+@pytest.mark.parametrize(
+    "value", [-1, 86401, "-5s", "5", "", "m", "5 m", "25h", "1d", "5m!", True, [], {}, "9" * 5000]
+)
+def test_how_long_it_may_not(value: Any) -> None:
+    assert refused(keep_alive=value).param == "keep_alive"
+
+
+@pytest.mark.parametrize("value", [True, False, "low", "medium", "high", "max", None])
+def test_think(value: Any) -> None:
+    assert parse(think=value).think == value
+
+
+@pytest.mark.parametrize("value", [0, 1, "xhigh", "", [], {}])
+def test_no_think(value: Any) -> None:
+    assert refused(think=value).param == "think"
+
+
+@pytest.mark.parametrize("value", ["yes", 1])
+def test_truncate_is_a_boolean(value: Any) -> None:
+    assert refused(truncate=value).param == "truncate"
