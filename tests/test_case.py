@@ -49,6 +49,15 @@ def test_values_are_left_alone(value: Any) -> None:
     assert camel_keys({"finish_reason": value}) == {"finishReason": value}
 
 
+def test_what_is_the_clients_own_is_left_alone_at_every_depth() -> None:
+    own = {"a_b": [{"c_d": 1}]}
+    value = {"meta_data": own, "x_y": [{"meta_data": own, "z_z": own}]}
+    assert camel_keys(value, frozenset({"meta_data"})) == {
+        "metaData": own,
+        "xY": [{"metaData": own, "zZ": {"aB": [{"cD": 1}]}}],
+    }
+
+
 def test_the_original_is_not_changed() -> None:
     value = {"a_b": {"c_d": 1}}
     camel_keys(value)

@@ -102,3 +102,9 @@ def test_folding_an_answer_changes_nothing() -> None:
 def test_total_tokens_count_cached_and_reasoning_tokens_once() -> None:
     usage = Usage(prompt_tokens=10, completion_tokens=5, cached_tokens=8, reasoning_tokens=3)
     assert usage.total_tokens == 15
+
+
+def test_usages_add_up_and_are_an_estimate_if_one_is() -> None:
+    assert Usage(1, 2, 3, 4) + Usage(10, 20, 30, 40) == Usage(11, 22, 33, 44)
+    assert (Usage(estimated=True) + Usage()).estimated
+    assert sum([Usage(1), Usage(2)], Usage()) == Usage(3)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -55,6 +56,13 @@ def test_the_table_is_the_whole_tree() -> None:
     assert sorted(listed) == sorted(exceptions.__all__)
 
 
+@pytest.mark.compat(
+    "errors.response.error.type",
+    "errors.response.error.code",
+    "errors.response.error.misalignment",
+    "errors.status.403",
+    "http.header.WWW-Authenticate",
+)
 @pytest.mark.parametrize(
     ("error", "status", "kind", "code", "headers"),
     TABLE,
@@ -111,6 +119,7 @@ def test_the_methods_that_would_work_are_told(allowed: Any, message: str, header
     assert (error.message, error.headers) == (message, {"Allow": header})
 
 
+@pytest.mark.compat("http.header.Retry-After")
 def test_when_to_try_again_is_told_in_seconds() -> None:
     assert UpstreamUnavailable("x", retry_after=30).headers == {"Retry-After": "30"}
 
@@ -129,3 +138,14 @@ def test_when_to_try_again_is_told_in_seconds() -> None:
 def test_what_is_caught_with_what(error: type[GatewayError], bases: type[GatewayError]) -> None:
     assert issubclass(error, bases)
     assert not issubclass(bases, error)
+
+
+def test_what_quotes_a_long_request_is_cut() -> None:
+    error: GatewayError = ModelNotFound("x" * 1_000_000)
+    assert error.message.startswith("The model 'xxx")
+    assert len(error.message) < 17_000
+    field = "options." + "x" * 1_000_000
+    error = InvalidRequest(f"Unknown parameter: '{field}'.", param=field)
+    assert error.param is not None
+    assert field.startswith(error.param.removesuffix("…"))
+    assert len(json.dumps(error.envelope())) < 19_000

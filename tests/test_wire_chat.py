@@ -22,6 +22,7 @@ from django_ollama_openai.wire.chat import (
     JSONSchemaFormat,
     ToolMessage,
 )
+from django_ollama_openai.wire.generation import GenerationRequest
 
 HELLO = {"role": "user", "content": "Hello"}
 
@@ -34,13 +35,25 @@ FULL: dict[str, Any] = {
     "messages": [
         {"role": "system", "content": "s"},
         {"role": "developer", "content": [{"type": "text", "text": "d"}]},
-        {"role": "user", "content": [{"type": "text", "text": "u"}]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "u"},
+                {
+                    "type": "image_url",
+                    "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"},
+                },
+                {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
+            ],
+        },
         {
             "role": "assistant",
             "content": [{"type": "text", "text": "a"}, {"type": "refusal", "refusal": "r"}],
             "reasoning_content": "because",
             "reasoning": "why not",
             "tool_calls": [CALL],
+            "refusal": "no",
+            "function_call": {"name": "f", "arguments": "{}"},
         },
         {"role": "tool", "content": "t", "tool_call_id": "call_1"},
         {"role": "function", "content": "f", "name": "f"},
@@ -66,13 +79,25 @@ FULL: dict[str, Any] = {
             },
         }
     ],
-    "tool_choice": "auto",
+    "tool_choice": {
+        "type": "allowed_tools",
+        "allowed_tools": {
+            "mode": "auto",
+            "tools": [{"type": "function", "function": {"name": "f"}}],
+        },
+    },
     "parallel_tool_calls": False,
     "response_format": {
         "type": "json_schema",
-        "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": True},
+        "json_schema": {
+            "name": "n",
+            "description": "d",
+            "schema": {"type": "object"},
+            "strict": True,
+        },
     },
     "reasoning_effort": "low",
+    "reasoning": {"effort": "high"},
     "n": 1,
     "logprobs": True,
     "top_logprobs": 2,
@@ -141,6 +166,7 @@ def models_within(value: Any) -> Iterator[BaseModel]:
 # Spelling
 
 
+@pytest.mark.compat("chat.request.maxTokens, topP, toolChoice, …")
 def test_every_field_of_every_model_is_read_in_both_spellings() -> None:
     snake, camel = parse(FULL), parse(camel_keys(FULL))
     assert snake == camel
@@ -152,13 +178,13 @@ def test_every_field_of_every_model_is_read_in_both_spellings() -> None:
     models = {type(model) for model in models_within(snake)}
     known = {value for value in vars(chat).values() if isinstance(value, type)}
     missing = {model for model in known if issubclass(model, WireModel)} - models
-    assert missing == {WireModel, chat.EngineRequest, chat.TextFormat, chat.JSONObjectFormat}
+    assert missing == {WireModel, GenerationRequest, chat.TextFormat, chat.JSONObjectFormat}
 
 
 def test_each_camel_case_name_differs_from_its_field() -> None:
     names = {name for name in ChatCompletionRequest.model_fields if to_camel(name) != name}
     assert {"top_p", "max_tokens", "tool_choice", "stream_options"} <= names
-    for name in names - {"stream_options", "top_logprobs"}:
+    for name in names - {"stream_options", "tool_choice", "top_logprobs"}:
         request = parse(asking(**{to_camel(name): camel_keys(FULL[name])}))
         assert request.model_fields_set == {"messages", name}
 
@@ -175,14 +201,12 @@ def test_the_contents_of_schemas_arguments_and_biases_are_no_fields() -> None:
         asking(
             tools=[{"type": "function", "function": {"name": "f", "parameters": schema}}],
             responseFormat={"type": "json_schema", "jsonSchema": {"name": "n", "schema": schema}},
-            toolChoice={"type": "function", "function": {"name": "a_b"}},
         )
     )
     assert request.tools is not None
     assert request.tools[0].function.parameters == schema
     assert isinstance(request.response_format, JSONSchemaFormat)
     assert request.response_format.json_schema.schema_ == schema
-    assert request.tool_choice == {"type": "function", "function": {"name": "a_b"}}
 
 
 # What is accepted
@@ -256,6 +280,7 @@ def test_values_at_the_edge_are_accepted(field: str, value: Any) -> None:
     assert (read.model_dump() if isinstance(read, BaseModel) else read) == value
 
 
+@pytest.mark.compat("chat.request.messages[].tool_calls[].function.arguments")
 @pytest.mark.parametrize("arguments", ["", " \n", "{}", ' {"a": [1, {"b": null}]} '])
 def test_arguments_may_be_empty_or_any_object(arguments: str) -> None:
     message = parse(calls(name="f", arguments=arguments)).messages[1]
@@ -271,6 +296,7 @@ def test_arguments_are_parsed_without_loss(arguments: dict[str, Any]) -> None:
     assert call.arguments_object() == arguments
 
 
+@pytest.mark.compat("chat.request.messages[].tool_calls[].type")
 def test_a_message_may_have_the_type_of_its_tool_calls_left_out() -> None:
     call = {"id": "call_1", "function": {"name": "f", "arguments": "{}"}}
     message = parse(says(HELLO, {"role": "assistant", "toolCalls": [call]})).messages[1]
@@ -279,6 +305,7 @@ def test_a_message_may_have_the_type_of_its_tool_calls_left_out() -> None:
     assert message.tool_calls[0].type == "function"
 
 
+@pytest.mark.compat("chat.request.messages[].content (null)")
 def test_an_assistant_message_may_be_without_content() -> None:
     for message in ({"role": "assistant"}, {"role": "assistant", "content": None}):
         assert parse(says(HELLO, message)).messages[1].content is None
@@ -337,6 +364,11 @@ def test_a_body_that_is_no_json_is_refused(body: bytes) -> None:
     assert error.message.startswith("The body of the request is not valid JSON: ")
 
 
+@pytest.mark.compat(
+    "chat.request.response_format.json_schema.name",
+    "chat.request.response_format.json_schema.schema",
+    "chat.request.tools[].function.name",
+)
 @pytest.mark.parametrize(
     ("body", "param"),
     [
@@ -417,6 +449,11 @@ WRONG_FIELDS: dict[str, list[Any]] = {
     "response_format": ["json", []],
 }
 
+PNG = "data:image/png;base64,AAAA"
+IMAGE = {"type": "image_url", "image_url": {"url": PNG}}
+SOUND = {"data": "AAAA", "format": "wav"}
+AUDIO = {"type": "input_audio", "input_audio": SOUND}
+
 WRONG_VALUES: list[tuple[dict[str, Any], str]] = [
     # messages
     ({"messages": None}, "messages"),
@@ -454,6 +491,14 @@ WRONG_VALUES: list[tuple[dict[str, Any], str]] = [
     (says({"role": "user", "content": ["x"]}), "messages[0].content[0]"),
     (says({"role": "user", "content": [{"type": "x"}]}), "messages[0].content[0].type"),
     (says({"role": "assistant", "content": [{"type": "x"}]}), "messages[0].content[0].type"),
+    (
+        says({"role": "user", "content": [{**IMAGE, "image_url": {"url": PNG, "detail": "x"}}]}),
+        "messages[0].content[0].image_url.detail",
+    ),
+    (
+        says({"role": "user", "content": [{**AUDIO, "input_audio": {**SOUND, "format": "ogg"}}]}),
+        "messages[0].content[0].input_audio.format",
+    ),
     (
         says({"role": "assistant", "content": [{"type": "refusal", "refusal": 5}]}),
         "messages[0].content[0].refusal",
@@ -535,6 +580,27 @@ WRONG_VALUES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.compat(
+    "chat.request.messages",
+    "chat.request.messages[].role",
+    "chat.request.messages[].content[].type",
+    "chat.request.messages[].content[].image_url.detail",
+    "chat.request.messages[].content[].input_audio.format",
+    "chat.request.messages[].tool_calls[].type",
+    "chat.request.messages[].tool_calls[].function.arguments",
+    "chat.request.messages[].tool_calls[].custom",
+    "chat.request.frequency_penalty",
+    "chat.request.max_tokens",
+    "chat.request.presence_penalty",
+    "chat.request.reasoning_effort",
+    "chat.request.response_format.type",
+    "chat.request.seed",
+    "chat.request.stop",
+    "chat.request.tools[].type",
+    "chat.request.tools[].custom",
+    "chat.request.top_logprobs",
+    "errors.response.error.message",
+)
 @pytest.mark.parametrize(
     ("body", "param"),
     WRONG_VALUES,
@@ -547,9 +613,48 @@ def test_a_wrong_value_is_named(body: dict[str, Any], param: str) -> None:
     assert "pydantic" not in error.message
 
 
+@pytest.mark.compat("chat.request.tool_choice.type", "chat.request.tool_choice.custom")
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"type": "custom", "custom": {"name": "f"}},
+        {"type": "web_search_preview"},
+        {"function": {"name": "f"}},
+    ],
+    ids=["custom", "web search", "no type"],
+)
+def test_another_choice_of_a_tool_is_refused(choice: dict[str, Any]) -> None:
+    error = refused(json.dumps(asking(tools=FULL["tools"], tool_choice=choice)).encode())
+    assert error.param == "tool_choice.type"
+
+
+@pytest.mark.compat("chat.request.tool_choice.function.name")
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"type": "function", "function": {"name": "g"}},
+        {
+            "type": "allowed_tools",
+            "allowed_tools": {
+                "mode": "auto",
+                "tools": [{"type": "function", "function": {"name": name}} for name in "fg"],
+            },
+        },
+    ],
+    ids=["named", "allowed"],
+)
+def test_a_function_that_is_chosen_has_to_be_among_the_tools(choice: dict[str, Any]) -> None:
+    f = FULL["tools"][0]
+    g = {"type": "function", "function": {"name": "g"}}
+    for tools in ([f], [], None):
+        error = refused(json.dumps(asking(tools=tools, tool_choice=choice)).encode())
+        assert error.param == "tool_choice"
+    assert parse(asking(tools=[f, g], tool_choice=choice)).declared()["tool_choice"] == choice
+
+
 def test_the_first_of_many_errors_is_told() -> None:
     error = refused(json.dumps({"messages": [{"role": "user"}, {}], "n": 0}).encode())
-    assert error.param == "messages[0].content"
+    assert error.param == "n"
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
@@ -579,6 +684,7 @@ def test_a_number_that_is_too_large_is_named_wherever_it_is(number: str) -> None
     )
 
 
+@pytest.mark.compat("chat.request.messages")
 @pytest.mark.parametrize(
     ("body", "param"),
     [
@@ -586,9 +692,19 @@ def test_a_number_that_is_too_large_is_named_wherever_it_is(number: str) -> None
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": ""}] * 1001}]}, ""),
         ({"messages": [{"role": "assistant", "tool_calls": [CALL] * 1001}]}, ""),
         (asking(tools=[FULL["tools"][0]] * 1001), "tools"),
+        (
+            asking(
+                tools=FULL["tools"],
+                tool_choice={
+                    "type": "allowed_tools",
+                    "allowed_tools": {"mode": "required", "tools": []},
+                },
+            ),
+            "tool_choice.allowed_tools.tools",
+        ),
         (asking(logit_bias={str(number): 1 for number in range(1001)}), "logit_bias"),
     ],
-    ids=["messages", "parts", "tool calls", "tools", "biases"],
+    ids=["messages", "parts", "tool calls", "tools", "allowed tools", "biases"],
 )
 def test_there_are_limits_to_how_many(body: dict[str, Any], param: str) -> None:
     error = refused(json.dumps(body).encode())
@@ -608,12 +724,81 @@ def test_there_are_limits_to_how_many(body: dict[str, Any], param: str) -> None:
 )
 def test_a_million_errors_take_no_longer_than_one(item: bytes, before: bytes, param: str) -> None:
     after = b"]" + b"}]" * (before.count(b"[") - 1 - before.count(b"]")) + b"}"
-    body = before + b",".join([item] * 1_000_000) + after
+    # Of objects no more are read.
+    count = 1_000_000 if item == b"0" else 90_000
+    body = before + b",".join([item] * count) + after
     started = time.process_time()
     error = refused(body)
     # Each error would take a microsecond and a kilobyte: seconds, and a gigabyte.
     assert time.process_time() - started < 1
     assert (error.param or "").startswith(param)
+
+
+HELLO_JSON = b'{"role":"user","content":"Hello"}'
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b'"options":{%b}' % b",".join(b'"%d":0' % number for number in range(100_000)),
+        b'"unknown":[%b]' % b",".join([b"[[[[[[[[[[]]]]]]]]]]"] * 10_000),
+        b'"unknown":[%b]' % b",".join([b"{}"] * 100_000),
+        b'"unknown":[%b":"]' % (b'"\\\\","\\"",' * 300_000),
+        b'"unknown":{"\\\\":{"\\"":[%b]}}' % b",".join([b"[]"] * 100_000),
+    ],
+    ids=["keys", "arrays", "objects", "strings", "escapes"],
+)
+def test_a_body_that_takes_long_to_read_is_not_read(fields: bytes) -> None:
+    started = time.process_time()
+    error = refused(b'{"messages":[%b],"x":"%b",%b}' % (HELLO_JSON, b":" * 100_000, fields))
+    assert time.process_time() - started < 1
+    assert error.message == (
+        "The body of the request is too complex: it may have up to 100000 keys, objects and arrays."
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"a": [', '\\": [{', "\\\\", '\\\\\\": {"a": '],
+    ids=["json", "escaped", "slashes", "both"],
+)
+def test_what_looks_like_objects_within_a_text_is_text(text: str) -> None:
+    request = parse({"messages": [{"role": "user", "content": text * 60_000}]})
+    assert request.messages[0].content == text * 60_000
+
+
+def test_arguments_that_take_long_to_read_are_not_read() -> None:
+    error = refused(
+        json.dumps(calls(name="f", arguments='{"a":[%s[]]}' % ("[]," * 100_000))).encode()
+    )
+    assert error.param == "messages[1].tool_calls[0].function.arguments"
+    assert "too many keys, objects and arrays" in error.message
+
+
+def test_a_number_that_is_too_large_is_soon_found_among_many() -> None:
+    body = b'{"messages":[%b],"x":[%b1e999]}' % (HELLO_JSON, b"0," * 3_000_000)
+    started = time.process_time()
+    assert refused(body).param == "x[3000000]"
+    assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("data:" + ";" * 20_000_000 + ",AAAA", "up to 1000 characters before its data"),
+        ("data:image/png," + "%41" * 5_000_000, "up to 100000 escapes"),
+        ("data:image/png;base64," + "%" * 20_000_000, "up to 100000 escapes"),
+    ],
+    ids=["parameters", "escapes", "escapes of nothing"],
+)
+def test_a_data_uri_that_takes_long_to_read_is_not_read(url: str, reason: str) -> None:
+    part = {"type": "image_url", "image_url": {"url": url}}
+    body = json.dumps({"messages": [{"role": "user", "content": [part]}]}).encode()
+    started = time.process_time()
+    error = refused(body)
+    assert time.process_time() - started < 1
+    assert error.param == "messages[0].content[0].image_url"
+    assert reason in error.message
 
 
 def test_what_is_declared_is_all_that_goes_on() -> None:
@@ -690,20 +875,39 @@ def test_anything_anywhere_is_refused_where_it_is(path: tuple[Any, ...], value: 
         ChatCompletionRequest.parse(json.dumps(body).encode())
     except InvalidRequest as error:
         if error.param is not None:
-            together = {"stream": "stream_options", "logprobs": "top_logprobs"}
+            together = {
+                "stream": "stream_options",
+                "logprobs": "top_logprobs",
+                "tools": "tool_choice",
+            }
             where = notation(path)
             # A changed role or type makes another field of the same message or tool wrong.
             whole = where.partition(".")[0]
             assert (
                 error.param.startswith(whole)
                 or where.startswith(error.param)
-                or error.param == together.get(where)
+                or error.param == together.get(whole.partition("[")[0])
             )
 
 
 # What a backend asks it
 
 
+@pytest.mark.compat("chat.request.reasoning.effort")
+@pytest.mark.parametrize(
+    ("fields", "effort"),
+    [
+        ({"reasoning": {"effort": "high"}}, "high"),
+        ({"reasoning": {"effort": "high"}, "reasoning_effort": "low"}, "low"),
+        ({"reasoning": {}}, None),
+        ({"reasoning": None}, None),
+    ],
+)
+def test_the_effort_of_reasoning_has_another_name(fields: Any, effort: str | None) -> None:
+    assert parse(asking(**fields)).reasoning_effort == effort
+
+
+@pytest.mark.compat("chat.request.max_completion_tokens")
 def test_the_newer_name_of_the_output_limit_wins() -> None:
     assert parse(asking()).output_limit is None
     assert parse(asking(max_tokens=5)).output_limit == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ def test_options_are_read_in_both_spellings() -> None:
     assert options.declared() == {"num_ctx": 8192, "top_k": 3, "stop": ["a"]}
 
 
+@pytest.mark.compat("chat.request.options")
 @pytest.mark.parametrize(
     "name", ["num_gpu", "num_thread", "main_gpu", "use_mmap", "num_batch", "numGpu", "made_up"]
 )
@@ -52,11 +54,19 @@ def test_how_long_a_model_may_be_kept(value: Any) -> None:
     assert parse(keep_alive=value).keep_alive == value
 
 
+@pytest.mark.compat("chat.request.keep_alive")
 @pytest.mark.parametrize(
     "value", [-1, 86401, "-5s", "5", "", "m", "5 m", "25h", "1d", "5m!", True, [], {}, "9" * 5000]
 )
 def test_how_long_it_may_not(value: Any) -> None:
     assert refused(keep_alive=value).param == "keep_alive"
+
+
+@pytest.mark.parametrize("value", ["1s" * 5_000_000, "1" * 5_000_000], ids=["durations", "digits"])
+def test_a_duration_that_takes_long_to_read_is_not_read(value: str) -> None:
+    started = time.process_time()
+    assert refused(keep_alive=value).param == "keep_alive"
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize("value", [True, False, "low", "medium", "high", "max", None])

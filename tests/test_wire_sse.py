@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_ollama_openai.wire.sse import DONE, PING, encode_json, frame
+from django_ollama_openai.wire.sse import DONE, PING, encode_json, frame, named_frame
 
 BREAKS = [*"\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", "\r\n", "\n\n", "\n\ndata: [DONE]\n\n"]
 
@@ -76,6 +76,7 @@ def test_a_stream_has_exactly_the_frames_that_were_sent(sent: list[tuple[int, st
     assert last == "[DONE]"
 
 
+@pytest.mark.compat("chat.stream.framing")
 @given(values)
 def test_no_line_reader_splits_inside_a_frame(value: Any) -> None:
     data = frame(value)
@@ -84,6 +85,13 @@ def test_no_line_reader_splits_inside_a_frame(value: Any) -> None:
     assert data.splitlines() == [b"data: " + encode_json(value), b""]
 
 
+@pytest.mark.compat("responses.stream.framing")
+@given(values)
+def test_a_named_frame_is_a_frame_after_its_name(value: Any) -> None:
+    assert named_frame("response.created", value) == b"event: response.created\n" + frame(value)
+
+
+@pytest.mark.compat("chat.stream.framing")
 @pytest.mark.parametrize("mark", BREAKS)
 def test_every_line_break_is_escaped(mark: str) -> None:
     encoded = encode_json({mark: mark})

@@ -14,13 +14,23 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     FailFast,
+    GetJsonSchemaHandler,
     ValidationError,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from ..exceptions import InvalidRequest
 from .case import to_camel
 
-__all__ = ["FirstErrorOnly", "WireModel", "parse_json", "told_apart_by"]
+__all__ = [
+    "FirstErrorOnly",
+    "Stated",
+    "WireModel",
+    "parse_json",
+    "text_or_list",
+    "told_apart_by",
+]
 
 
 def _both_spellings(name: str) -> str | AliasChoices:
@@ -51,20 +61,34 @@ class WireModel(BaseModel):
         Raises:
             InvalidRequest: naming the first field at fault, in OpenAI's notation.
         """
+        if not _is_simple(body):
+            raise InvalidRequest(
+                "The body of the request is too complex: it may have up to "
+                f"{MAX_NODES} keys, objects and arrays."
+            )
         try:
             value = pydantic_core.from_json(body, allow_inf_nan=False)
         except ValueError as error:
             raise InvalidRequest(f"The body of the request is not valid JSON: {error}.") from None
         if not isinstance(value, dict):
             raise InvalidRequest("The body of the request must be a JSON object.")
-        try:
-            parsed = cls.model_validate(value)
-        except ValidationError as error:
-            raise _restated(error) from None
+        parsed = cls.checked(value)
         if (location := _overflow(value)) is not None:
             param = _notation(location)
             raise InvalidRequest(f"Invalid value for '{param}': too large a number.", param=param)
         return parsed
+
+    @classmethod
+    def checked(cls, value: dict[str, Any]) -> Self:
+        """Validate ``value``, which is JSON that has been parsed.
+
+        Raises:
+            InvalidRequest: as :meth:`parse` does.
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise _restated(error) from None
 
     def declared(self) -> dict[str, Any]:
         """What was sent, as JSON, without ``null`` and without the unknown keys that came along."""
@@ -88,12 +112,34 @@ def parse_json(text: str) -> Any:
     """``text``, parsed strictly.
 
     Raises:
-        ValueError: it is not JSON, or has a number that cannot be told from infinity.
+        ValueError: it is not JSON, is too complex, or has a number that cannot be told from
+            infinity.
     """
+    if not _is_simple(text.encode()):
+        raise ValueError("too many keys, objects and arrays")
     value = pydantic_core.from_json(text, allow_inf_nan=False)
     if _overflow(value) is not None:
         raise ValueError("too large a number")
     return value
+
+
+# Reading one takes many times as long as the bytes that it is written in would let expect. A body
+# within its limit may hold millions, and everybody would wait for seconds.
+MAX_NODES: Final = 100_000
+
+_NODES: Final = (b":", b"{", b"[")
+
+
+def _is_simple(body: bytes) -> bool:
+    """Whether there are up to ``MAX_NODES`` keys, objects and arrays in what may be JSON."""
+    if sum(map(body.count, _NODES)) <= MAX_NODES:
+        return True
+    # Some of these stand within strings; of those there are not many more than keys.
+    plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    if plain.count(b'"') > 8 * MAX_NODES:
+        return False
+    outside = b"".join(plain.split(b'"')[::2])
+    return sum(map(outside.count, _NODES)) <= MAX_NODES
 
 
 def _overflow(value: Any) -> tuple[int | str, ...] | None:
@@ -112,10 +158,16 @@ def _infinity(value: Any) -> tuple[int | str, ...] | None:
     elif isinstance(value, list):
         items = enumerate(value)
     for key, item in items:
+        # There may be millions, and hardly any of them is worth a call.
+        if item.__class__ in _FINITE:
+            continue
         location = _infinity(item)
         if location is not None:
             return (key, *location)
     return None
+
+
+_FINITE: Final = frozenset({int, str, bool, type(None)})
 
 
 class FirstErrorOnly(FailFast):
@@ -125,17 +177,32 @@ class FirstErrorOnly(FailFast):
         return hash(type(self))
 
 
-def told_apart_by(field: str, *tags: str) -> Discriminator:
+class Stated:
+    """Adds ``keywords`` to the JSON schema of a type, for what its own validators see to: pydantic
+    cannot know of that. Nothing is validated by them."""
+
+    def __init__(self, **keywords: Any) -> None:
+        self._keywords = keywords
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {**handler(core_schema), **self._keywords}
+
+
+def told_apart_by(field: str, *tags: str, other: bool = False) -> Discriminator:
     """The discriminator of a union whose members are tagged ``<…>`` with their ``field``.
 
+    With ``other`` the union has a member with that tag, for whatever else ``field`` may say.
     pydantic's own puts the bare tag into the location of an error, where it looks like a key.
     """
 
     def tag(value: Any) -> str | None:
-        if not isinstance(value, dict):
-            return f"<{getattr(value, field, tags[0])}>"
-        given = value.get(field)
-        return f"<{given}>" if given in tags else None
+        is_json = isinstance(value, dict)
+        given = value.get(field) if is_json else getattr(value, field, tags[0])
+        if given in tags:
+            return f"<{given}>"
+        return "<other>" if other and isinstance(given, str) else None
 
     # No custom_error_context: Python 3.11 makes unions of hashable metadata only.
     return Discriminator(
@@ -145,7 +212,23 @@ def told_apart_by(field: str, *tags: str) -> Discriminator:
     )
 
 
+def text_or_list(of: str) -> Discriminator:
+    """The discriminator of what is a string (``<text>``) or a list (``<list>``), ``of`` what."""
+
+    def tag(value: Any) -> str | None:
+        if isinstance(value, str):
+            return "<text>"
+        return "<list>" if isinstance(value, list) else None
+
+    return Discriminator(
+        tag,
+        custom_error_type="text_or_list",
+        custom_error_message=f"Input should be a string or an array of {of}",
+    )
+
+
 _UNKNOWN_TAG: Final = "unknown_tag_in_"
+MAX_QUOTED: Final = 64
 
 
 def _restated(error: ValidationError) -> InvalidRequest:
@@ -153,17 +236,20 @@ def _restated(error: ValidationError) -> InvalidRequest:
     param = _notation(first["loc"])
     kind = first["type"]
     missing = kind == "missing"
+    instead = ""
     if kind.startswith(_UNKNOWN_TAG):
         field = kind.removeprefix(_UNKNOWN_TAG)
         param = f"{param}.{field}"
         missing = field not in first["input"]
+        given = first["input"].get(field)
+        instead = f", not {given[:MAX_QUOTED]!r}" if isinstance(given, str) else ""
     if missing:
         return InvalidRequest(f"Missing required parameter: '{param}'.", param=param)
     if kind == "extra_forbidden":
         return InvalidRequest(f"Unknown parameter: '{param}'.", param=param)
     # pydantic's own words would name our classes.
     reason = "input should be an object" if kind == "model_type" else first["msg"]
-    reason = reason[0].lower() + reason[1:]
+    reason = reason[0].lower() + reason[1:] + instead
     return InvalidRequest(f"Invalid value for '{param}': {reason}.", param=param)
 
 

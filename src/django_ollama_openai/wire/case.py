@@ -15,10 +15,14 @@ def to_camel(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-def camel_keys(value: Any) -> Any:
-    """``value`` with every dict key in camelCase, at every depth."""
+def camel_keys(value: Any, opaque: frozenset[str] = frozenset()) -> Any:
+    """``value`` with every dict key in camelCase, at every depth; what stands under a key in
+    ``opaque`` is the client's own, and left as it is."""
     if isinstance(value, dict):
-        return {to_camel(key): camel_keys(item) for key, item in value.items()}
+        return {
+            to_camel(key): item if key in opaque else camel_keys(item, opaque)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
-        return [camel_keys(item) for item in value]
+        return [camel_keys(item, opaque) for item in value]
     return value

@@ -7,13 +7,14 @@ accepted and kept, as OpenAI adds new ones all the time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 import pydantic_core
-from annotated_types import MaxLen
+from annotated_types import MaxLen, MinLen
 from pydantic import (
     Discriminator,
     Field,
+    PrivateAttr,
     Tag,
     field_validator,
     model_validator,
@@ -21,31 +22,40 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ..exceptions import InvalidRequest
-from .base import FirstErrorOnly, WireModel, parse_json, told_apart_by
-from .engine import INT32_MAX, INT64_MAX, INT64_MIN, EngineRequest, Stop, Think
+from .base import FirstErrorOnly, Stated, WireModel, parse_json, text_or_list, told_apart_by
+from .engine import INT32_MAX
+from .generation import GenerationRequest
+from .media import BASE64, IMAGE_URL, decode_base64, decode_data_uri, is_data_uri
 
 __all__ = [
+    "AllowedToolsChoice",
     "AssistantMessage",
+    "AudioPart",
     "ChatCompletionRequest",
     "DeveloperMessage",
     "FunctionCall",
     "FunctionMessage",
+    "FunctionReference",
     "FunctionTool",
+    "ImagePart",
     "JSONSchemaFormat",
     "Message",
+    "ReasoningEffort",
     "RefusalPart",
-    "StreamOptions",
     "SystemMessage",
     "TextPart",
     "ToolCall",
+    "ToolChoice",
     "ToolMessage",
     "UserMessage",
+    "chosen_functions",
+    "content_media",
     "content_text",
 ]
 
 # A body within its limit may hold millions of each, and everybody would wait while they are read.
 # For the same reason a list is left at its first error.
-MAX_MESSAGES, MAX_PARTS, MAX_TOOLS, MAX_BIASES = 10_000, 1_000, 1_000, 1_000
+MAX_MESSAGES, MAX_PARTS, MAX_TOOLS = 10_000, 1_000, 1_000
 
 
 class TextPart(WireModel):
@@ -58,21 +68,90 @@ class RefusalPart(WireModel):
     refusal: str
 
 
-def _text_or_parts(value: Any) -> str | None:
-    if isinstance(value, str):
-        return "<text>"
-    return "<parts>" if isinstance(value, list) else None
+class ImageURL(WireModel):
+    """A picture: a data URI, or an address that the gateway fetches it from."""
+
+    url: Annotated[str, Stated(pattern=IMAGE_URL)]
+    detail: Literal["auto", "low", "high", "original"] | None = None
+
+    _data: bytes | None = PrivateAttr(None)
+
+    @model_validator(mode="after")
+    def _is_an_image(self) -> Self:
+        if is_data_uri(self.url):
+            try:
+                media_type, self._data = decode_data_uri(self.url)
+            except ValueError as error:
+                raise _no_media("an image", error) from None
+            if not media_type.startswith("image/"):
+                raise PydanticCustomError("media", "Input should be a data URI of type image/…")
+        elif not self.url.lower().startswith(("http://", "https://")):
+            raise PydanticCustomError("media", "Input should be a data URI or an http(s) URL")
+        return self
+
+    @property
+    def data(self) -> bytes | None:
+        """The picture itself; ``None`` as long as it has to be fetched."""
+        return self._data
+
+    def fetched(self, data: bytes) -> None:
+        """``data`` is what there was at the address."""
+        self._data = data
 
 
-_NEITHER = {
-    "custom_error_type": "content_type",
-    "custom_error_message": "Input should be a string or an array of content parts",
-}
+class ImagePart(WireModel):
+    type: Literal["image_url"]
+    image_url: ImageURL
+
+
+class InputAudio(WireModel):
+    """A sound in base64."""
+
+    data: Annotated[str, Stated(pattern=BASE64)]
+    format: Literal["wav", "mp3"]
+
+    _bytes: bytes = PrivateAttr(b"")
+
+    @model_validator(mode="after")
+    def _is_a_sound(self) -> Self:
+        try:
+            self._bytes = decode_base64(self.data)
+        except ValueError as error:
+            raise _no_media("a sound", error) from None
+        return self
+
+    @property
+    def sound(self) -> bytes:
+        """The sound itself."""
+        return self._bytes
+
+
+class AudioPart(WireModel):
+    type: Literal["input_audio"]
+    input_audio: InputAudio
+
+
+def _no_media(kind: str, error: ValueError) -> PydanticCustomError:
+    return PydanticCustomError(
+        "media", "Input should be {kind}: {reason}", {"kind": kind, "reason": str(error)}
+    )
+
 
 TextContent: TypeAlias = Annotated[
     Annotated[str, Tag("<text>")]
-    | Annotated[list[TextPart], MaxLen(MAX_PARTS), FirstErrorOnly(), Tag("<parts>")],
-    Discriminator(_text_or_parts, **_NEITHER),
+    | Annotated[list[TextPart], MaxLen(MAX_PARTS), FirstErrorOnly(), Tag("<list>")],
+    text_or_list("content parts"),
+]
+UserPart: TypeAlias = Annotated[
+    Annotated[TextPart, Tag("<text>")]
+    | Annotated[ImagePart, Tag("<image_url>")]
+    | Annotated[AudioPart, Tag("<input_audio>")],
+    told_apart_by("type", "text", "image_url", "input_audio"),
+]
+UserContent: TypeAlias = Annotated[
+    Annotated[str, Tag("<text>")]
+    | Annotated[list[UserPart], MaxLen(MAX_PARTS), FirstErrorOnly(), Tag("<list>")],
+    text_or_list("content parts"),
 ]
 AssistantPart: TypeAlias = Annotated[
     Annotated[TextPart, Tag("<text>")] | Annotated[RefusalPart, Tag("<refusal>")],
@@ -80,25 +159,49 @@ AssistantPart: TypeAlias = Annotated[
 ]
 AssistantContent: TypeAlias = Annotated[
     Annotated[str, Tag("<text>")]
-    | Annotated[list[AssistantPart], MaxLen(MAX_PARTS), FirstErrorOnly(), Tag("<parts>")],
-    Discriminator(_text_or_parts, **_NEITHER),
+    | Annotated[list[AssistantPart], MaxLen(MAX_PARTS), FirstErrorOnly(), Tag("<list>")],
+    text_or_list("content parts"),
 ]
 
 
-def content_text(content: str | Sequence[TextPart | RefusalPart] | None) -> str:
+Part: TypeAlias = TextPart | RefusalPart | ImagePart | AudioPart
+
+
+def content_text(content: str | Sequence[Part] | None) -> str:
     """The text of a message: its parts are joined as OpenAI's models read them."""
     if content is None:
         return ""
     if isinstance(content, str):
         return content
-    return "\n".join(part.text if isinstance(part, TextPart) else part.refusal for part in content)
+    return "\n".join(
+        part.text if isinstance(part, TextPart) else part.refusal
+        for part in content
+        if isinstance(part, (TextPart, RefusalPart))
+    )
+
+
+def content_media(content: str | Sequence[Part] | None) -> list[bytes]:
+    """The pictures and sounds of a message, in order.
+
+    Raises:
+        InvalidRequest: a picture has not been fetched.
+    """
+    media = []
+    for part in content if isinstance(content, list) else ():
+        if isinstance(part, AudioPart):
+            media.append(part.input_audio.sound)
+        elif isinstance(part, ImagePart):
+            if part.image_url.data is None:
+                raise InvalidRequest("Images at an address are not fetched here; send their data.")
+            media.append(part.image_url.data)
+    return media
 
 
 class FunctionCall(WireModel):
     """A call to a function; ``arguments`` is the text of a JSON object."""
 
     name: str
-    arguments: str
+    arguments: Annotated[str, Stated(pattern=r"^\s*(\{[\s\S]*\}\s*)?$")]
 
     @field_validator("arguments")
     @classmethod
@@ -138,22 +241,27 @@ class DeveloperMessage(WireModel):
 
 class UserMessage(WireModel):
     role: Literal["user"]
-    content: TextContent
+    content: UserContent
 
 
 class AssistantMessage(WireModel):
-    """An earlier answer. Clients send its reasoning back under either of two names."""
+    """An earlier answer. Clients send its reasoning back under either of two names, and a refusal
+    beside a content that is ``null``. ``function_call`` is from before tools had ids."""
 
     role: Literal["assistant"]
     content: AssistantContent | None = None
+    refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     tool_calls: Annotated[list[ToolCall], MaxLen(MAX_TOOLS), FirstErrorOnly()] | None = None
+    function_call: FunctionCall | None = None
 
 
 class ToolMessage(WireModel):
+    """The result of a tool, which may have pictures where it goes to the Responses API."""
+
     role: Literal["tool"]
-    content: TextContent
+    content: UserContent
     tool_call_id: str
 
 
@@ -190,8 +298,51 @@ class FunctionTool(WireModel):
     function: Function
 
 
-class StreamOptions(WireModel):
-    include_usage: bool | None = None
+class FunctionName(WireModel):
+    name: str = Field(min_length=1)
+
+
+class FunctionReference(WireModel):
+    """A function among the tools, by its name."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
+class AllowedTools(WireModel):
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[FunctionReference], MinLen(1), MaxLen(MAX_TOOLS), FirstErrorOnly()]
+
+
+class AllowedToolsChoice(WireModel):
+    """Some of the tools only."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+def _mode_or_object(value: Any) -> str | None:
+    if value in ("none", "auto", "required"):
+        return "<mode>"
+    return "<object>" if isinstance(value, (dict, WireModel)) else None
+
+
+ToolChoice: TypeAlias = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("<mode>")]
+    | Annotated[
+        Annotated[
+            Annotated[FunctionReference, Tag("<function>")]
+            | Annotated[AllowedToolsChoice, Tag("<allowed_tools>")],
+            told_apart_by("type", "function", "allowed_tools"),
+        ],
+        Tag("<object>"),
+    ],
+    Discriminator(
+        _mode_or_object,
+        custom_error_type="tool_choice",
+        custom_error_message="Input should be 'none', 'auto', 'required' or an object",
+    ),
+]
 
 
 class TextFormat(WireModel):
@@ -204,6 +355,7 @@ class JSONObjectFormat(WireModel):
 
 class JSONSchema(WireModel):
     name: str
+    description: str | None = None
     schema_: dict[str, Any] = Field(alias="schema")
     strict: bool | None = None
 
@@ -221,41 +373,42 @@ ResponseFormat: TypeAlias = Annotated[
 ]
 
 
-class ChatCompletionRequest(EngineRequest):
-    """The body of ``POST v1/chat/completions``, and what a backend is asked to answer.
+def chosen_functions(choice: ToolChoice | None) -> list[str]:
+    """The functions that ``choice`` names."""
+    if isinstance(choice, FunctionReference):
+        return [choice.function.name]
+    if isinstance(choice, AllowedToolsChoice):
+        return [tool.function.name for tool in choice.allowed_tools.tools]
+    return []
 
-    Absent and ``null`` mean the same: the engine's own default. Sampling parameters are therefore
-    never filled in here.
+
+ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
+class Reasoning(WireModel):
+    """``reasoning_effort`` as Ollama's own layer and others take it too."""
+
+    effort: ReasoningEffort | None = None
+
+
+class ChatCompletionRequest(GenerationRequest):
+    """The body of ``POST v1/chat/completions``.
+
+    It is also what a backend is asked to answer.
     """
 
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
 
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, ge=0, le=1)
     max_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
     max_completion_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
-    stop: Stop = None
-    seed: int | None = Field(None, ge=INT64_MIN, le=INT64_MAX)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-
     tools: Annotated[list[FunctionTool], MaxLen(MAX_TOOLS), FirstErrorOnly()] | None = None
-    tool_choice: Any = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = (
-        None
-    )
-    n: int | None = Field(None, ge=1, le=128)
+    reasoning_effort: ReasoningEffort | None = None
+    reasoning: Reasoning | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    logit_bias: dict[str, float] | None = None
-
-    # Ollama's, beside those of every request.
-    think: Think = None
 
     # Read only to say that they are not supported.
     audio: Any = None
@@ -266,29 +419,73 @@ class ChatCompletionRequest(EngineRequest):
     verbosity: Any = None
     web_search_options: Any = None
 
-    @field_validator("logit_bias", mode="before")
-    @classmethod
-    def _biases_are_few(cls, value: Any) -> Any:
-        if isinstance(value, dict) and len(value) > MAX_BIASES:
-            raise PydanticCustomError("logit_bias", "Input should have up to 1000 keys")
-        return value
-
     @model_validator(mode="after")
     def _options_go_together(self) -> Self:
-        if self.stream_options is not None and not self.stream:
-            raise InvalidRequest(
-                "'stream_options' is only allowed when 'stream' is true.", param="stream_options"
-            )
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequest(
                 "'top_logprobs' is only allowed when 'logprobs' is true.", param="top_logprobs"
             )
         return self
 
+    @model_validator(mode="after")
+    def _effort_has_one_name(self) -> Self:
+        if self.reasoning_effort is None and self.reasoning is not None:
+            self.reasoning_effort = self.reasoning.effort
+        return self
+
+    @model_validator(mode="after")
+    def _chosen_tools_exist(self) -> Self:
+        choice = self.tool_choice
+        if choice in (None, "none", "auto"):
+            return self
+        if not self.tools:
+            raise InvalidRequest(
+                "'tool_choice' is only allowed when 'tools' are specified.", param="tool_choice"
+            )
+        known = {tool.function.name for tool in self.tools}
+        for name in chosen_functions(choice):
+            if name not in known:
+                raise InvalidRequest(
+                    f"Tool choice {name!r} not found in 'tools' parameter.", param="tool_choice"
+                )
+        return self
+
     @property
-    def include_usage(self) -> bool:
-        """Whether the client asked for an extra last chunk with the usage."""
-        return self.stream_options is not None and bool(self.stream_options.include_usage)
+    def remote_images(self) -> list[tuple[str, ImageURL]]:
+        """The pictures that have to be fetched, each with its place in the request."""
+        return [
+            (f"messages[{number}].content[{place}].image_url.url", part.image_url)
+            for number, message in enumerate(self.messages)
+            if isinstance(message.content, list)
+            for place, part in enumerate(message.content)
+            if isinstance(part, ImagePart) and part.image_url.data is None
+        ]
+
+    @property
+    def image_url(self) -> bool:
+        """Whether there are pictures."""
+        return self._has_part(ImagePart)
+
+    @property
+    def input_audio(self) -> bool:
+        """Whether there are sounds."""
+        return self._has_part(AudioPart)
+
+    def _has_part(self, kind: type[WireModel]) -> bool:
+        return any(
+            isinstance(part, kind)
+            for message in self.messages
+            if isinstance(message.content, list)
+            for part in message.content
+        )
+
+    def without(self, parameters: Sequence[str]) -> Self:
+        kinds = tuple(kind for name, kind in _MEDIA.items() if name in parameters)
+        named = [name for name in parameters if name not in _MEDIA]
+        request = super().without(named)
+        if kinds:
+            request.messages = [_without_parts(message, kinds) for message in request.messages]
+        return request
 
     @property
     def output_limit(self) -> int | None:
@@ -296,3 +493,14 @@ class ChatCompletionRequest(EngineRequest):
         if self.max_completion_tokens is not None:
             return self.max_completion_tokens
         return self.max_tokens
+
+
+_MEDIA: Final[dict[str, type[WireModel]]] = {"image_url": ImagePart, "input_audio": AudioPart}
+"""The kinds of parts that not every engine takes, by the names of their types."""
+
+
+def _without_parts(message: Message, kinds: tuple[type[WireModel], ...]) -> Message:
+    if not isinstance(message, (UserMessage, ToolMessage)) or isinstance(message.content, str):
+        return message
+    content = [part for part in message.content if not isinstance(part, kinds)]
+    return message.model_copy(update={"content": content})

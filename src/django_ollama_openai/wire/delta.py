@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Delta", "ToolCallDelta", "Usage", "fold"]
+__all__ = ["Delta", "Embeddings", "ToolCallDelta", "Usage", "fold"]
 
 
 @dataclass(slots=True, frozen=True)
@@ -26,6 +26,15 @@ class Usage:
     @property
     def total_tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            estimated=self.estimated or other.estimated,
+        )
 
 
 @dataclass(slots=True)
@@ -49,6 +58,7 @@ class Delta:
     ``logprobs`` holds entries of OpenAI's ``logprobs.content``. ``finish_reason`` comes with the
     last delta that carries content, ``usage`` with it or after it; ``tokens`` is how many tokens
     of completion the delta stands for (the basis of an estimate when the client hangs up).
+    ``index`` is the choice it belongs to.
     """
 
     content: str = ""
@@ -58,6 +68,7 @@ class Delta:
     finish_reason: str | None = None
     usage: Usage | None = None
     tokens: int = 1
+    index: int = 0
 
 
 def fold(deltas: Iterable[Delta]) -> Delta:
@@ -83,3 +94,15 @@ def fold(deltas: Iterable[Delta]) -> Delta:
     whole.reasoning = "".join(reasoning)
     whole.tool_calls = [calls[index] for index in sorted(calls)]
     return whole
+
+
+@dataclass(slots=True, frozen=True)
+class Embeddings:
+    """The vectors of the inputs, in order and all of one length.
+
+    A number is the shortest that says which float32 it is: 0.1, not 0.10000000149011612. Written as
+    JSON as it is, it takes the least space.
+    """
+
+    vectors: list[list[float]]
+    usage: Usage

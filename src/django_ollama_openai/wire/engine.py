@@ -7,9 +7,10 @@ over the server's memory, devices and threads is not among them: that is the sit
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
-from pydantic import ConfigDict, Field, PrivateAttr, WrapValidator
+from pydantic import ConfigDict, Field, PrivateAttr, WithJsonSchema, WrapValidator
 from pydantic_core import PydanticCustomError
 
 from .base import WireModel
@@ -20,7 +21,10 @@ INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 INT32_MAX = 2**31 - 1
 MAX_KEEP_ALIVE_SECONDS: Final = 24 * 60 * 60
 
-_DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h)")
+_MAX_DURATION: Final = 64
+"""In characters: it takes long to find out that millions of them are no duration."""
+
+_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
 _SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
 
@@ -43,6 +47,8 @@ def _is_duration(value: Any, handler: Any) -> Any:
 
 def _seconds(value: Any) -> float | None:
     if isinstance(value, str):
+        if len(value) > _MAX_DURATION:
+            return None
         parts = _DURATION.findall(value)
         if not parts or "".join(number + unit for number, unit in parts) != value:
             return None
@@ -64,7 +70,21 @@ Stop: TypeAlias = Annotated[
 Think: TypeAlias = Annotated[
     bool | Literal["low", "medium", "high", "max"] | None, WrapValidator(_is_think)
 ]
-KeepAlive: TypeAlias = Annotated[float | str | None, WrapValidator(_is_duration)]
+KeepAlive: TypeAlias = Annotated[
+    float | str | None,
+    WrapValidator(_is_duration),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0, "maximum": MAX_KEEP_ALIVE_SECONDS},
+                {"type": "string", "pattern": f"^({_DURATION.pattern})+$"},
+                {"type": "null"},
+            ],
+            "description": "How long the model stays loaded: seconds, or a duration such as `5m`; "
+            "up to 24 hours.",
+        }
+    ),
+]
 
 
 class EngineOptions(WireModel):
@@ -113,3 +133,7 @@ class EngineRequest(WireModel):
         routed = self.model_copy(update={"model": model})
         routed._engine_options = engine_options
         return routed
+
+    def without(self, parameters: Sequence[str]) -> Self:
+        """The same request, with nothing said about ``parameters``."""
+        return self.model_copy(update=dict.fromkeys(parameters))

@@ -1,4 +1,5 @@
-"""Server-sent events as OpenAI's clients read them: one ``data:`` line a frame.
+"""Server-sent events as OpenAI's clients read them: one ``data:`` line a frame, in the Responses
+API after a line with the event's name.
 
 The frames are safe by construction: JSON escapes every line break below U+0020, and the three
 that it does not (U+0085, U+2028, U+2029) are escaped here, since many clients split a stream with
@@ -11,7 +12,7 @@ from typing import Any, Final
 
 import pydantic_core
 
-__all__ = ["DONE", "PING", "encode_json", "frame"]
+__all__ = ["DONE", "PING", "encode_json", "frame", "named_frame"]
 
 DONE: Final = b"data: [DONE]\n\n"
 """The end of every stream, a failed one included."""
@@ -40,3 +41,8 @@ def encode_json(value: Any) -> bytes:
 def frame(value: Any) -> bytes:
     """One event with ``value`` as its JSON data."""
     return b"data: %b\n\n" % encode_json(value)
+
+
+def named_frame(event: str, value: Any) -> bytes:
+    """The same with the name of the event, as OpenAI's Responses have it."""
+    return b"event: %b\n%b" % (event.encode(), frame(value))

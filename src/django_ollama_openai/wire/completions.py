@@ -1,0 +1,93 @@
+"""The request of ``POST v1/completions``.
+
+Source: OpenAI's API reference, "Create completion" (legacy). Fields beyond those named here are
+accepted and kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from ..exceptions import InvalidRequest
+from .engine import INT32_MAX
+from .generation import GenerationRequest
+from .text_input import MAX_ENTRIES, MAX_TOKENS, TextInput, entries, first_empty, is_tokens
+
+__all__ = ["DEFAULT_OUTPUT_LIMIT", "CompletionRequest"]
+
+DEFAULT_OUTPUT_LIMIT: Final = 16
+"""How many tokens are produced if nobody says: OpenAI's default."""
+
+
+class CompletionRequest(GenerationRequest):
+    """The body of ``POST v1/completions``.
+
+    There has to be a prompt, where OpenAI would make up the beginning of a document. ``logprobs``
+    may be up to 20, where OpenAI takes 5. What a backend is asked to answer is one made by
+    :meth:`for_prompt`.
+    """
+
+    prompt: TextInput
+    suffix: str | None = None
+    echo: bool | None = None
+
+    max_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
+    best_of: int | None = Field(None, ge=1, le=128)
+    logprobs: int | None = Field(None, ge=0, le=20)
+    user: str | None = None
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _tokens_are_few(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            arrays = [item for item in value[:MAX_ENTRIES] if isinstance(item, list)]
+            if sum(map(len, arrays)) > MAX_TOKENS:
+                raise PydanticCustomError("tokens", "Input should have up to 100000 tokens in all")
+        return value
+
+    @model_validator(mode="after")
+    def _fields_go_together(self) -> Self:
+        place = first_empty(self.prompt)
+        if place is not None:
+            param = f"prompt{place}"
+            raise InvalidRequest(f"'{param}' must not be empty.", param=param)
+        if self.echo and self.logprobs is not None:
+            raise InvalidRequest(
+                "'logprobs' cannot be combined with 'echo': there are no log probabilities of the "
+                "prompt.",
+                param="logprobs",
+            )
+        if self.echo and self.token_input:
+            raise InvalidRequest(
+                "'echo' is only allowed with prompts that are text, not arrays of tokens.",
+                param="echo",
+            )
+        # The best of as many as are returned is no choice.
+        if self.best_of == (self.n or 1):
+            self.best_of = None
+        return self
+
+    @property
+    def token_input(self) -> bool:
+        """Whether the prompts are arrays of tokens."""
+        return is_tokens(self.prompt)
+
+    @property
+    def output_limit(self) -> int:
+        """How many tokens may be produced; a site's own ``num_predict`` may also be -1, for as many
+        as the model likes."""
+        if self.max_tokens is not None:
+            return self.max_tokens
+        limit = self.option("num_predict")
+        return DEFAULT_OUTPUT_LIMIT if limit is None else limit
+
+    def prompts(self) -> list[str | list[int]]:
+        """The prompts, each a text or an array of tokens."""
+        return entries(self.prompt)
+
+    def for_prompt(self, prompt: str | list[int], number: int) -> Self:
+        """The request for one choice of one of its :meth:`prompts`; made after it was routed."""
+        return self.for_choice(number).model_copy(update={"prompt": prompt})

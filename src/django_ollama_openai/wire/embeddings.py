@@ -1,0 +1,46 @@
+"""The request of ``POST v1/embeddings``.
+
+Source: OpenAI's API reference, "Create embeddings". Fields beyond those named here are accepted and
+kept.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from ..exceptions import InvalidRequest
+from .engine import INT32_MAX, EngineRequest
+from .text_input import TextInput, entries, first_empty, is_tokens
+
+__all__ = ["EmbeddingsRequest"]
+
+
+class EmbeddingsRequest(EngineRequest):
+    """The body of ``POST v1/embeddings``.
+
+    It is also what a backend is asked to answer. Nothing in ``input`` may be empty, as with OpenAI.
+    """
+
+    input: TextInput
+    dimensions: int | None = Field(None, ge=1, le=INT32_MAX)
+    encoding_format: Literal["float", "base64"] | None = None
+    user: str | None = None
+
+    @model_validator(mode="after")
+    def _nothing_is_empty(self) -> Self:
+        place = first_empty(self.input)
+        if place is not None:
+            param = f"input{place}"
+            raise InvalidRequest(f"'{param}' must not be empty.", param=param)
+        return self
+
+    @property
+    def token_input(self) -> bool:
+        """Whether the inputs are arrays of tokens."""
+        return is_tokens(self.input)
+
+    def inputs(self) -> list[str | list[int]]:
+        """What is to be embedded, in order: each a text or an array of tokens."""
+        return entries(self.input)

@@ -1,0 +1,81 @@
+"""What requests for text have in common, be it a chat completion or an older text completion."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from ..exceptions import InvalidRequest
+from .base import Stated, WireModel
+from .engine import INT64_MAX, INT64_MIN, EngineRequest, Stop, Think
+
+__all__ = ["GenerationRequest", "StreamOptions"]
+
+MAX_BIASES = 1_000
+
+
+class StreamOptions(WireModel):
+    include_usage: bool | None = None
+
+
+class GenerationRequest(EngineRequest):
+    """A request for one or more texts.
+
+    Absent and ``null`` mean the same: the engine's own default. Sampling parameters are therefore
+    never filled in here.
+    """
+
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    stop: Stop = None
+    seed: int | None = Field(None, ge=INT64_MIN, le=INT64_MAX)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: Annotated[dict[str, float], Stated(maxProperties=MAX_BIASES)] | None = None
+
+    n: int | None = Field(None, ge=1, le=128)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    # Ollama's, beside those of every request.
+    think: Think = None
+
+    @field_validator("logit_bias", mode="before")
+    @classmethod
+    def _biases_are_few(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > MAX_BIASES:
+            raise PydanticCustomError("logit_bias", "Input should have up to 1000 keys")
+        return value
+
+    @model_validator(mode="after")
+    def _stream_options_are_for_streams(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise InvalidRequest(
+                "'stream_options' is only allowed when 'stream' is true.", param="stream_options"
+            )
+        return self
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether the client asked for an extra last chunk with the usage."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    def option(self, name: str) -> int | None:
+        """A number among the engine's own options: the client's, else the site's."""
+        for given in (getattr(self.options, name, None), self.engine_options.get(name)):
+            if isinstance(given, int):
+                return given
+        return None
+
+    def for_choice(self, number: int) -> Self:
+        """The request for one of the ``n`` choices; made after it was routed.
+
+        If there is a seed, each has its own: with the same all would be the same.
+        """
+        update: dict[str, Any] = {"n": None}
+        seed = self.seed if self.seed is not None else self.option("seed")
+        if seed is not None and number:
+            update["seed"] = (seed + number - INT64_MIN) % 2**64 + INT64_MIN
+        return self.model_copy(update=update)

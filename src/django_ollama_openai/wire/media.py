@@ -1,0 +1,63 @@
+"""Pictures and sounds within a request, as bytes."""
+
+from __future__ import annotations
+
+import base64
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+__all__ = ["BASE64", "IMAGE_URL", "decode_base64", "decode_data_uri", "is_data_uri"]
+
+BASE64: Final = "^([A-Za-z0-9+/_-]{4})*([A-Za-z0-9+/_-]{2}={0,2}|[A-Za-z0-9+/_-]{3,4}=?)$"
+"""What :func:`decode_base64` takes, as a pattern for JSON schemas."""
+
+IMAGE_URL: Final = r"^([hH][tT][tT][pP][sS]?://|[dD][aA][tT][aA]:\s*[iI][mM][aA][gG][eE]/[^,]*,)"
+"""How the URL of a picture begins; of a data URI its data has to fit too."""
+
+_SCHEME: Final = "data:"
+
+# Each parameter and each escape is an object of its own for a moment, and there may be millions.
+MAX_HEAD, MAX_ESCAPES = 1_000, 100_000
+
+
+def is_data_uri(url: str) -> bool:
+    """Whether ``url`` holds its data itself."""
+    return url[: len(_SCHEME)].lower() == _SCHEME
+
+
+def decode_data_uri(url: str) -> tuple[str, bytes]:
+    """The media type and the data of a ``data:`` URI (RFC 2397).
+
+    Raises:
+        ValueError: saying what is wrong with it.
+    """
+    head, comma, data = url[len(_SCHEME) :].partition(",")
+    if not comma:
+        raise ValueError("a data URI has a comma before its data")
+    if len(head) > MAX_HEAD:
+        raise ValueError(f"a data URI has up to {MAX_HEAD} characters before its data")
+    if data.count("%") > MAX_ESCAPES:
+        raise ValueError(f"a data URI has up to {MAX_ESCAPES} escapes; use base64")
+    media_type, *parameters = (part.strip().lower() for part in head.split(";"))
+    if parameters and parameters[-1] == "base64":
+        # Some clients escape what base64 has beyond letters and digits.
+        return media_type, decode_base64(unquote_to_bytes(data) if "%" in data else data)
+    return media_type, unquote_to_bytes(data)
+
+
+def decode_base64(data: str | bytes) -> bytes:
+    """The bytes of ``data``, in either alphabet of RFC 4648, with or without padding.
+
+    Raises:
+        ValueError: it is not base64, or there is nothing in it.
+    """
+    try:
+        encoded = data.encode("ascii") if isinstance(data, str) else data
+        if b"-" in encoded or b"_" in encoded:
+            encoded = encoded.translate(bytes.maketrans(b"-_", b"+/"))
+        decoded = base64.b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True)
+    except ValueError:
+        raise ValueError("the data is not base64") from None
+    if not decoded:
+        raise ValueError("there is no data")
+    return decoded

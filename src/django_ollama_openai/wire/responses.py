@@ -1,0 +1,483 @@
+"""The request of ``POST v1/responses``.
+
+Source: OpenAI's API reference, "Create a model response". Fields beyond those named here are
+accepted and kept, as OpenAI adds new ones all the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+from annotated_types import MaxLen, MinLen
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from ..exceptions import InvalidRequest
+from .base import FirstErrorOnly, Stated, WireModel, text_or_list, told_apart_by
+from .chat import FunctionCall, JSONObjectFormat, ReasoningEffort, TextFormat
+from .engine import INT32_MAX, EngineRequest, Think
+from .media import BASE64, IMAGE_URL
+
+__all__ = [
+    "AllowedTools",
+    "AssistantInput",
+    "ContentPart",
+    "FunctionCallItem",
+    "FunctionCallOutput",
+    "FunctionChoice",
+    "FunctionTool",
+    "InputAudioPart",
+    "InputImagePart",
+    "InputItem",
+    "InputTextPart",
+    "JSONSchemaFormat",
+    "OtherTool",
+    "OutputTextPart",
+    "Reasoning",
+    "ReasoningItem",
+    "RefusalPart",
+    "ResponsesRequest",
+    "SystemInput",
+    "TextConfig",
+    "UserInput",
+]
+
+# A body within its limit may hold millions of each: see the chat completion request.
+MAX_ITEMS, MAX_PARTS, MAX_TOOLS, MAX_INCLUDES = 10_000, 1_000, 1_000, 100
+MAX_METADATA, MAX_METADATA_KEY, MAX_METADATA_VALUE = 16, 64, 512
+
+
+# Content
+
+
+class InputTextPart(WireModel):
+    type: Literal["input_text"]
+    text: str
+
+
+class InputImagePart(WireModel):
+    """A picture; ``image_url`` is a URL, or the picture itself as a data URL."""
+
+    type: Literal["input_image"]
+    file_id: None = None
+    image_url: Annotated[str, Stated(pattern=IMAGE_URL)]
+    detail: Literal["low", "high", "auto", "original"] | None = None
+
+    @field_validator("file_id", mode="before")
+    @classmethod
+    def _no_file_is_stored(cls, value: Any) -> None:
+        if value is not None:
+            raise PydanticCustomError(
+                "file_id", "No files are stored here; send the picture as 'image_url'"
+            )
+
+
+class Audio(WireModel):
+    """A recording, as base64."""
+
+    data: Annotated[str, Stated(pattern=BASE64)]
+    format: Literal["wav", "mp3"]
+
+
+class InputAudioPart(WireModel):
+    type: Literal["input_audio"]
+    input_audio: Audio
+
+
+class OutputTextPart(WireModel):
+    type: Literal["output_text"]
+    text: str
+
+
+class RefusalPart(WireModel):
+    type: Literal["refusal"]
+    refusal: str
+
+
+def _no_file(value: Any) -> Any:
+    if isinstance(value, dict) and value.get("type") == "input_file":
+        raise PydanticCustomError(
+            "input_file",
+            "Files ('input_file') are not supported; send their text as 'input_text' or their "
+            "pages as 'input_image'",
+        )
+    return value
+
+
+TextPart: TypeAlias = Annotated[InputTextPart, BeforeValidator(_no_file)]
+UserPart: TypeAlias = Annotated[
+    Annotated[InputTextPart, Tag("<input_text>")]
+    | Annotated[InputImagePart, Tag("<input_image>")]
+    | Annotated[InputAudioPart, Tag("<input_audio>")],
+    told_apart_by("type", "input_text", "input_image", "input_audio"),
+    BeforeValidator(_no_file),
+]
+AssistantPart: TypeAlias = Annotated[
+    Annotated[OutputTextPart, Tag("<output_text>")]
+    | Annotated[RefusalPart, Tag("<refusal>")]
+    | Annotated[InputTextPart, Tag("<input_text>")],
+    told_apart_by("type", "output_text", "refusal", "input_text"),
+]
+
+ContentPart: TypeAlias = (
+    InputTextPart | InputImagePart | InputAudioPart | OutputTextPart | RefusalPart
+)
+
+TextContent: TypeAlias = Annotated[
+    Annotated[str, Tag("<text>")]
+    | Annotated[list[TextPart], MaxLen(MAX_PARTS), FirstErrorOnly(), Tag("<list>")],
+    text_or_list("content parts"),
+]
+UserContent: TypeAlias = Annotated[
+    Annotated[str, Tag("<text>")]
+    | Annotated[list[UserPart], MaxLen(MAX_PARTS), FirstErrorOnly(), Tag("<list>")],
+    text_or_list("content parts"),
+]
+AssistantContent: TypeAlias = Annotated[
+    Annotated[str, Tag("<text>")]
+    | Annotated[list[AssistantPart], MaxLen(MAX_PARTS), FirstErrorOnly(), Tag("<list>")],
+    text_or_list("content parts"),
+]
+
+
+# Items
+
+# See _with_its_type().
+_MessageType: TypeAlias = Annotated[
+    Literal["message"], WithJsonSchema({"enum": ["message", None], "default": "message"})
+]
+
+
+class SystemInput(WireModel):
+    type: _MessageType = "message"
+    role: Literal["system", "developer"]
+    content: TextContent
+
+
+class UserInput(WireModel):
+    type: _MessageType = "message"
+    role: Literal["user"]
+    content: UserContent
+
+
+class AssistantInput(WireModel):
+    """An earlier answer: an item of its output, or written by the client."""
+
+    type: _MessageType = "message"
+    role: Literal["assistant"]
+    content: AssistantContent
+
+
+MessageItem: TypeAlias = Annotated[
+    Annotated[UserInput, Tag("<user>")]
+    | Annotated[AssistantInput, Tag("<assistant>")]
+    | Annotated[SystemInput, Tag("<system>")]
+    | Annotated[SystemInput, Tag("<developer>")],
+    told_apart_by("role", "user", "assistant", "system", "developer"),
+]
+
+
+class FunctionCallItem(FunctionCall):
+    type: Literal["function_call"]
+    call_id: str
+
+
+class FunctionCallOutput(WireModel):
+    type: Literal["function_call_output"]
+    call_id: str
+    output: UserContent
+
+
+class SummaryPart(WireModel):
+    type: Literal["summary_text"]
+    text: str
+
+
+class ReasoningPart(WireModel):
+    type: Literal["reasoning_text"]
+    text: str
+
+
+class ReasoningItem(WireModel):
+    """The reasoning before an earlier answer. Nothing here can read ``encrypted_content``."""
+
+    type: Literal["reasoning"]
+    summary: Annotated[list[SummaryPart], MaxLen(MAX_PARTS), FirstErrorOnly()] | None = None
+    content: Annotated[list[ReasoningPart], MaxLen(MAX_PARTS), FirstErrorOnly()] | None = None
+    encrypted_content: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The reasoning itself, or else the summary of it."""
+        return "\n".join(part.text for part in self.content or self.summary or ())
+
+
+def _with_its_type(value: Any) -> Any:
+    """OpenAI lets the type of a message, and that of a reference, be left out."""
+    if not isinstance(value, dict):
+        return value
+    given = value.get("type")
+    if given is None and "role" in value:
+        return {**value, "type": "message"}
+    if given == "item_reference" or (given is None and "id" in value):
+        raise PydanticCustomError(
+            "item_reference",
+            "Items are not stored here, so none can be referred to; send the item itself (many "
+            "clients do with 'store': false)",
+        )
+    return value
+
+
+InputItem: TypeAlias = Annotated[
+    Annotated[MessageItem, Tag("<message>")]
+    | Annotated[FunctionCallItem, Tag("<function_call>")]
+    | Annotated[FunctionCallOutput, Tag("<function_call_output>")]
+    | Annotated[ReasoningItem, Tag("<reasoning>")],
+    told_apart_by("type", "message", "function_call", "function_call_output", "reasoning"),
+    BeforeValidator(_with_its_type),
+]
+
+
+# Tools
+
+
+class FunctionTool(WireModel):
+    """A function the model may call; ``parameters`` is a JSON schema and stays as it came."""
+
+    type: Literal["function"]
+    name: str = Field(min_length=1)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class OtherTool(WireModel):
+    """One of OpenAI's own tools, or of another server's. None of them is run here."""
+
+    type: Annotated[str, Stated(**{"not": {"const": "function"}})]
+
+
+Tool: TypeAlias = Annotated[
+    Annotated[FunctionTool, Tag("<function>")] | Annotated[OtherTool, Tag("<other>")],
+    told_apart_by("type", "function", other=True),
+]
+
+
+class FunctionChoice(WireModel):
+    type: Literal["function"]
+    name: str
+
+
+class AllowedTools(WireModel):
+    """The tools that may be called, or with the mode ``required`` one of which has to be."""
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[FunctionChoice], MinLen(1), MaxLen(MAX_TOOLS), FirstErrorOnly()]
+
+
+def _mode_or_choice(value: Any) -> str:
+    return "<mode>" if isinstance(value, str) else "<choice>"
+
+
+ToolChoice: TypeAlias = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("<mode>")]
+    | Annotated[
+        Annotated[FunctionChoice, Tag("<function>")]
+        | Annotated[AllowedTools, Tag("<allowed_tools>")],
+        told_apart_by("type", "function", "allowed_tools"),
+        Tag("<choice>"),
+    ],
+    Discriminator(_mode_or_choice),
+]
+
+
+# Options
+
+
+class JSONSchemaFormat(WireModel):
+    type: Literal["json_schema"]
+    name: str
+    schema_: dict[str, Any] = Field(alias="schema")
+    description: str | None = None
+    strict: bool | None = None
+
+
+TextFormats: TypeAlias = Annotated[
+    Annotated[TextFormat, Tag("<text>")]
+    | Annotated[JSONObjectFormat, Tag("<json_object>")]
+    | Annotated[JSONSchemaFormat, Tag("<json_schema>")],
+    told_apart_by("type", "text", "json_object", "json_schema"),
+]
+
+
+class TextConfig(WireModel):
+    format: TextFormats | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+
+Metadata: TypeAlias = Annotated[
+    dict[str, Annotated[str, MaxLen(MAX_METADATA_VALUE)]],
+    Stated(maxProperties=MAX_METADATA, propertyNames={"maxLength": MAX_METADATA_KEY}),
+]
+
+SummaryKind: TypeAlias = Literal["auto", "concise", "detailed"]
+
+
+class Reasoning(WireModel):
+    """``generate_summary`` is the older name of ``summary``."""
+
+    effort: ReasoningEffort | None = None
+    summary: SummaryKind | None = None
+    generate_summary: SummaryKind | None = None
+
+
+class StreamOptions(WireModel):
+    include_obfuscation: bool | None = None
+
+
+class ResponsesRequest(EngineRequest):
+    """The body of ``POST v1/responses``.
+
+    Absent and ``null`` mean the same, as in a chat completion request.
+    """
+
+    input: Annotated[
+        Annotated[str, Tag("<text>")]
+        | Annotated[list[InputItem], MinLen(1), MaxLen(MAX_ITEMS), FirstErrorOnly(), Tag("<list>")],
+        text_or_list("items"),
+    ]
+    instructions: str | None = None
+
+    tools: Annotated[list[Tool], MaxLen(MAX_TOOLS), FirstErrorOnly()] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+
+    text: TextConfig | None = None
+    reasoning: Reasoning | None = None
+    max_output_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    truncation: Literal["auto", "disabled"] | None = None
+    include: Annotated[list[str], MaxLen(MAX_INCLUDES), FirstErrorOnly()] | None = None
+
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    store: bool | None = None
+    previous_response_id: str | None = None
+
+    # Accepted and told again, without any effect: there are no built-in tools to be called, no
+    # tiers of service and no cache to be chosen.
+    max_tool_calls: int | None = Field(None, ge=1, le=INT32_MAX)
+    metadata: Metadata | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+    user: str | None = None
+
+    # Ollama's, beside those of every request.
+    think: Think = None
+
+    # Read only to say that they are not supported.
+    background: bool | None = None
+    conversation: Any = None
+    prompt: Any = None
+
+    @field_validator("metadata", mode="before")
+    @classmethod
+    def _metadata_is_small(cls, value: Any) -> Any:
+        if isinstance(value, dict) and (
+            len(value) > MAX_METADATA or any(len(key) > MAX_METADATA_KEY for key in value)
+        ):
+            raise PydanticCustomError(
+                "metadata",
+                f"Input should have up to {MAX_METADATA} keys of up to {MAX_METADATA_KEY} "
+                "characters",
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _options_go_together(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise InvalidRequest(
+                "'stream_options' is only allowed when 'stream' is true.", param="stream_options"
+            )
+        offered = {tool.name for tool in self.function_tools}
+        for choice in self._chosen():
+            if choice.name not in offered:
+                raise InvalidRequest(
+                    f"The function {choice.name!r} of 'tool_choice' is not among the 'tools'.",
+                    param="tool_choice",
+                )
+        return self
+
+    def _chosen(self) -> list[FunctionChoice]:
+        if isinstance(self.tool_choice, FunctionChoice):
+            return [self.tool_choice]
+        return self.tool_choice.tools if isinstance(self.tool_choice, AllowedTools) else []
+
+    @property
+    def function_tools(self) -> list[FunctionTool]:
+        """The tools that can be offered to a model here."""
+        return [tool for tool in self.tools or () if isinstance(tool, FunctionTool)]
+
+    @property
+    def includes_logprobs(self) -> bool:
+        """Whether the answer is to have log probabilities. 0 ``top_logprobs``, which is OpenAI's
+        default, asks for none."""
+        return bool(self.top_logprobs) or "message.output_text.logprobs" in (self.include or ())
+
+    @property
+    def summary(self) -> SummaryKind | None:
+        """The kind of summary that was asked for, by whichever of the two names."""
+        if self.reasoning is None:
+            return None
+        return self.reasoning.summary or self.reasoning.generate_summary
+
+    def unsupported_parameters(self) -> list[str]:
+        """The parameters that would change the answer and that no engine here can honour."""
+        asked_for = {
+            "tools": len(self.tools or ()) > len(self.function_tools),
+            # Without the others there would be nothing to choose from.
+            "tool_choice": bool(self.tools)
+            and not self.function_tools
+            and self.tool_choice == "required",
+            "background": self.background,
+            "conversation": self.conversation is not None,
+            "prompt": self.prompt is not None,
+        }
+        return [name for name, is_asked_for in asked_for.items() if is_asked_for]
+
+    def without(self, names: Iterable[str]) -> Self:
+        """The same request without the parameters ``names``; of ``tools`` the functions stay."""
+        dropped: dict[str, Any] = dict.fromkeys(names)
+        if "tools" in dropped:
+            dropped["tools"] = self.function_tools or None
+        return self.model_copy(update=dropped)
+
+    @property
+    def input_items(self) -> list[dict[str, Any]]:
+        """The input as items, as JSON."""
+        if isinstance(self.input, str):
+            return [{"type": "message", "role": "user", "content": self.input}]
+        return [item.model_dump(exclude_unset=True) for item in self.input]
+
+    def after(self, items: list[dict[str, Any]]) -> Self:
+        """The same request, with the conversation ``items`` before its input."""
+        conversation = _ITEMS.validate_python([*items, *self.input_items])
+        return self.model_copy(update={"input": conversation})
+
+
+_ITEMS = TypeAdapter(list[InputItem])
