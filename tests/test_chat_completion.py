@@ -69,6 +69,14 @@ LOGPROBS = [
     Delta("é", logprobs=[entry("é", -1.5)]),
     end("length"),
 ]
+TWO_CHOICES = [
+    Delta("Heads", index=1),
+    Delta("Ta"),
+    Delta(".", index=1),
+    Delta(finish_reason="stop", usage=Usage(12, 3), tokens=0, index=1),
+    Delta("ils"),
+    end("length"),
+]
 
 STREAMS: dict[str, tuple[list[Delta], bool]] = {
     "text": (TEXT, False),
@@ -109,6 +117,56 @@ def whole(deltas: list[Delta], case: Case) -> dict[str, Any]:
     return completion
 
 
+# Several choices
+
+
+def write_two(case: Case, *, include_usage: bool = False) -> bytes:
+    writer = ChatCompletionStream("my_model:1b", case, choices=2, include_usage=include_usage)
+    return b"".join([*map(writer.feed, TWO_CHOICES), writer.finish()])
+
+
+@pytest.mark.compat("chat.response.choices[].index", "chat.stream.order")
+@pytest.mark.parametrize("include_usage", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_a_stream_of_two_choices_is_the_golden_one(case: Case, include_usage: bool) -> None:
+    suffix = "_with_usage" if include_usage else ""
+    stream = write_two(case, include_usage=include_usage)
+    hold_to_golden(f"two_choices{suffix}.{case}.sse", normalised(stream))
+
+
+@pytest.mark.parametrize("include_usage", [False, True])
+def test_openais_client_puts_the_choices_together(include_usage: bool) -> None:
+    state = ChatCompletionStreamState()
+    for chunk in frames(write_two("both", include_usage=include_usage)):
+        state.handle_chunk(ChatCompletionChunk.model_validate(chunk))
+    completion = state.current_completion_snapshot
+    first, second = completion.choices
+    assert (first.message.content, first.finish_reason) == ("Tails", "length")
+    assert (second.message.content, second.finish_reason) == ("Heads.", "stop")
+    assert completion.usage is not None
+    assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (24, 8)
+
+
+@pytest.mark.compat("chat.response.choices[].index")
+def test_two_choices_in_one_piece() -> None:
+    writer = WholeChatCompletion("m", "snake", choices=2)
+    for delta in TWO_CHOICES:
+        writer.feed(delta)
+    completion = ChatCompletion.model_validate(strictly(writer.finish()))
+    assert [choice.index for choice in completion.choices] == [0, 1]
+    assert [choice.message.content for choice in completion.choices] == ["Tails", "Heads."]
+    assert [choice.finish_reason for choice in completion.choices] == ["length", "stop"]
+    assert completion.usage is not None
+    assert completion.usage.total_tokens == 32
+
+
+def test_a_choice_of_which_nothing_came_is_a_choice_all_the_same() -> None:
+    writer = ChatCompletionStream("m", "snake", choices=2, include_usage=False)
+    chunks = frames(writer.feed(end(None)) + writer.finish())
+    assert [chunk["choices"][0]["index"] for chunk in chunks] == [0, 1, 0, 1]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks[2:]] == ["stop", "stop"]
+
+
 # Golden files: exactly what clients get. UPDATE_GOLDEN=1 writes them anew.
 
 
@@ -122,11 +180,20 @@ def normalised(data: bytes) -> str:
 def hold_to_golden(name: str, text: str) -> None:
     path = GOLDEN / name
     if UPDATE:
-        GOLDEN.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text.encode())
     assert text == path.read_bytes().decode()
 
 
+@pytest.mark.compat(
+    "chat.response.object",
+    "chat.response.obfuscation",
+    "chat.response.choices[].delta.reasoning_content",
+    "chat.response.choices[].delta.audio",
+    "chat.response.choices[].delta.function_call",
+    "chat.response.choices[].logprobs",
+    "chat.stream.order",
+)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", STREAMS)
 def test_a_stream_is_the_golden_one(name: str, case: Case) -> None:
@@ -142,6 +209,32 @@ def test_a_stream_that_fails_is_the_golden_one(case: Case) -> None:
     hold_to_golden(f"failure.{case}.sse", normalised(stream))
 
 
+@pytest.mark.compat(
+    "chat.response.id",
+    "chat.response.object",
+    "chat.response.system_fingerprint",
+    "chat.response.service_tier",
+    "chat.response.metadata",
+    "chat.response.moderation",
+    "chat.response.choices[].message.role",
+    "chat.response.choices[].message.refusal",
+    "chat.response.choices[].message.annotations",
+    "chat.response.choices[].message.audio",
+    "chat.response.choices[].message.function_call",
+    "chat.response.choices[].message.tool_calls[].type",
+    "chat.response.choices[].message.tool_calls[].custom",
+    "chat.response.choices[].logprobs",
+    "chat.response.usage.prompt_tokens_details.cached_tokens",
+    "chat.response.usage.prompt_tokens_details.audio_tokens",
+    "chat.response.usage.prompt_tokens_details.cache_write_tokens",
+    "chat.response.usage.prompt_tokens_details.image_tokens",
+    "chat.response.usage.prompt_tokens_details.text_tokens",
+    "chat.response.usage.completion_tokens_details.reasoning_tokens",
+    "chat.response.usage.completion_tokens_details.audio_tokens",
+    "chat.response.usage.completion_tokens_details.accepted_prediction_tokens",
+    "chat.response.usage.completion_tokens_details.rejected_prediction_tokens",
+    "chat.response.usage.completion_tokens_details.text_tokens",
+)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_whole_completion_is_the_golden_one(name: str, case: Case) -> None:
@@ -154,9 +247,10 @@ def test_a_whole_completion_is_the_golden_one(name: str, case: Case) -> None:
 
 @pytest.mark.skipif(UPDATE, reason="they are being written")
 def test_every_golden_file_is_held_to() -> None:
-    streams = {f"{name}.{case}.sse" for name in [*STREAMS, "failure"] for case in CASES}
+    more = ["failure", "two_choices", "two_choices_with_usage"]
+    streams = {f"{name}.{case}.sse" for name in [*STREAMS, *more] for case in CASES}
     wholes = {f"{name}.{case}.json" for name in WHOLE for case in CASES}
-    assert {path.name for path in GOLDEN.iterdir()} == streams | wholes
+    assert {path.name for path in GOLDEN.iterdir() if path.is_file()} == streams | wholes
 
 
 # The contract of spellings
@@ -189,6 +283,7 @@ def without_plan(value: Any) -> Any:
     return [without_plan(item) for item in value] if isinstance(value, list) else value
 
 
+@pytest.mark.compat("chat.response.finishReason, promptTokens, completionTokens, totalTokens")
 @pytest.mark.parametrize("deltas", WHOLE.values(), ids=WHOLE)
 def test_both_is_openais_and_the_plans_four_beside_it(deltas: list[Delta]) -> None:
     completion = whole(deltas, "both")
@@ -201,6 +296,7 @@ def test_both_is_openais_and_the_plans_four_beside_it(deltas: list[Delta]) -> No
     assert without_plan(completion) | neutral == whole(deltas, "snake") | neutral
 
 
+@pytest.mark.compat("chat.stream.usage of other chunks")
 @pytest.mark.parametrize("deltas", [TEXT, REASONING, TOOL_CALLS, LOGPROBS])
 def test_both_gives_usage_with_the_finish_reason(deltas: list[Delta]) -> None:
     *others, last = frames(write(deltas, "both"))
@@ -214,6 +310,11 @@ def test_both_gives_usage_with_the_finish_reason(deltas: list[Delta]) -> None:
         assert choice["finishReason"] is choice["finish_reason"] is None
 
 
+@pytest.mark.compat(
+    "chat.request.stream_options.include_usage",
+    "chat.response.usage.total_tokens",
+    "chat.stream.usage of other chunks",
+)
 @pytest.mark.parametrize("case", ["both", "snake"])
 def test_usage_that_was_asked_for_comes_once_and_last(case: Case) -> None:
     *others, last = frames(write(TEXT, case, include_usage=True))
@@ -224,6 +325,7 @@ def test_usage_that_was_asked_for_comes_once_and_last(case: Case) -> None:
     assert ("totalTokens" in last["usage"]) is (case == "both")
 
 
+@pytest.mark.compat("chat.response.finishReason, promptTokens, completionTokens, totalTokens")
 @pytest.mark.parametrize("include_usage", [False, True])
 @pytest.mark.parametrize("deltas", [TEXT, REASONING, TOOL_CALLS, LOGPROBS])
 def test_snake_is_openais_to_the_letter(deltas: list[Delta], include_usage: bool) -> None:
@@ -283,6 +385,7 @@ def test_values_are_never_respelled(case: Case) -> None:
 # The shape
 
 
+@pytest.mark.compat("chat.response.id", "chat.response.created")
 @pytest.mark.parametrize("case", CASES)
 def test_a_stream_is_one_completion_of_now(case: Case) -> None:
     chunks = frames(write(TOOL_CALLS, case, include_usage=True))
@@ -294,6 +397,11 @@ def test_a_stream_is_one_completion_of_now(case: Case) -> None:
     assert whole(TEXT, case)["id"] != whole(TEXT, case)["id"]
 
 
+@pytest.mark.compat(
+    "chat.response.choices[].delta.role",
+    "chat.response.choices[].delta.content",
+    "chat.response.choices[].delta.refusal",
+)
 @pytest.mark.parametrize("case", CASES)
 def test_the_role_comes_first_and_once(case: Case) -> None:
     first, *others = frames(write(TEXT, case, include_usage=True))
@@ -316,6 +424,7 @@ def test_an_answer_without_anything_is_still_an_answer(deltas: list[Delta], case
     assert set(leaves(completion["usage"])) == {0}
 
 
+@pytest.mark.compat("chat.response.choices[].message.content")
 def test_content_beside_tool_calls_is_null_if_there_is_none() -> None:
     call = ToolCallDelta(0, "call_1", "f", "{}")
     assert chat_message(Delta(tool_calls=[call]))["content"] is None
@@ -323,6 +432,13 @@ def test_content_beside_tool_calls_is_null_if_there_is_none() -> None:
     assert chat_message(Delta())["content"] == ""
 
 
+@pytest.mark.compat(
+    "chat.response.choices[].message.tool_calls[].index",
+    "chat.response.choices[].delta.tool_calls[].id",
+    "chat.response.choices[].delta.tool_calls[].type",
+    "chat.response.choices[].delta.tool_calls[].function.name",
+    "chat.response.choices[].delta.tool_calls[].function.arguments",
+)
 def test_the_pieces_of_a_call_are_told_apart_by_their_index() -> None:
     chunks = frames(write(TOOL_CALLS, "snake"))
     pieces = [
@@ -347,12 +463,14 @@ def test_the_pieces_of_a_call_are_told_apart_by_their_index() -> None:
     assert all("index" not in call for call in choice["message"]["tool_calls"])
 
 
+@pytest.mark.compat("chat.response.choices[].message.reasoning_content")
 def test_reasoning_has_both_of_its_names() -> None:
     message = chat_message(Delta("42", "Six times seven."))
     assert message["reasoning"] == message["reasoning_content"] == "Six times seven."
     assert "reasoning" not in chat_message(Delta("42"))
 
 
+@pytest.mark.compat("chat.response.choices[].logprobs.refusal")
 def test_a_token_without_text_still_has_its_log_probability() -> None:
     _, chunk, _ = frames(write([Delta(logprobs=[entry("<|end|>", -1)]), end()], "snake"))
     (choice,) = chunk["choices"]
@@ -485,6 +603,7 @@ def test_camel_case_changes_keys_and_never_values(deltas: list[Delta]) -> None:
 # No content forges a frame
 
 
+@pytest.mark.compat("chat.response.choices[].delta.content")
 @pytest.mark.parametrize("case", CASES)
 @few
 @given(pieces=st.lists(texts), include_usage=st.booleans(), model=texts)

@@ -148,6 +148,7 @@ def test_what_some_readers_take_for_a_line_end_is_content(mark: str) -> None:
 # Tool calls
 
 
+@pytest.mark.compat("chat.response.choices[].delta.tool_calls[].index")
 def test_calls_are_counted_over_the_whole_answer() -> None:
     parts = ChatParts()
     deltas = [
@@ -167,6 +168,7 @@ def test_two_answers_are_counted_apart() -> None:
         ]
 
 
+@pytest.mark.compat("chat.response.choices[].message.tool_calls[].id")
 def test_the_id_of_a_call_is_kept_and_made_up_where_there_is_none() -> None:
     calls = [{"id": "call_own", **call()}, call(), {"id": "", **call()}, {"id": None, **call()}]
     ids = [made.id for made in ChatParts().feed(line({"tool_calls": calls})).tool_calls]
@@ -179,6 +181,7 @@ def test_a_made_up_id_looks_like_openais() -> None:
     assert NEW_ID.fullmatch(new_tool_call_id())
 
 
+@pytest.mark.compat("chat.response.choices[].message.tool_calls[].function.arguments")
 @pytest.mark.parametrize(
     "arguments", [{}, {"a_b": {"c": [1, 2.5, None, True, "é\u2028", 2**70]}}, {"": {"": []}}]
 )
@@ -202,6 +205,12 @@ def test_the_order_of_arguments_is_the_models() -> None:
 # Log probabilities
 
 
+@pytest.mark.compat(
+    "chat.response.choices[].logprobs.content[].token",
+    "chat.response.choices[].logprobs.content[].logprob",
+    "chat.response.choices[].logprobs.content[].bytes",
+    "chat.response.choices[].logprobs.content[].top_logprobs",
+)
 def test_log_probabilities_lack_nothing_that_openais_have() -> None:
     entries = [{"token": "é", "logprob": -1, "top_logprobs": [{"token": "e", "logprob": -2}]}]
     assert ChatParts().feed(line(logprobs=entries)).logprobs == [
@@ -217,6 +226,7 @@ def test_log_probabilities_lack_nothing_that_openais_have() -> None:
     ]
 
 
+@pytest.mark.compat("chat.response.choices[].logprobs.content[].bytes")
 def test_the_bytes_of_half_a_character_are_ollamas() -> None:
     entries = [{"token": "\ufffd", "logprob": -1, "bytes": [195]}]
     logprobs = ChatParts().feed(line(logprobs=entries)).logprobs
@@ -226,6 +236,7 @@ def test_the_bytes_of_half_a_character_are_ollamas() -> None:
 # The end
 
 
+@pytest.mark.compat("chat.response.choices[].finish_reason")
 @pytest.mark.parametrize(
     ("done_reason", "finish_reason", "after_a_call"),
     [
@@ -266,6 +277,7 @@ def test_usage_and_reason_come_with_the_end_only() -> None:
     assert delta == Delta("x")
 
 
+@pytest.mark.compat("chat.stream.an engine that breaks off")
 @pytest.mark.parametrize(
     "lines",
     [
@@ -283,6 +295,31 @@ def test_an_answer_that_breaks_off_is_an_error(lines: list[bytes]) -> None:
         parts.feed(part)
     with pytest.raises(UpstreamError, match="broke off"):
         parts.finish()
+
+
+def entry(token: str) -> dict[str, Any]:
+    return {"token": token, "logprob": -1.0, "bytes": list(token.encode()), "top_logprobs": []}
+
+
+@pytest.mark.compat("chat.response.choices[].logprobs.content")
+@pytest.mark.parametrize(
+    ("message", "tokens", "kept"),
+    [
+        ({"thinking": "Let me", "content": ""}, ["Let", " me"], None),
+        ({"thinking": "Let me", "content": "Né!"}, ["Let", " me", "N", "é", "!"], ["N", "é", "!"]),
+        ({"thinking": "Hm", "content": "No"}, ["Hm", "</think>", "\n", "No"], ["No"]),
+        ({"thinking": "Hm", "content": "No"}, ["Hm", ">No"], [">No"]),
+        ({"thinking": "Hm", "content": "No"}, ["something", " else"], None),
+        ({"thinking": "Hm", "content": "longer than all"}, ["all"], None),
+        ({"content": "", "tool_calls": [{"function": {"name": "f"}}]}, ["<tool>"], None),
+        ({"content": ""}, ["<half of a character>"], ["<half of a character>"]),
+    ],
+)
+def test_the_probabilities_are_those_of_the_content(
+    message: dict[str, Any], tokens: list[str], kept: list[str] | None
+) -> None:
+    delta = ChatParts().feed(line(message, logprobs=[entry(token) for token in tokens]))
+    assert delta.logprobs == (None if kept is None else [entry(token) for token in kept])
 
 
 # Failures
@@ -357,6 +394,10 @@ WRONG_TYPES: list[tuple[str, dict[str, Any]]] = [
     ("logprob infinite", {"message": {}, "logprobs": [{"token": "a", "logprob": -float("inf")}]}),
     ("logprob a text", {"message": {}, "logprobs": [{"token": "a", "logprob": "x"}]}),
     ("bytes a text", {"message": {}, "logprobs": [{"token": "a", "logprob": -1, "bytes": "x"}]}),
+    (
+        "a byte too large",
+        {"message": {}, "logprobs": [{"token": "a", "logprob": -1, "bytes": [256]}]},
+    ),
     ("eval_count a text", {"message": {}, "done": True, "eval_count": "5"}),
     ("prompt_eval_count half", {"message": {}, "done": True, "prompt_eval_count": 1.5}),
 ]

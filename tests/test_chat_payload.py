@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -8,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_ollama_openai.translation.chat_payload import TOP_LEVEL_OPTIONS, chat_payload
+from django_ollama_openai.exceptions import InvalidRequest
+from django_ollama_openai.translation.chat_payload import chat_payload
+from django_ollama_openai.translation.options import TOP_LEVEL_OPTIONS
 from django_ollama_openai.wire.chat import ChatCompletionRequest
 from tests.recordings import load
 
@@ -33,6 +36,7 @@ def call(id: str, name: str, arguments: str = "{}") -> dict[str, Any]:
     return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
+@pytest.mark.compat("chat.request.temperature", "chat.request.top_p")
 def test_a_plain_request_carries_nothing_that_the_client_did_not_send() -> None:
     assert payload() == {"model": "m", "messages": [HELLO], "stream": False, "truncate": False}
 
@@ -47,6 +51,33 @@ def test_ollama_streams_as_the_caller_says_and_not_as_the_request_does(stream: b
 # Messages
 
 
+@pytest.mark.compat("chat.request.messages[].refusal")
+def test_a_refusal_beside_the_content_is_the_text_of_the_answer() -> None:
+    refused = {"role": "assistant", "content": None, "refusal": "I must not."}
+    assert message(**refused) == {"role": "assistant", "content": "I must not."}
+
+
+@pytest.mark.compat("chat.request.messages[].function_call")
+def test_a_call_from_before_tools_had_ids_is_a_call() -> None:
+    asked = {"role": "assistant", "function_call": {"name": "f", "arguments": '{"a": 1}'}}
+    result = {"role": "function", "name": "f", "content": "x"}
+    answer, told = payload(asked, result)["messages"]
+    function = {"index": 0, "name": "f", "arguments": {"a": 1}}
+    assert answer == {"role": "assistant", "content": "", "tool_calls": [{"function": function}]}
+    assert told == {"role": "tool", "content": "x", "tool_name": "f"}
+
+
+def test_the_result_of_a_tool_may_have_pictures() -> None:
+    result = {"role": "tool", "tool_call_id": "c", "content": [picture()]}
+    assert message(**result) == {
+        "role": "tool",
+        "content": "",
+        "tool_call_id": "c",
+        "images": [base64.b64encode(PNG).decode()],
+    }
+
+
+@pytest.mark.compat("chat.request.messages[].role", "responses.request.input[].role")
 @pytest.mark.parametrize(
     ("role", "expected"),
     [("system", "system"), ("developer", "system"), ("user", "user"), ("assistant", "assistant")],
@@ -55,6 +86,65 @@ def test_roles(role: str, expected: str) -> None:
     assert message(role=role, content="x") == {"role": expected, "content": "x"}
 
 
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def picture(data: bytes = PNG, kind: str = "image/png") -> dict[str, Any]:
+    url = f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+@pytest.mark.compat(
+    "chat.request.messages[].content[].image_url.url",
+    "responses.request.input[].content[].image_url",
+)
+@pytest.mark.parametrize(
+    "kind", ["image/png", "image/gif", "image/bmp", "image/avif", "IMAGE/JPEG"]
+)
+def test_pictures_of_any_type_go_with_the_text_of_their_message(kind: str) -> None:
+    what, now = {"type": "text", "text": "What"}, {"type": "text", "text": "now?"}
+    parts = [what, picture(kind=kind), now]
+    assert message(role="user", content=parts) == {
+        "role": "user",
+        "content": "What\nnow?",
+        "images": [base64.b64encode(PNG).decode()],
+    }
+
+
+@pytest.mark.compat("chat.request.messages[].content[].input_audio.data")
+def test_pictures_and_sounds_keep_their_order() -> None:
+    sound = {"data": base64.b64encode(b"RIFF").decode(), "format": "wav"}
+    parts = [picture(b"1"), {"type": "input_audio", "input_audio": sound}, picture(b"2")]
+    images = message(role="user", content=parts)["images"]
+    assert list(map(base64.b64decode, images)) == [b"1", b"RIFF", b"2"]
+
+
+@given(st.binary(min_size=1), st.booleans(), st.booleans())
+def test_no_byte_of_a_picture_is_lost(data: bytes, is_url_safe: bool, is_padded: bool) -> None:
+    encode = base64.urlsafe_b64encode if is_url_safe else base64.b64encode
+    encoded = encode(data).decode()
+    url = f"data:image/png;base64,{encoded if is_padded else encoded.rstrip('=')}"
+    part = {"type": "image_url", "image_url": {"url": url}}
+    (sent,) = message(role="user", content=[part])["images"]
+    assert base64.b64decode(sent, validate=True) == data
+
+
+def test_a_picture_whose_data_is_not_base64() -> None:
+    part = {
+        "type": "image_url",
+        "image_url": {"url": "data:image/svg+xml;charset=utf-8,%3Csvg/%3E"},
+    }
+    (sent,) = message(role="user", content=[part])["images"]
+    assert base64.b64decode(sent) == b"<svg/>"
+
+
+def test_a_picture_that_was_not_fetched_does_not_go_out() -> None:
+    part = {"type": "image_url", "image_url": {"url": "http://example.com/a.png"}}
+    with pytest.raises(InvalidRequest, match="send their data"):
+        message(role="user", content=[part])
+
+
+@pytest.mark.compat("chat.request.messages[].content", "chat.request.messages[].content[].text")
 @pytest.mark.parametrize("role", ["system", "developer", "user", "assistant"])
 def test_the_parts_of_a_message_stay_one_message(role: str) -> None:
     parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
@@ -63,22 +153,26 @@ def test_the_parts_of_a_message_stay_one_message(role: str) -> None:
     assert message(role=role, content=[])["content"] == ""
 
 
+@pytest.mark.compat("chat.request.messages[].content[].refusal")
 def test_the_refusal_of_an_earlier_answer_is_a_part_of_it() -> None:
     parts = [{"type": "text", "text": "No."}, {"type": "refusal", "refusal": "I must not."}]
     assert message(role="assistant", content=parts)["content"] == "No.\nI must not."
 
 
+@pytest.mark.compat("chat.request.messages[].content (null)")
 @pytest.mark.parametrize("content", [{}, {"content": None}, {"content": ""}])
 def test_an_answer_without_content_has_an_empty_one(content: dict[str, Any]) -> None:
     assert message(role="assistant", **content) == {"role": "assistant", "content": ""}
 
 
+@pytest.mark.compat("chat.request.messages[].content[].text")
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_text_goes_out_byte_for_byte(text: str) -> None:
     assert message(role="user", content=text)["content"] == text
     assert message(role="user", content=[{"type": "text", "text": text}])["content"] == text
 
 
+@pytest.mark.compat("chat.request.messages[].reasoning_content")
 @pytest.mark.parametrize(
     ("fields", "thinking"),
     [
@@ -95,6 +189,9 @@ def test_the_reasoning_of_an_earlier_answer(fields: dict[str, Any], thinking: st
     assert message(role="assistant", content="x", **fields).get("thinking") == thinking
 
 
+@pytest.mark.compat(
+    "chat.request.messages[].tool_calls[].id", "chat.request.messages[].tool_calls[].function.name"
+)
 def test_earlier_tool_calls_have_their_ids_and_their_arguments_as_an_object() -> None:
     calls = [call("call_1", "f", '{"a": {"b": [1, null]}}'), call("call_2", "g", "")]
     assert message(role="assistant", tool_calls=calls) == {
@@ -110,6 +207,9 @@ def test_earlier_tool_calls_have_their_ids_and_their_arguments_as_an_object() ->
     }
 
 
+@pytest.mark.compat(
+    "chat.request.messages[].tool_calls[].function.name", "chat.request.messages[].tool_call_id"
+)
 def test_the_result_of_a_tool_names_the_tool_of_its_call() -> None:
     messages = payload(
         HELLO,
@@ -144,6 +244,7 @@ def test_the_result_of_an_unknown_call_has_no_name() -> None:
     }
 
 
+@pytest.mark.compat("chat.request.messages[].name")
 def test_the_result_of_a_function_has_the_name_it_came_with() -> None:
     assert message(role="function", content=None, name="f") == {
         "role": "tool",
@@ -185,6 +286,12 @@ def schemas(tools: list[dict[str, Any]]) -> list[Any]:
     return [tool["function"].get("parameters") for tool in tools]
 
 
+@pytest.mark.compat(
+    "chat.request.tools[].function.name",
+    "chat.request.tools[].function.description",
+    "chat.request.tools[].function.parameters",
+    "chat.request.tools[].function.strict",
+)
 @pytest.mark.parametrize("tools", [NESTED, REFERENCES], ids=["nested", "references"])
 def test_tools_go_out_as_they_came(tools: list[dict[str, Any]]) -> None:
     sent = payload(tools=tools)["tools"]
@@ -204,6 +311,12 @@ def test_no_tools_are_no_tools(tools: list[Any] | None) -> None:
 SCHEMA = load("chat_format_schema").request["json"]["format"]
 
 
+@pytest.mark.compat(
+    "chat.request.response_format.type",
+    "chat.request.response_format.json_schema.description",
+    "chat.request.response_format.json_schema.schema",
+    "chat.request.response_format.json_schema.strict",
+)
 @pytest.mark.parametrize(
     ("response_format", "expected"),
     [
@@ -212,12 +325,20 @@ SCHEMA = load("chat_format_schema").request["json"]["format"]
         ({"type": "json_object"}, "json"),
         ({"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}, SCHEMA),
         ({"type": "json_schema", "jsonSchema": {"name": "n", "schema": SCHEMA}}, SCHEMA),
+        (
+            {
+                "type": "json_schema",
+                "json_schema": {"name": "n", "schema": SCHEMA, "description": "d", "strict": False},
+            },
+            SCHEMA,
+        ),
     ],
 )
 def test_the_format_of_the_answer(response_format: Any, expected: Any) -> None:
     assert payload(response_format=response_format).get("format") == expected
 
 
+@pytest.mark.compat("chat.request.reasoning_effort", "responses.request.reasoning.effort")
 @pytest.mark.parametrize(
     ("effort", "think"),
     [
@@ -238,6 +359,7 @@ def test_thinking_is_left_to_the_model_unless_the_client_says_something() -> Non
     assert "think" not in payload(reasoning_effort=None)
 
 
+@pytest.mark.compat("chat.request.logprobs", "chat.request.top_logprobs")
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
@@ -255,6 +377,16 @@ def test_log_probabilities(fields: dict[str, Any], expected: dict[str, Any]) -> 
 # Options
 
 
+@pytest.mark.compat(
+    "chat.request.frequency_penalty",
+    "chat.request.max_completion_tokens",
+    "chat.request.max_tokens",
+    "chat.request.presence_penalty",
+    "chat.request.seed",
+    "chat.request.stop",
+    "chat.request.temperature",
+    "chat.request.top_p",
+)
 @pytest.mark.parametrize(
     ("fields", "options"),
     [
@@ -284,6 +416,16 @@ def test_options_that_are_null_do_not_go_out() -> None:
     assert "options" not in payload(**dict.fromkeys(names))
 
 
+@pytest.mark.compat(
+    "chat.request.metadata",
+    "chat.request.moderation",
+    "chat.request.prompt_cache_options",
+    "chat.request.prompt_cache_retention",
+    "chat.request.service_tier",
+    "chat.request.store",
+    "chat.request.stream_options.include_obfuscation",
+    "chat.request.user",
+)
 @pytest.mark.parametrize(
     "fields",
     [
@@ -291,15 +433,27 @@ def test_options_that_are_null_do_not_go_out() -> None:
         {"format": "json", "raw": True, "images": ["/etc/passwd"], "num_ctx": 1},
         {"stream_options": {"include_usage": True}, "stream": True, "n": 1, "tool_choice": "auto"},
         {"parallel_tool_calls": True, "logit_bias": {}},
+        {"moderation": {"model": "m"}, "prompt_cache_key": "k", "safety_identifier": "s"},
+        {"prompt_cache_options": {"mode": "implicit"}, "prompt_cache_retention": "24h"},
+        {"stream_options": {"include_obfuscation": True}, "stream": True},
     ],
 )
 def test_what_ollama_has_no_place_for_does_not_go_out(fields: dict[str, Any]) -> None:
     assert payload(**fields) == payload()
 
 
+@pytest.mark.compat(
+    "chat.request.messages[].content[].prompt_cache_breakpoint",
+    "chat.request.messages[].name",
+    "chat.request.messages[].audio",
+)
 def test_no_message_carries_more_than_its_own_fields() -> None:
     extra = {"images": ["/etc/passwd"], "thinking": "x", "tool_name": "x", "name": "bob"}
     assert message(role="user", content="x", **extra) == {"role": "user", "content": "x"}
+    text = {"type": "text", "text": "x", "prompt_cache_breakpoint": {"mode": "explicit"}}
+    assert message(role="user", content=[text]) == {"role": "user", "content": "x"}
+    older = {"audio": {"id": "audio_1"}, "refusal": "No."}
+    assert message(role="assistant", content="x", **older) == {"role": "assistant", "content": "x"}
 
 
 # The engine's options
@@ -347,6 +501,7 @@ def test_the_request_wins_over_what_the_site_thinks_of_thinking() -> None:
     assert payload(engine={"think": "high"})["think"] == "high"
 
 
+@pytest.mark.compat("chat.request.truncate")
 def test_a_prompt_that_is_too_long_is_an_error_unless_the_site_says_otherwise() -> None:
     assert payload()["truncate"] is False
     assert payload(engine={"truncate": True})["truncate"] is True

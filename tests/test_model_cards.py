@@ -185,6 +185,7 @@ def test_the_name_of_a_model(names: dict[str, Any], id: str) -> None:
     assert model_card(each).id == id
 
 
+@pytest.mark.compat("models.response.data[].owned_by")
 @pytest.mark.parametrize(
     ("name", "owner"),
     [
@@ -199,6 +200,7 @@ def test_the_owner_is_the_namespace(name: str, owner: str) -> None:
     assert model_card({"model": name}).owned_by == owner
 
 
+@pytest.mark.compat("models.response.data[].created")
 @pytest.mark.parametrize(
     ("timestamp", "created"),
     [
@@ -223,6 +225,7 @@ def test_when_a_model_was_made(timestamp: Any, created: int) -> None:
 # As OpenAI's
 
 
+@pytest.mark.compat("models.response.data[].metadata")
 @pytest.mark.parametrize("card", [model_card(TAGS[0]), ModelCard("m"), model_card({"name": "m"})])
 def test_openais_fields_and_all_metadata_always(card: ModelCard) -> None:
     model = card.as_openai(name="public/name:x", backend="cluster")

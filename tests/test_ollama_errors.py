@@ -12,6 +12,7 @@ from django_ollama_openai.exceptions import (
     GatewayError,
     InvalidRequest,
     ModelNotFound,
+    UnsupportedParameter,
     UpstreamError,
     UpstreamUnavailable,
 )
@@ -34,6 +35,11 @@ TOO_LONG_MESSAGE = (
 def body(error: Any) -> bytes:
     return json.dumps({"error": error}).encode()
 
+
+ENDPOINT = "unsupported_endpoint"
+NO_ROOM = "This model's context has no room for your input. Please reduce the length of the input."
+PARAMS = {"embed": "input", "generate": "prompt"}
+"""What each endpoint reads; the others read messages."""
 
 RECORDED: dict[str, tuple[type[GatewayError], str]] = {
     "chat_404": (
@@ -60,6 +66,13 @@ RECORDED: dict[str, tuple[type[GatewayError], str]] = {
         InvalidRequest,
         "smollm2:135m does not support tools",
     ),
+    "embed_404": (
+        ModelNotFound,
+        "The model 'asked' does not exist or you do not have access to it.",
+    ),
+    "embed_chatmodel": (InvalidRequest, '"asked" does not support embeddings'),
+    "embed_long_notruncate": (ContextLengthExceeded, NO_ROOM),
+    "generate_suffix_unsupported": (UnsupportedParameter, "smollm2:135m does not support insert"),
     "method_405": (UpstreamError, "The engine failed with status 405."),
     "route_404": (UpstreamError, "The engine failed with status 404."),
     "show_404": (
@@ -76,10 +89,12 @@ def test_every_recorded_failure_is_covered() -> None:
 @pytest.mark.parametrize("name", RECORDED)
 def test_what_a_recorded_failure_is_told_as(name: str) -> None:
     recording = load(name)
-    error = ollama_error(recording.status, recording.body, model="asked")
+    param = PARAMS.get(name.partition("_")[0], "messages")
+    error = ollama_error(recording.status, recording.body, model="asked", param=param)
     assert (type(error), error.message) == RECORDED[name]
 
 
+@pytest.mark.compat("errors.status.502, 503, 504")
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
@@ -110,6 +125,7 @@ def test_ollamas_own_key_is_not_the_callers(status: int) -> None:
 SECRET = "open /root/.ollama/models/blobs/sha256-abc: dial tcp 10.1.2.3:11434"
 
 
+@pytest.mark.compat("errors.response.error.message")
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 499, 500, 501, 502, 503, None])
 @pytest.mark.parametrize("error", [SECRET, {"message": SECRET}, json.dumps({"error": SECRET})])
 def test_the_engines_own_failures_are_not_repeated(status: int | None, error: Any) -> None:
@@ -136,6 +152,7 @@ def test_a_refusal_is_passed_on_however_it_is_wrapped(error: Any, message: str) 
     assert (type(told), told.message) == (InvalidRequest, message)
 
 
+@pytest.mark.compat("errors.status.400 (context)")
 @pytest.mark.parametrize("status", [400, 500, 503, None])
 @pytest.mark.parametrize(
     "error", [TOO_LONG, json.dumps({"error": TOO_LONG})], ids=["once", "twice"]
@@ -148,9 +165,94 @@ def test_a_prompt_that_is_too_long_is_told_as_such(status: int | None, error: An
 
 @pytest.mark.parametrize("detail", [{}, {"n_ctx": 5}, {"n_prompt_tokens": "8", "n_ctx": None}])
 def test_a_prompt_that_is_too_long_may_lack_its_figures(detail: dict[str, Any]) -> None:
-    assert context_message(detail) == (
-        "The messages are longer than this model's context. Please reduce their length."
-    )
+    assert context_message(detail, "input") == NO_ROOM
+    assert "your messages" in context_message(detail)
+
+
+@pytest.mark.parametrize("param", ["messages", "prompt", "input"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        TOO_LONG,
+        "the input length exceeds the context length",
+        "input after truncation exceeds maximum context length",
+        "input exceeds maximum context length and cannot be truncated further",
+        "the prompt is longer than the context length currently available to the model; shorten it",
+    ],
+    ids=["llama-server", "embed", "embed, truncated", "embed, cut", "generate"],
+)
+def test_what_is_too_long_is_named_as_the_request_names_it(error: Any, param: str) -> None:
+    told = ollama_error(400, body(error), param=param)
+    assert (type(told), told.param) == (ContextLengthExceeded, param)
+    assert f"your {param}" in told.message
+
+
+@pytest.mark.compat("completions.request.suffix")
+@pytest.mark.parametrize(
+    ("status", "text", "message", "param", "code"),
+    [
+        (400, '"m" does not support chat', '"m" does not support chat', "model", ENDPOINT),
+        (
+            400,
+            '"m" does not support generate',
+            '"asked" does not support completions',
+            "model",
+            ENDPOINT,
+        ),
+        (
+            501,
+            "This server does not support embeddings. Start it with `--embeddings`",
+            '"asked" does not support embeddings',
+            "model",
+            ENDPOINT,
+        ),
+        (
+            400,
+            "registry.ollama.ai/library/m does not support insert",
+            "m does not support insert",
+            "suffix",
+            "unsupported_parameter",
+        ),
+        (400, '"m" does not support thinking', '"m" does not support thinking', None, None),
+    ],
+)
+def test_what_a_model_lacks(
+    status: int, text: str, message: str, param: str | None, code: str | None
+) -> None:
+    told = ollama_error(status, body(text), model="asked")
+    assert told.status == 400
+    assert (told.message, told.param, told.code) == (message, param, code)
+
+
+@pytest.mark.parametrize(
+    ("model", "known_as"),
+    [
+        ("llama3.2", "registry.ollama.ai/library/llama3.2:latest"),
+        ("Llama3.2", "registry.ollama.ai/library/llama3.2:latest"),
+        ("llama3.2:1b", "registry.ollama.ai/library/llama3.2:1b"),
+        ("me/mine", "registry.ollama.ai/me/mine:latest"),
+        ("hf.co:443/me/mine", "hf.co:443/me/mine:latest"),
+    ],
+)
+def test_a_model_is_named_as_it_was_asked_for(model: str, known_as: str) -> None:
+    told = ollama_error(400, body(f"{known_as} does not support tools"), model=model)
+    assert told.message == f"{model} does not support tools"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'do embedding request: Post "http://127.0.0.1:41234/v1/embeddings": EOF',
+        "dial tcp 127.0.0.1:41234: connect: connection refused",
+        "error reading: localhost:41234",
+    ],
+)
+def test_failures_that_embed_calls_the_clients_are_not_repeated(text: str) -> None:
+    told = ollama_error(400, body(text), param="input")
+    assert type(told) is UpstreamError
+    assert "41234" not in told.message
+    refusal = ollama_error(400, body("embedding contains NaN or Inf values"), param="input")
+    assert refusal.message == "embedding contains NaN or Inf values"
 
 
 any_json = st.recursive(

@@ -14,7 +14,11 @@ from django_ollama_openai.exceptions import (
     InvalidRequest,
     UpstreamError,
 )
-from django_ollama_openai.translation.openai_chunks import OpenAIChunks, chunk_error
+from django_ollama_openai.translation.openai_chunks import (
+    LlamaTextChunks,
+    OpenAIChunks,
+    chunk_error,
+)
 from django_ollama_openai.wire.delta import Delta, ToolCallDelta, Usage, fold
 from tests.test_chat_completion import answers, frames, write
 from tests.test_chat_parts import any_json, paths, replaced, well_formed
@@ -106,6 +110,10 @@ def test_log_probabilities_lack_nothing_that_openais_have() -> None:
     assert feed(chunk({"content": "x"}, logprobs={"content": None})).logprobs == []
 
 
+@pytest.mark.compat(
+    "chat.response.usage.prompt_tokens_details.cached_tokens",
+    "chat.response.usage.completion_tokens_details.reasoning_tokens",
+)
 @pytest.mark.parametrize(
     ("usage", "expected"),
     [
@@ -195,7 +203,8 @@ def test_what_the_gateway_writes_it_reads_again(deltas: list[Delta]) -> None:
         (
             {"type": "exceed_context_size_error"},
             ContextLengthExceeded,
-            "The messages are longer than this model's context. Please reduce their length.",
+            "This model's context has no room for your messages. Please reduce the length of the "
+            "messages.",
         ),
         (
             {"code": 400, "message": "Bad grammar.", "type": "invalid_request_error"},
@@ -345,3 +354,120 @@ def test_whatever_is_translated_is_well_formed(part: Any) -> None:
             assert isinstance(call.arguments, str)
             call.arguments = "{}"
         assert well_formed(delta)
+
+
+# Completions of llama-server
+
+
+def text_chunk(
+    text: Any = "", finish_reason: str | None = None, logprobs: Any = None, **more: Any
+) -> dict[str, Any]:
+    choice = {
+        "text": text,
+        "index": 0,
+        "logprobs": logprobs,
+        "finish_reason": finish_reason,
+    }
+    return {"choices": [choice], "object": "text_completion", **more}
+
+
+TEXT_USAGE: dict[str, Any] = {
+    "completion_tokens": 6,
+    "prompt_tokens": 5,
+    "total_tokens": 11,
+    "prompt_tokens_details": {"cached_tokens": 4},
+}
+
+
+def test_the_text_of_a_completion_stands_in_the_choice() -> None:
+    chunks = LlamaTextChunks(0)
+    deltas = [
+        chunks.feed(text_chunk(" Paris")),
+        chunks.feed(text_chunk(".")),
+        chunks.feed(text_chunk("")),
+        chunks.feed(text_chunk("", "length", usage=TEXT_USAGE)),
+    ]
+    chunks.finish()
+    assert [delta.tokens for delta in deltas] == [1, 1, 0, 0]
+    assert fold(deltas) == Delta(
+        " Paris.", finish_reason="length", usage=Usage(5, 6, cached_tokens=4), tokens=2
+    )
+
+
+@pytest.mark.parametrize("alternatives", [0, 1, 2])
+def test_no_more_alternatives_than_were_asked_for(alternatives: int) -> None:
+    tops = [{"id": 1, "token": "a", "bytes": [97], "logprob": -1}, {"token": "b", "logprob": -2}]
+    content = [{"id": 1, "token": "a", "bytes": [97], "logprob": -1, "top_logprobs": tops}]
+    delta = LlamaTextChunks(alternatives).feed(text_chunk("a", logprobs={"content": content}))
+    assert delta.logprobs is not None
+    (entry,) = delta.logprobs
+    assert (entry["token"], entry["logprob"], entry["bytes"]) == ("a", -1, [97])
+    assert [top["token"] for top in entry["top_logprobs"]] == ["a", "b"][:alternatives]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        {},
+        {"choices": None},
+        {"choices": [None]},
+        {"choices": [{"text": 5}]},
+        {"choices": [{"text": ["a"]}]},
+        text_chunk("a", logprobs={"content": [{"token": "a"}]}),
+    ],
+)
+def test_what_is_no_completion(data: Any) -> None:
+    with pytest.raises(UpstreamError, match="not an answer"):
+        LlamaTextChunks(0).feed(data)
+
+
+def test_a_completion_that_breaks_off_is_an_error() -> None:
+    chunks = LlamaTextChunks(0)
+    chunks.feed(text_chunk("a"))
+    with pytest.raises(UpstreamError, match="broke off"):
+        chunks.finish()
+
+
+TOO_LONG = {
+    "code": 400,
+    "type": "exceed_context_size_error",
+    "n_prompt_tokens": 3001,
+    "n_ctx": 512,
+}
+TOO_LARGE = {
+    "code": 500,
+    "message": "input (3001 tokens) is too large to process. increase the physical batch size "
+    "(current batch size: 512)",
+    "type": "server_error",
+}
+
+
+@pytest.mark.parametrize("error", [TOO_LONG, TOO_LARGE], ids=["the context", "the batch"])
+@pytest.mark.parametrize("param", ["prompt", "input"])
+def test_what_is_too_long_is_named_as_the_request_names_it(
+    error: dict[str, Any], param: str
+) -> None:
+    told = chunk_error(error, param)
+    assert (type(told), told.param) == (ContextLengthExceeded, param)
+    assert "512 tokens" in told.message
+    assert f"your {param} resulted in 3001 tokens" in told.message
+
+
+def test_a_prompt_that_is_too_long_is_called_a_prompt() -> None:
+    with pytest.raises(ContextLengthExceeded) as caught:
+        LlamaTextChunks(0).feed({"error": TOO_LONG})
+    assert caught.value.param == "prompt"
+
+
+def test_a_model_for_embeddings_produces_no_text() -> None:
+    message = "the current context does not support logits computation. skipping"
+    told = chunk_error({"code": 500, "message": message, "type": "server_error"})
+    assert (told.status, told.param, told.code) == (400, "model", "unsupported_endpoint")
+
+
+def test_how_to_pool_is_the_sites_concern() -> None:
+    message = "Pooling type 'none' is not OAI compatible. Please use a different pooling type"
+    told = chunk_error({"code": 400, "message": message, "type": "invalid_request_error"}, "input")
+    assert told.status == 502
+    assert "'pooling'" in told.message

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import queue
 import socket
 import threading
@@ -12,7 +13,7 @@ import pytest
 
 from django_ollama_openai import cancellation
 from django_ollama_openai.cancellation import Cancelled, interruptible
-from django_ollama_openai.pump import End, Pump
+from django_ollama_openai.pump import End, Pump, iterate_in_thread
 
 WITHIN = 5.0
 """Seconds after which something that should happen at once counts as not happening."""
@@ -385,3 +386,56 @@ def test_the_source_has_current_work_and_the_reader_has_not() -> None:
     assert second is not None
     assert first is not second
     assert cancellation.current.get() is None
+
+
+# Beside an event loop
+
+
+async def test_a_task_gets_all_items_in_order_and_then_the_end() -> None:
+    # More than a pump stays ahead.
+    got = [item async for item in iterate_in_thread(lambda: iter(range(200)))]
+    assert got == list(range(200))
+
+
+async def test_a_task_gets_the_error_of_the_source() -> None:
+    error = ValueError("x")
+    got: list[int] = []
+
+    def source() -> Iterator[int]:
+        yield 1
+        raise error
+
+    with pytest.raises(ValueError, match="x") as caught:
+        async for item in iterate_in_thread(source):
+            got.append(item)
+    assert got == [1]
+    assert caught.value is error
+
+
+async def test_a_task_that_wants_no_more_ends_the_source() -> None:
+    source = Source()
+    items = iterate_in_thread(source)
+    assert await anext(items) == 1
+    await items.aclose()
+    assert await asyncio.to_thread(source.closed.wait, WITHIN)
+
+
+async def test_a_task_that_is_cancelled_ends_the_source_that_blocks() -> None:
+    entered, ended = threading.Event(), threading.Event()
+
+    def source() -> Iterator[int]:
+        woken = threading.Event()
+        try:
+            with interruptible(woken.set):
+                entered.set()
+                woken.wait(2 * WITHIN)
+            yield 1
+        finally:
+            ended.set()
+
+    task = asyncio.create_task(anext(iterate_in_thread(source)))
+    assert await asyncio.to_thread(entered.wait, WITHIN)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.to_thread(ended.wait, WITHIN)

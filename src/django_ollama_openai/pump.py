@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from . import cancellation
 
-__all__ = ["End", "Pump"]
+__all__ = ["End", "Pump", "aclosed", "closed", "iterate_in_thread"]
 
 T = TypeVar("T")
 
@@ -61,15 +63,58 @@ class Pump(Generic[T]):
         error: BaseException | None = None
         try:
             items = self._source()
-            try:
+            with closed(items):
                 for item in items:
                     with self._cancellation.interruptible(self._slots.release):
                         self._slots.acquire()
                     self._deliver(item)
-            finally:
-                close = getattr(items, "close", None)
-                if close is not None:
-                    close()
         except BaseException as raised:
             error = raised
         self._deliver(End(error))
+
+
+async def iterate_in_thread(source: Callable[[], Iterator[T]]) -> AsyncGenerator[T]:
+    """The items of a synchronous iterator that blocks, without blocking the event loop."""
+    loop = asyncio.get_running_loop()
+    items: asyncio.Queue[T | End] = asyncio.Queue()
+
+    def deliver(item: T | End) -> None:
+        # The loop is closed when the server has shut down; nobody waits for the item then.
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(items.put_nowait, item)
+
+    pump = Pump(source, deliver)
+    pump.start()
+    try:
+        while True:
+            item = await items.get()
+            if isinstance(item, End):
+                if item.error is not None:
+                    raise item.error
+                return
+            pump.taken()
+            yield item
+    finally:
+        pump.cancel()
+
+
+@contextmanager
+def closed(iterator: Iterator[Any]) -> Iterator[None]:
+    """Close ``iterator`` after the block, if it can be closed: not every one is a generator."""
+    try:
+        yield
+    finally:
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            close()
+
+
+@asynccontextmanager
+async def aclosed(iterator: AsyncIterator[Any]) -> AsyncIterator[None]:
+    """The same for an asynchronous one."""
+    try:
+        yield
+    finally:
+        aclose = getattr(iterator, "aclose", None)
+        if aclose is not None:
+            await aclose()

@@ -7,13 +7,15 @@ Both writers take the deltas of one completion through ``feed()`` and end it wit
 from __future__ import annotations
 
 import secrets
-import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..exceptions import GatewayError
 from ..wire.case import Case, camel_keys
 from ..wire.delta import Delta, ToolCallDelta, Usage, fold
 from ..wire.sse import DONE, encode_json, frame
+from .answers import answer_head, finish_reason_fields, usage_fields
 
 __all__ = ["ChatCompletionStream", "ChatCompletionWriter", "WholeChatCompletion", "chat_message"]
 
@@ -32,77 +34,86 @@ def new_completion_id() -> str:
 
 
 class WholeChatCompletion:
-    """A completion that is sent in one piece."""
+    """A completion that is sent in one piece, with ``choices`` answers."""
 
-    def __init__(self, model: str, case: Case) -> None:
+    def __init__(self, model: str, case: Case, *, choices: int = 1) -> None:
         self._head = _head("chat.completion", model)
         self._case = case
-        self._deltas: list[Delta] = []
+        self._deltas: list[list[Delta]] = [[] for _ in range(choices)]
 
     def feed(self, delta: Delta) -> bytes:
-        self._deltas.append(delta)
+        self._deltas[delta.index].append(delta)
         return b""
 
     def finish(self) -> bytes:
-        return encode_json(_completion(self._head, fold(self._deltas), self._case))
+        return encode_json(_completion(self._head, map(fold, self._deltas), self._case))
 
     def fail(self, error: GatewayError) -> bytes:
         return encode_json(error.envelope())
 
 
 class ChatCompletionStream:
-    """A completion that is sent as server-sent events.
+    """A completion that is sent as server-sent events, with ``choices`` answers at once.
 
-    OpenAI's order: a chunk with the role, chunks with what is produced, one with the finish
-    reason, with ``include_usage`` one with the usage and no choice, then ``[DONE]``.
+    OpenAI's order: a chunk with the role for each choice, chunks with what is produced, one with
+    the finish reason for each choice. Then, with ``include_usage``, one with the usage and no
+    choice, and ``[DONE]``.
     """
 
-    def __init__(self, model: str, case: Case, *, include_usage: bool) -> None:
+    def __init__(self, model: str, case: Case, *, choices: int = 1, include_usage: bool) -> None:
         self._head = _head("chat.completion.chunk", model)
         self._case = case
         self._include_usage = include_usage
-        self._begun = False
-        self._finish_reason: str | None = None
-        self._usage: Usage | None = None
+        self._choices = [_StreamedChoice() for _ in range(choices)]
+        self._is_begun = False
         # Only the camelCase Final Response repeats the whole content.
-        self._deltas: list[Delta] | None = [] if case == "camel" else None
-        self._content_prefix, self._content_suffix = self._content_frame()
+        self._is_repeated = case == "camel"
 
     def feed(self, delta: Delta) -> bytes:
-        if self._deltas is not None:
-            self._deltas.append(delta)
-        self._finish_reason = delta.finish_reason or self._finish_reason
-        self._usage = delta.usage or self._usage
+        choice = self._choices[delta.index]
+        if self._is_repeated:
+            choice.deltas.append(delta)
+        choice.finish_reason = delta.finish_reason or choice.finish_reason
+        choice.usage = delta.usage or choice.usage
         return self._begin() + self._delta(delta)
 
     def finish(self) -> bytes:
-        usage = self._usage or Usage()
-        if self._deltas is not None:
-            final = _completion(
-                self._head | {"object": "chat.completion"}, fold(self._deltas), "camel"
-            )
-            return self._begin() + frame(final) + DONE
         begin = self._begin()
-        reason = self._finish_reason or "stop"
+        if self._is_repeated:
+            head = self._head | {"object": "chat.completion"}
+            answers = (fold(choice.deltas) for choice in self._choices)
+            return begin + frame(_completion(head, answers, "camel")) + DONE
+        usage = sum((choice.usage for choice in self._choices), Usage())
+        # Clients add up what they see.
+        in_last = usage if self._case == "both" and not self._include_usage else None
+        *others, last = range(len(self._choices))
+        ends = b"".join(self._end(index) for index in others) + self._end(last, in_last)
         if self._include_usage:
-            last = {**self._head, "choices": [], "usage": _usage(usage, self._case)}
-            return begin + self._chunk({}, reason) + frame(last) + DONE
-        return begin + self._chunk({}, reason, usage if self._case == "both" else None) + DONE
+            ends += frame({**self._head, "choices": [], "usage": usage_fields(usage, self._case)})
+        return begin + ends + DONE
 
     def fail(self, error: GatewayError) -> bytes:
         return frame(error.envelope()) + DONE
 
     def _begin(self) -> bytes:
-        if self._begun:
+        if self._is_begun:
             return b""
-        self._begun = True
-        return self._chunk({"role": "assistant", "content": "", "refusal": None})
+        self._is_begun = True
+        for index, choice in enumerate(self._choices):
+            choice.content_frame = self._content_frame(index)
+        # In order, before anything else: OpenAI's own client puts the choices together by that.
+        role = {"role": "assistant", "content": "", "refusal": None}
+        return b"".join(self._chunk(index, role) for index in range(len(self._choices)))
+
+    def _end(self, index: int, usage: Usage | None = None) -> bytes:
+        return self._chunk(index, {}, self._choices[index].finish_reason, usage)
 
     def _delta(self, delta: Delta) -> bytes:
         if not (delta.reasoning or delta.tool_calls or delta.logprobs):
             if not delta.content:
                 return b""
-            return self._content_prefix + encode_json(delta.content) + self._content_suffix
+            before, after = self._choices[delta.index].content_frame
+            return before + encode_json(delta.content) + after
         body: dict[str, Any] = {}
         if delta.content or delta.logprobs:
             body["content"] = delta.content
@@ -111,34 +122,44 @@ class ChatCompletionStream:
             body["reasoning_content"] = body["reasoning"] = delta.reasoning
         if delta.tool_calls:
             body["tool_calls"] = [_tool_call_piece(call) for call in delta.tool_calls]
-        return self._chunk(body, logprobs=delta.logprobs)
+        return self._chunk(delta.index, body, logprobs=delta.logprobs)
 
     def _chunk(
         self,
+        index: int,
         delta: dict[str, Any],
         finish_reason: str | None = None,
         usage: Usage | None = None,
         logprobs: list[dict[str, Any]] | None = None,
     ) -> bytes:
         choice = {
-            "index": 0,
+            "index": index,
             "delta": delta,
             "logprobs": _logprobs(logprobs),
-            **_finish_reason(finish_reason, self._case),
+            **finish_reason_fields(finish_reason, self._case),
         }
         chunk: dict[str, Any] = {**self._head, "choices": [choice]}
         if usage is not None:
-            chunk["usage"] = _usage(usage, self._case)
+            chunk["usage"] = usage_fields(usage, self._case)
         elif self._include_usage and self._case != "camel":
             chunk["usage"] = None
         return frame(camel_keys(chunk) if self._case == "camel" else chunk)
 
-    def _content_frame(self) -> tuple[bytes, bytes]:
+    def _content_frame(self, index: int) -> tuple[bytes, bytes]:
         """What stands before and after the content in a chunk that has nothing else: it is the
-        same for every token of the stream."""
+        same for every token of the choice."""
         mark = secrets.token_hex(8)
-        before, _, after = self._chunk({"content": mark}).partition(b'"%b"' % mark.encode())
+        chunk = self._chunk(index, {"content": mark})
+        before, _, after = chunk.partition(b'"%b"' % mark.encode())
         return before, after
+
+
+@dataclass(slots=True)
+class _StreamedChoice:
+    content_frame: tuple[bytes, bytes] = (b"", b"")
+    finish_reason: str = "stop"
+    usage: Usage = field(default_factory=Usage)
+    deltas: list[Delta] = field(default_factory=list)
 
 
 def chat_message(answer: Delta) -> dict[str, Any]:
@@ -160,50 +181,23 @@ def chat_message(answer: Delta) -> dict[str, Any]:
 
 
 def _head(kind: str, model: str) -> dict[str, Any]:
-    return {
-        "id": new_completion_id(),
-        "object": kind,
-        "created": int(time.time()),
-        "model": model,
-        "system_fingerprint": None,
-    }
+    return answer_head(new_completion_id(), kind, model)
 
 
-def _completion(head: dict[str, Any], answer: Delta, case: Case) -> dict[str, Any]:
-    choice = {
-        "index": 0,
-        "message": chat_message(answer),
-        "logprobs": _logprobs(answer.logprobs),
-        **_finish_reason(answer.finish_reason or "stop", case),
-    }
-    completion = {
-        **head,
-        "choices": [choice],
-        "usage": _usage(answer.usage or Usage(), case),
-    }
+def _completion(head: dict[str, Any], answers: Iterable[Delta], case: Case) -> dict[str, Any]:
+    folded = list(answers)
+    choices = [
+        {
+            "index": index,
+            "message": chat_message(answer),
+            "logprobs": _logprobs(answer.logprobs),
+            **finish_reason_fields(answer.finish_reason or "stop", case),
+        }
+        for index, answer in enumerate(folded)
+    ]
+    usage = sum((answer.usage or Usage() for answer in folded), Usage())
+    completion = {**head, "choices": choices, "usage": usage_fields(usage, case)}
     return camel_keys(completion) if case == "camel" else completion
-
-
-def _finish_reason(reason: str | None, case: Case) -> dict[str, Any]:
-    both = {"finish_reason": reason, "finishReason": reason}
-    return both if case == "both" else {"finish_reason": reason}
-
-
-def _usage(usage: Usage, case: Case) -> dict[str, Any]:
-    figures: dict[str, Any] = {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.total_tokens,
-    }
-    figures |= camel_keys(figures) if case == "both" else {}
-    figures["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens, "audio_tokens": 0}
-    figures["completion_tokens_details"] = {
-        "reasoning_tokens": usage.reasoning_tokens,
-        "audio_tokens": 0,
-        "accepted_prediction_tokens": 0,
-        "rejected_prediction_tokens": 0,
-    }
-    return figures
 
 
 def _logprobs(entries: list[dict[str, Any]] | None) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from ..exceptions import UpstreamError
 from ..wire.delta import Delta, ToolCallDelta, Usage
-from .logprobs import Logprob, logprob
+from .logprobs import Logprob, logprob, of_content
 from .ollama_errors import ollama_error
 
 __all__ = ["ChatParts", "new_tool_call_id"]
@@ -99,7 +99,10 @@ class ChatParts:
         if calls := message.get("tool_calls"):
             delta.tool_calls = [self._tool_call(call) for call in calls]
         if (logprobs := part.get("logprobs")) is not None:
-            delta.logprobs = [logprob(entry) for entry in logprobs]
+            entries = [logprob(entry) for entry in logprobs]
+            # Ollama reports the tokens of thoughts and calls too, OpenAI those of the content.
+            is_mixed = bool(delta.reasoning or delta.tool_calls)
+            delta.logprobs = of_content(entries, delta.content) if is_mixed else entries
         if part.get("done"):
             self._done = True
             delta.finish_reason = self._finish_reason(part.get("done_reason"))

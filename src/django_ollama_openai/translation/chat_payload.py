@@ -6,25 +6,26 @@ silently, so what leaves here has been validated before.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from typing import Any, Final
 
 from ..wire.chat import (
     AssistantMessage,
     ChatCompletionRequest,
+    FunctionCall,
     FunctionMessage,
     JSONSchemaFormat,
     Message,
     ToolMessage,
+    content_media,
     content_text,
 )
+from .options import ollama_options, sampling_options
 
 __all__ = ["chat_payload"]
 
-TOP_LEVEL_OPTIONS: Final = frozenset({"keep_alive", "shift", "think", "truncate"})
-"""Engine options that stand beside ``options`` in the body, not in it."""
-
-_THINK: Final = {"none": False, "minimal": "low", "xhigh": "max"}
+_THINK: Final[dict[str, bool | str]] = {"none": False, "minimal": "low", "xhigh": "max"}
 
 
 def chat_payload(request: ChatCompletionRequest, *, stream: bool) -> dict[str, Any]:
@@ -33,11 +34,8 @@ def chat_payload(request: ChatCompletionRequest, *, stream: bool) -> dict[str, A
         "model": request.model,
         "messages": _messages(request.messages),
         "stream": stream,
-        # Ollama would cut the oldest messages off and answer as if nothing had happened.
-        "truncate": False,
+        **ollama_options(request, {**sampling_options(request), "think": _think(request)}),
     }
-    engine_options = request.engine_options
-    payload.update((k, v) for k, v in engine_options.items() if k in TOP_LEVEL_OPTIONS)
     if request.tools:
         payload["tools"] = [tool.model_dump(exclude_unset=True) for tool in request.tools]
     response_format = request.response_format
@@ -45,31 +43,17 @@ def chat_payload(request: ChatCompletionRequest, *, stream: bool) -> dict[str, A
         payload["format"] = response_format.json_schema.schema_
     elif response_format is not None and response_format.type == "json_object":
         payload["format"] = "json"
-    if request.reasoning_effort is not None:
-        payload["think"] = _THINK.get(request.reasoning_effort, request.reasoning_effort)
     if request.logprobs:
         payload["logprobs"] = True
         payload["top_logprobs"] = request.top_logprobs or 0
-    options = {k: v for k, v in engine_options.items() if k not in TOP_LEVEL_OPTIONS}
-    options.update(_options(request))
-    if options:
-        payload["options"] = options
     return payload
 
 
-def _options(request: ChatCompletionRequest) -> dict[str, Any]:
-    """Sampling options, only those that the client sent: the Modelfile's own hold otherwise."""
-    stop = [request.stop] if isinstance(request.stop, str) else request.stop
-    options = {
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "num_predict": request.output_limit,
-        "stop": stop,
-        "seed": request.seed,
-        "frequency_penalty": request.frequency_penalty,
-        "presence_penalty": request.presence_penalty,
-    }
-    return {name: value for name, value in options.items() if value is not None}
+def _think(request: ChatCompletionRequest) -> bool | str | None:
+    effort = request.reasoning_effort
+    if request.think is not None or effort is None:
+        return request.think
+    return _THINK.get(effort, effort)
 
 
 def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -86,29 +70,41 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
 def _message(message: Message, tool_names: dict[str, str]) -> dict[str, Any]:
     content = content_text(message.content)
     if isinstance(message, AssistantMessage):
-        answer: dict[str, Any] = {"role": "assistant", "content": content}
-        if thinking := message.reasoning_content or message.reasoning:
-            answer["thinking"] = thinking
-        if message.tool_calls:
-            answer["tool_calls"] = [
-                {
-                    "id": call.id,
-                    "function": {
-                        "index": index,
-                        "name": call.function.name,
-                        "arguments": call.function.arguments_object(),
-                    },
-                }
-                for index, call in enumerate(message.tool_calls)
-            ]
-        return answer
-    if isinstance(message, ToolMessage):
-        result = {"role": "tool", "content": content, "tool_call_id": message.tool_call_id}
-        if name := tool_names.get(message.tool_call_id):
-            result["tool_name"] = name
-        return result
+        return _answer(message, content or message.refusal or "")
     if isinstance(message, FunctionMessage):
         return {"role": "tool", "content": content, "tool_name": message.name}
     # Few of Ollama's templates know the role that OpenAI renamed "system" to.
     role = "system" if message.role == "developer" else message.role
-    return {"role": role, "content": content}
+    translated: dict[str, Any] = {"role": role, "content": content}
+    if isinstance(message, ToolMessage):
+        translated["tool_call_id"] = message.tool_call_id
+        if name := tool_names.get(message.tool_call_id):
+            translated["tool_name"] = name
+    if media := content_media(message.content):
+        # Sounds go there too. Always data: Ollama's own client reads the file a text names.
+        translated["images"] = [base64.b64encode(data).decode() for data in media]
+    return translated
+
+
+def _answer(message: AssistantMessage, content: str) -> dict[str, Any]:
+    answer: dict[str, Any] = {"role": "assistant", "content": content}
+    if thinking := message.reasoning_content or message.reasoning:
+        answer["thinking"] = thinking
+    calls: list[tuple[dict[str, Any], FunctionCall]] = [
+        ({"id": call.id}, call.function) for call in message.tool_calls or ()
+    ]
+    if message.function_call is not None:
+        calls.append(({}, message.function_call))
+    if calls:
+        answer["tool_calls"] = [
+            {
+                **identity,
+                "function": {
+                    "index": index,
+                    "name": function.name,
+                    "arguments": function.arguments_object(),
+                },
+            }
+            for index, (identity, function) in enumerate(calls)
+        ]
+    return answer

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired
+from typing import Annotated, Any, NotRequired, TypeAlias
 
-from pydantic import FiniteFloat
+from pydantic import Field, FiniteFloat
 from typing_extensions import TypedDict
 
-__all__ = ["Logprob", "logprob"]
+__all__ = ["Logprob", "logprob", "of_content"]
+
+
+Byte: TypeAlias = Annotated[int, Field(ge=0, le=255)]
 
 
 class _Token(TypedDict):
     token: str
     logprob: FiniteFloat
-    bytes: NotRequired[list[int] | None]
+    bytes: NotRequired[list[Byte] | None]
 
 
 class Logprob(_Token):
@@ -28,6 +31,19 @@ def logprob(entry: Logprob) -> dict[str, Any]:
         **_token(entry),
         "top_logprobs": [_token(top) for top in entry.get("top_logprobs") or ()],
     }
+
+
+def of_content(entries: list[dict[str, Any]], content: str) -> list[dict[str, Any]] | None:
+    """Those of ``entries`` that spell ``content``, which comes last in what the engine produced.
+    ``None`` if there is no content, or none of them do."""
+    wanted = content.encode()
+    start, length = len(entries), 0
+    while start and length < len(wanted):
+        start -= 1
+        length += len(entries[start]["bytes"])
+    spelt = b"".join(bytes(entry["bytes"]) for entry in entries[start:])
+    # A model may close its thoughts and begin its answer within one token.
+    return entries[start:] if wanted and spelt.endswith(wanted) else None
 
 
 def _token(entry: _Token) -> dict[str, Any]:

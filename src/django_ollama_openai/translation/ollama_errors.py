@@ -5,7 +5,8 @@ Ollama answers ``{"error": "text"}``; the text may be the JSON of the llama-serv
 
 from __future__ import annotations
 
-from typing import Any, Final
+import re
+from typing import Any, Final, TypedDict, Unpack
 
 import pydantic_core
 
@@ -14,33 +15,57 @@ from ..exceptions import (
     GatewayError,
     InvalidRequest,
     ModelNotFound,
+    UnsupportedParameter,
     UpstreamError,
     UpstreamUnavailable,
 )
 
-__all__ = ["context_message", "ollama_error"]
+__all__ = ["Blame", "context_message", "ollama_error"]
 
 
-_LIBRARY: Final = "registry.ollama.ai/library/"
-"""What Ollama puts before the names of its own models."""
+_REGISTRY: Final = re.compile(r"registry\.ollama\.ai/(library/)?")
+"""What Ollama puts before the names of the models it has from there."""
 
 
-def ollama_error(status: int | None, body: bytes, *, model: str = "") -> GatewayError:
+_LACKS: Final = re.compile(r"does not support (chat|generate|embeddings|insert)\b")
+
+_TOO_LONG: Final = re.compile(r"(?:exceeds|longer than) (?:the|maximum) context length")
+"""What Ollama says itself, without figures."""
+
+_ADDRESS: Final = re.compile(r"://|\bdial\b|127\.0\.0\.1|localhost")
+"""What tells a failure of the engine's own from a refusal: ``/api/embed`` answers both with 400."""
+
+
+class Blame(TypedDict, total=False):
+    """What an error may name: the model that the engine may lack, and the field that it reads,
+    which may be too long for it."""
+
+    model: str
+    param: str
+
+
+def ollama_error(status: int | None, body: bytes, **blame: Unpack[Blame]) -> GatewayError:
     """The error for a response with ``status``, or for an error line of a stream (``None``).
 
-    Messages of a 400 are for whoever made the request, and are passed on. Those of the engine's
-    own failures may name files and hosts of the server, and are not.
+    Messages of a 400 are for whoever made the request, and are passed on. Those of the engine's own
+    failures may name files and hosts of the server, and are not.
     """
+    model, param = blame.get("model", ""), blame.get("param", "messages")
     error = _parsed(body)
     detail = _parsed(error.encode()) if isinstance(error, str) else error
     if isinstance(detail, dict):
         if detail.get("type") == "exceed_context_size_error":
-            return ContextLengthExceeded(context_message(detail), param="messages")
+            return ContextLengthExceeded(context_message(detail, param), param=param)
         text = detail.get("message")
     else:
         text = error
+    if status in (400, 501) and isinstance(text, str) and (lack := _LACKS.search(text)):
+        return _refusal(_as_asked(text, model), lack[1], model)
     if status == 400 and isinstance(text, str):
-        return InvalidRequest(text.replace(_LIBRARY, "") or "The engine refused the request.")
+        if _TOO_LONG.search(text):
+            return ContextLengthExceeded(context_message({}, param), param=param)
+        if not (param == "input" and _ADDRESS.search(text)):
+            return InvalidRequest(_as_asked(text, model) or "The engine refused the request.")
     if status == 404 and isinstance(error, str):
         return ModelNotFound(model)
     if status in (429, 503):
@@ -52,6 +77,25 @@ def ollama_error(status: int | None, body: bytes, *, model: str = "") -> Gateway
     return UpstreamError(f"The engine failed with status {status}.")
 
 
+def _as_asked(text: str, model: str) -> str:
+    """``text`` with the name ``model`` that was asked for, where Ollama tells it in full: whoever
+    has another name for it looks for that one."""
+    text = _REGISTRY.sub("", text)
+    if not model or ":" in model.rpartition("/")[2]:
+        return text
+    return re.sub(re.escape(f"{model}:latest"), lambda _: model, text, flags=re.IGNORECASE)
+
+
+def _refusal(text: str, ability: str, model: str) -> GatewayError:
+    """The error for a model that lacks an ability."""
+    if ability == "insert":
+        return UnsupportedParameter(text, param="suffix")
+    if ability != "chat":
+        endpoint = "completions" if ability == "generate" else "embeddings"
+        text = f'"{model}" does not support {endpoint}'
+    return InvalidRequest(text, param="model", code="unsupported_endpoint")
+
+
 def _parsed(body: bytes) -> Any:
     try:
         value = pydantic_core.from_json(body)
@@ -60,12 +104,16 @@ def _parsed(body: bytes) -> Any:
     return value.get("error") if isinstance(value, dict) else None
 
 
-def context_message(detail: dict[str, Any]) -> str:
-    """What OpenAI says when a prompt is too long, with llama-server's figures."""
+def context_message(detail: dict[str, Any], param: str = "messages") -> str:
+    """What OpenAI says when a prompt is too long, with llama-server's figures; ``param`` is the
+    field that it is in."""
     size, limit = detail.get("n_prompt_tokens"), detail.get("n_ctx")
     if isinstance(size, int) and isinstance(limit, int):
         return (
-            f"This model's maximum context length is {limit} tokens. However, your messages "
-            f"resulted in {size} tokens. Please reduce the length of the messages."
+            f"This model's maximum context length is {limit} tokens. However, your {param} "
+            f"resulted in {size} tokens. Please reduce the length of the {param}."
         )
-    return "The messages are longer than this model's context. Please reduce their length."
+    return (
+        f"This model's context has no room for your {param}. Please reduce the length of the "
+        f"{param}."
+    )

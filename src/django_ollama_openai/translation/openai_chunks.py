@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired
+import re
+from typing import Any, ClassVar, Final, NotRequired
 
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
@@ -18,7 +19,7 @@ from .chat_parts import new_tool_call_id
 from .logprobs import Logprob, logprob
 from .ollama_errors import context_message
 
-__all__ = ["OpenAIChunks"]
+__all__ = ["LlamaTextChunks", "OpenAIChunks", "chunk_error"]
 
 
 class _Function(TypedDict, total=False):
@@ -81,6 +82,9 @@ class OpenAIChunks:
 
     __slots__ = ("_calls", "_finished")
 
+    param: ClassVar[str] = "messages"
+    """The field of the request that may be too long."""
+
     def __init__(self) -> None:
         self._finished = False
         self._calls: set[int] = set()
@@ -95,7 +99,7 @@ class OpenAIChunks:
         try:
             chunk = _CHUNK.validate_python(data, strict=True)
             if "error" in chunk:
-                raise chunk_error(chunk["error"])
+                raise chunk_error(chunk["error"], self.param)
             delta = Delta(tokens=0)
             if usage := chunk.get("usage"):
                 delta.usage = _usage(usage)
@@ -143,12 +147,58 @@ class OpenAIChunks:
         )
 
 
-def chunk_error(error: dict[str, Any]) -> GatewayError:
-    """The error for the ``error`` object of a llama-server chunk."""
+class LlamaTextChunks(OpenAIChunks):
+    """The same for the ``text_completion`` of llama-server, which has the text in the choice itself
+    and log probabilities as in a chat.
+
+    Its least number of ``alternatives`` for each token is 1; here it may be 0.
+    """
+
+    __slots__ = ("_alternatives",)
+
+    param = "prompt"
+
+    def __init__(self, alternatives: int) -> None:
+        super().__init__()
+        self._alternatives = alternatives
+
+    def feed(self, data: Any) -> Delta:
+        if isinstance(data, dict) and isinstance(data.get("choices"), list):
+            data = {**data, "choices": [_chat_choice(choice) for choice in data["choices"]]}
+        delta = super().feed(data)
+        for entry in delta.logprobs or ():
+            del entry["top_logprobs"][self._alternatives :]
+        return delta
+
+
+def _chat_choice(choice: Any) -> Any:
+    return (
+        {**choice, "delta": {"content": choice.get("text")}} if isinstance(choice, dict) else None
+    )
+
+
+_TOO_LARGE: Final = re.compile(r"input \((\d+) tokens\) is too large .* batch size: (\d+)")
+"""How llama-server says that an input of embeddings does not fit."""
+
+
+def chunk_error(error: dict[str, Any], param: str = "messages") -> GatewayError:
+    """The error for the ``error`` object of a llama-server answer; ``param`` is the field of the
+    request that may be too long."""
+    message = error.get("message")
+    text = message if isinstance(message, str) else ""
     if error.get("type") == "exceed_context_size_error":
-        return ContextLengthExceeded(context_message(error), param="messages")
+        return ContextLengthExceeded(context_message(error, param), param=param)
+    if sizes := _TOO_LARGE.search(text):
+        detail = {"n_prompt_tokens": int(sizes[1]), "n_ctx": int(sizes[2])}
+        return ContextLengthExceeded(context_message(detail, param), param=param)
+    if "does not support logits" in text:
+        return InvalidRequest(
+            "This model does not produce text.", param="model", code="unsupported_endpoint"
+        )
+    if text.startswith("Pooling type"):
+        return UpstreamError("This model's file does not say how to pool; set 'pooling'.")
     if error.get("code") == 400 or error.get("type") == "invalid_request_error":
-        return InvalidRequest(str(error.get("message") or "The engine refused the request."))
+        return InvalidRequest(str(message or "The engine refused the request."))
     return UpstreamError("The engine failed in the middle of its answer.")
 
 

@@ -1,0 +1,51 @@
+"""Ollama's options, as every endpoint of its takes them.
+
+Source: Ollama's ``api/types.go`` (``Options``, and the fields beside it in each request).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ..wire.chat import ChatCompletionRequest
+from ..wire.completions import CompletionRequest
+from ..wire.engine import EngineRequest
+
+__all__ = ["TOP_LEVEL_OPTIONS", "ollama_options", "sampling_options"]
+
+TOP_LEVEL_OPTIONS: Final = frozenset({"keep_alive", "shift", "think", "truncate"})
+"""Engine options that stand beside ``options`` in the body, not in it."""
+
+
+def sampling_options(request: ChatCompletionRequest | CompletionRequest) -> dict[str, Any]:
+    """What OpenAI's own fields say, by Ollama's names; ``None`` leaves it to the Modelfile."""
+    return {
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "num_predict": request.output_limit,
+        "stop": request.stop,
+        "seed": request.seed,
+        "frequency_penalty": request.frequency_penalty,
+        "presence_penalty": request.presence_penalty,
+    }
+
+
+def ollama_options(request: EngineRequest, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of the body that has the options: ``options`` itself, and those beside it.
+
+    The site's options, from ``MODELS``, come first. The client's ``options`` win over them, and
+    ``fields`` over both: what the request says in OpenAI's way, by Ollama's names.
+    """
+    said = {**fields, "keep_alive": request.keep_alive, "truncate": request.truncate}
+    options = {
+        # Ollama would cut off what does not fit, and answer as if nothing had happened.
+        "truncate": False,
+        **request.engine_options,
+        **(request.options.declared() if request.options is not None else {}),
+        **{name: value for name, value in said.items() if value is not None},
+    }
+    if isinstance(options.get("stop"), str):
+        options["stop"] = [options["stop"]]
+    body = {name: options.pop(name) for name in TOP_LEVEL_OPTIONS & options.keys()}
+    return {**body, "options": options} if options else body

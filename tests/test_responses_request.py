@@ -1,0 +1,674 @@
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_ollama_openai.exceptions import (
+    ContextLengthExceeded,
+    GatewayError,
+    InvalidRequest,
+    UnsupportedParameter,
+    UpstreamError,
+)
+from django_ollama_openai.translation.responses_request import (
+    chat_request,
+    in_the_words_of,
+    original_param,
+)
+from django_ollama_openai.wire.chat import ChatCompletionRequest
+from django_ollama_openai.wire.responses import ResponsesRequest
+from tests.test_wire_responses import FULL, TOOL, asking, items, numbered, parse
+
+USER = {"role": "user", "content": "Hello"}
+PNG = "data:image/png;base64,iVBORw0KGgo="
+
+
+def said(text: str, **fields: Any) -> dict[str, Any]:
+    """An answer, as it stands in the output of a response."""
+    part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    return {
+        "type": "message",
+        "id": "msg_1",
+        "status": "completed",
+        "role": "assistant",
+        "content": [part],
+        **fields,
+    }
+
+
+def thought(text: str) -> dict[str, Any]:
+    content = [{"type": "reasoning_text", "text": text}]
+    return {"type": "reasoning", "id": "rs_1", "summary": [], "content": content}
+
+
+def call(id: str, name: str = "f", arguments: str = "{}") -> dict[str, Any]:
+    return {"type": "function_call", "call_id": id, "name": name, "arguments": arguments}
+
+
+def output(id: str, text: str = "done") -> dict[str, Any]:
+    return {"type": "function_call_output", "call_id": id, "output": text}
+
+
+def made(id: str, name: str = "f", arguments: str = "{}") -> dict[str, Any]:
+    """The call in a chat completion request."""
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def returned(id: str, text: str = "done") -> dict[str, Any]:
+    return {"role": "tool", "content": text, "tool_call_id": id}
+
+
+def answer(content: Any = None, **fields: Any) -> dict[str, Any]:
+    return {"role": "assistant", **({} if content is None else {"content": content}), **fields}
+
+
+def messages(*given: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = chat_request(parse(items(*given))).declared()["messages"]
+    return found
+
+
+def parameters(**fields: Any) -> dict[str, Any]:
+    request = chat_request(parse(asking(**fields)))
+    declared = request.declared()
+    del declared["messages"]
+    return declared
+
+
+# Messages
+
+
+@pytest.mark.compat("responses.request.input", "responses.request.temperature")
+def test_a_text_is_a_message_of_the_user() -> None:
+    assert chat_request(parse(asking())).declared() == {"messages": [USER]}
+
+
+@pytest.mark.compat("responses.request.instructions")
+def test_instructions_come_first() -> None:
+    request = chat_request(parse(items(USER) | {"instructions": "Be brief."}))
+    assert request.declared() == {"messages": [{"role": "system", "content": "Be brief."}, USER]}
+    request = chat_request(parse(asking(instructions="")))
+    assert request.declared()["messages"][0] == {"role": "system", "content": ""}
+
+
+@pytest.mark.compat("responses.request.input[].role")
+@pytest.mark.parametrize("role", ["user", "system", "developer", "assistant"])
+def test_a_message_keeps_its_role_and_text(role: str) -> None:
+    assert messages({"role": role, "content": "x"}) == [{"role": role, "content": "x"}]
+
+
+@pytest.mark.compat("responses.request.input[].content")
+@pytest.mark.parametrize("role", ["user", "system", "developer"])
+def test_parts_stay_parts_unless_there_is_only_one(role: str) -> None:
+    one, two = ({"type": "input_text", "text": text} for text in ("a", "b"))
+    assert messages({"role": role, "content": [one]}) == [{"role": role, "content": "a"}]
+    assert messages({"role": role, "content": [one, two]}) == [
+        {"role": role, "content": [{"type": "text", "text": text} for text in ("a", "b")]}
+    ]
+
+
+def test_a_message_without_parts_is_an_empty_one() -> None:
+    assert messages({"role": "user", "content": []}) == [{"role": "user", "content": []}]
+
+
+@pytest.mark.compat(
+    "responses.request.input",
+    "responses.request.input[].content",
+    "responses.request.input[].content[].refusal",
+    "responses.request.input[].content[].annotations",
+    "responses.request.input[].content[].logprobs",
+    "responses.request.input[].id",
+    "responses.request.input[].status",
+    "responses.request.input[].name",
+    "responses.request.input[].arguments",
+    "responses.request.input[].encrypted_content",
+)
+@pytest.mark.parametrize(
+    ("given_items", "expected"),
+    numbered(
+        [
+            # One turn is one message.
+            ([said("a")], [answer("a")]),
+            ([thought("r"), said("a")], [answer("a", reasoning_content="r")]),
+            ([call("1")], [answer(tool_calls=[made("1")])]),
+            ([thought("r"), call("1")], [answer(reasoning_content="r", tool_calls=[made("1")])]),
+            (
+                [thought("r"), said("a"), call("1", "f", '{"x": 1}'), call("2", "g")],
+                [
+                    answer(
+                        "a",
+                        reasoning_content="r",
+                        tool_calls=[made("1", "f", '{"x": 1}'), made("2", "g")],
+                    )
+                ],
+            ),
+            # Texts side by side are parts of it.
+            (
+                [said("a"), said("b")],
+                [answer([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])],
+            ),
+            (
+                [said("a", content=[{"type": "refusal", "refusal": "no"}])],
+                [answer([{"type": "refusal", "refusal": "no"}])],
+            ),
+            # Text that comes after calls cannot stand in their message.
+            ([call("1"), said("a")], [answer(tool_calls=[made("1")]), answer("a")]),
+            (
+                [call("1"), said("a"), call("2")],
+                [answer(tool_calls=[made("1")]), answer("a", tool_calls=[made("2")])],
+            ),
+            # Reasoning goes to what it led to.
+            (
+                [thought("r"), call("1"), thought("s"), call("2")],
+                [answer(reasoning_content="r\ns", tool_calls=[made("1"), made("2")])],
+            ),
+            (
+                [thought("r"), call("1"), thought("s"), said("a")],
+                [
+                    answer(reasoning_content="r", tool_calls=[made("1")]),
+                    answer("a", reasoning_content="s"),
+                ],
+            ),
+            ([said("a"), thought("r")], [answer("a", reasoning_content="r")]),
+            ([thought("r")], [answer(reasoning_content="r")]),
+            ([thought("r"), thought("s"), said("a")], [answer("a", reasoning_content="r\ns")]),
+            # What only OpenAI can read says nothing here.
+            ([USER, {"type": "reasoning", "encrypted_content": "gAA"}, USER], [USER, USER]),
+            (
+                [{"type": "reasoning", "summary": [], "encrypted_content": "gAA"}, call("1")],
+                [answer(tool_calls=[made("1")])],
+            ),
+            # Whatever is not the model's ends its turn.
+            ([said("a"), USER, said("b")], [answer("a"), USER, answer("b")]),
+            (
+                [thought("r"), USER, said("b")],
+                [answer(reasoning_content="r"), USER, answer("b")],
+            ),
+            (
+                [call("1"), output("1"), call("2"), output("2"), said("a")],
+                [
+                    answer(tool_calls=[made("1")]),
+                    returned("1"),
+                    answer(tool_calls=[made("2")]),
+                    returned("2"),
+                    answer("a"),
+                ],
+            ),
+            (
+                [call("1"), call("2"), output("2", "b"), output("1", "a")],
+                [
+                    answer(tool_calls=[made("1"), made("2")]),
+                    returned("2", "b"),
+                    returned("1", "a"),
+                ],
+            ),
+            ([output("0")], [returned("0")]),
+            ([call("1", "f", "")], [answer(tool_calls=[made("1", "f", "")])]),
+        ]
+    ),
+)
+def test_items_become_messages(given_items: list[Any], expected: list[Any]) -> None:
+    assert messages(*given_items) == expected
+
+
+def test_reasoning_that_cannot_be_read_is_no_input() -> None:
+    with pytest.raises(InvalidRequest, match=r"^'input' needs a message; ") as raised:
+        messages({"type": "reasoning", "encrypted_content": "gAA"})
+    assert raised.value.param == "input"
+
+
+@pytest.mark.compat("responses.request.input[].output")
+def test_the_output_of_a_call_may_be_in_parts() -> None:
+    parts = [{"type": "input_text", "text": text} for text in ("a", "b")]
+    (message,) = messages({**output("1"), "output": parts})
+    assert message["content"] == [{"type": "text", "text": text} for text in ("a", "b")]
+    (message,) = messages({**output("1"), "output": [{"type": "input_image", "image_url": PNG}]})
+    assert message["content"] == [{"type": "image_url", "image_url": {"url": PNG}}]
+
+
+@pytest.mark.compat("responses.request.input[].summary")
+def test_a_summary_stands_in_for_reasoning_that_is_not_told() -> None:
+    summary = [{"type": "summary_text", "text": text} for text in ("a", "b")]
+    (message,) = messages({"type": "reasoning", "summary": summary, "encrypted_content": "x"})
+    assert message == {"role": "assistant", "reasoning_content": "a\nb"}
+
+
+@pytest.mark.compat(
+    "responses.request.input[].content[].image_url", "responses.request.input[].content[].detail"
+)
+@pytest.mark.parametrize("detail", [{}, {"detail": "low"}], ids=["no detail", "detail"])
+def test_a_picture_is_the_part_that_chat_completions_have(detail: dict[str, str]) -> None:
+    picture = {"type": "input_image", "image_url": PNG, **detail}
+    text = {"type": "input_text", "text": "What is it?"}
+    request = parse(items({"role": "user", "content": [text, picture]}))
+    assert chat_request(request).declared()["messages"] == [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "What is it?"},
+                {"type": "image_url", "image_url": {"url": PNG, **detail}},
+            ],
+        }
+    ]
+
+
+@pytest.mark.compat("responses.request.input[].content[].input_audio")
+def test_a_recording_is_the_part_that_chat_completions_have() -> None:
+    audio = {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}
+    request = parse(items({"role": "user", "content": [audio]}))
+    assert chat_request(request).declared()["messages"] == [{"role": "user", "content": [audio]}]
+
+
+# Parameters
+
+
+@pytest.mark.compat(
+    "responses.request.parallel_tool_calls",
+    "responses.request.reasoning.effort",
+    "responses.request.stream_options.include_obfuscation",
+    "responses.request.temperature",
+    "responses.request.text.verbosity",
+    "responses.request.top_logprobs",
+    "responses.request.top_p",
+    "responses.request.truncation",
+    "responses.request.options, keep_alive, think, truncate",
+)
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    numbered(
+        [
+            ({"model": "m"}, {"model": "m"}),
+            ({"temperature": 0, "top_p": 1}, {"temperature": 0, "top_p": 1}),
+            ({"max_output_tokens": 16}, {"max_completion_tokens": 16}),
+            ({"stream": True, "stream_options": {}}, {"stream": True}),
+            (
+                {"stream": True, "stream_options": {"include_obfuscation": True}},
+                {"stream": True},
+            ),
+            ({"stream": False}, {"stream": False}),
+            ({"parallel_tool_calls": False}, {"parallel_tool_calls": False}),
+            ({"reasoning": {"effort": "low", "summary": "auto"}}, {"reasoning_effort": "low"}),
+            ({"reasoning": {"summary": "auto"}}, {}),
+            ({"text": {"verbosity": "low"}}, {"verbosity": "low"}),
+            ({"text": {"format": {"type": "text"}}}, {"response_format": {"type": "text"}}),
+            (
+                {"text": {"format": {"type": "json_object"}}},
+                {"response_format": {"type": "json_object"}},
+            ),
+            ({"top_logprobs": 3}, {"logprobs": True, "top_logprobs": 3}),
+            ({"top_logprobs": 0}, {}),
+            ({"include": ["message.output_text.logprobs"]}, {"logprobs": True}),
+            ({"include": ["reasoning.encrypted_content"]}, {}),
+            ({"truncation": "auto"}, {"truncate": True}),
+            ({"truncation": "auto", "truncate": False}, {"truncate": True}),
+            ({"truncation": "disabled"}, {}),
+            ({"truncation": "disabled", "truncate": True}, {"truncate": True}),
+            ({"truncate": False}, {"truncate": False}),
+            ({"think": "high", "keep_alive": "5m"}, {"think": "high", "keep_alive": "5m"}),
+            ({"options": {"numCtx": 8192}}, {"options": {"num_ctx": 8192}}),
+            ({"tools": []}, {}),
+            ({"tool_choice": "none"}, {"tool_choice": "none"}),
+        ]
+    ),
+)
+def test_parameters_get_the_names_of_chat_completions(
+    fields: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    assert parameters(**fields) == expected
+
+
+@pytest.mark.compat("responses.request.user")
+def test_who_asks_and_what_for_goes_on() -> None:
+    request = chat_request(parse(asking(user="u", metadata={"a_b": "c"})))
+    assert request.model_extra == {"user": "u", "metadata": {"a_b": "c"}}
+
+
+@pytest.mark.compat(
+    "responses.request.text.format.schema",
+    "responses.request.text.format.description",
+    "responses.request.text.format.strict",
+)
+def test_a_schema_is_nested_and_otherwise_left_alone() -> None:
+    schema = {"type": "object", "properties": {"a_b": {"anyOf": [{"$ref": "#/$defs/x"}]}}}
+    format_ = {"type": "json_schema", "name": "n", "schema": schema, "strict": True}
+    assert parameters(text={"format": format_}) == {
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "n", "schema": schema, "strict": True},
+        }
+    }
+    request = chat_request(parse(asking(text={"format": {**format_, "description": "d"}})))
+    assert request.response_format is not None
+    assert request.response_format.model_dump(by_alias=True)["json_schema"]["description"] == "d"
+
+
+@pytest.mark.compat("responses.request.tools[].type")
+def test_tools_are_nested_and_only_functions_go_on() -> None:
+    bare = {"type": "function", "name": "g", "strict": None}
+    assert parameters(tools=[{"type": "web_search"}, TOOL, bare]) == {
+        "tools": [
+            {"type": "function", "function": {k: v for k, v in TOOL.items() if k != "type"}},
+            {"type": "function", "function": {"name": "g"}},
+        ]
+    }
+
+
+@pytest.mark.compat(
+    "responses.request.tool_choice.type",
+    "responses.request.tool_choice.mode",
+    "responses.request.tool_choice.tools",
+    "responses.request.tool_choice.name",
+)
+def test_the_choice_of_a_tool_is_nested() -> None:
+    named = {"type": "function", "function": {"name": "f"}}
+    choice = parameters(tools=[TOOL], tool_choice={"type": "function", "name": "f"})["tool_choice"]
+    assert choice == named
+    allowed = {"type": "allowed_tools", "mode": "required", "tools": [TOOL]}
+    assert parameters(tools=[TOOL], tool_choice=allowed)["tool_choice"] == {
+        "type": "allowed_tools",
+        "allowed_tools": {"mode": "required", "tools": [named]},
+    }
+
+
+@pytest.mark.compat(
+    "responses.request.access_programs",
+    "responses.request.background_options",
+    "responses.request.context_management",
+    "responses.request.image",
+    "responses.request.max_tool_calls",
+    "responses.request.moderation",
+    "responses.request.prompt_cache_options",
+    "responses.request.prompt_cache_retention",
+    "responses.request.reasoning.context",
+    "responses.request.reasoning.mode",
+)
+def test_what_has_no_counterpart_is_left_out() -> None:
+    nothing = {
+        "store": True,
+        "previous_response_id": "resp_1",
+        "max_tool_calls": 3,
+        "prompt_cache_key": "k",
+        "safety_identifier": "s",
+        "service_tier": "flex",
+        "background": True,
+        "conversation": "conv_1",
+        "prompt": {"id": "pmpt_1"},
+        "access_programs": {"cyber": "x"},
+        "background_options": {"completion_window": "24h"},
+        "context_management": [{"type": "compaction"}],
+        "image": {"context_compression": "x"},
+        "moderation": {"model": "m"},
+        "prompt_cache_options": {"mode": "implicit"},
+        "prompt_cache_retention": "24h",
+        "reasoning": {"context": "auto", "mode": "pro"},
+        "brand_new": 1,
+    }
+    request = chat_request(parse(asking(**nothing)))
+    assert request.declared() == {"messages": [USER]}
+    assert request.model_extra == {}
+
+
+@pytest.mark.compat(
+    "responses.request.input[].content[].prompt_cache_breakpoint",
+    "responses.request.input[].phase",
+    "responses.request.input[].async",
+    "responses.request.input[].caller",
+    "responses.request.input[].namespace",
+    "responses.request.tools[].async",
+    "responses.request.tools[].allowed_callers",
+    "responses.request.tools[].defer_loading",
+    "responses.request.tools[].output_schema",
+)
+def test_what_only_openai_reads_is_left_out_of_items_and_tools() -> None:
+    text = {"type": "input_text", "text": "u", "prompt_cache_breakpoint": {"mode": "explicit"}}
+    extra = {"async": True, "caller": {"type": "direct"}, "namespace": "x"}
+    assert messages(
+        {"role": "user", "content": [text], "phase": "commentary"},
+        said("a", phase="final_answer"),
+        {**call("1"), **extra},
+        {**output("1"), **extra, "name": "f"},
+    ) == [{"role": "user", "content": "u"}, answer("a", tool_calls=[made("1")]), returned("1")]
+    tool = {
+        **TOOL,
+        "async": True,
+        "allowed_callers": ["direct"],
+        "defer_loading": True,
+        "output_schema": {},
+    }
+    assert parameters(tools=[tool]) == parameters(tools=[TOOL])
+
+
+# Errors
+
+
+def restated(request: ResponsesRequest, error: GatewayError) -> str | None:
+    in_the_words_of(request, error)
+    return error.param
+
+
+CONVERSATION = parse(
+    {
+        "instructions": "Be brief.",
+        "input": [
+            {"role": "user", "content": "u"},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "input_text", "text": "v"},
+                    {"type": "input_image", "image_url": PNG},
+                    {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}},
+                ],
+            },
+            thought("r"),
+            said("a"),
+            call("1"),
+            call("2"),
+            {**output("1"), "output": [{"type": "input_text", "text": text} for text in "ab"]},
+            output("2"),
+        ],
+        "tools": [{"type": "web_search"}, TOOL],
+        "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [TOOL]},
+        "truncation": "auto",
+        "top_logprobs": 1,
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("param", "expected"),
+    [
+        ("messages", "input"),
+        ("messages[0]", "instructions"),
+        ("messages[0].content", "instructions"),
+        ("messages[1]", "input[0]"),
+        ("messages[1].role", "input[0].role"),
+        ("messages[1].content", "input[0].content"),
+        ("messages[2].content", "input[1].content"),
+        ("messages[2].content[0].text", "input[1].content[0].text"),
+        ("messages[2].content[1]", "input[1].content[1]"),
+        ("messages[2].content[1].image_url", "input[1].content[1].image_url"),
+        ("messages[2].content[1].image_url.url", "input[1].content[1].image_url"),
+        ("messages[2].content[1].image_url.detail", "input[1].content[1].detail"),
+        ("messages[2].content[2].input_audio.data", "input[1].content[2].input_audio.data"),
+        ("messages[3]", "input[2]"),
+        ("messages[3].reasoning_content", "input[2]"),
+        ("messages[3].content", "input[3].content"),
+        ("messages[3].tool_calls", "input[4]"),
+        ("messages[3].tool_calls[1]", "input[5]"),
+        ("messages[3].tool_calls[1].id", "input[5].call_id"),
+        ("messages[3].tool_calls[1].function", "input[5]"),
+        ("messages[3].tool_calls[1].function.arguments", "input[5].arguments"),
+        ("messages[4].tool_call_id", "input[6].call_id"),
+        ("messages[4].content", "input[6].output"),
+        ("messages[4].content[1].text", "input[6].output[1].text"),
+        ("messages[5].content", "input[7].output"),
+        ("messages[99].content", "input[99].content"),
+        ("max_completion_tokens", "max_output_tokens"),
+        ("temperature", "temperature"),
+        ("reasoning_effort", "reasoning.effort"),
+        ("verbosity", "text.verbosity"),
+        ("response_format", "text.format"),
+        ("response_format.json_schema.schema.a_b[0]", "text.format.schema.a_b[0]"),
+        ("tools", "tools"),
+        ("tools[0]", "tools[1]"),
+        ("tools[0].function.parameters.a[0]", "tools[1].parameters.a[0]"),
+        ("tool_choice", "tool_choice"),
+        ("tool_choice.allowed_tools.mode", "tool_choice.mode"),
+        ("tool_choice.allowed_tools.tools[0].function.name", "tool_choice.tools[0].name"),
+        ("tool_choice.function.name", "tool_choice.name"),
+        ("logprobs", "top_logprobs"),
+        ("truncate", "truncation"),
+        ("options.num_ctx", "options.num_ctx"),
+        ("tools[0].function.parameters.a[b].c", "tools[1].parameters.a[b].c"),
+        ("metadata.a[0", "metadata.a[0"),
+        ("", ""),
+    ],
+)
+def test_an_error_names_the_field_that_was_sent(param: str, expected: str) -> None:
+    error = InvalidRequest(f"Invalid value for '{param}': no.", param=param)
+    assert original_param(CONVERSATION, param) == expected
+    assert restated(CONVERSATION, error) == expected
+    assert error.message == f"Invalid value for '{expected}': no."
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "expected"),
+    [
+        ({}, "messages[0].content", "input"),
+        ({}, "messages[0]", "input"),
+        ({"instructions": "x"}, "messages[1].content", "input"),
+        ({"include": ["message.output_text.logprobs"]}, "logprobs", "include"),
+        ({"truncate": True}, "truncate", "truncate"),
+    ],
+)
+def test_what_a_field_was_depends_on_the_request(
+    fields: dict[str, Any], param: str, expected: str
+) -> None:
+    assert restated(parse(asking(**fields)), InvalidRequest("No.", param=param)) == expected
+
+
+def test_an_error_of_any_kind_keeps_its_kind() -> None:
+    error = ContextLengthExceeded("Your messages resulted in 9 tokens.", param="messages")
+    assert restated(CONVERSATION, error) == "input"
+    assert error.code == "context_length_exceeded"
+    assert error.message == "Your messages resulted in 9 tokens."
+    unsupported = UnsupportedParameter("Not 'reasoning_effort'.", param="reasoning_effort")
+    in_the_words_of(CONVERSATION, unsupported)
+    assert unsupported.envelope()["error"] == {
+        "message": "Not 'reasoning.effort'.",
+        "type": "invalid_request_error",
+        "param": "reasoning.effort",
+        "code": "unsupported_parameter",
+    }
+
+
+def test_an_error_that_names_no_field_stays_as_it_is() -> None:
+    error = UpstreamError("The engine broke off.")
+    assert restated(CONVERSATION, error) is None
+    assert error.message == "The engine broke off."
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    numbered(
+        [
+            # Only the encrypted reasoning of somebody else: nothing to answer.
+            (items({"type": "reasoning", "encrypted_content": "gAA"}), "input"),
+            # With the instructions there is one message more.
+            ({**items(*[USER] * 10_000), "instructions": "x"}, "input"),
+            # In one message there are too many of each.
+            (items(USER, *[said("a")] * 1001), "input[1].content"),
+            (items(USER, *[call(str(number)) for number in range(1001)]), "input[1]"),
+            (items(USER, thought("r"), *[said("a")] * 1001), "input[2].content"),
+        ]
+    ),
+)
+def test_what_only_the_chat_completion_shows_is_told_of_the_input(
+    body: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        chat_request(parse(body))
+    assert caught.value.param == param
+    assert f"'{param}'" in caught.value.message
+    assert "messages" not in caught.value.message
+
+
+# Any of them
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=3)
+turn = st.one_of(
+    texts.map(thought),
+    texts.map(said),
+    st.builds(call, texts, texts, st.sampled_from(["{}", '{"a": 1}', ""])),
+)
+others = st.one_of(
+    st.builds(output, texts, texts),
+    st.builds(lambda text: {"role": "user", "content": text}, texts),
+    st.builds(lambda text: {"role": "developer", "content": text}, texts),
+)
+
+
+def flat(message: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What a chat message says, in the order in which a model reads it."""
+    content = message.get("content") or []
+    parts = [content] if isinstance(content, str) else [part["text"] for part in content]
+    return [
+        *(("reasoning", text) for text in message.get("reasoning_content", "").split("\n") if text),
+        *((message["role"], text) for text in parts if text),
+        *(("call", made["id"]) for made in message.get("tool_calls", ())),
+    ]
+
+
+def flat_item(item: dict[str, Any]) -> list[tuple[str, Any]]:
+    if item.get("type") == "reasoning":
+        return [("reasoning", text) for text in item["content"][0]["text"].split("\n") if text]
+    if item.get("type") == "function_call":
+        return [("call", item["call_id"])]
+    if item.get("type") == "function_call_output":
+        return [("tool", item["output"])] if item["output"] else []
+    content = item["content"]
+    text = content if isinstance(content, str) else content[0]["text"]
+    return [(item["role"], text)] if text else []
+
+
+@pytest.mark.compat("responses.request.input[].content[].text")
+@given(st.lists(turn | others, min_size=1, max_size=12))
+def test_nothing_is_lost_and_the_order_is_kept(given_items: list[dict[str, Any]]) -> None:
+    expected = [fact for item in given_items for fact in flat_item(item)]
+    if not expected and all(item.get("type") == "reasoning" for item in given_items):
+        return
+    found = [fact for message in messages(*given_items) for fact in flat(message)]
+    # Reasoning stands before what its message says, so it may move ahead within a turn.
+    assert [fact for fact in found if fact[0] != "reasoning"] == [
+        fact for fact in expected if fact[0] != "reasoning"
+    ]
+    assert [fact for fact in found if fact[0] == "reasoning"] == [
+        fact for fact in expected if fact[0] == "reasoning"
+    ]
+
+
+@given(st.lists(turn, min_size=1, max_size=8))
+def test_a_turn_is_as_few_messages_as_its_order_allows(given_items: list[dict[str, Any]]) -> None:
+    kinds = [item["type"] for item in given_items]
+    spoken = [kind for kind in kinds if kind != "reasoning"]
+    breaks = list(itertools.pairwise(spoken)).count(("function_call", "message"))
+    if spoken:
+        assert len(messages(*given_items)) == 1 + breaks
+
+
+def test_every_field_comes_through_together() -> None:
+    request = chat_request(parse(FULL).without(["prompt", "conversation"]))
+    assert isinstance(request, ChatCompletionRequest)
+    assert json.loads(json.dumps(request.declared())) == request.declared()
+    assert [message.role for message in request.messages] == [
+        "system",
+        "system",
+        "developer",
+        "user",
+        "assistant",
+        "tool",
+    ]
