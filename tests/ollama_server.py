@@ -2,17 +2,20 @@
 
 By default it answers as the recorded server would: its models are those of the recorded
 ``/api/tags``, and it refuses what that one refused. ``reply()`` sets the next answers of
-``/api/chat``. What came in, and whether the client hung up, is in ``requests``.
+``/api/chat`` and ``/api/generate``. What came in, and whether the client hung up, is in
+``requests``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import socket
 import struct
 import threading
 import time
+import zlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +26,10 @@ from typing import Any, Self
 from tests.recordings import Recording, load
 
 DEFAULT_MODEL = "smollm2:135m"
+
+# Those of the recorded all-minilm:22m.
+EMBED_DIMENSIONS = 384
+EMBED_CONTEXT = 512
 
 
 @dataclass
@@ -106,7 +113,8 @@ def recorded(recording: Recording) -> Reply:
 
 @dataclass(frozen=True)
 class Answer:
-    """A chat answer in tokens; streamed or in one piece, as the request says."""
+    """An answer in tokens; streamed or in one piece, as the request says, and with a message or
+    without, as the endpoint has it."""
 
     content: Sequence[str] = ("Hello", "!")
     thinking: Sequence[str] = ()
@@ -117,20 +125,25 @@ class Answer:
 
     def reply(self, request: dict[str, Any]) -> Reply:
         model = request["model"]
+        part = _part if "messages" in request else _generated
+        # The tokens of the conversation, which there is none of without a template.
+        context = {} if "messages" in request or request.get("raw") else {"context": [1, 9690, 198]}
         if request.get("stream", True):
             lines: list[Step] = []
             for message in self.messages():
-                lines.append(line(_part(model, message, done=False)))
+                lines.append(line(part(model, message, done=False)))
                 if self.pause:
                     lines.append(Wait(self.pause))
-            lines.append(line({**_part(model, {"content": ""}, done=True), **self.closing()}))
+            lines.append(
+                line({**part(model, {"content": ""}, done=True), **self.closing(**context)})
+            )
             return Reply(lines)
         joined: dict[str, Any] = {"content": "".join(self.content)}
         if self.thinking:
             joined["thinking"] = "".join(self.thinking)
         if self.tool_calls:
             joined["tool_calls"] = list(self.tool_calls)
-        whole = {**_part(model, joined, done=True), **self.closing()}
+        whole = {**part(model, joined, done=True), **self.closing(**context)}
         pause: list[Step] = [Wait(self.pause)] if self.pause else []
         return Reply(
             [Send(_go_json(whole))],
@@ -146,10 +159,11 @@ class Answer:
         if self.tool_calls:
             yield {"content": "", "tool_calls": list(self.tool_calls)}
 
-    def closing(self) -> dict[str, Any]:
+    def closing(self, **more: Any) -> dict[str, Any]:
         tokens = len(self.content) + len(self.thinking) + len(self.tool_calls)
         return {
             "done_reason": self.done_reason,
+            **more,
             "total_duration": 282658005,
             "load_duration": 1240822,
             "prompt_eval_count": self.prompt_tokens,
@@ -196,11 +210,20 @@ class OllamaServer:
         self.routes.clear()
 
     def reply(self, *replies: Reply | Answer) -> None:
-        """Answer the next requests to ``/api/chat`` like this."""
+        """Answer the next requests to ``/api/chat`` and ``/api/generate`` like this."""
         self._replies.extend(replies)
 
     def chats(self) -> list[Received]:
-        return [request for request in self.requests if request.path == "/api/chat"]
+        return self._received("/api/chat")
+
+    def generates(self) -> list[Received]:
+        return self._received("/api/generate")
+
+    def embeds(self) -> list[Received]:
+        return self._received("/api/embed")
+
+    def _received(self, path: str) -> list[Received]:
+        return [request for request in self.requests if request.path == path]
 
     def wait_for_chat(self, number: int = 1, timeout: float = 10) -> Received:
         """The ``number``-th request to ``/api/chat``, as soon as it has come in."""
@@ -253,6 +276,10 @@ class OllamaServer:
             return self.routes[path]
         if path == "/api/chat":
             return self._chat(request)
+        if path == "/api/generate":
+            return self._generate(request)
+        if path == "/api/embed":
+            return self._embed(request)
         if path == "/api/show":
             return self._show(request)
         recordings = {"/": "root", "/api/tags": "tags", "/api/version": "version", "/api/ps": "ps"}
@@ -277,8 +304,56 @@ class OllamaServer:
             return error(400, f"registry.ollama.ai/library/{name} does not support tools")
         if body.get("think") and "thinking" not in capabilities:
             return error(400, f'"{name}" does not support thinking')
+        return self._next_reply(body)
+
+    def _generate(self, request: Received) -> Reply:
+        body = request.body
+        name = body["model"]
+        capabilities = _models().get(name)
+        if capabilities is None:
+            return error(404, f"model '{name}' not found")
+        if body.get("think") and "thinking" not in capabilities:
+            return error(400, f'"{name}" does not support thinking')
+        if "completion" not in capabilities:
+            return error(400, f'"{name}" does not support generate')
+        if body.get("suffix") and "insert" not in capabilities:
+            return error(400, f"registry.ollama.ai/library/{name} does not support insert")
+        if not body["prompt"]:
+            loaded = {**_generated(name, {"content": ""}, done=True), "done_reason": "load"}
+            return Reply(
+                [Send(_go_json(loaded))],
+                headers={"Content-Type": "application/json; charset=utf-8"},
+            )
+        return self._next_reply(body)
+
+    def _next_reply(self, body: dict[str, Any]) -> Reply:
         reply = self._replies.popleft() if self._replies else Answer()
         return reply.reply(body) if isinstance(reply, Answer) else reply
+
+    def _embed(self, request: Received) -> Reply:
+        body = request.body
+        name, given = body["model"], body["input"]
+        capabilities = _models().get(name)
+        if capabilities is None:
+            return error(404, f'model "{name}" not found, try pulling it first')
+        texts = given if isinstance(given, list) else [given] if given else []
+        if not all(isinstance(text, str) for text in texts):
+            return error(400, "invalid input type")
+        answer: dict[str, Any] = {"model": name, "embeddings": []}
+        if texts and "embedding" not in capabilities:
+            return recorded(load("embed_chatmodel"))
+        # One token for each word, and one at either end.
+        sizes = [len(text.split()) + 2 for text in texts]
+        if body.get("truncate") is False and max(sizes, default=0) > EMBED_CONTEXT:
+            return error(400, "the input length exceeds the context length")
+        if texts:
+            answer["embeddings"] = [_vector(text, body.get("dimensions")) for text in texts]
+            answer["total_duration"] = 8916730
+            answer["load_duration"] = 829375
+            answer["prompt_eval_count"] = sum(min(size, EMBED_CONTEXT) for size in sizes)
+        return Reply(
+            [Send(_go_json(answer))], headers={"Content-Type": "application/json; charset=utf-8"}
+        )
 
     def _show(self, request: Received) -> Reply:
         name = request.body["model"]
@@ -399,6 +474,24 @@ def _part(model: str, message: dict[str, Any], *, done: bool) -> dict[str, Any]:
         "message": {"role": "assistant", **message},
         "done": done,
     }
+
+
+def _generated(model: str, message: dict[str, Any], *, done: bool) -> dict[str, Any]:
+    """A part of ``/api/generate``, which has what is in ``message`` in itself."""
+    part = _part(model, {}, done=done)
+    del part["message"], part["done"]
+    part["response"] = message["content"]
+    if "thinking" in message:
+        part["thinking"] = message["thinking"]
+    return {**part, "done": done}
+
+
+def _vector(text: str, dimensions: int | None) -> list[float]:
+    """A unit vector of the text's own, in the digits that Go writes a float32 with."""
+    seed = zlib.crc32(text.encode())
+    numbers = [math.sin(seed + place**2) for place in range(EMBED_DIMENSIONS)][:dimensions]
+    length = math.hypot(*numbers)
+    return [float(f"{number / length:.8g}") for number in numbers]
 
 
 def _go_json(value: Any) -> bytes:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
+import math
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -14,10 +17,22 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from django_ollama_openai.backends import LlamaCppBackend
-from django_ollama_openai.exceptions import UpstreamUnavailable
+from django_ollama_openai.exceptions import (
+    ContextLengthExceeded,
+    InvalidRequest,
+    ModelNotFound,
+    UpstreamError,
+    UpstreamUnavailable,
+)
 from django_ollama_openai.pump import Pump
 from django_ollama_openai.wire.chat import ChatCompletionRequest
-from django_ollama_openai.wire.delta import Delta
+from django_ollama_openai.wire.completions import CompletionRequest
+from django_ollama_openai.wire.delta import Delta, fold
+from django_ollama_openai.wire.embeddings import EmbeddingsRequest
+from tests.tiny_gguf import CONTEXT, DIMENSIONS, write_embedding_model
+
+PARIS = "The capital of France is"
+PARIS_TOKENS = [504, 3575, 282, 4649, 314]
 
 
 @pytest.fixture
@@ -131,7 +146,7 @@ def test_the_engine_gets_openais_fields_and_no_more(gguf: Path) -> None:
     assert backend.chat_payload(request) == {
         "model": "smollm2",
         "messages": [{"role": "user", "content": "a\nb"}],
-        "max_tokens": 5,
+        "n_predict": 5,
         "temperature": 0.7,
         "min_p": 0.1,
         "response_format": {
@@ -141,3 +156,290 @@ def test_the_engine_gets_openais_fields_and_no_more(gguf: Path) -> None:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+
+
+# Completions
+
+
+def completing(prompt: Any = PARIS, **fields: Any) -> CompletionRequest:
+    body = {"prompt": prompt, "temperature": 0, **fields}
+    request = CompletionRequest.parse(json.dumps(body).encode())
+    return request.routed_to("smollm2", {})
+
+
+@pytest.fixture(scope="module")
+def language_model() -> Iterator[LlamaCppBackend]:
+    """The default model, which embeds too."""
+    options: dict[str, Any] = {"embeddings": True, "pooling": "mean", "defaults": {}}
+    with closing(
+        LlamaCppBackend(name="smollm2", threads=1, context_size=512, **options)
+    ) as backend:
+        yield backend
+
+
+@pytest.mark.llamacpp
+def test_a_text_goes_on(language_model: LlamaCppBackend) -> None:
+    streamed = list(language_model.stream_complete(completing(max_tokens=4)))
+    assert len(streamed) > 3
+    for answer in (fold(streamed), language_model.complete(completing(max_tokens=4))):
+        assert answer.content.startswith(" Paris")
+        assert answer.finish_reason == "length"
+        assert answer.usage is not None
+        assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (5, 4)
+    stopped = language_model.complete(completing(stop=["."]))
+    assert (stopped.content, stopped.finish_reason) == (" Paris", "stop")
+
+
+@pytest.mark.compat("completions.request.prompt (tokens)")
+@pytest.mark.llamacpp
+def test_tokens_are_the_same_as_their_text(language_model: LlamaCppBackend) -> None:
+    text = language_model.complete(completing(max_tokens=8)).content
+    assert language_model.complete(completing(PARIS_TOKENS, max_tokens=8)).content == text
+    with pytest.raises(InvalidRequest, match="invalid tokens"):
+        language_model.complete(completing([2**31 - 1]))
+
+
+@pytest.mark.llamacpp
+@pytest.mark.parametrize("alternatives", [0, 1, 3])
+def test_log_probabilities_of_a_completion(
+    language_model: LlamaCppBackend, alternatives: int
+) -> None:
+    answer = language_model.complete(completing(max_tokens=3, logprobs=alternatives))
+    assert answer.logprobs is not None
+    assert "".join(entry["token"] for entry in answer.logprobs) == answer.content
+    assert all(len(entry["top_logprobs"]) == alternatives for entry in answer.logprobs)
+
+
+@pytest.mark.compat("chat.request.logit_bias", "completions.request.logit_bias")
+@pytest.mark.llamacpp
+def test_a_bias_is_heeded(language_model: LlamaCppBackend) -> None:
+    paris = "7042"
+    answer = language_model.complete(completing(max_tokens=1, logit_bias={paris: -100}))
+    assert answer.content != " Paris"
+
+
+@pytest.mark.llamacpp
+@pytest.mark.parametrize(
+    ("site", "fields", "tokens"),
+    [
+        ({}, {}, 16),
+        ({"n_predict": 3}, {}, 3),
+        ({"max_tokens": 3}, {}, 3),
+        ({"n_predict": 3}, {"max_tokens": 5}, 5),
+        ({"max_tokens": 3}, {"max_tokens": 5}, 5),
+    ],
+)
+def test_the_limit_of_a_completion(
+    language_model: LlamaCppBackend, site: dict[str, int], fields: dict[str, int], tokens: int
+) -> None:
+    request = completing(**fields).routed_to("smollm2", site)
+    usage = language_model.complete(request).usage
+    assert usage is not None
+    assert usage.completion_tokens == tokens
+
+
+@pytest.mark.llamacpp
+def test_a_prompt_that_is_too_long(language_model: LlamaCppBackend) -> None:
+    with pytest.raises(ContextLengthExceeded) as caught:
+        language_model.complete(completing("word " * 600))
+    assert caught.value.param == "prompt"
+
+
+@pytest.mark.llamacpp
+def test_the_engine_gets_openais_fields_of_a_completion_and_no_more(gguf: Path) -> None:
+    backend = LlamaCppBackend(model_path=gguf, defaults={"temperature": 0.2, "min_p": 0.1})
+    request = completing(
+        [1, 2],
+        temperature=0.7,
+        seed=5,
+        stop=["x"],
+        logprobs=0,
+        grammar="root ::= x",
+        suffix="",
+        n=3,
+        best_of=3,
+        user="ada",
+        options={"top_k": 1},
+    )
+    assert backend.completion_payload(request) == {
+        "model": "smollm2",
+        "prompt": [1, 2],
+        "max_tokens": 16,
+        "temperature": 0.7,
+        "min_p": 0.1,
+        "seed": 5,
+        "stop": ["x"],
+        "logprobs": 1,
+        "stream": True,
+    }
+
+
+@pytest.mark.llamacpp
+def test_a_suffix_would_be_ignored_and_is_refused(gguf: Path) -> None:
+    backend = LlamaCppBackend(model_path=gguf)
+    request = completing([1, 2], suffix="x", logit_bias={"5": 1}, logprobs=2)
+    assert backend.unsupported_parameters(request) == ["suffix"]
+    backend.check_support(request)
+
+
+# Embeddings
+
+
+def embedding(input: Any, model: str = "smollm2", **fields: Any) -> EmbeddingsRequest:
+    request = EmbeddingsRequest.parse(json.dumps({"input": input, **fields}).encode())
+    return request.routed_to(model, {})
+
+
+@pytest.mark.compat("embeddings.request.input (tokens)")
+@pytest.mark.llamacpp
+def test_a_language_model_embeds_beside_its_other_work(language_model: LlamaCppBackend) -> None:
+    found = language_model.embed(embedding([PARIS, "hello", PARIS]))
+    paris, hello, again = found.vectors
+    assert paris == pytest.approx(again, abs=1e-4)
+    assert paris != pytest.approx(hello, abs=1e-2)
+    assert math.hypot(*paris) == pytest.approx(1, abs=1e-4)
+    assert found.usage.prompt_tokens == 11
+    (tokens,) = language_model.embed(embedding(PARIS_TOKENS)).vectors
+    assert tokens == pytest.approx(paris, abs=1e-4)
+    assert language_model.chat(asking("Hi", max_tokens=1)).usage is not None
+    assert language_model.list_models()[0].metadata["capabilities"] == ["completion", "embedding"]
+    for request in (asking("Hi"), completing(), embedding("a"), embedding([1])):
+        language_model.check_support(request)
+
+
+@pytest.mark.llamacpp
+def test_what_cannot_be_embedded(language_model: LlamaCppBackend) -> None:
+    with pytest.raises(ContextLengthExceeded) as caught:
+        language_model.embed(embedding(["short", "word " * 600]))
+    assert caught.value.param == "input"
+    with pytest.raises(InvalidRequest, match="576") as refused:
+        language_model.embed(embedding("a", dimensions=577))
+    assert refused.value.param == "dimensions"
+    assert language_model.unsupported_parameters(embedding("a", dimensions=5)) == ["dimensions"]
+    with pytest.raises(ModelNotFound):
+        language_model.embed(embedding("a", model="other"))
+
+
+@pytest.mark.llamacpp
+def test_a_language_model_has_to_be_told_how_to_pool() -> None:
+    with (
+        closing(LlamaCppBackend(name="smollm2", threads=1, embeddings=True)) as backend,
+        pytest.raises(UpstreamError, match="'pooling'"),
+    ):
+        backend.embed(embedding("a"))
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaCppBackend]:
+    """A model that was made for embeddings."""
+    path = write_embedding_model(tmp_path_factory.mktemp("models") / "tiny.gguf")
+    with closing(
+        LlamaCppBackend(
+            model_path=path, threads=1, context_size=CONTEXT, parallel=1, embeddings=True
+        )
+    ) as backend:
+        yield backend
+
+
+@pytest.mark.llamacpp
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_many_inputs_keep_their_order(embedder: LlamaCppBackend, way: str) -> None:
+    texts = [f"{first} {second}" for first in "abcdefg" for second in "abcdefg"]
+    request = embedding(texts, "tiny")
+    together = embedder.embed(request) if way == "sync" else asyncio.run(embedder.aembed(request))
+    assert len(together.vectors) == 49
+    for place in (0, 15, 16, 48):
+        (apart,) = embedder.embed(embedding(texts[place], "tiny")).vectors
+        assert together.vectors[place] == pytest.approx(apart, abs=1e-5)
+        assert len(apart) == DIMENSIONS
+    assert together.usage.prompt_tokens == 4 * 49
+
+
+@pytest.mark.llamacpp
+def test_a_model_for_embeddings_does_nothing_else(embedder: LlamaCppBackend) -> None:
+    assert embedder.list_models()[0].metadata["capabilities"] == ["embedding"]
+    for request in (asking("Hi"), completing()):
+        with pytest.raises(InvalidRequest) as caught:
+            embedder.check_support(request)
+        assert caught.value.code == "unsupported_endpoint"
+    with pytest.raises(InvalidRequest, match="does not produce text"):
+        embedder.chat(asking("Hi").routed_to("tiny", {}))
+
+
+@pytest.mark.llamacpp
+def test_as_long_as_the_context_and_no_longer(embedder: LlamaCppBackend) -> None:
+    assert embedder.embed(embedding("a " * (CONTEXT - 2), "tiny")).usage.prompt_tokens == CONTEXT
+    with pytest.raises(ContextLengthExceeded) as caught:
+        embedder.embed(embedding("a " * CONTEXT, "tiny"))
+    assert caught.value.param == "input"
+
+
+@pytest.mark.llamacpp
+def test_what_goes_to_be_embedded_can_be_changed(tmp_path: Path) -> None:
+    class Prefixed(LlamaCppBackend):
+        def prepare_embed(
+            self, payload: dict[str, Any], request: EmbeddingsRequest
+        ) -> dict[str, Any]:
+            return {**payload, "input": [f"hello {text}" for text in payload["input"]]}
+
+    path = write_embedding_model(tmp_path / "tiny.gguf")
+    options: dict[str, Any] = {"model_path": path, "threads": 1, "context_size": CONTEXT}
+    with (
+        closing(LlamaCppBackend(embeddings=True, **options)) as plain,
+        closing(Prefixed(embeddings=True, **options)) as prefixed,
+    ):
+        assert prefixed.embed(embedding("a", "tiny")) == plain.embed(embedding("hello a", "tiny"))
+
+
+@pytest.mark.llamacpp
+def test_inputs_of_different_lengths_are_not_cut(language_model: LlamaCppBackend) -> None:
+    texts = ["a", PARIS, "hello world", f"{PARIS} Paris, and that of Italy is Rome.", "b"]
+    together = language_model.embed(embedding([*texts, *reversed(texts)])).vectors
+    for place, text in enumerate([*texts, *reversed(texts)]):
+        (apart,) = language_model.embed(embedding(text)).vectors
+        assert together[place] == pytest.approx(apart, abs=1e-3)
+
+
+@pytest.mark.llamacpp
+def test_embeddings_whose_reader_has_gone_are_not_in_the_way() -> None:
+    options: dict[str, Any] = {"embeddings": True, "pooling": "mean", "parallel": 1}
+    with closing(LlamaCppBackend(name="smollm2", threads=1, **options)) as backend:
+        text = "word " * 200
+        started = time.monotonic()
+        backend.embed(embedding(text))
+        one_input = time.monotonic() - started
+        request = embedding([text] * 100)
+        pump = Pump(lambda: iter([backend.embed(request)]), lambda item: None)
+        pump.start()
+        time.sleep(0.3)
+        pump.cancel()
+        started = time.monotonic()
+        assert backend.embed(embedding("Hi")).vectors
+        # The one that was at work cannot be stopped; the others are not begun.
+        assert time.monotonic() - started < 3 * one_input + 1
+
+
+@pytest.mark.llamacpp
+@pytest.mark.parametrize(
+    ("options", "capabilities"),
+    [
+        ({}, ["completion"]),
+        ({"tools": True}, ["completion", "tools"]),
+        ({"embeddings": True}, ["embedding"]),
+        ({"embeddings": True, "tools": True}, ["embedding"]),
+        ({"embeddings": True, "pooling": "last"}, ["completion", "embedding"]),
+    ],
+)
+def test_what_a_model_is_there_for(
+    gguf: Path, options: dict[str, Any], capabilities: list[str]
+) -> None:
+    backend = LlamaCppBackend(model_path=gguf, **options)
+    assert backend.list_models()[0].metadata["capabilities"] == capabilities
+    assert backend.supports_embeddings is ("embedding" in capabilities)
+    assert backend.supports_chat is backend.supports_completions is ("completion" in capabilities)
+
+
+@pytest.mark.llamacpp
+def test_pooling_is_for_embeddings(gguf: Path) -> None:
+    with pytest.raises(ImproperlyConfigured, match="pooling"):
+        LlamaCppBackend(model_path=gguf, pooling="mean")

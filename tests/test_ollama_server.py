@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import httpx
@@ -32,6 +33,11 @@ def ask(ollama: OllamaServer, recording: Recording) -> httpx.Response:
         "chat_nomodel",
         "chat_think_unsupported",
         "chat_tools_unsupported",
+        "embed_404",
+        "embed_chatmodel",
+        "embed_empty",
+        "embed_long_notruncate",
+        "generate_suffix_unsupported",
         "method_405",
         "ps",
         "root",
@@ -74,6 +80,14 @@ CALL = {
         ("chat_stream", Answer(["Hello", "!"])),
         ("chat_think_stream", Answer(["6"], thinking=["I add."])),
         ("chat_tools_stream", Answer([], tool_calls=[CALL])),
+        ("embed", Answer()),
+        ("embed_dims", Answer()),
+        ("embed_long", Answer()),
+        ("embed_single", Answer()),
+        ("embed_truncate_false_ok", Answer()),
+        ("generate", Answer(["Hello", "!"])),
+        ("generate_raw", Answer(["Hello", "!"])),
+        ("generate_stream", Answer(["Hello", "!"])),
     ],
 )
 def test_its_answers_have_the_recorded_shape(
@@ -88,6 +102,25 @@ def test_its_answers_have_the_recorded_shape(
     for mine, real in ((lines[0], recording.lines[0]), (lines[-1], recording.lines[-1])):
         assert shape(json.loads(mine)) == shape(json.loads(real))
         assert list(json.loads(mine)) == list(json.loads(real))
+
+
+@pytest.mark.parametrize("name", ["embed", "embed_dims", "embed_long", "embed_single"])
+def test_its_embeddings_have_the_recorded_numbers_of_things(
+    ollama: OllamaServer, name: str
+) -> None:
+    mine, real = ask(ollama, load(name)).json(), load(name).json()
+    assert [len(vector) for vector in mine["embeddings"]] == [
+        len(vector) for vector in real["embeddings"]
+    ]
+    assert mine["prompt_eval_count"] == real["prompt_eval_count"]
+    for vector in mine["embeddings"]:
+        assert math.hypot(*vector) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_prompt_that_is_empty_just_loads_the_model(ollama: OllamaServer) -> None:
+    body = {"model": "smollm2:135m", "prompt": ""}
+    answer = httpx.post(f"{ollama.url}/api/generate", json=body, trust_env=False).json()
+    assert (answer["response"], answer["done"], answer["done_reason"]) == ("", True, "load")
 
 
 @pytest.mark.parametrize("name", names("chat"))

@@ -4,34 +4,49 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, TypeVar
+from contextlib import aclosing
+from typing import Any
 
-from ..exceptions import ModelNotFound
-from ..pump import End, Pump
+from ..exceptions import InvalidRequest, ModelNotFound
+from ..pump import iterate_in_thread
 from ..translation.model_cards import ModelCard
+from ..translation.tool_choice import honoured
 from ..wire.chat import ChatCompletionRequest
-from ..wire.delta import Delta, fold
+from ..wire.completions import CompletionRequest
+from ..wire.delta import Delta, Embeddings, fold
+from ..wire.embeddings import EmbeddingsRequest
+from ..wire.engine import EngineRequest
+from ..wire.text_input import tokens_unsupported
 
 __all__ = ["BaseBackend"]
 
-T = TypeVar("T")
-
 OPTIONAL_PARAMETERS: dict[str, Callable[[Any], bool]] = {
+    "image_url": bool,
+    "input_audio": bool,
     "tools": bool,
     "tool_choice": lambda value: value not in (None, "auto"),
     "parallel_tool_calls": lambda value: value is False,
     "response_format": lambda value: value is not None and value.type != "text",
     "reasoning_effort": lambda value: value is not None,
-    "n": lambda value: value not in (None, 1),
-    "logprobs": bool,
+    # A number of alternatives, which may be 0, where it is not a boolean.
+    "logprobs": lambda value: value is not None and value is not False,
     "logit_bias": bool,
     "audio": lambda value: value is not None,
     "functions": bool,
     "function_call": lambda value: value is not None,
     "modalities": lambda value: value not in (None, ["text"]),
     "prediction": lambda value: value is not None,
-    "verbosity": lambda value: value is not None,
+    "verbosity": lambda value: value not in (None, "medium"),
     "web_search_options": lambda value: value is not None,
+    # Of completions
+    "suffix": bool,
+    "best_of": lambda value: value is not None,
+    # Of embeddings
+    "dimensions": lambda value: value is not None,
+    # Ollama's
+    "options": lambda value: value is not None and bool(value.declared()),
+    "think": lambda value: value is not None,
+    "truncate": lambda value: value is True,
 }
 """Parameters that change the answer and that not every backend honours: whether a value asks for
 something at all."""
@@ -40,8 +55,9 @@ something at all."""
 class BaseBackend:
     """The base of all backends.
 
-    A subclass defines :meth:`stream_chat` and :meth:`list_models`. Everything else follows from
-    them, and is overridden where the engine has a better way: an engine with an asynchronous
+    A subclass defines :meth:`stream_chat` and :meth:`list_models`; one that completes texts or
+    embeds them also :meth:`stream_complete` or :meth:`embed`, and says so. Everything else follows
+    from them, and is overridden where the engine has a better way: an engine with an asynchronous
     client overrides :meth:`astream_chat`, one that answers in one piece :meth:`chat` and
     :meth:`achat`.
 
@@ -50,10 +66,23 @@ class BaseBackend:
     ``base_url`` if the entry has ``HOST`` or ``BASE_URL``.
     """
 
+    supports_chat: bool = True
+    """Whether there is :meth:`stream_chat`. Like the two below it is an attribute of the class, or
+    of the instance where it depends on an option."""
+
+    supports_completions: bool = False
+    """Whether there is :meth:`stream_complete`."""
+
+    supports_embeddings: bool = False
+    """Whether there is :meth:`embed`."""
+
     supported_parameters: frozenset[str] = frozenset()
     """Those of the optional parameters (``tools``, ``response_format``, ``logprobs``, …) that
     this backend honours. A request that uses another is refused, or the parameter is dropped, as
-    ``UNSUPPORTED_PARAMETERS`` says."""
+    ``UNSUPPORTED_PARAMETERS`` says. ``tool_choice`` and ``parallel_tool_calls`` are seen to by the
+    gateway where a backend has ``tools`` (and ``response_format``) and does not name them. With
+    ``token_input`` arrays of tokens may stand for text; they are refused otherwise, since there
+    would be nothing left."""
 
     def __init__(self, *, alias: str = "default") -> None:
         self.alias = alias
@@ -86,7 +115,7 @@ class BaseBackend:
 
     def astream_chat(self, request: ChatCompletionRequest) -> AsyncIterator[Delta]:
         """The same under ASGI; runs :meth:`stream_chat` in a thread unless overridden."""
-        return _iterate_in_thread(lambda: self.stream_chat(request))
+        return iterate_in_thread(lambda: self.stream_chat(request))
 
     def chat(self, request: ChatCompletionRequest) -> Delta:
         """Answer ``request`` in one piece; joins :meth:`stream_chat` unless overridden."""
@@ -96,12 +125,94 @@ class BaseBackend:
         """The same under ASGI; joins :meth:`astream_chat` unless overridden."""
         return fold([delta async for delta in self.astream_chat(request)])
 
-    def unsupported_parameters(self, request: ChatCompletionRequest) -> list[str]:
+    # Completions
+
+    def prepare_completion(
+        self, payload: dict[str, Any], request: CompletionRequest
+    ) -> dict[str, Any]:
+        """A hook as :meth:`prepare_chat`, for the completion of a text."""
+        return payload
+
+    def stream_complete(self, request: CompletionRequest) -> Iterator[Delta]:
+        """Complete one prompt piece by piece, as :meth:`stream_chat` does.
+
+        ``request.prompt`` is a text, or an array of tokens if ``supported_parameters`` has
+        ``token_input``. What ``echo``, ``n`` and ``best_of`` ask for is no concern of backends.
+        """
+        self.check_support(request)
+        raise NotImplementedError(f"{type(self).__name__} must define stream_complete()")
+
+    def astream_complete(self, request: CompletionRequest) -> AsyncIterator[Delta]:
+        """The same under ASGI; runs :meth:`stream_complete` in a thread unless overridden."""
+        return iterate_in_thread(lambda: self.stream_complete(request))
+
+    def complete(self, request: CompletionRequest) -> Delta:
+        """Complete one prompt at once; joins :meth:`stream_complete` unless overridden."""
+        return fold(self.stream_complete(request))
+
+    async def acomplete(self, request: CompletionRequest) -> Delta:
+        """The same under ASGI; joins :meth:`astream_complete` unless overridden."""
+        return fold([delta async for delta in self.astream_complete(request)])
+
+    # Embeddings
+
+    def prepare_embed(self, payload: dict[str, Any], request: EmbeddingsRequest) -> dict[str, Any]:
+        """A hook as :meth:`prepare_chat`, for embeddings."""
+        return payload
+
+    def embed(self, request: EmbeddingsRequest) -> Embeddings:
+        """The vectors of ``request.inputs()``, in order."""
+        self.check_support(request)
+        raise NotImplementedError(f"{type(self).__name__} must define embed()")
+
+    async def aembed(self, request: EmbeddingsRequest) -> Embeddings:
+        """The same under ASGI; runs :meth:`embed` in a thread unless overridden."""
+        async with aclosing(iterate_in_thread(lambda: iter([self.embed(request)]))) as results:
+            return await anext(results)
+
+    # Capabilities
+
+    def check_support(self, request: EngineRequest) -> None:
+        """Refuse what this backend has no way to answer, whatever ``UNSUPPORTED_PARAMETERS`` says.
+
+        Raises:
+            InvalidRequest: it does not have the endpoint, or does not take tokens for text.
+        """
+        match request:
+            case ChatCompletionRequest():
+                is_supported, endpoint = self.supports_chat, "chat completions"
+            case CompletionRequest():
+                is_supported, endpoint = self.supports_completions, "completions"
+            case EmbeddingsRequest():
+                is_supported, endpoint = self.supports_embeddings, "embeddings"
+            case _:
+                return
+        if not is_supported:
+            raise InvalidRequest(
+                f"This model does not support {endpoint}.",
+                param="model",
+                code="unsupported_endpoint",
+            )
+        if "token_input" in self.supported_parameters:
+            return
+        if isinstance(request, CompletionRequest) and request.token_input:
+            raise tokens_unsupported("prompt")
+        if isinstance(request, EmbeddingsRequest) and request.token_input:
+            raise tokens_unsupported("input")
+
+    def unsupported_parameters(self, request: EngineRequest) -> list[str]:
         """The parameters of ``request`` that would change the answer and are not honoured."""
+        honoured_here: frozenset[str] = frozenset()
+        if isinstance(request, ChatCompletionRequest):
+            honoured_here = honoured(request, self.supported_parameters)
+        kind = type(request)
         return [
             name
             for name, is_asked_for in OPTIONAL_PARAMETERS.items()
-            if name not in self.supported_parameters and is_asked_for(getattr(request, name))
+            # Not hasattr(request, …): unknown keys that came along are attributes too.
+            if (name in kind.model_fields or hasattr(kind, name))
+            and name not in self.supported_parameters | honoured_here
+            and is_asked_for(getattr(request, name))
         ]
 
     # Models
@@ -149,28 +260,3 @@ class BaseBackend:
 
     def close(self) -> None:
         """Let go of connections, threads and models. The backend is not used afterwards."""
-
-
-async def _iterate_in_thread(source: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
-    """The items of a synchronous iterator that blocks, without blocking the event loop."""
-    loop = asyncio.get_running_loop()
-    items: asyncio.Queue[T | End] = asyncio.Queue()
-
-    def deliver(item: T | End) -> None:
-        # The loop is closed when the server has shut down; nobody waits for the item then.
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(items.put_nowait, item)
-
-    pump = Pump(source, deliver)
-    pump.start()
-    try:
-        while True:
-            item = await items.get()
-            if isinstance(item, End):
-                if item.error is not None:
-                    raise item.error
-                return
-            pump.taken()
-            yield item
-    finally:
-        pump.cancel()

@@ -8,9 +8,10 @@ import os
 import queue
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 from django.core.exceptions import ImproperlyConfigured
 from pydantic import PositiveInt, validate_call
@@ -18,10 +19,13 @@ from pydantic import PositiveInt, validate_call
 from .. import cancellation
 from ..exceptions import InvalidRequest, ModelNotFound, UpstreamUnavailable
 from ..pump import End
+from ..translation.embeddings import llama_embeddings
 from ..translation.model_cards import ModelCard
-from ..translation.openai_chunks import OpenAIChunks
-from ..wire.chat import ChatCompletionRequest, content_text
-from ..wire.delta import Delta
+from ..translation.openai_chunks import LlamaTextChunks, OpenAIChunks
+from ..wire.chat import AssistantMessage, ChatCompletionRequest, content_text
+from ..wire.completions import CompletionRequest
+from ..wire.delta import Delta, Embeddings
+from ..wire.embeddings import EmbeddingsRequest
 from .base import BaseBackend
 
 __all__ = ["LlamaCppBackend"]
@@ -34,11 +38,28 @@ SMOLLM2_OPTIONS = {"temperature": 0.2, "top_p": 0.9, "repeat_penalty": 1.1}
 """Without them the small default model babbles; greedy decoding is worst."""
 
 
-_FIELDS = set(ChatCompletionRequest.model_fields) - {
-    "max_completion_tokens",
-    "reasoning_effort",
-    "stream",
-    "stream_options",
+# llama-server has many more fields than OpenAI's; clients do not get to set those.
+_SAMPLING_FIELDS: Final = frozenset(
+    {
+        "model",
+        "temperature",
+        "top_p",
+        "stop",
+        "seed",
+        "frequency_penalty",
+        "presence_penalty",
+        "logit_bias",
+    }
+)
+_COMPLETION_FIELDS: Final = _SAMPLING_FIELDS | {"prompt"}
+_CHAT_FIELDS: Final = _SAMPLING_FIELDS | {
+    "messages",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "response_format",
+    "logprobs",
+    "top_logprobs",
 }
 
 
@@ -54,6 +75,11 @@ class LlamaCppBackend(BaseBackend):
             a server that shares its cores with other work should have fewer.
         tools: whether the model's chat template knows tools. llama.cpp leaves them out without a
             word where it does not, as that of the default model; so they are refused.
+        embeddings: whether the model embeds. One that was made for that does nothing else. An input
+            may be as long as ``context_size``, and memory is needed accordingly.
+        pooling: how one vector is made of those of an input's tokens: ``"mean"``, ``"cls"`` or
+            ``"last"``. Only for models whose file does not say: language models, which then embed
+            beside their other work.
         defaults: engine options for every request, such as ``temperature``; ``MODELS`` and the
             request win over them.
 
@@ -62,7 +88,9 @@ class LlamaCppBackend(BaseBackend):
     thousands of values or properties.
     """
 
-    supported_parameters = frozenset({"response_format", "logprobs", "logit_bias"})
+    supports_completions = True
+
+    supported_parameters = frozenset({"response_format", "logprobs", "logit_bias", "token_input"})
 
     tool_parameters = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
     """What it honours beside these with the option ``tools``."""
@@ -77,6 +105,8 @@ class LlamaCppBackend(BaseBackend):
         parallel: PositiveInt = 2,
         threads: PositiveInt | None = None,
         tools: bool = False,
+        embeddings: bool = False,
+        pooling: Literal["mean", "cls", "last"] | None = None,
         defaults: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
@@ -87,6 +117,11 @@ class LlamaCppBackend(BaseBackend):
             )
         self._path = Path(model_path) if model_path else _bundled_model()
         _check_model(self._path)
+        if pooling and not embeddings:
+            raise ImproperlyConfigured("pooling: this is for embeddings only; set them to True.")
+        self.supports_embeddings = embeddings
+        self.supports_chat = self.supports_completions = not embeddings or pooling is not None
+        self._pooling = pooling
         self.name = name or self._path.stem.partition(".")[0].lower()
         self._defaults = SMOLLM2_OPTIONS if defaults is None and model_path is None else defaults
         self._context_size = context_size
@@ -104,19 +139,22 @@ class LlamaCppBackend(BaseBackend):
             raise ModelNotFound(str(request.model))
         payload = self.prepare_chat(self.chat_payload(request), request)
         chunks = OpenAIChunks()
-        for chunk in self._run(payload):
+        for chunk in self._run(lambda engine, take: engine.handle_chat_completions(payload, take)):
             yield chunks.feed(chunk)
         chunks.finish()
 
     def chat_payload(self, request: ChatCompletionRequest) -> dict[str, Any]:
         """``request`` as llama-server's chat completion endpoint takes it."""
-        # llama-server has many more fields than OpenAI's; clients do not get to set those.
-        body = {name: value for name, value in request.declared().items() if name in _FIELDS}
+        sent_fields = request.declared().items()
+        body = {name: value for name, value in sent_fields if name in _CHAT_FIELDS}
         for sent, message in zip(body["messages"], request.messages, strict=True):
             if isinstance(message.content, list):
                 sent["content"] = content_text(message.content)
+            elif isinstance(message, AssistantMessage) and not message.content and message.refusal:
+                sent["content"] = message.refusal
         if request.output_limit is not None:
-            body["max_tokens"] = request.output_limit
+            # Its own name for the limit wins over OpenAI's, whichever of them the site has used.
+            body["n_predict"] = request.output_limit
         return {
             **(self._defaults or {}),
             **request.engine_options,
@@ -124,6 +162,53 @@ class LlamaCppBackend(BaseBackend):
             "stream": True,
             "stream_options": {"include_usage": True},
         }
+
+    def stream_complete(self, request: CompletionRequest) -> Iterator[Delta]:
+        if request.model != self.name:
+            raise ModelNotFound(str(request.model))
+        payload = self.prepare_completion(self.completion_payload(request), request)
+        chunks = LlamaTextChunks(request.logprobs or 0)
+        for chunk in self._run(lambda engine, take: engine.handle_completions(payload, take)):
+            yield chunks.feed(chunk)
+        chunks.finish()
+
+    def completion_payload(self, request: CompletionRequest) -> dict[str, Any]:
+        """``request`` as llama-server's completion endpoint takes it."""
+        sent = request.declared().items()
+        body = {name: value for name, value in sent if name in _COMPLETION_FIELDS}
+        if request.logprobs is not None:
+            # For 0 it would give none at all.
+            body["logprobs"] = max(1, request.logprobs)
+        if request.max_tokens is not None:
+            body["n_predict"] = request.max_tokens
+        return {
+            "max_tokens": request.output_limit,
+            **(self._defaults or {}),
+            **request.engine_options,
+            **body,
+            "stream": True,
+        }
+
+    def embed(self, request: EmbeddingsRequest) -> Embeddings:
+        """The vectors of ``request.inputs()``; :meth:`prepare_embed` gets a few at a time."""
+        if request.model != self.name:
+            raise ModelNotFound(str(request.model))
+        inputs, options = request.inputs(), request.engine_options
+        # No more at once than it works on at once: it is not to be stopped in between.
+        payloads = [
+            self.prepare_embed(
+                {**options, "input": inputs[start : start + self._parallel]}, request
+            )
+            for start in range(0, len(inputs), self._parallel)
+        ]
+
+        def work(engine: Any, take: Callable[[Any], bool]) -> None:
+            for payload in payloads:
+                if take(engine.handle_embeddings(payload)):
+                    return
+
+        with closing(self._run(work)) as answers:
+            return llama_embeddings(answers, request)
 
     def list_models(self) -> list[ModelCard]:
         stat = self._path.stat()
@@ -136,13 +221,21 @@ class LlamaCppBackend(BaseBackend):
                     "format": "gguf",
                     "size": stat.st_size,
                     "context_length": self._context_size,
-                    "capabilities": ["completion", "tools"] if self._tools else ["completion"],
+                    "capabilities": self._capabilities(),
                 },
             )
         ]
 
     async def alist_models(self) -> list[ModelCard]:
         return self.list_models()
+
+    def _capabilities(self) -> list[str]:
+        has = {
+            "completion": self.supports_completions,
+            "tools": self.supports_chat and self._tools,
+            "embedding": self.supports_embeddings,
+        }
+        return [name for name, is_there in has.items() if is_there]
 
     def close(self) -> None:
         with self._lock:
@@ -169,15 +262,27 @@ class LlamaCppBackend(BaseBackend):
         # key, so nobody gets past this site's gates through it.
         params.api_keys = [secrets.token_urlsafe(32)]
         params.endpoint_slots = False
+        if self.supports_embeddings:
+            params.embedding = True
+            # What is pooled has to go through in one batch. Without one cache for all, inputs of
+            # different lengths would be cut, and the vector would be that of the last piece.
+            params.n_batch = params.n_ubatch = self._context_size
+            params.kv_unified = True
+            params.kv_unified_per_slot = self._context_size
+            if self._pooling:
+                kinds = xllamacpp.llama_pooling_type
+                params.pooling_type = kinds[f"LLAMA_POOLING_TYPE_{self._pooling.upper()}"]
         logger.info("Loading %s into the process", self.name)
         try:
             return xllamacpp.Server(params)
         except RuntimeError as error:
             raise UpstreamUnavailable("The model cannot be loaded. Try again later.") from error
 
-    def _run(self, payload: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The chunks of one answer. The engine calls back from a thread of its own, which it
-        leaves at the first token after the reader has gone."""
+    def _run(
+        self, work: Callable[[Any, Callable[[dict[str, Any]], bool]], Any]
+    ) -> Generator[dict[str, Any]]:
+        """The chunks of one answer. ``work`` gets the engine and a callback for the chunks, in a
+        thread of its own; what the callback returns tells whether the reader has gone."""
         engine = self._engine()
         # Not left to the engine's own queue: it works off requests whose readers have gone.
         while not self._slots.acquire(timeout=SLOT_POLL_SECONDS):
@@ -193,7 +298,7 @@ class LlamaCppBackend(BaseBackend):
         def generate() -> None:
             error: BaseException | None = None
             try:
-                engine.handle_chat_completions(payload, deliver)
+                work(engine, deliver)
             except BaseException as raised:
                 error = raised
             finally:

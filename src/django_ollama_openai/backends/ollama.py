@@ -11,11 +11,15 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import httpx
-from pydantic import AfterValidator, NonNegativeInt, PositiveFloat, validate_call
+from pydantic import AfterValidator, NonNegativeInt, PositiveFloat, PositiveInt, validate_call
 
-from ..exceptions import ModelNotFound
+from ..exceptions import InvalidRequest, ModelNotFound
 from ..translation.chat_parts import ChatParts
 from ..translation.chat_payload import chat_payload
+from ..translation.embed_payload import embed_payload
+from ..translation.embeddings import ollama_embeddings
+from ..translation.generate_parts import GenerateParts
+from ..translation.generate_payload import generate_payload
 from ..translation.model_cards import (
     ModelCard,
     Tag,
@@ -25,8 +29,12 @@ from ..translation.model_cards import (
     tags,
     with_details,
 )
+from ..translation.ollama_errors import Blame
 from ..wire.chat import ChatCompletionRequest
-from ..wire.delta import Delta
+from ..wire.completions import CompletionRequest
+from ..wire.delta import Delta, Embeddings
+from ..wire.embeddings import EmbeddingsRequest
+from ..wire.engine import EngineRequest
 from .base import BaseBackend
 from .ollama_client import AsyncOllamaClient, InterruptibleTransport, OllamaClient
 
@@ -65,11 +73,30 @@ class OllamaBackend(BaseBackend):
             load the model) and between tokens.
         max_idle_connections: how many connections are kept open for the next request.
         verify: whether to check the server's certificate.
+        max_num_ctx: the largest context, in tokens, that a client may ask for with ``options``;
+            more than that only as far as ``MODELS`` gives the model.
 
     For another transport, override :meth:`get_client` and :meth:`get_async_client`.
     """
 
-    supported_parameters = frozenset({"tools", "response_format", "reasoning_effort", "logprobs"})
+    supports_completions = True
+    supports_embeddings = True
+
+    supported_parameters = frozenset(
+        {
+            "dimensions",
+            "image_url",
+            "input_audio",
+            "logprobs",
+            "options",
+            "reasoning_effort",
+            "response_format",
+            "suffix",
+            "think",
+            "tools",
+            "truncate",
+        }
+    )
 
     @validate_call
     def __init__(
@@ -81,10 +108,12 @@ class OllamaBackend(BaseBackend):
         timeout: PositiveFloat = 600,
         max_idle_connections: NonNegativeInt = 20,
         verify: bool = True,
+        max_num_ctx: PositiveInt = 32_768,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.host = host
+        self._max_num_ctx = max_num_ctx
         self._headers = headers or {}
         self._timeout = httpx.Timeout(timeout, connect=connect_timeout)
         self._limits = httpx.Limits(
@@ -179,7 +208,69 @@ class OllamaBackend(BaseBackend):
         parts.finish()
 
     def _payload(self, request: ChatCompletionRequest, *, stream: bool) -> dict[str, Any]:
+        self._check_context(request)
         return self.prepare_chat(chat_payload(request, stream=stream), request)
+
+    # Completions
+
+    def complete(self, request: CompletionRequest) -> Delta:
+        body = self._completion_payload(request, stream=False)
+        answer = self._sync().fetch("POST", "/api/generate", body, **_prompt(body))
+        return _answer(answer, GenerateParts)
+
+    async def acomplete(self, request: CompletionRequest) -> Delta:
+        body = self._completion_payload(request, stream=False)
+        client = await self._async()
+        answer = await client.fetch("POST", "/api/generate", body, **_prompt(body))
+        return _answer(answer, GenerateParts)
+
+    def stream_complete(self, request: CompletionRequest) -> Iterator[Delta]:
+        body = self._completion_payload(request, stream=True)
+        parts = GenerateParts()
+        for line in self._sync().stream_lines("/api/generate", body, **_prompt(body)):
+            yield parts.feed(line)
+        parts.finish()
+
+    async def astream_complete(self, request: CompletionRequest) -> AsyncIterator[Delta]:
+        body = self._completion_payload(request, stream=True)
+        parts = GenerateParts()
+        client = await self._async()
+        lines = client.stream_lines("/api/generate", body, **_prompt(body))
+        async with aclosing(lines):
+            async for line in lines:
+                yield parts.feed(line)
+        parts.finish()
+
+    def _completion_payload(self, request: CompletionRequest, *, stream: bool) -> dict[str, Any]:
+        self._check_context(request)
+        return self.prepare_completion(generate_payload(request, stream=stream), request)
+
+    # Embeddings
+
+    def embed(self, request: EmbeddingsRequest) -> Embeddings:
+        body = self._embed_payload(request)
+        answer = self._sync().fetch("POST", "/api/embed", body, **_input(body))
+        return ollama_embeddings(answer, request)
+
+    async def aembed(self, request: EmbeddingsRequest) -> Embeddings:
+        body = self._embed_payload(request)
+        client = await self._async()
+        answer = await client.fetch("POST", "/api/embed", body, **_input(body))
+        return ollama_embeddings(answer, request)
+
+    def _embed_payload(self, request: EmbeddingsRequest) -> dict[str, Any]:
+        self._check_context(request)
+        return self.prepare_embed(embed_payload(request), request)
+
+    def _check_context(self, request: EngineRequest) -> None:
+        """A client must not fill the server's memory; what the site gives a model is its own
+        affair."""
+        asked = request.options.num_ctx if request.options is not None else None
+        limit = max(self._max_num_ctx, request.engine_options.get("num_ctx", 0))
+        if asked is not None and asked > limit:
+            raise InvalidRequest(
+                f"'options.num_ctx' may be up to {limit}, not {asked}.", param="options.num_ctx"
+            )
 
     # Models
 
@@ -233,11 +324,19 @@ async def _closed_with_its_loop(client: AsyncOllamaClient) -> AsyncGenerator[Asy
         await client._client.aclose()
 
 
-def _answer(body: bytes) -> Delta:
-    parts = ChatParts()
+def _answer(body: bytes, kind: type[ChatParts] = ChatParts) -> Delta:
+    parts = kind()
     delta = parts.feed(body)
     parts.finish()
     return delta
+
+
+def _prompt(body: dict[str, Any]) -> Blame:
+    return Blame(model=body["model"], param="prompt")
+
+
+def _input(body: dict[str, Any]) -> Blame:
+    return Blame(model=body["model"], param="input")
 
 
 def _show_body(tag: Tag) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Unpack
 
 import httpcore
 import httpx
@@ -23,7 +23,7 @@ import pydantic_core
 
 from .. import cancellation
 from ..exceptions import UpstreamError, UpstreamTimeout, UpstreamUnavailable
-from ..translation.ollama_errors import ollama_error
+from ..translation.ollama_errors import Blame, ollama_error
 from ..wire.ndjson import Lines
 
 __all__ = ["AsyncOllamaClient", "InterruptibleTransport", "OllamaClient"]
@@ -35,24 +35,24 @@ MAX_ANSWER_BYTES = 64 * 2**20
 class OllamaClient(ollama.Client):
     """The synchronous client. A read that waits for the engine can be cancelled."""
 
-    def fetch(self, method: str, path: str, body: Any = None, *, model: str = "") -> bytes:
+    def fetch(self, method: str, path: str, body: Any = None, **blame: Unpack[Blame]) -> bytes:
         """The body of the response.
 
         Raises:
-            GatewayError: what a failure means to a client; ``model`` is named if Ollama lacks it.
+            GatewayError: what a failure means to a client; ``blame`` is what it may name.
         """
         with _failures(), self._client.stream(method, path, content=_encoded(body)) as response:
             if response.status_code != 200:
-                raise ollama_error(response.status_code, _first(response.iter_bytes()), model=model)
+                raise ollama_error(response.status_code, _first(response.iter_bytes()), **blame)
             content = _first(response.iter_bytes(), MAX_ANSWER_BYTES)
         return _whole(content)
 
-    def stream_lines(self, path: str, body: Any, *, model: str = "") -> Iterator[bytes]:
+    def stream_lines(self, path: str, body: Any, **blame: Unpack[Blame]) -> Iterator[bytes]:
         """The lines of the response, as they arrive; raises as :meth:`fetch` does."""
         lines = Lines()
         with _failures(), self._client.stream("POST", path, content=_encoded(body)) as response:
             if response.status_code != 200:
-                raise ollama_error(response.status_code, _first(response.iter_bytes()), model=model)
+                raise ollama_error(response.status_code, _first(response.iter_bytes()), **blame)
             for data in response.iter_bytes():
                 yield from lines.feed(data)
             yield from lines.finish()
@@ -61,20 +61,24 @@ class OllamaClient(ollama.Client):
 class AsyncOllamaClient(ollama.AsyncClient):
     """The asynchronous client: the same methods."""
 
-    async def fetch(self, method: str, path: str, body: Any = None, *, model: str = "") -> bytes:
+    async def fetch(
+        self, method: str, path: str, body: Any = None, **blame: Unpack[Blame]
+    ) -> bytes:
         with _failures():
             async with self._client.stream(method, path, content=_encoded(body)) as response:
                 if response.status_code != 200:
-                    raise ollama_error(response.status_code, await _afirst(response), model=model)
+                    raise ollama_error(response.status_code, await _afirst(response), **blame)
                 content = await _afirst(response, MAX_ANSWER_BYTES)
         return _whole(content)
 
-    async def stream_lines(self, path: str, body: Any, *, model: str = "") -> AsyncGenerator[bytes]:
+    async def stream_lines(
+        self, path: str, body: Any, **blame: Unpack[Blame]
+    ) -> AsyncGenerator[bytes]:
         lines = Lines()
         with _failures():
             async with self._client.stream("POST", path, content=_encoded(body)) as response:
                 if response.status_code != 200:
-                    raise ollama_error(response.status_code, await _afirst(response), model=model)
+                    raise ollama_error(response.status_code, await _afirst(response), **blame)
                 async for data in response.aiter_bytes():
                     for line in lines.feed(data):
                         yield line
@@ -149,9 +153,15 @@ class _InterruptibleNetwork(httpcore.NetworkBackend):
     def _connect(
         self, connect: Callable[..., httpcore.NetworkStream], *args: Any, **options: Any
     ) -> httpcore.NetworkStream:
-        # A connection attempt cannot be interrupted; its time limit is short.
-        with cancellation.interruptible(lambda: None):
-            stream = connect(*args, **options)
+        stream: httpcore.NetworkStream | None = None
+        try:
+            # An attempt is not interrupted: its time limit is short.
+            with cancellation.interruptible(lambda: None):
+                stream = connect(*args, **options)
+        except cancellation.Cancelled:
+            if stream is not None:
+                stream.close()
+            raise
         return _InterruptibleStream(stream)
 
     def sleep(self, seconds: float) -> None:
