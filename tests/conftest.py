@@ -2,24 +2,44 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.ollama_server import OllamaServer
 from tests.servers import KEY, SERVERS, Site, serve
 
+# How long an example takes says nothing where several environments share a machine.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
+
 DEAD_HOST = "http://127.0.0.1:9"  # the discard port: nothing listens there
+
+CLIENTS = ("langchain_openai", "llm", "openai", "pydantic_ai")
+MISSING_CLIENTS = [name for name in CLIENTS if find_spec(name) is None]
+
+# Where they are required, the imports in there may fail.
+collect_ignore = ["clients"] if MISSING_CLIENTS and "CLIENTS_REQUIRED" not in os.environ else []
+
+
+def pytest_report_header() -> list[str]:
+    return [f"left out: tests/{name}, without {MISSING_CLIENTS}" for name in collect_ignore]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the live tests out where there is no Ollama for them."""
-    if os.environ.get("OLLAMA_LIVE_HOST"):
-        return
-    live = [item for item in items if item.get_closest_marker("live")]
-    if live:
-        items[:] = [item for item in items if item not in live]
-        config.hook.pytest_deselected(items=live)
+    """Leave out the live tests where there is no Ollama for them, and what takes minutes unless it
+    is asked for."""
+    markers = set()
+    if not os.environ.get("OLLAMA_LIVE_HOST"):
+        markers.add("live")
+    if "fuzz" not in config.option.markexpr:
+        markers.add("fuzz")
+    left_out = [item for item in items if any(map(item.get_closest_marker, markers))]
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
 
 
 def site_options(ollama: OllamaServer) -> dict[str, Any]:

@@ -346,6 +346,7 @@ def test_a_site_without_sessions_has_no_session_users(browser: Browser, settings
 # Anybody
 
 
+@pytest.mark.compat("errors.status.401")
 def test_it_is_closed_by_default_and_says_how_to_open(
     browser: Browser, site: Callable[..., None]
 ) -> None:
@@ -482,6 +483,7 @@ def test_what_an_authenticator_raises_is_told_in_the_envelope(
     assert [entry.levelname for entry in errors] == (["ERROR"] if error == "crash" else [])
 
 
+@pytest.mark.compat("errors.status.403")
 def test_scopes_limit_what_a_caller_may_do(
     browser: Browser, site: Callable[..., None], user: User
 ) -> None:

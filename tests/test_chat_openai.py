@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -44,10 +45,13 @@ CALL = {
 
 
 @pytest.fixture
-def client(site: Site) -> openai.OpenAI:
-    return openai.OpenAI(base_url=site.base_url, api_key=KEY, max_retries=0, timeout=20)
+def client(site: Site) -> Iterator[openai.OpenAI]:
+    options: dict[str, Any] = {"max_retries": 0, "timeout": 20}
+    with openai.OpenAI(base_url=site.base_url, api_key=KEY, **options) as client:
+        yield client
 
 
+@pytest.mark.compat("chat.response.usage.prompt_tokens", "chat.response.usage.completion_tokens")
 def test_an_answer_in_one_piece(client: openai.OpenAI, ollama: OllamaServer) -> None:
     ollama.reply(Answer(["Hello", " wörld", "\x85\u2028!"], prompt_tokens=12))
     completion = client.chat.completions.create(
@@ -86,6 +90,7 @@ def test_an_answer_in_one_piece(client: openai.OpenAI, ollama: OllamaServer) -> 
     }
 
 
+@pytest.mark.compat("chat.request.stream")
 def test_a_stream(client: openai.OpenAI, ollama: OllamaServer) -> None:
     tokens = ["Hello", " ", "wörld", "\x85\u2028\n\ndata: [DONE]\n\n", "!"]
     ollama.reply(Answer(tokens, done_reason="length"))
@@ -99,6 +104,7 @@ def test_a_stream(client: openai.OpenAI, ollama: OllamaServer) -> None:
     assert ollama.chats()[0].body["stream"] is True
 
 
+@pytest.mark.compat("chat.request.stream_options.include_usage")
 def test_a_stream_with_usage(client: openai.OpenAI, ollama: OllamaServer) -> None:
     ollama.reply(Answer(["a", "b"], prompt_tokens=5))
     *chunks, last = client.chat.completions.create(
@@ -110,6 +116,10 @@ def test_a_stream_with_usage(client: openai.OpenAI, ollama: OllamaServer) -> Non
     assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (5, 2)
 
 
+@pytest.mark.compat(
+    "chat.response.choices[].message.content",
+    "chat.response.choices[].message.tool_calls[].function.name",
+)
 def test_tools_in_one_piece(client: openai.OpenAI, ollama: OllamaServer) -> None:
     ollama.reply(Answer([], tool_calls=[CALL]), Answer(["Sunny."]))
     completion = client.chat.completions.create(
@@ -149,6 +159,7 @@ def test_tools_in_one_piece(client: openai.OpenAI, ollama: OllamaServer) -> None
     }
 
 
+@pytest.mark.compat("chat.response.choices[].delta.tool_calls[].index")
 def test_tools_in_a_stream(client: openai.OpenAI, ollama: OllamaServer) -> None:
     second = {"function": {"index": 0, "name": "get_weather", "arguments": {"city": "Rome"}}}
     ollama.reply(Answer(["Let me see."], tool_calls=[CALL, second]))
@@ -169,6 +180,7 @@ def test_tools_in_a_stream(client: openai.OpenAI, ollama: OllamaServer) -> None:
     assert chunks[-1].choices[0].finish_reason == "tool_calls"
 
 
+@pytest.mark.compat("chat.response.choices[].message.reasoning_content")
 def test_the_reasoning_of_a_thinking_model(client: openai.OpenAI, ollama: OllamaServer) -> None:
     ollama.reply(Answer(["6"], thinking=["3 and", " 3"]))
     completion = client.chat.completions.create(
@@ -180,6 +192,7 @@ def test_the_reasoning_of_a_thinking_model(client: openai.OpenAI, ollama: Ollama
     assert ollama.chats()[0].body["think"] == "low"
 
 
+@pytest.mark.compat("chat.request.model", "chat.response.model")
 def test_a_public_name_hides_the_engines(client: openai.OpenAI, ollama: OllamaServer) -> None:
     completion = client.chat.completions.create(model="gpt-4o-mini", messages=ASK)
     assert completion.model == "gpt-4o-mini"
@@ -208,6 +221,13 @@ def test_one_model(client: openai.OpenAI, name: str) -> None:
     assert model.object == "model"
 
 
+@pytest.mark.compat(
+    "errors.response.error.code",
+    "errors.response.error.param",
+    "errors.status.401",
+    "errors.status.502, 503, 504",
+    "http.header.Retry-After",
+)
 def test_errors_have_the_right_classes(client: openai.OpenAI, ollama: OllamaServer) -> None:
     def ask(**changes: Any) -> Any:
         return client.chat.completions.create(**{"model": MODEL, "messages": ASK, **changes})
@@ -241,6 +261,7 @@ def test_errors_have_the_right_classes(client: openai.OpenAI, ollama: OllamaServ
     assert late.value.status_code == 504
 
 
+@pytest.mark.compat("chat.stream.failure before the first delta", "errors.status.400 (context)")
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_the_engine_refuses_is_400(
     client: openai.OpenAI, ollama: OllamaServer, stream: bool
@@ -265,6 +286,7 @@ def test_what_the_engine_refuses_is_400(
     assert "831" in long.value.message
 
 
+@pytest.mark.compat("chat.stream.failure in mid-stream", "chat.stream.an engine that breaks off")
 @pytest.mark.parametrize(
     ("ending", "message"),
     [
@@ -290,6 +312,7 @@ def test_an_error_in_mid_stream(
     assert raised.value.code == "bad_upstream"
 
 
+@pytest.mark.compat("chat.stream.failure before the first delta")
 @pytest.mark.parametrize(
     "reply",
     [

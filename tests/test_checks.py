@@ -77,7 +77,7 @@ FINE: list[dict[str, Any]] = [
     {"DEFAULT_MODEL": "llama3.2", "ALLOWED_MODELS": ["llama*"]},
     {"DEFAULT_MODEL": "llama3.2"},
     {"ALLOWED_MODELS": ["llama*"]},
-    {"REMOTE_IMAGES": False},
+    {"REMOTE_IMAGES": True},
 ]
 
 WRONG: list[tuple[dict[str, Any], str, int, list[str]]] = [
@@ -122,6 +122,8 @@ WRONG: list[tuple[dict[str, Any], str, int, list[str]]] = [
         ERROR,
         ["['MODELS']['m']['BACKEND']", "'gone'", "'d'"],
     ),
+    ({"RESPONSE_STORE": "no.Way"}, "E006", ERROR, ["RESPONSE_STORE", "'no.Way'"]),
+    ({"RESPONSE_STORE": STATIC}, "E006", ERROR, ["not a subclass of BaseResponseStore"]),
     ({"AUTHENTICATION": []}, "W001", WARNING, ["API_KEYS", "AUTHENTICATION", "ALLOW_ANONYMOUS"]),
     ({"AUTHENTICATION": [STATIC]}, "W001", WARNING, ["lets nobody in", "API_KEYS"]),
     (
@@ -130,10 +132,9 @@ WRONG: list[tuple[dict[str, Any], str, int, list[str]]] = [
         WARNING,
         ["DEFAULT_MODEL", "'qwen3'", "ALLOWED_MODELS"],
     ),
-    ({"REMOTE_IMAGES": True}, "W003", WARNING, ["REMOTE_IMAGES", "no effect"]),
     (
         {"AUTHENTICATION": [SESSION], "API_KEYS": [SECRET]},
-        "W004",
+        "W003",
         WARNING,
         ["API_KEYS", "no effect", "StaticKeyAuthenticator"],
     ),
@@ -214,10 +215,11 @@ def test_everything_wrong_is_said_at_once(settings: Settings) -> None:
             "BACKENDS": {"a": {"BACKEND": "no.Way"}, "b": {"BACKEND": "no.Way"}},
             "AUTHENTICATION": ["no.Way"],
             "MODELS": {"m": {"BACKEND": "c"}, "n": {"BACKEND": "d"}},
-            "REMOTE_IMAGES": True,
+            "DEFAULT_MODEL": "qwen3",
+            "ALLOWED_MODELS": [],
         },
     )
-    ids = ["E002", "E002", "E003", "E004", "E004", "W003"]
+    ids = ["E002", "E002", "E003", "E004", "E004", "W002"]
     assert [message.id for message in messages] == [f"ollama_openai.{id}" for id in ids]
 
 

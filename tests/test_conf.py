@@ -33,8 +33,10 @@ DEFAULTS: dict[str, Any] = {
     "RESPONSE_CASE": "both",
     "UNSUPPORTED_PARAMETERS": "reject",
     "MAX_BODY_BYTES": 32 * 1024 * 1024,
+    "MAX_CHOICES": 32,
     "STREAM_KEEPALIVE_SECONDS": 15,
     "REMOTE_IMAGES": False,
+    "RESPONSE_STORE": None,
 }
 
 ACCEPTED: list[tuple[str, Any, Any]] = [
@@ -58,9 +60,11 @@ ACCEPTED: list[tuple[str, Any, Any]] = [
     *(("UNSUPPORTED_PARAMETERS", way, way) for way in ("reject", "ignore")),
     ("MAX_BODY_BYTES", "1000", 1000),
     ("MAX_BODY_BYTES", 1, 1),
+    ("MAX_CHOICES", 1, 1),
     ("STREAM_KEEPALIVE_SECONDS", "2.5", 2.5),
     ("STREAM_KEEPALIVE_SECONDS", 1, 1),
     ("REMOTE_IMAGES", "1", True),
+    ("RESPONSE_STORE", "a.B", "a.B"),
 ]
 
 REFUSED: list[tuple[Any, str, str]] = [

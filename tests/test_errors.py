@@ -171,7 +171,10 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
     (content({"type": "text"}), f"{PART}.text"),
     (content({"type": "text", "text": 5}), f"{PART}.text"),
     (content({"type": "video", "video": "x"}), f"{PART}.type"),
-    (content({"type": "input_audio", "input_audio": {}}), f"{PART}.type"),
+    (content({"type": "input_audio", "input_audio": {}}), f"{PART}.input_audio.data"),
+    (content({"type": "image_url", "image_url": "x"}), f"{PART}.image_url"),
+    (content(image("data:image/png;base64,=")), f"{PART}.image_url"),
+    (content(image("data:text/html,x")), f"{PART}.image_url"),
     (content({"type": "text", "text": "Hi"}, {"type": "file"}), "messages[0].content[1].type"),
     ({"temperature": "0.5"}, "temperature"),
     ({"temperature": 2.1}, "temperature"),
@@ -215,6 +218,9 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.compat(
+    "chat.request.messages[].content[].file", "errors.response.error.param", "errors.status.400"
+)
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize(("changes", "param"), FIELDS, ids=[str(n) for n in range(len(FIELDS))])
 def test_a_bad_field_is_named(send: Send, changes: dict[str, Any], param: str) -> None:
@@ -265,6 +271,7 @@ BODIES: list[tuple[bytes, str | None]] = [
 ]
 
 
+@pytest.mark.compat("errors.status.400")
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize(("body", "param"), BODIES, ids=[str(n) for n in range(len(BODIES))])
 def test_a_body_that_is_no_request(send: Send, body: bytes, param: str | None) -> None:
@@ -302,7 +309,7 @@ def test_an_image_is_refused_and_nothing_is_read(send: Send, tmp_path: Path, sch
     picture.write_text("what stands in the file")
     response = send("POST", CHAT, json.dumps({**GOOD, **content(image(f"{scheme}{picture}"))}))
     assert response.status_code == 400
-    assert error_of(response)["param"] == "messages[0].content[0].type"
+    assert error_of(response)["param"].startswith("messages[0].content[0].image_url")
     assert "what stands" not in response.text
     assert str(picture) not in response.text
     dummy = backends["default"]
@@ -319,6 +326,7 @@ def test_no_model_and_no_default(send: Send) -> None:
         assert "no default model" in error["message"]
 
 
+@pytest.mark.compat("errors.status.404")
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize(
     "name", ["gone", "no/such:model", "a\u0000b", "../../etc/passwd", "x" * 5000]
@@ -340,6 +348,7 @@ def test_a_model_that_the_site_does_not_offer(
 # The size of the body
 
 
+@pytest.mark.compat("errors.status.413")
 @pytest.mark.usefixtures("quiet")
 def test_a_body_may_be_as_large_as_the_limit_and_not_larger(
     send: Send, configure: Callable[..., None]
@@ -413,7 +422,7 @@ PATHS = [
     "v1//models",
     "/v1/models",
     "//",
-    "v1/completions",
+    "v1/images/generations",
     "v1%2Fnothing",
     "v1/models/a%2Fb%252F",
     "v1/models/%2e%2e/%2e%2e/x",
@@ -432,6 +441,7 @@ PATHS = [
 ]
 
 
+@pytest.mark.compat("errors.status.404 and 405 (paths)")
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("debug", [False, True])
 @pytest.mark.parametrize("rest", PATHS, ids=lambda rest: rest[:30] or "root")
@@ -445,6 +455,7 @@ def test_an_unknown_path_is_not_found_in_json(
     assert error_of(response)["type"] == "invalid_request_error"
 
 
+@pytest.mark.compat("errors.status.404 and 405 (paths)", "http.header.Allow")
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("debug", [False, True])
 @pytest.mark.parametrize(
@@ -501,6 +512,7 @@ def test_a_mount_at_the_root_answers_for_all_that_comes_after_it(
 # The request's id
 
 
+@pytest.mark.compat("http.header.x-request-id")
 @pytest.mark.parametrize("given", ["req_1", "a", "A1._:/+=-", "x" * 128])
 def test_a_sane_request_id_is_given_back(send: Send, given: str) -> None:
     for method, rest in (("GET", "v1/models"), ("GET", "nothing"), ("PUT", "health")):
@@ -508,6 +520,7 @@ def test_a_sane_request_id_is_given_back(send: Send, given: str) -> None:
         assert response.headers["x-request-id"] == given
 
 
+@pytest.mark.compat("http.header.x-request-id")
 @pytest.mark.parametrize(
     "given",
     [
@@ -539,6 +552,7 @@ def test_any_other_request_id_is_replaced(send: Send, given: str) -> None:
 # Crashes
 
 
+@pytest.mark.compat("errors.status.500")
 @pytest.mark.parametrize("debug", [False, True])
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_backend_that_crashes_tells_nothing(

@@ -123,6 +123,7 @@ def ids(response: Any) -> list[str]:
 # Names
 
 
+@pytest.mark.compat("models.response.object")
 def test_aliases_come_first_then_what_the_backend_has(get: Get, configure: Configure) -> None:
     configure(
         BACKENDS={"default": dummy("llama", "qwen"), "big": dummy("giant", "other")},
@@ -146,6 +147,7 @@ def test_aliases_come_first_then_what_the_backend_has(get: Get, configure: Confi
         assert get(f"v1/models/{entry['id']}").json() == entry
 
 
+@pytest.mark.compat("errors.status.404")
 @pytest.mark.parametrize("name", ["gone", "removed", "giant", "far", "", "LLAMA", "lla"])
 def test_a_model_that_is_not_there(get: Get, configure: Configure, name: str) -> None:
     configure(
@@ -163,6 +165,23 @@ def test_a_model_that_is_not_there(get: Get, configure: Configure, name: str) ->
         }
 
 
+@pytest.mark.compat("models.response.data")
+def test_a_server_without_models_is_an_empty_list(
+    get: Get, configure: Configure, ollama: OllamaServer
+) -> None:
+    body = Reply([Send(b'{"models":null}')], headers={"Content-Type": "application/json"})
+    ollama.routes["/api/tags"] = body
+    configure(HOST=ollama.url)
+    assert get("v1/models").json() == {"object": "list", "data": []}
+
+
+@pytest.mark.compat("http.header.Cache-Control")
+def test_answers_are_not_to_be_stored(get: Get, configure: Configure) -> None:
+    configure(BACKENDS={"default": dummy("m")})
+    for rest in ("v1/models", "v1/models/m", "v1/models/gone", "health", "nothing"):
+        assert get(rest).headers["Cache-Control"] == "no-store"
+
+
 def test_only_allowed_names_exist(get: Get, configure: Configure) -> None:
     configure(
         BACKENDS={"default": dummy("llama3", "llama3:70b", "qwen", "hf.co/u/m:Q4")},
@@ -175,6 +194,7 @@ def test_only_allowed_names_exist(get: Get, configure: Configure) -> None:
         assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
 
 
+@pytest.mark.compat("models.response.data[].id", "models.path.GET v1/models/{id}")
 @pytest.mark.parametrize(
     "name", ["team/tools:small", "hf.co/user/model-GGUF:Q4_K_M", "a/b/c/d", "small %41?#&+ x"]
 )
@@ -210,6 +230,11 @@ def test_ollamas_own_names_follow_its_rule_of_the_latest(
 # Entries
 
 
+@pytest.mark.compat(
+    "models.response.data[].object",
+    "models.response.data[].shutdown_date",
+    "models.response.data[].metadata",
+)
 def test_an_entry_has_openais_fields_and_all_metadata(
     get: Get, configure: Configure, ollama: OllamaServer
 ) -> None:

@@ -50,8 +50,18 @@ SIGNALS = {
     "finished": completion_finished,
     "failed": completion_failed,
 }
-ALWAYS = {"signal", "sender", "request", "request_id", "caller", "body", "model", "backend"}
-ENDING = {"usage", "timings", "message"}
+ALWAYS = {
+    "signal",
+    "sender",
+    "request",
+    "request_id",
+    "caller",
+    "endpoint",
+    "body",
+    "model",
+    "backend",
+}
+ENDING = {"usage", "timings", "messages"}
 DUMMY = "django_ollama_openai.backends.DummyBackend"
 HERE = __name__
 KEY = "sk-test-key"
@@ -175,6 +185,7 @@ def ending(events: list[Event], name: str) -> dict[str, Any]:
 # What is sent
 
 
+@pytest.mark.compat("chat.request.user")
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_completion_is_started_and_finished(ask: Ask, events: list[Event], stream: bool) -> None:
     response = ask(model="alias", stream=stream, request_id="req-7", user="ada")
@@ -187,13 +198,14 @@ def test_a_completion_is_started_and_finished(ask: Ask, events: list[Event], str
     assert facts["request"].path == URL
     assert facts["request_id"] == response.headers["x-request-id"] == "req-7"
     assert facts["caller"] == Caller(key_id="tester", key_name="tester")
+    assert facts["endpoint"] == "chat.completions"
     assert isinstance(facts["body"], ChatCompletionRequest)
     assert (facts["body"].model, facts["body"].model_extra) == ("alias", {"user": "ada"})
     assert (facts["model"], facts["backend"]) == ("alias", "default")
     assert facts["finish_reason"] == "stop"
     assert facts["usage"] == Usage(prompt_tokens=3, completion_tokens=5)
-    assert facts["message"]["role"] == "assistant"
-    assert facts["message"]["content"] == "This is a canned reply."
+    assert facts["messages"][0]["role"] == "assistant"
+    assert facts["messages"][0]["content"] == "This is a canned reply."
     timings = facts["timings"]
     assert isinstance(timings, Timings)
     assert timings.time_to_first_token is not None
@@ -211,7 +223,7 @@ def test_the_usage_is_what_ollama_says(
     assert facts["usage"] == Usage(prompt_tokens=77, completion_tokens=3)
     assert facts["usage"].total_tokens == 80
     assert facts["finish_reason"] == "length"
-    assert facts["message"]["content"] == "abc"
+    assert facts["messages"][0]["content"] == "abc"
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -234,7 +246,7 @@ def test_a_failure_before_the_first_token(
     assert facts["usage"] == Usage(estimated=True)
     assert facts["timings"].time_to_first_token is None
     assert facts["timings"].total >= 0
-    assert facts["message"]["content"] == ""
+    assert facts["messages"][0]["content"] == ""
     if failure is ModelNotFound:
         assert "'alias'" in str(facts["error"])
     if failure is RuntimeError:
@@ -253,7 +265,7 @@ def test_a_failure_within_a_stream(
     assert (done, end) == (b"data: [DONE]", b"")
     assert json.loads(frame.removeprefix(b"data: ")) == facts["error"].envelope()
     assert facts["usage"] == Usage(completion_tokens=6, estimated=True)
-    assert facts["message"]["content"] == "well well well "
+    assert facts["messages"][0]["content"] == "well well well "
     assert facts["timings"].time_to_first_token is not None
     assert (b"secret" in response.received) is (failure is UpstreamError)
 
@@ -284,7 +296,7 @@ def test_a_client_that_hangs_up_has_cancelled(
     facts = ending(events, "finished")
     assert set(facts) == ALWAYS | ENDING | {"finish_reason"}
     assert facts["finish_reason"] == "cancelled"
-    produced = facts["message"]["content"]
+    produced = facts["messages"][0]["content"]
     assert set(produced.split()) == {"on"}
     assert facts["usage"] == Usage(completion_tokens=len(produced.split()), estimated=True)
     assert response.received.count(b'"on "') <= facts["usage"].completion_tokens
@@ -431,7 +443,7 @@ def test_the_dummy_reasons_and_calls_tools(
     configure(OPTIONS={"replies": [{"reasoning": "Let me see.", "tool_calls": calls}]})
     ask(stream=stream)
     facts = ending(events, "finished")
-    first, second = facts["message"]["tool_calls"]
+    first, second = facts["messages"][0]["tool_calls"]
     assert first["function"] == {"name": "f", "arguments": '{"a_b":[1]}'}
     assert first["id"].startswith("call_")
     assert second == {
@@ -440,8 +452,8 @@ def test_the_dummy_reasons_and_calls_tools(
         "function": {"name": "g", "arguments": "{}"},
     }
     assert facts["finish_reason"] == "tool_calls"
-    assert facts["message"]["content"] is None
-    assert facts["message"]["reasoning_content"] == "Let me see."
+    assert facts["messages"][0]["content"] is None
+    assert facts["messages"][0]["reasoning_content"] == "Let me see."
     assert facts["usage"] == Usage(prompt_tokens=3, completion_tokens=5, reasoning_tokens=3)
 
 
@@ -454,7 +466,7 @@ def test_a_token_of_the_dummy_is_a_word(
     configure(OPTIONS={"replies": [text]})
     ask(messages=[HI, {"role": "assistant", "content": text}])
     facts = ending(events, "finished")
-    assert facts["message"]["content"] == text
+    assert facts["messages"][0]["content"] == text
     assert facts["usage"] == Usage(prompt_tokens=6, completion_tokens=3)
 
 

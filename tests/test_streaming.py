@@ -50,6 +50,12 @@ def frames(text: str) -> list[str]:
     return [frame for frame in text.split("\n\n") if frame]
 
 
+@pytest.mark.compat(
+    "http.header.Content-Type",
+    "http.header.Cache-Control",
+    "http.header.X-Accel-Buffering",
+    "http.header.Content-Encoding",
+)
 def test_headers(site: Site) -> None:
     with streaming(site) as response:
         assert response.status_code == 200
@@ -81,12 +87,25 @@ def test_every_token_leaves_when_it_arrives(site: Site, ollama: OllamaServer) ->
     assert text.endswith("data: [DONE]\n\n")
 
 
+@pytest.mark.compat("chat.stream.keep-alive")
 def test_a_silent_stream_is_kept_alive(site: Site, ollama: OllamaServer) -> None:
     ollama.reply(Answer(["a", "b"], pause=1.3))
     with streaming(site) as response:
         text = response.read().decode()
     between = text[text.index('"a"') : text.index('"b"')]
     assert between.count(": ping\n\n") == 2
+    assert frames(text)[-1] == "data: [DONE]"
+
+
+def test_a_stream_is_kept_alive_while_what_arrives_is_held_back(
+    site: Site, ollama: OllamaServer
+) -> None:
+    call = '{"name": "f", "arguments": {}}'
+    ollama.reply(Answer(["no"] * 32, pause=0.05), Answer([call]))
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    with streaming(site, model="team/tools:small", tools=tools, tool_choice="required") as response:
+        text = response.read().decode()
+    assert text[: text.index('"call_')].count(": ping\n\n") >= 2
     assert frames(text)[-1] == "data: [DONE]"
 
 
@@ -107,6 +126,7 @@ def test_the_wait_for_the_first_token_is_bounded(site: Site, ollama: OllamaServe
     assert done == "data: [DONE]"
 
 
+@pytest.mark.compat("chat.stream.failure in mid-stream")
 def test_a_reset_upstream_is_an_error_frame(site: Site, ollama: OllamaServer) -> None:
     ollama.reply(Reply([part("a"), Wait(0.2), Reset()]))
     with streaming(site) as response:
@@ -120,6 +140,7 @@ def test_a_reset_upstream_is_an_error_frame(site: Site, ollama: OllamaServer) ->
 FOREVER: list[Step] = [step for number in range(10000) for step in (part(f"{number} "), Wait(0.02))]
 
 
+@pytest.mark.compat("chat.stream.a client that hangs up")
 @pytest.mark.parametrize(
     ("reply", "stream", "wait_for"),
     [

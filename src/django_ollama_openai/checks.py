@@ -6,10 +6,10 @@
 ``ollama_openai.E003``  an authenticator cannot be made from its path
 ``ollama_openai.E004``  a model or a mount names a backend that does not exist
 ``ollama_openai.E005``  a mount has an unknown option or a bad value for one
+``ollama_openai.E006``  the store of responses cannot be made from its path
 ``ollama_openai.W001``  nobody can get in
 ``ollama_openai.W002``  ``DEFAULT_MODEL`` is not among ``ALLOWED_MODELS``
-``ollama_openai.W003``  ``REMOTE_IMAGES`` is on, and no backend reads images yet
-``ollama_openai.W004``  there are ``API_KEYS``, and no authenticator for them
+``ollama_openai.W003``  there are ``API_KEYS``, and no authenticator for them
 ======================  ==========================================================
 """
 
@@ -27,6 +27,7 @@ from .auth import StaticKeyAuthenticator
 from .backends import InvalidBackendError, backends
 from .gateway.gates import authenticators
 from .gateway.mount import OPTIONS
+from .response_store import response_store
 from .wire.case import Case
 
 __all__ = ["check_mounts", "check_settings"]
@@ -46,7 +47,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
             )
             for path, reason in problems
         ]
-    return [*_check_backends(), *_check_access(), *_check_models()]
+    return [*_check_backends(), *_check_access(), *_check_models(), *_check_store()]
 
 
 def _check_backends() -> Iterator[CheckMessage]:
@@ -69,7 +70,7 @@ def _check_access() -> Iterator[CheckMessage]:
         yield Warning(
             f"{conf.SETTING}['API_KEYS'] has no effect: AUTHENTICATION has no "
             "StaticKeyAuthenticator.",
-            id="ollama_openai.W004",
+            id="ollama_openai.W003",
         )
     useful = [
         each for each in asked if settings.API_KEYS or type(each) is not StaticKeyAuthenticator
@@ -98,11 +99,13 @@ def _check_models() -> Iterator[CheckMessage]:
             "does not allow.",
             id="ollama_openai.W002",
         )
-    if settings.REMOTE_IMAGES:
-        yield Warning(
-            f"{conf.SETTING}['REMOTE_IMAGES'] has no effect: no backend reads images yet.",
-            id="ollama_openai.W003",
-        )
+
+
+def _check_store() -> Iterator[CheckMessage]:
+    try:
+        response_store()
+    except ImproperlyConfigured as error:
+        yield Error(str(error), id="ollama_openai.E006")
 
 
 @register(Tags.urls)

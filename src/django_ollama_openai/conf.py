@@ -10,11 +10,12 @@ import functools
 import re
 from collections.abc import Callable
 from fnmatch import fnmatchcase
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -34,9 +35,12 @@ __all__ = [
     "ModelConfig",
     "Settings",
     "get",
+    "make",
     "problems",
     "reasons",
 ]
+
+T = TypeVar("T")
 
 SETTING = "OLLAMA_OPENAI"
 DEFAULT_BACKEND = "default"
@@ -160,13 +164,25 @@ class Settings(_Table):
         ge=1,
         description="The largest body that is accepted, in bytes; a larger one is a 413.",
     )
+    MAX_CHOICES: int = Field(
+        32,
+        ge=1,
+        description="How many choices one request may ask for: `n`, times the number of prompts. "
+        "Each is a request to the engine, and they are made at the same time.",
+    )
     STREAM_KEEPALIVE_SECONDS: float = Field(
         15, gt=0, description="A silent stream gets a `: ping` comment this often, in seconds."
     )
     REMOTE_IMAGES: bool = Field(
         False,
-        description="Whether `image_url` may name an http(s) address. No backend reads images yet, "
-        "so it has no effect.",
+        description="Whether `image_url` may name an http(s) address, which the site then fetches: "
+        "public addresses only, within limits on size, time, redirects and type.",
+    )
+
+    RESPONSE_STORE: str | None = Field(
+        None,
+        description="Dotted path of what keeps responses for `store` and `previous_response_id`. "
+        "Without it nothing is kept.",
     )
 
     @field_validator("BACKENDS")
@@ -249,6 +265,23 @@ def get() -> Settings:
         (path, reason), *_ = problems()
         where = f"{SETTING}[{path!r}]" if path else SETTING
         raise ImproperlyConfigured(f"{where}: {reason}.") from None
+
+
+@functools.cache
+def make(path: str, base: type[T], key: str) -> T:
+    """The one instance of the class at ``path``, which ``key`` of the setting names.
+
+    Raises:
+        ImproperlyConfigured: there is no such class, it cannot be made, or it is no ``base``.
+    """
+    where = f"{SETTING}[{key!r}]"
+    try:
+        made = import_string(path)()
+    except Exception as error:
+        raise ImproperlyConfigured(f"{where}: could not make {path!r}: {error}.") from error
+    if not isinstance(made, base):
+        raise ImproperlyConfigured(f"{where}: {path!r} is not a subclass of {base.__name__}.")
+    return made
 
 
 @functools.cache

@@ -40,6 +40,13 @@ __all__ = [
 ]
 
 
+MAX_MESSAGE, MAX_PARAM = 16_000, 1_000
+
+
+def _shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
 class GatewayError(Exception):
     """An error in OpenAI's envelope: ``{"error": {"message", "type", "param", "code"}}``.
 
@@ -52,8 +59,9 @@ class GatewayError(Exception):
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
-        self.message = message
-        self.param = param
+        # Both may quote the request, which may be millions of characters long.
+        self.message = _shortened(message, MAX_MESSAGE)
+        self.param = None if param is None else _shortened(param, MAX_PARAM)
         if code is not None:
             self.code = code
 

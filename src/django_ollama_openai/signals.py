@@ -1,4 +1,4 @@
-"""Signals around every completion, with its usage and timings.
+"""Signals around everything that a backend is asked for, with its usage and timings.
 
 Every signal is sent with the backend's class as ``sender`` and these arguments:
 
@@ -8,8 +8,12 @@ Every signal is sent with the backend's class as ``sender`` and these arguments:
     The value of the response's ``x-request-id`` header.
 ``caller``
     The :class:`~django_ollama_openai.auth.Caller`.
+``endpoint``
+    What was asked for: ``"chat.completions"``, ``"completions"``, ``"embeddings"`` or
+    ``"responses"``.
 ``body``
-    The validated :class:`~django_ollama_openai.wire.chat.ChatCompletionRequest`.
+    The validated request of that endpoint, such as
+    :class:`~django_ollama_openai.wire.chat.ChatCompletionRequest`.
 ``model``
     The public name of the model.
 ``backend``
@@ -31,16 +35,17 @@ completion_started = Signal()
 completion_finished = Signal()
 """The completion has ended, also because the client hung up.
 
-Further arguments: ``finish_reason`` (``"stop"``, ``"length"``, ``"tool_calls"`` or, for a client
-that hung up, ``"cancelled"``), ``usage`` (:class:`~django_ollama_openai.wire.delta.Usage`; of a
-cancelled completion it holds the tokens counted until then, with ``estimated`` set), ``timings``
-(:class:`~django_ollama_openai.gateway.accounting.Timings`, in seconds) and ``message`` (the
-assistant message in OpenAI's format, as far as it was produced).
+Further arguments: ``finish_reason`` (of the first choice: ``"stop"``, ``"length"``,
+``"tool_calls"`` or, for a client that hung up, ``"cancelled"``; of embeddings ``None``), ``usage``
+(:class:`~django_ollama_openai.wire.delta.Usage`, of all choices; of a cancelled completion it holds
+the tokens counted until then, with ``estimated`` set), ``timings``
+(:class:`~django_ollama_openai.gateway.accounting.Timings`, in seconds) and ``messages`` (for each
+choice the assistant message in OpenAI's format, as far as it was produced).
 """
 
 completion_failed = Signal()
 """The completion has failed.
 
 Further arguments: ``error`` (a :class:`~django_ollama_openai.exceptions.GatewayError`), and
-``usage``, ``timings`` and ``message`` as far as they got.
+``usage``, ``timings`` and ``messages`` as far as they got.
 """

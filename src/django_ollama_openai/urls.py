@@ -8,11 +8,12 @@ from __future__ import annotations
 from django.urls import register_converter
 from django.urls.converters import PathConverter
 
-from .views.chat import chat_completions
+from .views.answers import chat_completions, completions, embeddings, responses
 from .views.endpoint import EndpointPattern
 from .views.health import health
 from .views.models import model, models
 from .views.not_found import not_found
+from .views.openapi import openapi
 
 
 class AnythingConverter(PathConverter):
@@ -26,11 +27,15 @@ register_converter(AnythingConverter, "ollama_openai_anything")
 # No app_name: Django would warn of a second mount. The names begin with the app's own.
 urlpatterns = [
     EndpointPattern("v1/chat/completions", chat_completions, name="ollama_openai_chat_completions"),
+    EndpointPattern("v1/completions", completions, name="ollama_openai_completions"),
+    EndpointPattern("v1/embeddings", embeddings, name="ollama_openai_embeddings"),
+    EndpointPattern("v1/responses", responses, name="ollama_openai_responses"),
     EndpointPattern("v1/models", models, name="ollama_openai_models"),
     EndpointPattern(
         "v1/models/<ollama_openai_anything:model_id>", model, name="ollama_openai_model"
     ),
     EndpointPattern("health", health, name="ollama_openai_health"),
+    EndpointPattern("openapi.json", openapi, name="ollama_openai_openapi"),
     EndpointPattern("", not_found, name="ollama_openai_root"),
     EndpointPattern("<ollama_openai_anything:rest>", not_found, name="ollama_openai_not_found"),
 ]

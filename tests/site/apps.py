@@ -38,7 +38,7 @@ def _finished(**facts: Any) -> None:
         "finished",
         facts,
         finish_reason=facts["finish_reason"],
-        content=facts["message"]["content"],
+        content=facts["messages"][0]["content"] if facts["messages"] else None,
     )
 
 

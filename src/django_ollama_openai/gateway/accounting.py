@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.dispatch import Signal
@@ -15,8 +15,8 @@ from ..auth import Caller
 from ..exceptions import GatewayError
 from ..signals import completion_failed, completion_finished, completion_started
 from ..translation.chat_completion import chat_message
-from ..wire.chat import ChatCompletionRequest
 from ..wire.delta import Delta, Usage, fold
+from ..wire.engine import EngineRequest
 from .routing import Route
 
 __all__ = ["Account", "Timings"]
@@ -32,7 +32,12 @@ class Timings:
 
 
 class Account:
-    """The account of one completion. It ends once; what is reported after that is ignored."""
+    """The account of one request. It ends once; what is reported after that is ignored.
+
+    ``endpoint`` is OpenAI's name of what was asked: ``chat.completions``, ``completions``,
+    ``embeddings`` or ``responses``; ``body`` is its validated request. An answer that is no text
+    has no ``choices``.
+    """
 
     def __init__(
         self,
@@ -40,14 +45,17 @@ class Account:
         request: HttpRequest,
         request_id: str,
         caller: Caller,
-        body: ChatCompletionRequest,
         route: Route,
+        endpoint: str,
+        body: EngineRequest,
+        choices: int,
     ) -> None:
         self._sender = type(route.backend)
         self._facts: dict[str, Any] = {
             "request": request,
             "request_id": request_id,
             "caller": caller,
+            "endpoint": endpoint,
             "body": body,
             "model": route.name,
             "backend": route.alias,
@@ -56,10 +64,8 @@ class Account:
         self._is_kept = completion_finished.has_listeners(
             self._sender
         ) or completion_failed.has_listeners(self._sender)
-        self._deltas: list[Delta] = []
-        self._tokens = 0
-        self._usage: Usage | None = None
-        self._finish_reason = "stop"
+        self._choices = choices
+        self._tallies = [_Tally() for _ in range(max(1, choices))]
         self._started = time.perf_counter()
         self._first: float | None = None
         self._ending: tuple[Signal, dict[str, Any]] | None = None
@@ -68,14 +74,16 @@ class Account:
         """The backend has produced ``delta``."""
         if self._first is None:
             self._first = time.perf_counter()
-        self._tokens += delta.tokens
-        self._usage = delta.usage or self._usage
-        self._finish_reason = delta.finish_reason or self._finish_reason
+        tally = self._tallies[delta.index]
+        tally.tokens += delta.tokens
+        tally.usage = delta.usage or tally.usage
+        tally.finish_reason = delta.finish_reason or tally.finish_reason
         if self._is_kept:
-            self._deltas.append(delta)
+            tally.deltas.append(delta)
 
     def finished(self) -> None:
-        self._end(completion_finished, finish_reason=self._finish_reason)
+        reason = (self._tallies[0].finish_reason or "stop") if self._choices else None
+        self._end(completion_finished, finish_reason=reason)
 
     def cancelled(self) -> None:
         """The client has hung up."""
@@ -106,13 +114,28 @@ class Account:
         if self._ending is not None:
             return
         now = time.perf_counter()
-        outcome["usage"] = self._usage or Usage(completion_tokens=self._tokens, estimated=True)
+        outcome["usage"] = sum((tally.counted() for tally in self._tallies), Usage())
         outcome["timings"] = Timings(
             time_to_first_token=None if self._first is None else self._first - self._started,
             total=now - self._started,
         )
-        outcome["message"] = chat_message(fold(self._deltas)) if self._is_kept else None
+        outcome["messages"] = [
+            chat_message(fold(tally.deltas)) for tally in self._tallies[: self._choices]
+        ]
         self._ending = (signal, outcome)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What one choice came to."""
+
+    tokens: int = 0
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    deltas: list[Delta] = field(default_factory=list)
+
+    def counted(self) -> Usage:
+        return self.usage or Usage(completion_tokens=self.tokens, estimated=True)
 
 
 async def _uninterrupted(sending: Coroutine[Any, Any, Any]) -> None:

@@ -2,96 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from django.http import HttpRequest
-
 from .. import conf
-from ..exceptions import UnsupportedParameter
+from ..backends import BaseBackend
+from ..exceptions import InvalidRequest
 from ..translation.chat_completion import (
     ChatCompletionStream,
     ChatCompletionWriter,
     WholeChatCompletion,
 )
+from ..translation.tool_choice import answering
 from ..wire.chat import ChatCompletionRequest
-from .accounting import Account
-from .completion import Completion
-from .delivery import AsyncDelivery, Delivery
+from .completion import Choice, Completion, whole
+from .exchange import Exchange, Reply, check_choices, check_size, settle_parameters
 from .flow import Flow, call
 from .gates import authenticate, authorise
 from .mount import Mount
+from .remote_images import ImageNotFetched, afetch_images, fetch_images
 from .routing import Route, resolve_model
 
-__all__ = ["Reply", "complete_chat"]
+__all__ = ["chat_choices", "complete_chat", "fetch_remote_images"]
 
 
-@dataclass(slots=True, frozen=True)
-class Reply:
-    """What the client gets: the body of the answer, or the events of a stream that has begun."""
+def complete_chat(exchange: Exchange) -> Flow[Reply]:
+    """Answer a chat completion request; raises as :meth:`Exchange.reply` does."""
+    caller = yield from authenticate(exchange.request)
+    authorise(caller, "chat")
+    content = exchange.read_body()
+    body = ChatCompletionRequest.parse(content)
+    check_size(content, body.n or 1)
+    mount = Mount.of(exchange.request)
+    route = resolve_model(body.model, mount)
+    route.backend.check_support(body)
+    body, ignored = settle_parameters(body, route.backend.unsupported_parameters(body), route)
+    check_choices(body.n or 1, "n")
+    yield from fetch_remote_images(body)
+    choices = chat_choices(body, route)
+    completion = Completion(
+        route=route,
+        choices=choices,
+        account=exchange.account(
+            caller, route, endpoint="chat.completions", body=body, choices=len(choices)
+        ),
+        writer=_writer(body, route, mount),
+        is_stream=bool(body.stream),
+    )
+    return (yield from exchange.reply(completion, ignored))
 
-    content: bytes | Delivery | AsyncDelivery
-    ignored_parameters: tuple[str, ...]
+
+def chat_choices(body: ChatCompletionRequest, route: Route) -> list[Choice[ChatCompletionRequest]]:
+    """One request for each choice that ``body`` asks for."""
+    backend: BaseBackend = route.backend
+    request = body.routed_to(route.model, route.options)
+    asking = (
+        (backend.stream_chat, backend.astream_chat)
+        if body.stream
+        else whole(backend.chat, backend.achat)
+    )
+    return [
+        Choice(index, answering(request.for_choice(index), backend.supported_parameters), *asking)
+        for index in range(body.n or 1)
+    ]
 
 
-def complete_chat(
-    request: HttpRequest,
-    *,
-    request_id: str,
-    read_body: Callable[[], bytes],
-    hung_up: Callable[[], bool],
-) -> Flow[Reply]:
-    """Answer a chat completion request.
-
-    ``read_body`` gives the body, within its limit; ``hung_up`` tells a synchronous driver whether
-    the client has gone.
+def fetch_remote_images(body: ChatCompletionRequest) -> Flow[None]:
+    """Fetch the pictures that ``body`` names by their address.
 
     Raises:
-        GatewayError: before anything was sent; later ones are frames of the stream.
-        ClientGone: there is nobody to answer any more.
+        InvalidRequest: one cannot be had, or the site does not fetch any.
     """
-    caller = yield from authenticate(request)
-    authorise(caller, "chat")
-    body = ChatCompletionRequest.parse(read_body())
-    mount = Mount.of(request)
-    route = resolve_model(body.model, mount)
-    body, ignored = _settle_parameters(body, route)
-    completion = Completion(
-        request=body,
-        route=route,
-        writer=_writer(body, route, mount),
-        account=Account(
-            request=request, request_id=request_id, caller=caller, body=body, route=route
-        ),
-    )
-    keepalive = conf.get().STREAM_KEEPALIVE_SECONDS
-    delivery = Delivery(completion, keepalive, hung_up)
-    adelivery = AsyncDelivery(completion, keepalive)
-    content: bytes | Delivery | AsyncDelivery
-    if body.stream:
-        content = yield from call(delivery.start, adelivery.start)
-    else:
-        content = yield from call(delivery.read, adelivery.read)
-    return Reply(content, ignored)
-
-
-def _settle_parameters(
-    body: ChatCompletionRequest, route: Route
-) -> tuple[ChatCompletionRequest, tuple[str, ...]]:
-    """Refuse or drop what the backend cannot honour, as ``UNSUPPORTED_PARAMETERS`` says."""
-    unsupported = tuple(route.backend.unsupported_parameters(body))
-    if not unsupported:
-        return body, ()
-    if conf.get().UNSUPPORTED_PARAMETERS == "reject":
-        raise UnsupportedParameter(
-            f"The model {route.name!r} does not support this use of the parameter "
-            f"'{unsupported[0]}'.",
-            param=unsupported[0],
+    images = body.remote_images
+    if not images:
+        return
+    if not conf.get().REMOTE_IMAGES:
+        raise InvalidRequest(
+            "This site does not fetch images. Send the image itself, as a data URI.",
+            param=images[0][0],
         )
-    return body.model_copy(update=dict.fromkeys(unsupported)), unsupported
+    urls = [image.url for _, image in images]
+    try:
+        fetched = yield from call(fetch_images, afetch_images, urls)
+    except ImageNotFetched as error:
+        error.param = images[error.index][0]
+        raise
+    for (_, image), data in zip(images, fetched, strict=True):
+        image.fetched(data)
 
 
 def _writer(body: ChatCompletionRequest, route: Route, mount: Mount) -> ChatCompletionWriter:
+    choices = body.n or 1
     if body.stream:
-        return ChatCompletionStream(route.name, mount.case, include_usage=body.include_usage)
-    return WholeChatCompletion(route.name, mount.case)
+        return ChatCompletionStream(
+            route.name, mount.case, choices=choices, include_usage=body.include_usage
+        )
+    return WholeChatCompletion(route.name, mount.case, choices=choices)

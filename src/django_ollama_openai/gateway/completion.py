@@ -1,83 +1,97 @@
-"""One completion on its way from the backend to the client: pure state, driven by ``delivery``."""
+"""A completion: the choices of its answer, each asked for on its own, all at the same time."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
-from ..backends import BaseBackend
-from ..exceptions import GatewayError, InvalidRequest, ModelNotFound
+from ..exceptions import GatewayError
+from ..pump import aclosed, closed
 from ..translation.chat_completion import ChatCompletionWriter
-from ..wire.chat import ChatCompletionRequest
+from ..translation.tool_choice import Answering
 from ..wire.delta import Delta
+from ..wire.engine import EngineRequest
 from .accounting import Account
-from .failures import told
 from .routing import Route
+from .work import Work
 
-__all__ = ["Completion"]
+__all__ = ["Choice", "Completion", "whole"]
+
+R = TypeVar("R", bound=EngineRequest)
 
 
-class Completion:
-    """Asks the backend, accounts for what it gives, and turns it into what the client gets."""
+def whole(
+    ask: Callable[[R], Delta], aask: Callable[[R], Awaitable[Delta]]
+) -> tuple[Callable[[R], Iterator[Delta]], Callable[[R], AsyncIterator[Delta]]]:
+    """A backend's methods that answer in one piece, as if they streamed it."""
+
+    def stream(request: R) -> Iterator[Delta]:
+        yield ask(request)
+
+    async def astream(request: R) -> AsyncIterator[Delta]:
+        yield await aask(request)
+
+    return stream, astream
+
+
+class Choice(Generic[R]):
+    """One choice; ``ask`` and ``aask`` are the backend's methods for its endpoint."""
+
+    def __init__(
+        self,
+        index: int,
+        answering: Answering[R],
+        ask: Callable[[R], Iterator[Delta]],
+        aask: Callable[[R], AsyncIterator[Delta]],
+    ) -> None:
+        self._index = index
+        self._answering = answering
+        self._ask = ask
+        self._aask = aask
+
+    def items(self) -> Iterator[Delta]:
+        for attempt in self._answering.attempts():
+            deltas = self._ask(attempt)
+            with closed(deltas):
+                for delta in deltas:
+                    yield self._fed(delta)
+
+    async def aitems(self) -> AsyncIterator[Delta]:
+        for attempt in self._answering.attempts():
+            deltas = self._aask(attempt)
+            async with aclosed(deltas):
+                async for delta in deltas:
+                    yield self._fed(delta)
+
+    def _fed(self, delta: Delta) -> Delta:
+        delta = self._answering.feed(delta)
+        delta.index = self._index
+        return delta
+
+
+class Completion(Work[Delta]):
+    """A completion, streamed or in one piece."""
 
     def __init__(
         self,
         *,
-        request: ChatCompletionRequest,
         route: Route,
-        writer: ChatCompletionWriter,
+        choices: Sequence[Choice[Any]],
         account: Account,
+        writer: ChatCompletionWriter,
+        is_stream: bool,
     ) -> None:
-        self.is_stream = bool(request.stream)
-        self.account = account
-        self._backend: BaseBackend = route.backend
-        self._request = request.routed_to(route.model, route.options)
-        self._public_name = route.name
+        super().__init__(route=route, sources=choices, account=account)
+        self.is_stream = is_stream
         self._writer = writer
 
-    def deltas(self) -> Iterator[Delta]:
-        """What the backend gives; a whole answer is one delta."""
-        if self.is_stream:
-            return self._backend.stream_chat(self._request)
-        return iter([self._backend.chat(self._request)])
-
-    def adeltas(self) -> AsyncIterator[Delta]:
-        """The same, asynchronously."""
-        if self.is_stream:
-            return self._backend.astream_chat(self._request)
-        return self._awhole()
-
-    async def _awhole(self) -> AsyncIterator[Delta]:
-        yield await self._backend.achat(self._request)
-
-    def feed(self, delta: Delta) -> bytes:
-        """What the client gets for ``delta``; nothing, as long as the answer is not whole."""
-        self.account.feed(delta)
-        return self._writer.feed(delta)
+    def feed(self, item: Delta) -> bytes:
+        self.account.feed(item)
+        return self._writer.feed(item)
 
     def finish(self) -> bytes:
-        """The backend has come to its end."""
         self.account.finished()
         return self._writer.finish()
 
-    def fail(self, error: Exception) -> GatewayError:
-        """The backend has failed: what the client is told instead of an answer."""
-        told = self._told(error)
-        self.account.failed(told)
-        return told
-
     def failure_frame(self, error: GatewayError) -> bytes:
-        """The same, for a client that has got a part of the answer already."""
         return self._writer.fail(error)
-
-    def _told(self, error: Exception) -> GatewayError:
-        # The backend knows its own name of the model; the client asked for the public one.
-        if isinstance(error, ModelNotFound):
-            return ModelNotFound(self._public_name)
-        if isinstance(error, InvalidRequest):
-            name = re.escape(str(self._request.model))
-            # As a word of its own: a model may be called "a".
-            error.message = re.sub(
-                rf"(?<![\w./:-]){name}(?![\w./:-])", lambda _: self._public_name, error.message
-            )
-        return told(error, self._backend.alias)

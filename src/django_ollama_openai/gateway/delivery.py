@@ -1,4 +1,4 @@
-"""Brings a completion to the client as it is produced: one driver for WSGI, one for ASGI.
+"""Brings an answer to the client as it is produced: one driver for WSGI, one for ASGI.
 
 Both let the backend run beside the reader (in a thread, in a task), so that the reader never
 blocks in it: that is what keep-alives, the bounded wait for the first delta and the detection of
@@ -10,16 +10,21 @@ from __future__ import annotations
 import asyncio
 import queue
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
-from contextlib import aclosing, nullcontext
-from typing import Any, Final, Self
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+)
+from functools import partial
+from typing import Any, Final, Self, TypeAlias
 
 from ..cancellation import Cancelled
 from ..exceptions import GatewayError
-from ..pump import End, Pump
-from ..wire.delta import Delta
+from ..pump import End, Pump, aclosed
 from ..wire.sse import PING
-from .completion import Completion
+from .work import Source, Work
 
 __all__ = ["AsyncDelivery", "ClientGone", "Delivery"]
 
@@ -35,16 +40,15 @@ class ClientGone(Exception):
 
 
 class Delivery:
-    """A completion for a synchronous server: an iterator of bytes."""
+    """An answer for a synchronous server: an iterator of bytes."""
 
-    def __init__(
-        self, completion: Completion, keepalive: float, hung_up: Callable[[], bool]
-    ) -> None:
-        self._completion = completion
+    def __init__(self, work: Work[Any], keepalive: float, hung_up: Callable[[], bool]) -> None:
+        self._work = work
         self._keepalive = keepalive
         self._hung_up = hung_up
         self._events = self._produce()
         self._first: list[bytes] = []
+        self._due = 0.0
 
     def start(self) -> Self:
         """Wait for the first delta, or for the first keep-alive if that is due before.
@@ -79,63 +83,84 @@ class Delivery:
             raise ClientGone from None
 
     def _produce(self) -> Generator[bytes]:
-        completion = self._completion
+        work = self._work
         begun = False
-        items: queue.SimpleQueue[Delta | End] = queue.SimpleQueue()
-        pump = Pump(completion.deltas, items.put)
-        completion.account.send_started()
+        arrivals: _Arrivals = queue.SimpleQueue()
+        pumps = [
+            Pump(source.items, partial(_deliver, arrivals, number))
+            for number, source in enumerate(work.sources)
+        ]
+        work.account.send_started()
         try:
-            pump.start()
-            for item in self._arrivals(items):
-                if item is None:
+            for pump in pumps:
+                pump.start()
+            self._sent()
+            for arrival in self._arrivals(arrivals, len(pumps)):
+                if arrival is None:
                     begun = True
                     yield PING
-                elif isinstance(item, End):
-                    if item.error is not None:
-                        raise item.error
-                    yield completion.finish()
-                else:
-                    pump.taken()
-                    if data := completion.feed(item):
+                    self._sent()
+                    continue
+                number, item = arrival
+                if not isinstance(item, End):
+                    pumps[number].taken()
+                    if data := work.feed(item):
                         begun = True
                         yield data
+                        self._sent()
+                elif item.error is not None:
+                    raise item.error
+            rest = work.finish()
+            work.save()
+            yield rest
         except (GeneratorExit, Cancelled):
-            completion.account.cancelled()
+            work.account.cancelled()
         except Exception as error:
-            told = completion.fail(error)
+            told = work.fail(error)
             if not begun:
                 raise told from error
-            yield completion.failure_frame(told)
+            yield work.failure_frame(told)
         finally:
-            pump.cancel()
-            completion.account.send_ending()
+            for pump in pumps:
+                pump.cancel()
+            work.account.send_ending()
 
-    def _arrivals(self, items: queue.SimpleQueue[Delta | End]) -> Iterator[Delta | End | None]:
-        """The pump's items up to its end, and ``None`` whenever a keep-alive is due."""
-        due = time.monotonic() + self._keepalive
+    def _sent(self) -> None:
+        # What arrives and is held back is nothing to the client.
+        self._due = time.monotonic() + self._keepalive
+
+    def _arrivals(
+        self, arrivals: _Arrivals, sources: int
+    ) -> Iterator[tuple[int, Any | End] | None]:
+        """What the sources give up to the end of the last, each with the number of its source, and
+        ``None`` whenever a keep-alive is due."""
         look = time.monotonic() + HANG_UP_POLL_SECONDS
-        item: Delta | End | None
-        while True:
+        arrival: tuple[int, Any | End] | None
+        while sources:
             wait = HANG_UP_POLL_SECONDS
-            if self._completion.is_stream:
-                wait = min(wait, max(0, due - time.monotonic()))
+            if self._work.is_stream:
+                wait = min(wait, max(0, self._due - time.monotonic()))
             try:
-                item = items.get(timeout=wait)
+                arrival = arrivals.get(timeout=wait)
             except queue.Empty:
-                item = None
-            if time.monotonic() >= look and not isinstance(item, End):
+                arrival = None
+            is_end = arrival is not None and isinstance(arrival[1], End)
+            if time.monotonic() >= look and not is_end:
                 if self._hung_up():
                     raise Cancelled
                 look = time.monotonic() + HANG_UP_POLL_SECONDS
-            if item is None:
-                if not self._completion.is_stream or time.monotonic() < due:
-                    continue
+            if arrival is not None:
+                yield arrival
+                sources -= is_end
+            if sources and self._work.is_stream and time.monotonic() >= self._due:
                 yield None
-            else:
-                yield item
-                if isinstance(item, End):
-                    return
-            due = time.monotonic() + self._keepalive
+
+
+_Arrivals: TypeAlias = "queue.SimpleQueue[tuple[int, Any | End]]"
+
+
+def _deliver(arrivals: _Arrivals, number: int, item: Any | End) -> None:
+    arrivals.put((number, item))
 
 
 _running: set[asyncio.Task[None]] = set()
@@ -143,16 +168,16 @@ _running: set[asyncio.Task[None]] = set()
 
 
 class AsyncDelivery:
-    """A completion for an asynchronous server: an asynchronous iterator of bytes.
+    """An answer for an asynchronous server: an asynchronous iterator of bytes.
 
     Whatever has arrived since the last step leaves together. The backend's task holds no
     reference to this object: Django does not close an iterator whose client has gone while it
     was sending, and then this object's end is the only sign of that.
     """
 
-    def __init__(self, completion: Completion, keepalive: float) -> None:
-        self._completion = completion
-        self._keepalive = keepalive if completion.is_stream else None
+    def __init__(self, work: Work[Any], keepalive: float) -> None:
+        self._work = work
+        self._keepalive = keepalive if work.is_stream else None
         self._channel = _Channel()
         self._task: asyncio.Task[None] | None = None
         self._first: list[bytes] = []
@@ -200,7 +225,7 @@ class AsyncDelivery:
         self.close()
 
     def _run(self) -> None:
-        self._task = asyncio.create_task(_produce(self._completion, self._channel))
+        self._task = asyncio.create_task(_produce(self._work, self._channel))
         _running.add(self._task)
         self._task.add_done_callback(_running.discard)
 
@@ -215,26 +240,22 @@ class AsyncDelivery:
             raise
 
 
-async def _produce(completion: Completion, channel: _Channel) -> None:
-    account = completion.account
+async def _produce(work: Work[Any], channel: _Channel) -> None:
+    account = work.account
     failure: GatewayError | None = None
     try:
         await account.asend_started()
-        deltas = completion.adeltas()
-        closing = aclosing(deltas) if isinstance(deltas, AsyncGenerator) else nullcontext()
-        async with closing:
-            async for delta in deltas:
-                data = completion.feed(delta)
-                if data and channel.put(data):
-                    await channel.drained()
-        channel.put(completion.finish())
+        await _together([_forward(source, work, channel) for source in work.sources])
+        rest = work.finish()
+        await work.asave()
+        channel.put(rest)
     except asyncio.CancelledError:
         account.cancelled()
         raise
     except Exception as error:
-        failure = completion.fail(error)
+        failure = work.fail(error)
         if channel.begun:
-            channel.put(completion.failure_frame(failure))
+            channel.put(work.failure_frame(failure))
             failure = None
     finally:
         # The events are out; only then are receivers waited for, and the response closed.
@@ -242,6 +263,29 @@ async def _produce(completion: Completion, channel: _Channel) -> None:
             channel.end(failure)
         await account.asend_ending()
         channel.end()
+
+
+async def _forward(source: Source[Any], work: Work[Any], channel: _Channel) -> None:
+    items = source.aitems()
+    async with aclosed(items):
+        async for item in items:
+            data = work.feed(item)
+            if data and channel.put(data):
+                await channel.drained()
+
+
+async def _together(parts: list[Coroutine[Any, Any, None]]) -> None:
+    """Run all to their ends, or none any longer once one has failed."""
+    if len(parts) == 1:
+        await parts[0]
+        return
+    tasks = [asyncio.create_task(part) for part in parts]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class _Channel:
@@ -272,8 +316,10 @@ class _Channel:
 
     async def drained(self) -> None:
         """Wait until the reader has taken what is there."""
-        self._writer = asyncio.get_running_loop().create_future()
-        await self._writer
+        # Several writers wait for the same; the end of one is not that of the others.
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._writer)
 
     def end(self, error: GatewayError | None = None) -> None:
         """There is no more, or ``error`` instead of it."""

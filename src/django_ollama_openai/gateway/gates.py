@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-
-from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
-from django.utils.module_loading import import_string
 
 from .. import conf
 from ..auth import BaseAuthenticator, Caller, bearer_token
@@ -49,19 +45,5 @@ def authorise(caller: Caller, scope: str) -> None:
 
 def authenticators() -> list[BaseAuthenticator]:
     """The site's authenticators, in the order in which they are asked."""
-    return [_authenticator(path) for path in conf.get().AUTHENTICATION]
-
-
-@functools.cache
-def _authenticator(path: str) -> BaseAuthenticator:
-    try:
-        authenticator = import_string(path)()
-    except Exception as error:
-        raise ImproperlyConfigured(
-            f"{conf.SETTING}['AUTHENTICATION']: could not make {path!r}: {error}."
-        ) from error
-    if not isinstance(authenticator, BaseAuthenticator):
-        raise ImproperlyConfigured(
-            f"{conf.SETTING}['AUTHENTICATION']: {path!r} is not a subclass of BaseAuthenticator."
-        )
-    return authenticator
+    paths = conf.get().AUTHENTICATION
+    return [conf.make(path, BaseAuthenticator, "AUTHENTICATION") for path in paths]

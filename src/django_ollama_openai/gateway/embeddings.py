@@ -1,0 +1,59 @@
+"""``POST v1/embeddings``: the order of the gates stands in :func:`embed`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+from ..translation.embeddings import embeddings_response
+from ..wire.case import Case
+from ..wire.delta import Delta, Embeddings
+from ..wire.embeddings import EmbeddingsRequest
+from .accounting import Account
+from .exchange import Exchange, Reply, settle_parameters
+from .flow import Flow
+from .gates import authenticate, authorise
+from .mount import Mount
+from .routing import Route, resolve_model
+from .work import Work
+
+__all__ = ["embed"]
+
+
+def embed(exchange: Exchange) -> Flow[Reply]:
+    """Answer a request for embeddings; raises as :meth:`Exchange.reply` does."""
+    caller = yield from authenticate(exchange.request)
+    authorise(caller, "embeddings")
+    body = EmbeddingsRequest.parse(exchange.read_body())
+    mount = Mount.of(exchange.request)
+    route = resolve_model(body.model, mount)
+    route.backend.check_support(body)
+    body, ignored = settle_parameters(body, route.backend.unsupported_parameters(body), route)
+    account = exchange.account(caller, route, endpoint="embeddings", body=body, choices=0)
+    return (yield from exchange.reply(_Embedding(body, route, mount.case, account), ignored))
+
+
+class _Embedding(Work[Embeddings]):
+    """All inputs of a request, in one piece. It is the only source of itself."""
+
+    def __init__(self, body: EmbeddingsRequest, route: Route, case: Case, account: Account) -> None:
+        super().__init__(route=route, sources=[self], account=account)
+        self._request = body.routed_to(route.model, route.options)
+        self._case = case
+        self._answer = b""
+
+    def items(self) -> Iterator[Embeddings]:
+        yield self._route.backend.embed(self._request)
+
+    async def aitems(self) -> AsyncIterator[Embeddings]:
+        yield await self._route.backend.aembed(self._request)
+
+    def feed(self, item: Embeddings) -> bytes:
+        self.account.feed(Delta(usage=item.usage, tokens=0))
+        self._answer = embeddings_response(
+            item, self._route.name, self._request.encoding_format or "float", self._case
+        )
+        return b""
+
+    def finish(self) -> bytes:
+        self.account.finished()
+        return self._answer

@@ -1,0 +1,119 @@
+"""One request and its reply: what every use case that asks a backend has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from django.http import HttpRequest
+
+from .. import conf
+from ..auth import Caller
+from ..exceptions import InvalidRequest, UnsupportedParameter
+from ..wire.engine import EngineRequest
+from .accounting import Account
+from .delivery import AsyncDelivery, Delivery
+from .flow import Flow, call
+from .routing import Route
+from .work import Work
+
+__all__ = ["Exchange", "Reply", "check_choices", "check_size", "settle_parameters"]
+
+R = TypeVar("R", bound=EngineRequest)
+
+
+@dataclass(slots=True, frozen=True)
+class Exchange:
+    """A request: ``read_body`` gives its body, within its limit; ``hung_up`` tells a synchronous
+    driver whether the client has gone."""
+
+    request: HttpRequest
+    request_id: str
+    read_body: Callable[[], bytes]
+    hung_up: Callable[[], bool]
+
+    def account(
+        self, caller: Caller, route: Route, *, endpoint: str, body: EngineRequest, choices: int
+    ) -> Account:
+        """Where it is kept what answering comes to."""
+        return Account(
+            request=self.request,
+            request_id=self.request_id,
+            caller=caller,
+            route=route,
+            endpoint=endpoint,
+            body=body,
+            choices=choices,
+        )
+
+    def reply(self, work: Work[Any], ignored_parameters: tuple[str, ...] = ()) -> Flow[Reply]:
+        """Do ``work``: all of it, or of a stream as much as it takes until it has begun.
+
+        Raises:
+            GatewayError: before anything was sent; later ones are frames of the stream.
+            ClientGone: there is nobody to answer any more.
+        """
+        keepalive = conf.get().STREAM_KEEPALIVE_SECONDS
+        delivery = Delivery(work, keepalive, self.hung_up)
+        adelivery = AsyncDelivery(work, keepalive)
+        content: bytes | Delivery | AsyncDelivery
+        if work.is_stream:
+            content = yield from call(delivery.start, adelivery.start)
+        else:
+            content = yield from call(delivery.read, adelivery.read)
+        return Reply(content, ignored_parameters)
+
+
+@dataclass(slots=True, frozen=True)
+class Reply:
+    """What the client gets: the body of the answer, or the events of a stream that has begun."""
+
+    content: bytes | Delivery | AsyncDelivery
+    ignored_parameters: tuple[str, ...] = ()
+
+
+def settle_parameters(body: R, unsupported: list[str], route: Route) -> tuple[R, tuple[str, ...]]:
+    """Refuse or drop what cannot be honoured, as ``UNSUPPORTED_PARAMETERS`` says.
+
+    Raises:
+        UnsupportedParameter: naming the first of ``unsupported``.
+    """
+    if not unsupported:
+        return body, ()
+    if conf.get().UNSUPPORTED_PARAMETERS == "reject":
+        raise UnsupportedParameter(
+            f"The model {route.name!r} does not support this use of the parameter "
+            f"'{unsupported[0]}'.",
+            param=unsupported[0],
+        )
+    return body.without(unsupported), tuple(unsupported)
+
+
+def check_choices(count: int, param: str) -> None:
+    """Whether an answer may have so many choices.
+
+    Raises:
+        InvalidRequest: it may not; ``param`` is what asks for them.
+    """
+    limit = conf.get().MAX_CHOICES
+    if count > limit:
+        raise InvalidRequest(
+            f"This request asks for {count} choices; this site allows {limit}.", param=param
+        )
+
+
+def check_size(content: bytes, n: int) -> None:
+    """Whether a request with the body ``content`` may ask for ``n`` choices: all of them together
+    are held in memory, and sent.
+
+    Raises:
+        InvalidRequest: it may not.
+    """
+    limit = conf.get().MAX_BODY_BYTES
+    if n * len(content) > limit:
+        raise InvalidRequest(
+            f"This request is too large for {n} choices: once for each it may have up to {limit} "
+            "bytes in all.",
+            param="n",
+        )

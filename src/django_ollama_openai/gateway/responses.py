@@ -1,0 +1,146 @@
+"""``POST v1/responses``: the order of the gates stands in :func:`respond`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..auth import Caller
+from ..exceptions import GatewayError, InvalidRequest, NotFound
+from ..response_store import BaseResponseStore, response_store
+from ..translation.response_events import ResponseStream, WholeResponse
+from ..translation.responses_request import chat_request, in_the_words_of, original_param
+from ..wire.responses import ResponsesRequest
+from .chat import chat_choices, fetch_remote_images
+from .completion import Completion
+from .exchange import Exchange, Reply, settle_parameters
+from .flow import Flow, call
+from .gates import authenticate, authorise
+from .mount import Mount
+from .routing import resolve_model
+
+__all__ = ["respond"]
+
+logger = logging.getLogger("django_ollama_openai")
+
+
+def respond(exchange: Exchange) -> Flow[Reply]:
+    """Answer a request of the Responses API; raises as :meth:`Exchange.reply` does."""
+    caller = yield from authenticate(exchange.request)
+    authorise(caller, "chat")
+    body = ResponsesRequest.parse(exchange.read_body())
+    mount = Mount.of(exchange.request)
+    route = resolve_model(body.model, mount)
+    body, ignored = settle_parameters(body, body.unsupported_parameters(), route)
+    store = response_store()
+    body = yield from _continued(body, store, caller)
+    chat = chat_request(body)
+    with _in_the_words_of(body):
+        route.backend.check_support(chat)
+        unsupported = route.backend.unsupported_parameters(chat)
+        chat, dropped = settle_parameters(chat, unsupported, route)
+        yield from fetch_remote_images(chat)
+    is_stored = store is not None and body.store is not False
+    kind = ResponseStream if body.stream else WholeResponse
+    response = _Response(
+        body=body,
+        caller=caller,
+        store=store if is_stored else None,
+        route=route,
+        choices=chat_choices(chat, route),
+        account=exchange.account(caller, route, endpoint="responses", body=body, choices=1),
+        writer=kind(body, route.name, mount.case, stored=is_stored),
+        is_stream=bool(body.stream),
+    )
+    return (
+        yield from exchange.reply(
+            response, (*ignored, *(original_param(body, name) for name in dropped))
+        )
+    )
+
+
+def _continued(
+    body: ResponsesRequest, store: BaseResponseStore | None, caller: Caller
+) -> Flow[ResponsesRequest]:
+    """``body`` with the conversation before it, if it goes on from an earlier response.
+
+    Raises:
+        InvalidRequest: nothing is kept here.
+        NotFound: the response is not.
+    """
+    response_id = body.previous_response_id
+    if response_id is None:
+        return body
+    if store is None:
+        raise InvalidRequest(
+            "'previous_response_id' is not supported: responses are not stored here. Send the "
+            "whole conversation as 'input'.",
+            param="previous_response_id",
+            code="unsupported_parameter",
+        )
+    items = yield from call(store.load, store.aload, response_id, caller)
+    if items is None:
+        raise NotFound(
+            f"Previous response with id {response_id!r} not found.",
+            param="previous_response_id",
+            code="previous_response_not_found",
+        )
+    return body.after(items)
+
+
+@contextmanager
+def _in_the_words_of(body: ResponsesRequest) -> Iterator[None]:
+    """Errors name the fields of the client's request, not those of what it was made into."""
+    try:
+        yield
+    except GatewayError as error:
+        in_the_words_of(body, error)
+        raise
+
+
+@contextmanager
+def _storing() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        logger.error("The response store failed", exc_info=error)
+        raise GatewayError("The response could not be stored.") from error
+
+
+class _Response(Completion):
+    """A completion that is told, and kept, as a response."""
+
+    def __init__(
+        self,
+        *,
+        body: ResponsesRequest,
+        caller: Caller,
+        store: BaseResponseStore | None,
+        writer: ResponseStream | WholeResponse,
+        **options: Any,
+    ) -> None:
+        super().__init__(writer=writer, **options)
+        self._body = body
+        self._caller = caller
+        self._store = store
+        self._response_writer = writer
+
+    def save(self) -> None:
+        if self._store is not None:
+            with _storing():
+                self._store.save(*self._conversation())
+
+    async def asave(self) -> None:
+        if self._store is not None:
+            with _storing():
+                await self._store.asave(*self._conversation())
+
+    def _conversation(self) -> tuple[dict[str, Any], list[dict[str, Any]], Caller]:
+        return self._response_writer.response, self._body.input_items, self._caller
+
+    def _told(self, error: Exception) -> GatewayError:
+        told = super()._told(error)
+        in_the_words_of(self._body, told)
+        return told

@@ -1,0 +1,68 @@
+"""``POST v1/completions``: the order of the gates stands in :func:`complete_text`."""
+
+from __future__ import annotations
+
+from ..translation.text_completion import TextCompletionStream, WholeTextCompletion
+from ..translation.tool_choice import Answering
+from ..wire.completions import CompletionRequest
+from .completion import Choice, Completion, whole
+from .exchange import Exchange, Reply, check_choices, check_size, settle_parameters
+from .flow import Flow
+from .gates import authenticate, authorise
+from .mount import Mount
+from .routing import Route, resolve_model
+
+__all__ = ["complete_text"]
+
+
+def complete_text(exchange: Exchange) -> Flow[Reply]:
+    """Answer a request for text completions; raises as :meth:`Exchange.reply` does."""
+    caller = yield from authenticate(exchange.request)
+    authorise(caller, "chat")
+    content = exchange.read_body()
+    body = CompletionRequest.parse(content)
+    check_size(content, body.n or 1)
+    mount = Mount.of(exchange.request)
+    route = resolve_model(body.model, mount)
+    route.backend.check_support(body)
+    body, ignored = settle_parameters(body, route.backend.unsupported_parameters(body), route)
+    prompts, n = body.prompts(), body.n or 1
+    check_choices(len(prompts) * n, "n" if n > 1 else "prompt")
+    choices = _choices(body, route)
+    echo = [str(prompt) if body.echo else "" for prompt in prompts for _ in range(n)]
+    writer = (
+        TextCompletionStream(
+            route.name,
+            mount.case,
+            choices=len(choices),
+            echo=echo,
+            include_usage=body.include_usage,
+        )
+        if body.stream
+        else WholeTextCompletion(route.name, mount.case, choices=len(choices), echo=echo)
+    )
+    completion = Completion(
+        route=route,
+        choices=choices,
+        account=exchange.account(
+            caller, route, endpoint="completions", body=body, choices=len(choices)
+        ),
+        writer=writer,
+        is_stream=bool(body.stream),
+    )
+    return (yield from exchange.reply(completion, ignored))
+
+
+def _choices(body: CompletionRequest, route: Route) -> list[Choice[CompletionRequest]]:
+    """``n`` requests for each prompt, in OpenAI's order: all choices of a prompt together."""
+    backend, n = route.backend, body.n or 1
+    request = body.routed_to(route.model, route.options)
+    asking = (
+        (backend.stream_complete, backend.astream_complete)
+        if body.stream
+        else whole(backend.complete, backend.acomplete)
+    )
+    requests = [
+        request.for_prompt(prompt, number) for prompt in body.prompts() for number in range(n)
+    ]
+    return [Choice(index, Answering(one), *asking) for index, one in enumerate(requests)]
