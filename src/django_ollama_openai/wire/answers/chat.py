@@ -1,0 +1,103 @@
+"""The answers of ``POST v1/chat/completions``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+from .common import Also, CompletionUsage, Count, FinishReason, TokenLogprob
+
+__all__ = ["ChatCompletion", "ChatCompletionChunk"]
+
+
+class ChatFunctionCall(TypedDict):
+    """A function, and its arguments as the text of a JSON object."""
+
+    name: str
+    arguments: str
+
+
+class ChatToolCall(TypedDict):
+    id: str
+    type: Literal["function"]
+    function: ChatFunctionCall
+
+
+class ChatMessage(TypedDict):
+    """The model's message. The reasoning before it stands under two names, with the same text."""
+
+    role: Literal["assistant"]
+    content: str | None
+    refusal: str | None
+    reasoning_content: NotRequired[str]
+    reasoning: NotRequired[str]
+    tool_calls: NotRequired[list[ChatToolCall]]
+
+
+class ChatLogprobs(TypedDict):
+    content: list[TokenLogprob]
+    refusal: None
+
+
+class ChatChoice(TypedDict):
+    index: Count
+    message: ChatMessage
+    logprobs: ChatLogprobs | None
+    finish_reason: Annotated[FinishReason, Also("finishReason")]
+
+
+class ChatCompletion(TypedDict):
+    """A chat completion."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: Count
+    model: str
+    system_fingerprint: str | None
+    choices: list[ChatChoice]
+    usage: CompletionUsage
+
+
+class ChatFunctionPiece(TypedDict):
+    name: NotRequired[str]
+    arguments: str
+
+
+class ChatToolCallPiece(TypedDict):
+    """A piece of a tool call; its id, its type and the name of the function come with the first."""
+
+    index: Count
+    id: NotRequired[str]
+    type: NotRequired[Literal["function"]]
+    function: ChatFunctionPiece
+
+
+class ChatDelta(TypedDict):
+    """What there is more of the message."""
+
+    role: NotRequired[Literal["assistant"]]
+    content: NotRequired[str]
+    refusal: NotRequired[None]
+    reasoning_content: NotRequired[str]
+    reasoning: NotRequired[str]
+    tool_calls: NotRequired[list[ChatToolCallPiece]]
+
+
+class ChatChunkChoice(TypedDict):
+    index: Count
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None
+    finish_reason: Annotated[FinishReason | None, Also("finishReason")]
+
+
+class ChatCompletionChunk(TypedDict):
+    """A piece of a chat completion."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: Count
+    model: str
+    system_fingerprint: str | None
+    choices: list[ChatChunkChoice]
+    usage: NotRequired[CompletionUsage | None]

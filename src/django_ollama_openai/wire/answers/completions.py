@@ -1,0 +1,58 @@
+"""The answers of ``POST v1/completions``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+from .common import Also, CompletionUsage, Count, FinishReason
+
+__all__ = ["TextCompletion", "TextCompletionChunk"]
+
+
+class TextLogprobs(TypedDict):
+    """Log probabilities; the lists have an entry for each token."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[Count]
+
+
+class TextChoiceHead(TypedDict):
+    text: str
+    index: Count
+    reasoning_content: NotRequired[str]
+    reasoning: NotRequired[str]
+    logprobs: TextLogprobs | None
+
+
+class TextChoice(TextChoiceHead):
+    finish_reason: Annotated[FinishReason, Also("finishReason")]
+
+
+class TextChunkChoice(TextChoiceHead):
+    finish_reason: Annotated[FinishReason | None, Also("finishReason")]
+
+
+class TextCompletionHead(TypedDict):
+    id: str
+    object: Literal["text_completion"]
+    created: Count
+    model: str
+    system_fingerprint: str | None
+
+
+class TextCompletion(TextCompletionHead):
+    """A text completion."""
+
+    choices: list[TextChoice]
+    usage: CompletionUsage
+
+
+class TextCompletionChunk(TextCompletionHead):
+    """A piece of a text completion."""
+
+    choices: list[TextChunkChoice]
+    usage: NotRequired[CompletionUsage | None]

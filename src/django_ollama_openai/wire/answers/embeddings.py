@@ -1,0 +1,35 @@
+"""The answer of ``POST v1/embeddings``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from .common import Also, Count
+
+__all__ = ["EmbeddingList"]
+
+
+class Embedding(TypedDict):
+    object: Literal["embedding"]
+    index: Count
+    embedding: Annotated[
+        list[float] | str,
+        Field(description="The vector; with `base64`, its numbers as little-endian float32."),
+    ]
+
+
+class EmbeddingsUsage(TypedDict):
+    prompt_tokens: Annotated[Count, Also("promptTokens")]
+    total_tokens: Annotated[Count, Also("totalTokens")]
+
+
+class EmbeddingList(TypedDict):
+    """The vectors, in the order of the input."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingsUsage

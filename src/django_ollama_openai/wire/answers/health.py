@@ -1,0 +1,23 @@
+"""The answer of ``GET health``."""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired, TypeAlias
+
+from typing_extensions import TypedDict
+
+__all__ = ["Health"]
+
+Readiness: TypeAlias = Literal["ok", "unavailable"]
+
+
+class BackendHealth(TypedDict):
+    status: Readiness
+    latency_ms: float
+
+
+class Health(TypedDict):
+    """Whether every backend is ready; each of them, by its alias, for callers who are known."""
+
+    status: Readiness
+    backends: NotRequired[dict[str, BackendHealth]]
