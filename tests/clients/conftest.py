@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from tests.clients.node_client import install
+
+TIMEOUT = 20
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker(pytest.mark.clients)
+
+
+@pytest.fixture
+def sent() -> list[Any]:
+    """The bodies that have left a client in Python, in order."""
+    return []
+
+
+@pytest.fixture
+def http_client(sent: list[Any]) -> Iterator[httpx2.Client]:
+    """The transport that the ``openai`` package makes for itself, with an ear at it."""
+
+    def record(request: httpx2.Request) -> None:
+        if request.content:
+            sent.append(json.loads(request.content))
+
+    with openai.DefaultHttpxClient(timeout=TIMEOUT, event_hooks={"request": [record]}) as client:
+        yield client
+
+
+@pytest.fixture
+async def async_http_client(sent: list[Any]) -> AsyncIterator[httpx2.AsyncClient]:
+    async def record(request: httpx2.Request) -> None:
+        if request.content:
+            sent.append(json.loads(request.content))
+
+    client = openai.DefaultAsyncHttpxClient(timeout=TIMEOUT, event_hooks={"request": [record]})
+    async with client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def node_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scripts in ``node/`` beside the packages that they import."""
+    return install(tmp_path_factory.mktemp("node"))
