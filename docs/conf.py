@@ -44,6 +44,8 @@ add_module_names = False
 toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_title = f"django-ollama-openai {release}"
 html_show_copyright = False
 html_show_sphinx = False

@@ -8,8 +8,11 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import tomllib
 import types
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
@@ -22,11 +25,12 @@ from django_ollama_openai import conf, exceptions
 from django_ollama_openai.backends.base import OPTIONAL_PARAMETERS
 from django_ollama_openai.exceptions import GatewayError
 
-__all__ = ["PARTS", "pages", "sources"]
+__all__ = ["COMPATIBILITY", "PARTS", "Row", "deviations", "pages", "rows", "sources"]
 
 PACKAGE: Final = Path(django_ollama_openai.__file__).parent
 DOCS: Final = Path(__file__).parent
 CHANGELOG: Final = DOCS.parent / "CHANGELOG.md"
+COMPATIBILITY: Final = DOCS / "compatibility.toml"
 
 _DIRECTIVE = re.compile(r"^\.\. generated:: (\w+)$", re.MULTILINE)
 
@@ -34,7 +38,7 @@ _DIRECTIVE = re.compile(r"^\.\. generated:: (\w+)$", re.MULTILINE)
 def sources() -> list[Path]:
     """The files that the generated parts are made from."""
     names = ["conf.py", "checks.py", "exceptions.py", "backends/base.py"]
-    return [CHANGELOG, Path(__file__), *(PACKAGE / name for name in names)]
+    return [CHANGELOG, COMPATIBILITY, Path(__file__), *(PACKAGE / name for name in names)]
 
 
 def pages() -> dict[str, str]:
@@ -218,6 +222,141 @@ def parameters() -> str:
     return f"{table}\nNeither honours {', '.join(nowhere[:-1])} or {nowhere[-1]}.\n"
 
 
+# Compatibility
+
+
+_ENDPOINTS: Final = {
+    "chat": "``POST v1/chat/completions``",
+    "responses": "``POST v1/responses``",
+    "completions": "``POST v1/completions``",
+    "embeddings": "``POST v1/embeddings``",
+    "models": "``GET v1/models``",
+    "errors": "Errors",
+    "http": "HTTP",
+}
+
+_KINDS: Final = {
+    "request": ("Request", "Field"),
+    "response": ("Response", "Field"),
+    "event": ("Events", "Field"),
+    "stream": ("Stream", "What"),
+    "status": ("Statuses", "Status"),
+    "header": ("Headers", "Header"),
+    "path": ("Paths", "Path"),
+}
+"""Of each kind of row the heading of their table and that of its first column."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of ``compatibility.toml``, which says what each field is."""
+
+    endpoint: str
+    kind: str
+    field: str
+    ours: str
+    ollama: str
+    tests: list[str]
+    deviation: int | None = None
+    ours_only: bool = False
+    absent: bool = False
+
+    @property
+    def id(self) -> str:
+        """What the mark ``compat`` of its tests calls it."""
+        field = re.sub(r"\[type=.+\]$", "[type]", self.field)
+        return f"{self.endpoint}.{self.kind}.{field}"
+
+    @property
+    def path(self) -> str:
+        """The field without the remark that may follow it."""
+        return self.field.partition(" (")[0]
+
+    @property
+    def label(self) -> str:
+        """What links on the page call it."""
+        plain = self.id.lower().replace("[type]", " types")
+        return "compatibility." + re.sub(r"[^a-z0-9._]+", "-", plain).strip("-")
+
+    @property
+    def title(self) -> str:
+        """The field as the page shows it."""
+        name, types_, alternatives = self.field.partition("[type=")
+        if types_:
+            names = ", ".join(f"``{type_}``" for type_ in alternatives.rstrip("]").split("|"))
+            return f"``{name}[]`` of the types {names}" if name else f"Of the types {names}"
+        if self.kind in ("stream", "status"):
+            return _sentence(self.field).rstrip(".")
+        remark = self.field.removeprefix(self.path)
+        return ", ".join(f"``{name}``" for name in self.path.split(", ")) + remark
+
+
+def rows() -> list[Row]:
+    """All rows of ``compatibility.toml``, in the order of the page."""
+    table = _compatibility()
+    return [
+        Row(endpoint, kind, field, **facts)
+        for endpoint in _ENDPOINTS
+        for kind, fields in table.get(endpoint, {}).items()
+        for field, facts in fields.items()
+    ]
+
+
+def _compatibility() -> dict[str, Any]:
+    return tomllib.loads(COMPATIBILITY.read_text())
+
+
+def deviations() -> str:
+    """Where Ollama's own layer deviates from OpenAI, each with links to its rows."""
+    titles: dict[str, str] = _compatibility()["deviations"]
+    lines = []
+    for number, title in titles.items():
+        item = f"{number}. "
+        lines.append(f"{item}{_rst(title)}.")
+        of_it = [row for row in rows() if row.deviation == int(number)]
+        for endpoint, of_endpoint in groupby(of_it, lambda row: row.endpoint):
+            links = ", ".join(f":ref:`{row.field} <{row.label}>`" for row in of_endpoint)
+            lines.append(f"\n{' ' * len(item)}{_ENDPOINTS[endpoint]}: {links}.\n")
+    return "\n".join([*lines, ""])
+
+
+def compatibility() -> str:
+    """All rows, as a table for each kind of each endpoint."""
+    parts = []
+    for endpoint, of_endpoint in groupby(rows(), lambda row: row.endpoint):
+        parts.append(_title(_ENDPOINTS[endpoint], "-"))
+        for kind, of_kind in groupby(of_endpoint, lambda row: row.kind):
+            title, first = _KINDS[kind]
+            parts.append(_title(title, "~"))
+            parts.append(
+                _table(
+                    [first, "Here", "Ollama's own layer", "Held by"],
+                    [
+                        [
+                            f".. _{row.label}:\n\n{row.title}",
+                            _rst(row.ours),
+                            _rst(row.ollama),
+                            "\n".join(map(_test, row.tests)),
+                        ]
+                        for row in of_kind
+                    ],
+                    widths=[24, 30, 24, 22],
+                )
+            )
+    return "\n".join(parts)
+
+
+def _title(text: str, underline: str) -> str:
+    return f"{text}\n{underline * len(text)}\n"
+
+
+def _test(name: str) -> str:
+    """A test: what its name says, and where it is."""
+    module, _, function = name.partition("::")
+    said = function.removeprefix("test_").replace("_", " ")
+    return f"| *{said}* (``{Path(module).stem}``)"
+
+
 # Changelog
 
 
@@ -277,5 +416,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "error_tree": error_tree,
     "exceptions": exceptions_reference,
     "parameters": parameters,
+    "deviations": deviations,
+    "compatibility": compatibility,
     "changelog": changelog,
 }

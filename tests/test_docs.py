@@ -488,6 +488,29 @@ def test_example_parameters(ollama: OllamaServer) -> None:
 
 
 @override_settings(ROOT_URLCONF=__name__)
+def test_example_store(ollama: OllamaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AI_KEY", KEY)
+    options = settings_from(example("stores", "myapp.stores.CacheResponseStore"))
+    options |= {"HOST": ollama.url, "DEFAULT_MODEL": "smollm2:135m"}
+    with (
+        imported("myapp.stores", example("stores", "class CacheResponseStore")),
+        override_settings(OLLAMA_OPENAI=options),
+    ):
+        client = Client(headers={"Authorization": f"Bearer {KEY}"})
+
+        def ask(**body: Any) -> Any:
+            return client.post("/ai/v1/responses", body, content_type="application/json").json()
+
+        first = ask(input="Hi")
+        assert first["store"] is True
+        assert ask(input="And?", previous_response_id=first["id"])["status"] == "completed"
+        assert ask(input="And?", previous_response_id="resp_x")["error"]["code"] == (
+            "previous_response_not_found"
+        )
+    assert len(ollama.chats()[1].body["messages"]) == 3
+
+
+@override_settings(ROOT_URLCONF=__name__)
 def test_example_authenticator() -> None:
     path_ = "myapp.auth.SignedTokenAuthenticator"
     options = settings_from(example("authentication", path_))
