@@ -1,4 +1,4 @@
-"""``POST v1/chat/completions``: the order of the gates stands in :func:`complete_chat`."""
+"""``POST v1/chat/completions``. The gates before it stand in :func:`~.exchange.admit`."""
 
 from __future__ import annotations
 
@@ -13,26 +13,19 @@ from ..translation.chat_completion import (
 from ..translation.tool_choice import answering
 from ..wire.chat import ChatCompletionRequest
 from .completion import Choice, Completion, whole
-from .exchange import Exchange, Reply, check_choices, check_size, settle_parameters
+from .exchange import Exchange, Reply, admit, check_choices, settle_parameters
 from .flow import Flow, call
-from .gates import authenticate, authorise
 from .mount import Mount
 from .remote_images import ImageNotFetched, afetch_images, fetch_images
-from .routing import Route, resolve_model
+from .routing import Route
 
 __all__ = ["chat_choices", "complete_chat", "fetch_remote_images"]
 
 
 def complete_chat(exchange: Exchange) -> Flow[Reply]:
     """Answer a chat completion request; raises as :meth:`Exchange.reply` does."""
-    caller = yield from authenticate(exchange.request)
-    authorise(caller, "chat")
-    content = exchange.read_body()
-    body = ChatCompletionRequest.parse(content)
-    check_size(content, body.n or 1)
-    mount = Mount.of(exchange.request)
-    route = resolve_model(body.model, mount)
-    route.backend.check_support(body)
+    admitted = yield from admit(exchange, ChatCompletionRequest, "chat")
+    body, route = admitted.body, admitted.route
     body, ignored = settle_parameters(body, route.backend.unsupported_parameters(body), route)
     check_choices(body.n or 1, "n")
     yield from fetch_remote_images(body)
@@ -41,9 +34,9 @@ def complete_chat(exchange: Exchange) -> Flow[Reply]:
         route=route,
         choices=choices,
         account=exchange.account(
-            caller, route, endpoint="chat.completions", body=body, choices=len(choices)
+            admitted.caller, route, endpoint="chat.completions", body=body, choices=len(choices)
         ),
-        writer=_writer(body, route, mount),
+        writer=_writer(body, route, admitted.mount),
         is_stream=bool(body.stream),
     )
     return (yield from exchange.reply(completion, ignored))

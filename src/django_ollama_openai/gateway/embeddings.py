@@ -1,4 +1,4 @@
-"""``POST v1/embeddings``: the order of the gates stands in :func:`embed`."""
+"""``POST v1/embeddings``. The gates before it stand in :func:`~.exchange.admit`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from ..wire.case import Case
 from ..wire.delta import Delta, Embeddings
 from ..wire.embeddings import EmbeddingsRequest
 from .accounting import Account
-from .exchange import Exchange, Reply, settle_parameters
+from .exchange import Exchange, Reply, admit, settle_parameters
 from .flow import Flow
-from .gates import authenticate, authorise
-from .mount import Mount
-from .routing import Route, resolve_model
+from .routing import Route
 from .work import Work
 
 __all__ = ["embed"]
@@ -21,15 +19,11 @@ __all__ = ["embed"]
 
 def embed(exchange: Exchange) -> Flow[Reply]:
     """Answer a request for embeddings; raises as :meth:`Exchange.reply` does."""
-    caller = yield from authenticate(exchange.request)
-    authorise(caller, "embeddings")
-    body = EmbeddingsRequest.parse(exchange.read_body())
-    mount = Mount.of(exchange.request)
-    route = resolve_model(body.model, mount)
-    route.backend.check_support(body)
+    admitted = yield from admit(exchange, EmbeddingsRequest, "embeddings")
+    body, route, case = admitted.body, admitted.route, admitted.mount.case
     body, ignored = settle_parameters(body, route.backend.unsupported_parameters(body), route)
-    account = exchange.account(caller, route, endpoint="embeddings", body=body, choices=0)
-    return (yield from exchange.reply(_Embedding(body, route, mount.case, account), ignored))
+    account = exchange.account(admitted.caller, route, endpoint="embeddings", body=body, choices=0)
+    return (yield from exchange.reply(_Embedding(body, route, case, account), ignored))
 
 
 class _Embedding(Work[Embeddings]):

@@ -1,10 +1,11 @@
-"""One request and its reply: what every use case that asks a backend has in common."""
+"""One request and its reply: the gates, the delivery, and all else that the use cases which ask a
+backend have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from django.http import HttpRequest
 
@@ -12,13 +13,16 @@ from .. import conf
 from ..auth import Caller
 from ..exceptions import InvalidRequest, UnsupportedParameter
 from ..wire.engine import EngineRequest
+from ..wire.generation import GenerationRequest
 from .accounting import Account
 from .delivery import AsyncDelivery, Delivery
 from .flow import Flow, call
-from .routing import Route
+from .gates import authenticate, authorise
+from .mount import Mount
+from .routing import Route, resolve_model
 from .work import Work
 
-__all__ = ["Exchange", "Reply", "check_choices", "check_size", "settle_parameters"]
+__all__ = ["Admitted", "Exchange", "Reply", "admit", "check_choices", "settle_parameters"]
 
 R = TypeVar("R", bound=EngineRequest)
 
@@ -73,6 +77,35 @@ class Reply:
     ignored_parameters: tuple[str, ...] = ()
 
 
+@dataclass(slots=True, frozen=True)
+class Admitted(Generic[R]):
+    """A request that has passed the gates."""
+
+    caller: Caller
+    body: R
+    mount: Mount
+    route: Route
+
+
+def admit(exchange: Exchange, kind: type[R], scope: str) -> Flow[Admitted[R]]:
+    """The gates that every request for an engine passes, in their order: who is asking, whether
+    they may, what they ask for, and which model is meant.
+
+    Raises:
+        GatewayError: the request is not let through.
+    """
+    caller = yield from authenticate(exchange.request)
+    authorise(caller, scope)
+    content = exchange.read_body()
+    body = kind.parse(content)
+    if isinstance(body, GenerationRequest):
+        _check_size(content, body.n or 1)
+    mount = Mount.of(exchange.request)
+    route = resolve_model(body.model, mount)
+    route.backend.check_support(body)
+    return Admitted(caller, body, mount, route)
+
+
 def settle_parameters(body: R, unsupported: list[str], route: Route) -> tuple[R, tuple[str, ...]]:
     """Refuse or drop what cannot be honoured, as ``UNSUPPORTED_PARAMETERS`` says.
 
@@ -103,7 +136,7 @@ def check_choices(count: int, param: str) -> None:
         )
 
 
-def check_size(content: bytes, n: int) -> None:
+def _check_size(content: bytes, n: int) -> None:
     """Whether a request with the body ``content`` may ask for ``n`` choices: all of them together
     are held in memory, and sent.
 

@@ -1,4 +1,4 @@
-"""``POST v1/responses``: the order of the gates stands in :func:`respond`."""
+"""``POST v1/responses``. The gates before it stand in :func:`~.exchange.admit`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,8 @@ from ..translation.responses_request import chat_request, in_the_words_of, origi
 from ..wire.responses import ResponsesRequest
 from .chat import chat_choices, fetch_remote_images
 from .completion import Completion
-from .exchange import Exchange, Reply, settle_parameters
+from .exchange import Exchange, Reply, admit, settle_parameters
 from .flow import Flow, call
-from .gates import authenticate, authorise
-from .mount import Mount
-from .routing import resolve_model
 
 __all__ = ["respond"]
 
@@ -28,11 +25,8 @@ logger = logging.getLogger("django_ollama_openai")
 
 def respond(exchange: Exchange) -> Flow[Reply]:
     """Answer a request of the Responses API; raises as :meth:`Exchange.reply` does."""
-    caller = yield from authenticate(exchange.request)
-    authorise(caller, "chat")
-    body = ResponsesRequest.parse(exchange.read_body())
-    mount = Mount.of(exchange.request)
-    route = resolve_model(body.model, mount)
+    admitted = yield from admit(exchange, ResponsesRequest, "chat")
+    caller, body, route = admitted.caller, admitted.body, admitted.route
     body, ignored = settle_parameters(body, body.unsupported_parameters(), route)
     store = response_store()
     body = yield from _continued(body, store, caller)
@@ -51,7 +45,7 @@ def respond(exchange: Exchange) -> Flow[Reply]:
         route=route,
         choices=chat_choices(chat, route),
         account=exchange.account(caller, route, endpoint="responses", body=body, choices=1),
-        writer=kind(body, route.name, mount.case, stored=is_stored),
+        writer=kind(body, route.name, admitted.mount.case, stored=is_stored),
         is_stream=bool(body.stream),
     )
     return (

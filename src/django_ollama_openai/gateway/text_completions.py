@@ -1,4 +1,4 @@
-"""``POST v1/completions``: the order of the gates stands in :func:`complete_text`."""
+"""``POST v1/completions``. The gates before it stand in :func:`~.exchange.admit`."""
 
 from __future__ import annotations
 
@@ -6,25 +6,17 @@ from ..translation.text_completion import TextCompletionStream, WholeTextComplet
 from ..translation.tool_choice import Answering
 from ..wire.completions import CompletionRequest
 from .completion import Choice, Completion, whole
-from .exchange import Exchange, Reply, check_choices, check_size, settle_parameters
+from .exchange import Exchange, Reply, admit, check_choices, settle_parameters
 from .flow import Flow
-from .gates import authenticate, authorise
-from .mount import Mount
-from .routing import Route, resolve_model
+from .routing import Route
 
 __all__ = ["complete_text"]
 
 
 def complete_text(exchange: Exchange) -> Flow[Reply]:
     """Answer a request for text completions; raises as :meth:`Exchange.reply` does."""
-    caller = yield from authenticate(exchange.request)
-    authorise(caller, "chat")
-    content = exchange.read_body()
-    body = CompletionRequest.parse(content)
-    check_size(content, body.n or 1)
-    mount = Mount.of(exchange.request)
-    route = resolve_model(body.model, mount)
-    route.backend.check_support(body)
+    admitted = yield from admit(exchange, CompletionRequest, "chat")
+    body, route, case = admitted.body, admitted.route, admitted.mount.case
     body, ignored = settle_parameters(body, route.backend.unsupported_parameters(body), route)
     prompts, n = body.prompts(), body.n or 1
     check_choices(len(prompts) * n, "n" if n > 1 else "prompt")
@@ -33,19 +25,19 @@ def complete_text(exchange: Exchange) -> Flow[Reply]:
     writer = (
         TextCompletionStream(
             route.name,
-            mount.case,
+            case,
             choices=len(choices),
             echo=echo,
             include_usage=body.include_usage,
         )
         if body.stream
-        else WholeTextCompletion(route.name, mount.case, choices=len(choices), echo=echo)
+        else WholeTextCompletion(route.name, case, choices=len(choices), echo=echo)
     )
     completion = Completion(
         route=route,
         choices=choices,
         account=exchange.account(
-            caller, route, endpoint="completions", body=body, choices=len(choices)
+            admitted.caller, route, endpoint="completions", body=body, choices=len(choices)
         ),
         writer=writer,
         is_stream=bool(body.stream),
