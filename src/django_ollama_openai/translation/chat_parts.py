@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from typing import Any, NotRequired
+from typing import Any, ClassVar, NotRequired
 
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
@@ -18,7 +18,7 @@ from ..wire.delta import Delta, ToolCallDelta, Usage
 from .logprobs import Logprob, logprob, of_content
 from .ollama_errors import ollama_error
 
-__all__ = ["ChatParts", "new_tool_call_id"]
+__all__ = ["AnswerPart", "ChatParts", "Message", "new_tool_call_id"]
 
 
 def new_tool_call_id() -> str:
@@ -36,15 +36,16 @@ class _ToolCall(TypedDict):
     function: _Function
 
 
-class _Message(TypedDict, total=False):
+class Message(TypedDict, total=False):
     content: str | None
     thinking: str | None
     tool_calls: list[_ToolCall] | None
 
 
-class _Part(TypedDict, total=False):
+class AnswerPart(TypedDict, total=False):
+    """What a part has beside the text, whichever endpoint it comes from."""
+
     error: Any
-    message: _Message
     logprobs: list[Logprob] | None
     done: bool | None
     done_reason: str | None
@@ -52,13 +53,17 @@ class _Part(TypedDict, total=False):
     eval_count: int | None
 
 
-_PART = TypeAdapter(_Part)
+class _Part(AnswerPart, total=False):
+    message: Message
 
 
 class ChatParts:
     """The state of one answer: feed it every part, then ``finish()``."""
 
     __slots__ = ("_done", "_tool_calls")
+
+    _adapter: ClassVar[TypeAdapter[Any]] = TypeAdapter(_Part)
+    _param: ClassVar[str] = "messages"
 
     def __init__(self) -> None:
         self._done = False
@@ -75,10 +80,10 @@ class ChatParts:
             # Whatever follows the end is no part of the answer.
             return Delta(tokens=0)
         try:
-            part = _PART.validate_json(line, strict=True)
+            part = self._adapter.validate_json(line, strict=True)
             if "error" in part:
-                raise ollama_error(None, line)
-            return self._delta(part)
+                raise ollama_error(None, line, param=self._param)
+            return self._delta(part, self._message(part))
         except (ValueError, KeyError) as error:
             raise UpstreamError("The engine sent something that is not an answer.") from error
 
@@ -91,8 +96,11 @@ class ChatParts:
         if not self._done:
             raise UpstreamError("The engine broke off in the middle of its answer.")
 
-    def _delta(self, part: _Part) -> Delta:
-        message = part["message"]
+    def _message(self, part: Any) -> Message:
+        message: Message = part["message"]
+        return message
+
+    def _delta(self, part: AnswerPart, message: Message) -> Delta:
         delta = Delta(content=message.get("content") or "")
         if thinking := message.get("thinking"):
             delta.reasoning = thinking

@@ -6,32 +6,18 @@ the text, which stands in each part itself and not in a message.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import TypeAdapter
-from typing_extensions import TypedDict
 
-from ..exceptions import UpstreamError
-from ..wire.delta import Delta
-from .chat_parts import ChatParts
-from .logprobs import Logprob
-from .ollama_errors import ollama_error
+from .chat_parts import AnswerPart, ChatParts, Message
 
 __all__ = ["GenerateParts"]
 
 
-class _Part(TypedDict, total=False):
-    error: Any
+class _Part(AnswerPart, total=False):
     response: str | None
     thinking: str | None
-    logprobs: list[Logprob] | None
-    done: bool | None
-    done_reason: str | None
-    prompt_eval_count: int | None
-    eval_count: int | None
-
-
-_PART = TypeAdapter(_Part)
 
 
 class GenerateParts(ChatParts):
@@ -39,15 +25,8 @@ class GenerateParts(ChatParts):
 
     __slots__ = ()
 
-    def feed(self, line: bytes) -> Delta:
-        if self._done:
-            return Delta(tokens=0)
-        try:
-            part = _PART.validate_json(line, strict=True)
-            if "error" in part:
-                raise ollama_error(None, line, param="prompt")
-            message = {"content": part["response"], "thinking": part.get("thinking")}
-            chat_part: Any = {**part, "message": message}
-            return self._delta(chat_part)
-        except (ValueError, KeyError) as error:
-            raise UpstreamError("The engine sent something that is not an answer.") from error
+    _adapter: ClassVar[TypeAdapter[Any]] = TypeAdapter(_Part)
+    _param: ClassVar[str] = "prompt"
+
+    def _message(self, part: Any) -> Message:
+        return {"content": part["response"], "thinking": part.get("thinking")}
