@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from itertools import chain
 from typing import Any
 
 import httpcore
@@ -20,9 +21,12 @@ from django_ollama_openai.backends.ollama_client import (
     AsyncOllamaClient,
     InterruptibleTransport,
     OllamaClient,
+    Patience,
 )
 from django_ollama_openai.cancellation import Cancellation, Cancelled
 from tests.ollama_server import Hold, OllamaServer, Reply, Send
+
+PATIENT = Patience(first_token=30, token=30)
 
 NEXT_LINE = '{"message": {"content": "a\x85b\u2028c\u2029d\u000b"}}\n'.encode()
 
@@ -51,12 +55,13 @@ def test_only_line_feeds_end_a_line(ollama: OllamaServer) -> None:
     ollama.routes["/api/chat"] = Reply([Send(NEXT_LINE), Send(NEXT_LINE)])
     client = OllamaClient(ollama.url)
     with closing(client._client):
-        lines = list(client.stream_lines("/api/chat", {}))
+        lines = list(chain(*client.stream_lines("/api/chat", b"{}", PATIENT)))
     assert lines == [NEXT_LINE[:-1]] * 2
 
     async def alines() -> list[bytes]:
         client = AsyncOllamaClient(ollama.url)
-        lines = [line async for line in client.stream_lines("/api/chat", {})]
+        arriving = client.stream_lines("/api/chat", b"{}", PATIENT)
+        lines = [line async for lines in arriving for line in lines]
         await client._client.aclose()
         return lines
 
@@ -99,7 +104,10 @@ def client(ollama: OllamaServer) -> Iterator[OllamaClient]:
 )
 def test_a_blocked_read_is_woken(client: OllamaClient, ollama: OllamaServer, reply: Reply) -> None:
     ollama.routes["/api/chat"] = reply
-    with in_a_thread(lambda: list(client.stream_lines("/api/chat", {}))) as (mine, raised):
+    with in_a_thread(lambda: list(client.stream_lines("/api/chat", b"{}", PATIENT))) as (
+        mine,
+        raised,
+    ):
         received = ollama.wait_for_chat()
         time.sleep(0.1)
         started = time.monotonic()
@@ -109,13 +117,13 @@ def test_a_blocked_read_is_woken(client: OllamaClient, ollama: OllamaServer, rep
     assert [type(error) for error in raised] == [Cancelled]
     # The connection was not put back for the next request.
     ollama.routes["/api/chat"] = Reply([Send(b"{}\n")])
-    assert list(client.stream_lines("/api/chat", {})) == [b"{}"]
+    assert list(chain(*client.stream_lines("/api/chat", b"{}", PATIENT))) == [b"{}"]
 
 
 def test_a_blocked_write_is_woken(client: OllamaClient) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         port = deaf.getsockname()[1]
-        large = {"x": "x" * 50_000_000}
+        large = b"x" * 50_000_000
         client = OllamaClient(f"127.0.0.1:{port}", transport=InterruptibleTransport(), timeout=30)
         with in_a_thread(lambda: client.fetch("POST", "/api/chat", large)) as (mine, raised):
             connection, _ = deaf.accept()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -109,12 +109,21 @@ def closed(iterator: Iterator[Any]) -> Iterator[None]:
             close()
 
 
-@asynccontextmanager
-async def aclosed(iterator: AsyncIterator[Any]) -> AsyncIterator[None]:
-    """The same for an asynchronous one."""
-    try:
-        yield
-    finally:
-        aclose = getattr(iterator, "aclose", None)
+class aclosed:
+    """The same for an asynchronous one, or for whatever has an ``aclose()``.
+
+    A class, since every stream has some of them at once, and a generator takes more.
+    """
+
+    __slots__ = ("_closable",)
+
+    def __init__(self, closable: object) -> None:
+        self._closable = closable
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *error: object) -> None:
+        aclose: Callable[[], Awaitable[None]] | None = getattr(self._closable, "aclose", None)
         if aclose is not None:
             await aclose()

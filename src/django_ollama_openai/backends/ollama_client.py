@@ -12,9 +12,10 @@ Ollama sent them, through the client's own ``httpx`` client: its host, headers a
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Unpack
+from dataclasses import dataclass
+from typing import Any, Final, Unpack
 
 import httpcore
 import httpx
@@ -22,72 +23,126 @@ import ollama
 import pydantic_core
 
 from .. import cancellation
-from ..exceptions import UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from ..exceptions import GatewayError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from ..pump import aclosed
 from ..translation.ollama_errors import Blame, ollama_error
 from ..wire.ndjson import Lines
+from .silence import Silence
 
-__all__ = ["AsyncOllamaClient", "InterruptibleTransport", "OllamaClient"]
+__all__ = ["AsyncOllamaClient", "InterruptibleTransport", "OllamaClient", "Patience", "encoded"]
 
 MAX_ERROR_BYTES = 64 * 2**10
 MAX_ANSWER_BYTES = 64 * 2**20
 
 
+@dataclass(slots=True, frozen=True)
+class Patience:
+    """How long the engine may stay silent in a stream, in seconds."""
+
+    first_token: float
+    token: float
+
+
 class OllamaClient(ollama.Client):
     """The synchronous client. A read that waits for the engine can be cancelled."""
 
-    def fetch(self, method: str, path: str, body: Any = None, **blame: Unpack[Blame]) -> bytes:
-        """The body of the response.
+    def fetch(
+        self, method: str, path: str, content: bytes | None = None, **blame: Unpack[Blame]
+    ) -> bytes:
+        """The body of the response to ``content``.
 
         Raises:
             GatewayError: what a failure means to a client; ``blame`` is what it may name.
         """
-        with _failures(), self._client.stream(method, path, content=_encoded(body)) as response:
-            if response.status_code != 200:
-                raise ollama_error(response.status_code, _first(response.iter_bytes()), **blame)
-            content = _first(response.iter_bytes(), MAX_ANSWER_BYTES)
-        return _whole(content)
+        try:
+            with self._client.stream(method, path, content=content) as response:
+                if response.status_code != 200:
+                    raise ollama_error(response.status_code, _first(response.iter_bytes()), **blame)
+                answer = _first(response.iter_bytes(), MAX_ANSWER_BYTES)
+        except FAILURES as error:
+            raise _told(error) from error
+        return _whole(answer)
 
-    def stream_lines(self, path: str, body: Any, **blame: Unpack[Blame]) -> Iterator[bytes]:
-        """The lines of the response, as they arrive; raises as :meth:`fetch` does."""
+    def stream_lines(
+        self, path: str, content: bytes, patience: Patience, **blame: Unpack[Blame]
+    ) -> Generator[list[bytes]]:
+        """The lines of the response, those that arrive together in one list; raises as
+        :meth:`fetch` does. ``content`` is the body, encoded: it is held as long as the response
+        lasts, and there should be nothing else of it."""
         lines = Lines()
-        with _failures(), self._client.stream("POST", path, content=_encoded(body)) as response:
-            if response.status_code != 200:
-                raise ollama_error(response.status_code, _first(response.iter_bytes()), **blame)
-            for data in response.iter_bytes():
-                yield from lines.feed(data)
-            yield from lines.finish()
+        timeout = _with_read_timeout(self._client.timeout, patience.first_token)
+        try:
+            with self._client.stream("POST", path, content=content, timeout=timeout) as response:
+                if response.status_code != 200:
+                    raise ollama_error(response.status_code, _first(response.iter_bytes()), **blame)
+                with _read_timeout(response) as limit:
+                    for data in response.iter_bytes():
+                        if arrived := lines.feed(data):
+                            limit(patience.token)
+                            yield arrived
+                yield lines.finish()
+        except FAILURES as error:
+            raise _told(error) from error
 
 
 class AsyncOllamaClient(ollama.AsyncClient):
     """The asynchronous client: the same methods."""
 
     async def fetch(
-        self, method: str, path: str, body: Any = None, **blame: Unpack[Blame]
+        self, method: str, path: str, content: bytes | None = None, **blame: Unpack[Blame]
     ) -> bytes:
-        with _failures():
-            async with self._client.stream(method, path, content=_encoded(body)) as response:
+        try:
+            async with self._client.stream(method, path, content=content) as response:
                 if response.status_code != 200:
                     raise ollama_error(response.status_code, await _afirst(response), **blame)
-                content = await _afirst(response, MAX_ANSWER_BYTES)
-        return _whole(content)
+                answer = await _afirst(response, MAX_ANSWER_BYTES)
+        except FAILURES as error:
+            raise _told(error) from error
+        return _whole(answer)
 
     async def stream_lines(
-        self, path: str, body: Any, **blame: Unpack[Blame]
-    ) -> AsyncGenerator[bytes]:
+        self, path: str, content: bytes, patience: Patience, **blame: Unpack[Blame]
+    ) -> AsyncGenerator[list[bytes]]:
         lines = Lines()
-        with _failures():
-            async with self._client.stream("POST", path, content=_encoded(body)) as response:
-                if response.status_code != 200:
-                    raise ollama_error(response.status_code, await _afirst(response), **blame)
-                async for data in response.aiter_bytes():
-                    for line in lines.feed(data):
-                        yield line
-                for line in lines.finish():
-                    yield line
+        # The transport's own limit would set a timer for each read.
+        timeout = _with_read_timeout(self._client.timeout, None)
+        limit = patience.first_token
+        try:
+            with Silence(limit) as silence:
+                request = self._client.build_request("POST", path, content=content, timeout=timeout)
+                response = await self._client.send(request, stream=True)
+                async with aclosed(response):
+                    if response.status_code != 200:
+                        raise ollama_error(response.status_code, await _afirst(response), **blame)
+                    async for data in _arriving(response):
+                        if arrived := lines.feed(data):
+                            silence.ends()
+                            yield arrived
+                            limit = patience.token
+                        silence.begins(limit)
+                    yield lines.finish()
+        except FAILURES as error:
+            raise _told(error) from error
 
 
-def _encoded(body: Any) -> bytes | None:
-    return None if body is None else pydantic_core.to_json(body)
+def _with_read_timeout(timeout: httpx.Timeout, seconds: float | None) -> httpx.Timeout:
+    return httpx.Timeout(
+        connect=timeout.connect, read=seconds, write=timeout.write, pool=timeout.pool
+    )
+
+
+def _arriving(response: httpx.Response) -> AsyncIterable[bytes]:
+    """The body as it arrives; past httpx's decoder where there is nothing to decode, which takes
+    longer than all the rest."""
+    stream = response.stream
+    if "Content-Encoding" in response.headers or not isinstance(stream, httpx.AsyncByteStream):
+        return response.aiter_bytes()
+    return stream
+
+
+def encoded(body: Any) -> bytes:
+    """``body`` as JSON."""
+    return pydantic_core.to_json(body)
 
 
 def _first(data: Iterable[bytes], limit: int = MAX_ERROR_BYTES) -> bytes:
@@ -115,17 +170,30 @@ def _whole(body: bytes) -> bytes:
     return body
 
 
-@contextmanager
-def _failures() -> Iterator[None]:
+FAILURES: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
+
+
+def _told(error: Exception) -> GatewayError:
     """What ``httpx`` raises, as a client is told. Neither host nor port is named."""
+    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)):
+        return UpstreamUnavailable("The engine cannot be reached. Try again later.")
+    if isinstance(error, httpx.TimeoutException):
+        return UpstreamTimeout("The engine did not answer in time.")
+    return UpstreamError("The connection to the engine broke off.")
+
+
+@contextmanager
+def _read_timeout(response: httpx.Response) -> Iterator[Callable[[float], None]]:
+    """A function that limits the following reads of ``response`` to so many seconds. ``httpcore``
+    looks at the request's own limit only once, before the first."""
+    stream = response.extensions.get("network_stream")
+    if not isinstance(stream, _InterruptibleStream):
+        yield lambda seconds: None
+        return
     try:
-        yield
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-        raise UpstreamUnavailable("The engine cannot be reached. Try again later.") from error
-    except httpx.TimeoutException as error:
-        raise UpstreamTimeout("The engine did not answer in time.") from error
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-        raise UpstreamError("The connection to the engine broke off.") from error
+        yield stream.limit
+    finally:
+        stream.limit(None)
 
 
 class InterruptibleTransport(httpx.HTTPTransport):
@@ -171,10 +239,15 @@ class _InterruptibleNetwork(httpcore.NetworkBackend):
 class _InterruptibleStream(httpcore.NetworkStream):
     def __init__(self, stream: httpcore.NetworkStream) -> None:
         self._stream = stream
+        self._read_timeout: float | None = None
+
+    def limit(self, seconds: float | None) -> None:
+        """Let reads take so many seconds, or as many as whoever reads says."""
+        self._read_timeout = seconds
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         with cancellation.interruptible(self._shut_down):
-            return self._stream.read(max_bytes, timeout)
+            return self._stream.read(max_bytes, self._read_timeout or timeout)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         with cancellation.interruptible(self._shut_down):

@@ -245,7 +245,8 @@ async def _produce(work: Work[Any], channel: _Channel) -> None:
     failure: GatewayError | None = None
     try:
         await account.asend_started()
-        await _together([_forward(source, work, channel) for source in work.sources])
+        first, *others = (_forward(source, work, channel) for source in work.sources)
+        await (_together([first, *others]) if others else first)
         rest = work.finish()
         await work.asave()
         channel.put(rest)
@@ -276,9 +277,6 @@ async def _forward(source: Source[Any], work: Work[Any], channel: _Channel) -> N
 
 async def _together(parts: list[Coroutine[Any, Any, None]]) -> None:
     """Run all to their ends, or none any longer once one has failed."""
-    if len(parts) == 1:
-        await parts[0]
-        return
     tasks = [asyncio.create_task(part) for part in parts]
     try:
         await asyncio.gather(*tasks)

@@ -58,15 +58,16 @@ class Exchange:
             GatewayError: before anything was sent; later ones are frames of the stream.
             ClientGone: there is nobody to answer any more.
         """
-        keepalive = conf.get().STREAM_KEEPALIVE_SECONDS
-        delivery = Delivery(work, keepalive, self.hung_up)
-        adelivery = AsyncDelivery(work, keepalive)
-        content: bytes | Delivery | AsyncDelivery
-        if work.is_stream:
-            content = yield from call(delivery.start, adelivery.start)
-        else:
-            content = yield from call(delivery.read, adelivery.read)
+        content = yield from call(self._deliver, self._adeliver, work)
         return Reply(content, ignored_parameters)
+
+    def _deliver(self, work: Work[Any]) -> bytes | Delivery:
+        delivery = Delivery(work, conf.get().STREAM_KEEPALIVE_SECONDS, self.hung_up)
+        return delivery.start() if work.is_stream else delivery.read()
+
+    async def _adeliver(self, work: Work[Any]) -> bytes | AsyncDelivery:
+        delivery = AsyncDelivery(work, conf.get().STREAM_KEEPALIVE_SECONDS)
+        return await (delivery.start() if work.is_stream else delivery.read())
 
 
 @dataclass(slots=True, frozen=True)

@@ -86,7 +86,8 @@ def fold(deltas: Iterable[Delta]) -> Delta:
             call.name = call.name or piece.name
             call.arguments += piece.arguments
         if delta.logprobs is not None:
-            whole.logprobs = [*(whole.logprobs or []), *delta.logprobs]
+            whole.logprobs = whole.logprobs or []
+            whole.logprobs += delta.logprobs
         whole.finish_reason = delta.finish_reason or whole.finish_reason
         whole.usage = delta.usage or whole.usage
         whole.tokens += delta.tokens

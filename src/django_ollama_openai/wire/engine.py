@@ -130,6 +130,8 @@ class EngineRequest(WireModel):
 
     def routed_to(self, model: str, engine_options: dict[str, Any]) -> Self:
         """The same request, for ``model`` as the engine calls it."""
+        if (model, engine_options) == (self.model, self._engine_options):
+            return self
         routed = self.model_copy(update={"model": model})
         routed._engine_options = engine_options
         return routed

@@ -74,8 +74,8 @@ class GenerationRequest(EngineRequest):
 
         If there is a seed, each has its own: with the same all would be the same.
         """
-        update: dict[str, Any] = {"n": None}
+        update: dict[str, Any] = {} if self.n is None else {"n": None}
         seed = self.seed if self.seed is not None else self.option("seed")
         if seed is not None and number:
             update["seed"] = (seed + number - INT64_MIN) % 2**64 + INT64_MIN
-        return self.model_copy(update=update)
+        return self.model_copy(update=update) if update else self
