@@ -56,6 +56,7 @@ _MORE: Final = {
     "AUTHENTICATION": ":doc:`authentication`",
     "API_KEYS": ":ref:`api-key-entries`",
     "BACKENDS": ":ref:`backend-entries`",
+    "MAX_CONCURRENCY": ":ref:`queues`",
     "MODELS": ":ref:`model-entries`",
     "RESPONSE_CASE": ":ref:`spelling`",
     "STREAM_KEEPALIVE_SECONDS": ":ref:`streams`",

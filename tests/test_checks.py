@@ -78,6 +78,10 @@ FINE: list[dict[str, Any]] = [
     {"DEFAULT_MODEL": "llama3.2"},
     {"ALLOWED_MODELS": ["llama*"]},
     {"REMOTE_IMAGES": True},
+    {"MAX_CONCURRENCY": 1},
+    {"QUEUE_TIMEOUT": 60},
+    {"MAX_CONCURRENCY": 1, "QUEUE_TIMEOUT": 60, "STREAM_KEEPALIVE_SECONDS": 61},
+    {"BACKENDS": {"b": {"MAX_CONCURRENCY": 1, "QUEUE_TIMEOUT": 1}}, "QUEUE_TIMEOUT": 60},
 ]
 
 WRONG: list[tuple[dict[str, Any], str, int, list[str]]] = [
@@ -137,6 +141,18 @@ WRONG: list[tuple[dict[str, Any], str, int, list[str]]] = [
         "W003",
         WARNING,
         ["API_KEYS", "no effect", "StaticKeyAuthenticator"],
+    ),
+    (
+        {"MAX_CONCURRENCY": 1, "QUEUE_TIMEOUT": 15},
+        "W004",
+        WARNING,
+        ["'default'", "QUEUE_TIMEOUT", "STREAM_KEEPALIVE_SECONDS", "15"],
+    ),
+    (
+        {"BACKENDS": {"a": {}, "b": {"MAX_CONCURRENCY": 1}}, "STREAM_KEEPALIVE_SECONDS": 5},
+        "W004",
+        WARNING,
+        ["'b'", "QUEUE_TIMEOUT is 10", "STREAM_KEEPALIVE_SECONDS 5"],
     ),
 ]
 

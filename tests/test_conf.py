@@ -34,6 +34,9 @@ DEFAULTS: dict[str, Any] = {
     "UNSUPPORTED_PARAMETERS": "reject",
     "MAX_BODY_BYTES": 32 * 1024 * 1024,
     "MAX_CHOICES": 32,
+    "MAX_CONCURRENCY": None,
+    "QUEUE_TIMEOUT": 10,
+    "MAX_QUEUE": 500,
     "STREAM_KEEPALIVE_SECONDS": 15,
     "REMOTE_IMAGES": False,
     "RESPONSE_STORE": None,
@@ -61,6 +64,10 @@ ACCEPTED: list[tuple[str, Any, Any]] = [
     ("MAX_BODY_BYTES", "1000", 1000),
     ("MAX_BODY_BYTES", 1, 1),
     ("MAX_CHOICES", 1, 1),
+    ("MAX_CONCURRENCY", "4", 4),
+    ("MAX_CONCURRENCY", None, None),
+    ("QUEUE_TIMEOUT", "0.5", 0.5),
+    ("MAX_QUEUE", 0, 0),
     ("STREAM_KEEPALIVE_SECONDS", "2.5", 2.5),
     ("STREAM_KEEPALIVE_SECONDS", 1, 1),
     ("REMOTE_IMAGES", "1", True),
@@ -109,6 +116,13 @@ REFUSED: list[tuple[Any, str, str]] = [
     ({"MAX_BODY_BYTES": 0}, "MAX_BODY_BYTES", "greater than or equal to 1"),
     ({"MAX_BODY_BYTES": "lots"}, "MAX_BODY_BYTES", "integer"),
     ({"MAX_BODY_BYTES": 1.5}, "MAX_BODY_BYTES", "integer"),
+    ({"MAX_CONCURRENCY": 0}, "MAX_CONCURRENCY", "greater than or equal to 1"),
+    ({"QUEUE_TIMEOUT": 0}, "QUEUE_TIMEOUT", "greater than 0"),
+    ({"QUEUE_TIMEOUT": None}, "QUEUE_TIMEOUT", "number"),
+    ({"MAX_QUEUE": -1}, "MAX_QUEUE", "greater than or equal to 0"),
+    ({"BACKENDS": {"a": {"MAX_CONCURRENCY": 0}}}, "BACKENDS.a.MAX_CONCURRENCY", "or equal to 1"),
+    ({"BACKENDS": {"a": {"QUEUE_TIMEOUT": 0}}}, "BACKENDS.a.QUEUE_TIMEOUT", "greater than 0"),
+    ({"BACKENDS": {"a": {"MAX_QUEUE": -1}}}, "BACKENDS.a.MAX_QUEUE", "or equal to 0"),
     ({"STREAM_KEEPALIVE_SECONDS": "0"}, "STREAM_KEEPALIVE_SECONDS", "greater than 0"),
     ({"STREAM_KEEPALIVE_SECONDS": float("nan")}, "STREAM_KEEPALIVE_SECONDS", "greater than 0"),
     ({"STREAM_KEEPALIVE_SECONDS": "often"}, "STREAM_KEEPALIVE_SECONDS", "number"),
@@ -241,6 +255,18 @@ def test_the_keywords_of_a_backend() -> None:
     entry = conf.BackendConfig(HOST="h", BASE_URL="u", OPTIONS={"timeout": 1, "host": "ignored"})
     assert entry.keywords() == {"host": "h", "base_url": "u", "timeout": 1}
     assert conf.BackendConfig().keywords() == {}
+
+
+def test_the_limits_of_a_backend_are_its_own_before_the_general_ones() -> None:
+    own = {"MAX_CONCURRENCY": 1, "QUEUE_TIMEOUT": 2.5, "MAX_QUEUE": 0}
+    general = {"MAX_CONCURRENCY": 8, "QUEUE_TIMEOUT": 5, "MAX_QUEUE": 9}
+    entries = {"a": own, "b": {}, "c": {"MAX_QUEUE": 1}}
+    with override_settings(OLLAMA_OPENAI={"BACKENDS": entries, **general}):
+        assert conf.get().limits("a") == conf.Limits(1, 2.5, 0)
+        assert conf.get().limits("b") == conf.Limits(8, 5, 9)
+        assert conf.get().limits("c") == conf.Limits(8, 5, 1)
+    with override_settings(OLLAMA_OPENAI={}):
+        assert conf.get().limits("default") == conf.Limits(None, 10, 500)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from django_ollama_openai.exceptions import (
     MethodNotAllowed,
     ModelNotFound,
     NotFound,
+    Overloaded,
     PermissionDenied,
     RequestTooLarge,
     UnsupportedParameter,
@@ -45,6 +46,7 @@ TABLE: list[tuple[GatewayError, int, str, str | None, dict[str, str]]] = [
         "method_not_allowed",
         {"Allow": "GET, POST"},
     ),
+    (Overloaded(), 503, "server_error", "overloaded", {"Retry-After": "5"}),
     (UpstreamError("x"), 502, "server_error", "bad_upstream", {}),
     (UpstreamUnavailable("x"), 503, "server_error", "upstream_unavailable", {"Retry-After": "5"}),
     (UpstreamTimeout("x"), 504, "server_error", "upstream_timeout", {}),
@@ -122,6 +124,7 @@ def test_the_methods_that_would_work_are_told(allowed: Any, message: str, header
 @pytest.mark.compat("http.header.Retry-After")
 def test_when_to_try_again_is_told_in_seconds() -> None:
     assert UpstreamUnavailable("x", retry_after=30).headers == {"Retry-After": "30"}
+    assert Overloaded(retry_after=2).headers == {"Retry-After": "2"}
 
 
 @pytest.mark.parametrize(

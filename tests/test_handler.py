@@ -21,6 +21,8 @@ from django_ollama_openai.backends import (
     OllamaBackend,
     backends,
 )
+from django_ollama_openai.backends.slots import Wait
+from django_ollama_openai.exceptions import Overloaded
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -159,6 +161,24 @@ def test_what_is_wrong_with_an_entry_is_said(
     assert str(caught.value).startswith("OLLAMA_OPENAI['BACKENDS']['x']")
 
 
+def test_each_backend_has_the_slots_of_its_own_limits(settings: Settings) -> None:
+    entry = {"BACKEND": DUMMY}
+    settings.OLLAMA_OPENAI = {**table(a={**entry, "MAX_CONCURRENCY": 1}, b=entry), "MAX_QUEUE": 0}
+    a, b = backends["a"].slots, backends["b"].slots
+    with a.taken(Wait()), b.taken(Wait()), b.taken(Wait()):
+        assert (a.running, b.running) == (1, 2)
+        with pytest.raises(Overloaded), a.taken(Wait()):
+            pass
+    assert (a.running, b.running) == (0, 0)
+    assert backends["a"].slots is a
+
+
+def test_a_backend_of_its_own_making_has_slots_without_a_limit() -> None:
+    backend = DummyBackend()
+    with backend.slots.taken(Wait()), backend.slots.taken(Wait()):
+        assert (backend.slots.running, backend.slots.queued) == (2, 0)
+
+
 def test_an_unknown_alias_is_named_with_those_that_exist(settings: Settings) -> None:
     settings.OLLAMA_OPENAI = table(fast={"BACKEND": DUMMY})
     with pytest.raises(
@@ -223,9 +243,12 @@ def test_a_process_that_is_forked_off_begins_anew(settings: Settings) -> None:
     with warnings.catch_warnings():
         # Python warns of threads: theirs are what is being tested.
         warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
+        with first.slots.taken(Wait()):
+            child = os.fork()
     if child == 0:
-        os.write(writing, b"another" if backends["a"] is not first else b"the same")
+        made = backends["a"]
+        is_new = made is not first and (made.slots.running, made.slots.queued) == (0, 0)
+        os.write(writing, b"another" if is_new else b"the same")
         os._exit(0)
     os.waitpid(child, 0)
     assert os.read(reading, 100) == b"another"

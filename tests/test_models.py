@@ -10,6 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import pytest
@@ -18,7 +19,8 @@ from django.contrib.auth.models import User
 from django.test import AsyncClient, Client, override_settings
 from django.urls import include, path
 
-from django_ollama_openai.backends import DummyBackend
+from django_ollama_openai.backends import DummyBackend, backends
+from django_ollama_openai.backends.slots import Wait
 from django_ollama_openai.exceptions import UpstreamTimeout, UpstreamUnavailable
 from django_ollama_openai.gateway import health
 from django_ollama_openai.translation.model_cards import METADATA, ModelCard
@@ -394,6 +396,22 @@ def test_a_session_user_sees_the_latency(configure: Configure) -> None:
     assert "latency_ms" in client.get("/ai/health").json()["backends"]["default"]
 
 
+def test_what_runs_and_waits_is_that_of_now(
+    get: Get, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "REPORT_SECONDS", 60)
+    configure(BACKENDS={"default": dummy(backend=f"{HERE}.Slow"), "b": dummy()})
+    Slow.wanted = 1
+    for running in (0, 1, 2):
+        with ExitStack() as taken:
+            for _ in range(running):
+                taken.enter_context(backends["b"].slots.taken(Wait()))
+            entries = get("health").json()["backends"]
+        counts = {alias: (entry["running"], entry["queued"]) for alias, entry in entries.items()}
+        assert counts == {"default": (0, 0), "b": (running, 0)}
+    assert Slow.pings == ["default"]
+
+
 def test_the_live_probe_asks_nobody(get: Get, configure: Configure) -> None:
     configure(BACKENDS={"default": dummy(backend=f"{HERE}.Slow")}, AUTHENTICATION=["no.Way"])
     response = get("health?probe=live", key=None)
@@ -455,7 +473,7 @@ def test_health_in_camel_case_leaves_the_names_of_the_backends_alone(
 ) -> None:
     configure(BACKENDS={"default": dummy(), "gpu_1": dummy()}, RESPONSE_CASE="camel")
     body = get("health").json()
-    assert list(body["backends"]["default"]) == ["status", "latencyMs"]
+    assert list(body["backends"]["default"]) == ["status", "latencyMs", "running", "queued"]
     assert list(body["backends"]) == ["default", "gpu_1"]
 
 

@@ -177,7 +177,7 @@ def ending(events: list[Event], name: str) -> dict[str, Any]:
     assert [event for event, _ in events] == ["started", name]
     (_, started), (_, facts) = events
     assert {key: value for key, value in facts.items() if key in ALWAYS - {"signal"}} == {
-        key: value for key, value in started.items() if key != "signal"
+        key: value for key, value in started.items() if key not in {"signal", "queued"}
     }
     return facts
 
@@ -191,7 +191,8 @@ def test_a_completion_is_started_and_finished(ask: Ask, events: list[Event], str
     response = ask(model="alias", stream=stream, request_id="req-7", user="ada")
     facts = ending(events, "finished")
     assert set(facts) == ALWAYS | ENDING | {"finish_reason"}
-    assert set(events[0][1]) == ALWAYS
+    assert set(events[0][1]) == ALWAYS | {"queued"}
+    assert events[0][1]["queued"] == 0
     assert facts["signal"] is completion_finished
     assert facts["sender"] is DummyBackend
     assert isinstance(facts["request"], HttpRequest)
@@ -210,6 +211,7 @@ def test_a_completion_is_started_and_finished(ask: Ask, events: list[Event], str
     assert isinstance(timings, Timings)
     assert timings.time_to_first_token is not None
     assert 0 < timings.time_to_first_token <= timings.total < 5
+    assert timings.queued == 0
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -10,6 +10,7 @@
 ``ollama_openai.W001``  nobody can get in
 ``ollama_openai.W002``  ``DEFAULT_MODEL`` is not among ``ALLOWED_MODELS``
 ``ollama_openai.W003``  there are ``API_KEYS``, and no authenticator for them
+``ollama_openai.W004``  a stream begins before ``QUEUE_TIMEOUT`` is over
 ======================  ==========================================================
 """
 
@@ -56,6 +57,20 @@ def _check_backends() -> Iterator[CheckMessage]:
             backends.create(alias).close()
         except InvalidBackendError as error:
             yield Error(str(error), id="ollama_openai.E002")
+        yield from _check_queue(alias)
+
+
+def _check_queue(alias: str) -> Iterator[CheckMessage]:
+    settings = conf.get()
+    limits, keepalive = settings.limits(alias), settings.STREAM_KEEPALIVE_SECONDS
+    if limits.max_concurrency is not None and limits.queue_timeout >= keepalive:
+        yield Warning(
+            f"{conf.SETTING}: for the backend {alias!r} QUEUE_TIMEOUT is {limits.queue_timeout:g} "
+            f"seconds and STREAM_KEEPALIVE_SECONDS {keepalive:g}: a stream that waits has begun by "
+            "then, and can be no 503 any more.",
+            hint="Make QUEUE_TIMEOUT the smaller one.",
+            id="ollama_openai.W004",
+        )
 
 
 def _check_access() -> Iterator[CheckMessage]:

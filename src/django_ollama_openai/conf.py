@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Final, Literal, TypeVar
 
@@ -32,6 +33,7 @@ __all__ = [
     "SETTING",
     "APIKey",
     "BackendConfig",
+    "Limits",
     "ModelConfig",
     "Settings",
     "get",
@@ -62,6 +64,15 @@ class BackendConfig(_Table):
     BASE_URL: str | None = Field(None, description="The constructor's `base_url`.", repr=False)
     OPTIONS: dict[str, Any] = Field(
         default_factory=dict, description="Further keywords of the constructor.", repr=False
+    )
+    MAX_CONCURRENCY: int | None = Field(
+        None, ge=1, description="Instead of the key of that name outside."
+    )
+    QUEUE_TIMEOUT: float | None = Field(
+        None, gt=0, description="Instead of the key of that name outside."
+    )
+    MAX_QUEUE: int | None = Field(
+        None, ge=0, description="Instead of the key of that name outside."
     )
 
     def keywords(self) -> dict[str, Any]:
@@ -103,6 +114,19 @@ class APIKey(_Table):
         if not _SENDABLE.fullmatch(value):
             raise ValueError("The key may only have visible ASCII characters, and no spaces")
         return value
+
+
+@dataclass(slots=True, frozen=True)
+class Limits:
+    """How much of a backend may be used, as the keys of these names say."""
+
+    max_concurrency: int | None
+    queue_timeout: float
+    max_queue: int
+
+
+def _first(own: T | None, general: T) -> T:
+    return general if own is None else own
 
 
 class Settings(_Table):
@@ -170,6 +194,22 @@ class Settings(_Table):
         description="How many choices one request may ask for: `n`, times the number of prompts. "
         "Each is a request to the engine, and they are made at the same time.",
     )
+    MAX_CONCURRENCY: int | None = Field(
+        None,
+        ge=1,
+        description="How many requests each backend works on at once, in each process; others "
+        "wait. `None` sets no limit.",
+    )
+    QUEUE_TIMEOUT: float = Field(
+        10,
+        gt=0,
+        description="How long a request waits for a backend, in seconds; then it is a 503.",
+    )
+    MAX_QUEUE: int = Field(
+        500,
+        ge=0,
+        description="How many requests may wait for each backend; one more is a 503 at once.",
+    )
     STREAM_KEEPALIVE_SECONDS: float = Field(
         15, gt=0, description="A silent stream gets a `: ping` comment this often, in seconds."
     )
@@ -204,6 +244,15 @@ class Settings(_Table):
         if not isinstance(value, (list, tuple)):
             return value
         return [{"KEY": entry} if isinstance(entry, str) else entry for entry in value]
+
+    def limits(self, alias: str) -> Limits:
+        """Those of the backend ``alias``, which has an entry in ``BACKENDS``."""
+        entry = self.BACKENDS[alias]
+        return Limits(
+            _first(entry.MAX_CONCURRENCY, self.MAX_CONCURRENCY),
+            _first(entry.QUEUE_TIMEOUT, self.QUEUE_TIMEOUT),
+            _first(entry.MAX_QUEUE, self.MAX_QUEUE),
+        )
 
     def allows_model(self, name: str) -> bool:
         """Whether the public name ``name`` exists at all."""

@@ -10,6 +10,7 @@
     ├── NotFound                    404 not_found
     │   └── ModelNotFound           404 model_not_found
     ├── MethodNotAllowed            405 method_not_allowed
+    ├── Overloaded                  503 overloaded
     └── UpstreamError               502 bad_upstream
         ├── UpstreamUnavailable     503 upstream_unavailable
         └── UpstreamTimeout         504 upstream_timeout
@@ -31,6 +32,7 @@ __all__ = [
     "MethodNotAllowed",
     "ModelNotFound",
     "NotFound",
+    "Overloaded",
     "PermissionDenied",
     "RequestTooLarge",
     "UnsupportedParameter",
@@ -161,6 +163,30 @@ class MethodNotAllowed(GatewayError):
     @property
     def headers(self) -> dict[str, str]:
         return {"Allow": ", ".join(self.allowed)}
+
+
+class Overloaded(GatewayError):
+    """The model's backend has as many requests as it works on at once, and no more may wait or this
+    one has waited for long enough.
+
+    ``retry_after`` is in seconds.
+    """
+
+    status = 503
+    code = "overloaded"
+
+    def __init__(
+        self,
+        message: str = "The backend of this model is busy. Try again in a moment.",
+        *,
+        retry_after: int = 5,
+    ) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(self.retry_after)}
 
 
 class UpstreamError(GatewayError):

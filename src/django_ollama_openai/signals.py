@@ -30,7 +30,11 @@ from django.dispatch import Signal
 __all__ = ["completion_failed", "completion_finished", "completion_started"]
 
 completion_started = Signal()
-"""The request has passed every gate and goes to the backend."""
+"""The request has passed every gate and goes to the backend.
+
+A further argument: ``queued``, how many answers wait for that backend in this process, without this
+one; 0 as long as it has no ``MAX_CONCURRENCY``.
+"""
 
 completion_finished = Signal()
 """The completion has ended, also because the client hung up.

@@ -17,6 +17,7 @@ from ..wire.delta import Delta, Embeddings, fold
 from ..wire.embeddings import EmbeddingsRequest
 from ..wire.engine import EngineRequest
 from ..wire.text_input import tokens_unsupported
+from .slots import Slots
 
 __all__ = ["BaseBackend"]
 
@@ -86,6 +87,9 @@ class BaseBackend:
 
     def __init__(self, *, alias: str = "default") -> None:
         self.alias = alias
+        self.slots = Slots()
+        """What each answer takes one of while the engine works on it. There is no limit to them
+        here; ``backends`` sets one where the setting says so."""
 
     def __repr__(self) -> str:
         # Hosts and options may hold credentials.

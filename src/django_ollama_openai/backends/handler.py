@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from .. import conf
 from .base import BaseBackend
+from .slots import Slots
 
 __all__ = ["BackendHandler", "InvalidBackendError", "backends"]
 
@@ -70,7 +71,7 @@ class BackendHandler:
                 f"{where}['BACKEND']: {config.BACKEND!r} is not a subclass of BaseBackend."
             )
         try:
-            return backend_class(alias=alias, **config.keywords())
+            backend = backend_class(alias=alias, **config.keywords())
         except ValidationError as error:
             # Not its own text, which shows the values.
             wrong = "; ".join(f"{path}: {reason}" for path, reason in conf.reasons(error))
@@ -80,6 +81,11 @@ class BackendHandler:
             if isinstance(error, TypeError):
                 reason += f"; {backend_class.__name__} takes {_options(backend_class)}."
             raise InvalidBackendError(f"{where}: {reason}") from error
+        limits = conf.get().limits(alias)
+        backend.slots = Slots(
+            limits.max_concurrency, max_queue=limits.max_queue, timeout=limits.queue_timeout
+        )
+        return backend
 
     def forget(self) -> None:
         """Begin anew in a process that was forked off: connections and engines cannot be shared

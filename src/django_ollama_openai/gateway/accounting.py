@@ -12,6 +12,7 @@ from django.dispatch import Signal
 from django.http import HttpRequest
 
 from ..auth import Caller
+from ..backends.slots import Wait
 from ..exceptions import GatewayError
 from ..signals import completion_failed, completion_finished, completion_started
 from ..translation.chat_completion import chat_message
@@ -24,11 +25,13 @@ __all__ = ["Account", "Timings"]
 
 @dataclass(slots=True, frozen=True)
 class Timings:
-    """In seconds, from the moment the request went to the backend. ``time_to_first_token`` is
-    ``None`` if there was none."""
+    """In seconds. ``queued`` is how long the request waited for a slot of the backend, of several
+    choices the one that waited longest. The others count from the moment it went to the backend and
+    include that. ``time_to_first_token`` is ``None`` if there was none."""
 
     time_to_first_token: float | None
     total: float
+    queued: float
 
 
 class Account:
@@ -50,6 +53,9 @@ class Account:
         body: EngineRequest,
         choices: int,
     ) -> None:
+        self.wait = Wait()
+        """How the request waits for the backend."""
+        self._slots = route.backend.slots
         self._sender = type(route.backend)
         self._facts: dict[str, Any] = {
             "request": request,
@@ -93,11 +99,14 @@ class Account:
         self._end(completion_failed, error=error)
 
     def send_started(self) -> None:
-        completion_started.send_robust(self._sender, **self._facts)
+        completion_started.send_robust(self._sender, **self._facts, queued=self._slots.queued)
 
     async def asend_started(self) -> None:
         if completion_started.has_listeners(self._sender):
-            await _uninterrupted(completion_started.asend_robust(self._sender, **self._facts))
+            sending = completion_started.asend_robust(
+                self._sender, **self._facts, queued=self._slots.queued
+            )
+            await _uninterrupted(sending)
 
     def send_ending(self) -> None:
         if self._ending is not None:
@@ -118,6 +127,7 @@ class Account:
         outcome["timings"] = Timings(
             time_to_first_token=None if self._first is None else self._first - self._started,
             total=now - self._started,
+            queued=self.wait.seconds,
         )
         outcome["messages"] = [
             chat_message(fold(tally.deltas)) for tally in self._tallies[: self._choices]

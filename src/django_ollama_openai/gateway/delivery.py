@@ -87,7 +87,7 @@ class Delivery:
         begun = False
         arrivals: _Arrivals = queue.SimpleQueue()
         pumps = [
-            Pump(source.items, partial(_deliver, arrivals, number))
+            Pump(partial(_items, source, work), partial(_deliver, arrivals, number))
             for number, source in enumerate(work.sources)
         ]
         work.account.send_started()
@@ -157,6 +157,11 @@ class Delivery:
 
 
 _Arrivals: TypeAlias = "queue.SimpleQueue[tuple[int, Any | End]]"
+
+
+def _items(source: Source[Any], work: Work[Any]) -> Iterator[Any]:
+    with work.slots.taken(work.account.wait):
+        yield from source.items()
 
 
 def _deliver(arrivals: _Arrivals, number: int, item: Any | End) -> None:
@@ -267,12 +272,13 @@ async def _produce(work: Work[Any], channel: _Channel) -> None:
 
 
 async def _forward(source: Source[Any], work: Work[Any], channel: _Channel) -> None:
-    items = source.aitems()
-    async with aclosed(items):
-        async for item in items:
-            data = work.feed(item)
-            if data and channel.put(data):
-                await channel.drained()
+    async with work.slots.ataken(work.account.wait):
+        items = source.aitems()
+        async with aclosed(items):
+            async for item in items:
+                data = work.feed(item)
+                if data and channel.put(data):
+                    await channel.drained()
 
 
 async def _together(parts: list[Coroutine[Any, Any, None]]) -> None:

@@ -51,6 +51,9 @@ def check_health(request: HttpRequest) -> Flow[tuple[bool, dict[str, Any]]]:
             alias: {
                 "status": "ok" if readiness.ready else "unavailable",
                 latency: readiness.latency_ms,
+                # Of this moment, whatever the age of the rest.
+                "running": backends[alias].slots.running,
+                "queued": backends[alias].slots.queued,
             }
             for alias, readiness in report.items()
         }

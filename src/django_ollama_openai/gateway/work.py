@@ -37,6 +37,7 @@ class Work(Generic[T]):
     def __init__(self, *, route: Route, sources: Sequence[Source[T]], account: Account) -> None:
         self.sources = sources
         self.account = account
+        self.slots = route.backend.slots
         self._route = route
 
     def feed(self, item: T) -> bytes:

@@ -14,6 +14,8 @@ Readiness: TypeAlias = Literal["ok", "unavailable"]
 class BackendHealth(TypedDict):
     status: Readiness
     latency_ms: float
+    running: int
+    queued: int
 
 
 class Health(TypedDict):
