@@ -124,7 +124,9 @@ def test_one_choice_that_fails_fails_all(
 
 @pytest.mark.compat("chat.request.n")
 def test_there_is_a_limit_to_the_choices(client: openai.OpenAI, ollama: OllamaServer) -> None:
-    with pytest.raises(openai.BadRequestError) as raised:
+    with pytest.raises(
+        openai.BadRequestError, match="asks for 33 choices; this site allows 32"
+    ) as raised:
         client.chat.completions.create(model=MODEL, messages=ASK, n=33)
     assert raised.value.param == "n"
     assert ollama.chats() == []

@@ -645,7 +645,10 @@ def test_which_tools_are_allowed_is_read_strictly(tools: list[Any]) -> None:
     ),
 )
 def test_there_are_limits_to_how_many(body: dict[str, Any], param: str) -> None:
-    assert refused(body).param == param
+    error = refused(body)
+    assert error.param == param
+    limit = 10_000 if param == "input" else 1000
+    assert error.message.endswith(f" at most {limit} items.")
 
 
 @pytest.mark.parametrize("item", [b"0", b"{}"])

@@ -67,7 +67,9 @@ class WireModel(BaseModel):
                 f"{MAX_NODES} keys, objects and arrays."
             )
         try:
-            value = pydantic_core.from_json(body, allow_inf_nan=False)
+            value = _from_json(body)
+        except _TooDeep as error:
+            raise InvalidRequest(f"The body of the request is {error}.") from None
         except ValueError as error:
             raise InvalidRequest(f"The body of the request is not valid JSON: {error}.") from None
         if not isinstance(value, dict):
@@ -112,15 +114,33 @@ def parse_json(text: str) -> Any:
     """``text``, parsed strictly.
 
     Raises:
-        ValueError: it is not JSON, is too complex, or has a number that cannot be told from
-            infinity.
+        ValueError: it is not JSON, is too complex or nested too deeply, or has a number that cannot
+            be told from infinity.
     """
     if not _is_simple(text.encode()):
         raise ValueError("too many keys, objects and arrays")
-    value = pydantic_core.from_json(text, allow_inf_nan=False)
+    value = _from_json(text)
     if _overflow(value) is not None:
         raise ValueError("too large a number")
     return value
+
+
+MAX_LEVELS: Final = 200
+"""How deep pydantic's parser goes; one more may pass where there is nothing in it."""
+
+
+class _TooDeep(ValueError):
+    def __init__(self) -> None:
+        super().__init__(f"nested too deeply: it may have up to {MAX_LEVELS} levels")
+
+
+def _from_json(text: bytes | str) -> Any:
+    try:
+        return pydantic_core.from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        if "recursion limit" in str(error):
+            raise _TooDeep from None
+        raise
 
 
 # Reading one takes many times as long as the bytes that it is written in would let expect. A body
@@ -249,6 +269,8 @@ def _restated(error: ValidationError) -> InvalidRequest:
         return InvalidRequest(f"Unknown parameter: '{param}'.", param=param)
     # pydantic's own words would name our classes.
     reason = "input should be an object" if kind == "model_type" else first["msg"]
+    # Of a list that is too long no more is counted.
+    reason = reason.partition(" after validation")[0]
     reason = reason[0].lower() + reason[1:] + instead
     return InvalidRequest(f"Invalid value for '{param}': {reason}.", param=param)
 
