@@ -208,6 +208,16 @@ def test_files() -> None:
             assert is_made or (ROOT / name).exists() or (PACKAGE / name).exists(), name
 
 
+def test_tests() -> None:
+    named = {
+        name for text in PAGES.values() for name in re.findall(r"``(test_\w+::test_\w+)``", text)
+    }
+    assert named
+    for name in named:
+        module, _, function = name.partition("::")
+        assert f"def {function}(" in (ROOT / "tests" / f"{module}.py").read_text(), name
+
+
 def test_layers() -> None:
     contract = re.search(r"^layers = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(), re.M | re.S)
     assert contract is not None

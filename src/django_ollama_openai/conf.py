@@ -188,6 +188,12 @@ class Settings(_Table):
         ge=1,
         description="The largest body that is accepted, in bytes; a larger one is a 413.",
     )
+    MAX_PROMPT_CHARACTERS: int = Field(
+        4_000_000,
+        ge=1,
+        description="How much text for the engine one request may have, in characters: all "
+        "messages, prompts or inputs together, without pictures and sounds. More is a 400.",
+    )
     MAX_CHOICES: int = Field(
         32,
         ge=1,

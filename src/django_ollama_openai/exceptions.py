@@ -98,7 +98,7 @@ class UnsupportedParameter(InvalidRequest):
 
 
 class ContextLengthExceeded(InvalidRequest):
-    """The prompt does not fit into the model's context."""
+    """The prompt does not fit into the model's context, or is longer than the site allows."""
 
     code = "context_length_exceeded"
 

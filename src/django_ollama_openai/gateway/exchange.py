@@ -11,7 +11,7 @@ from django.http import HttpRequest
 
 from .. import conf
 from ..auth import Caller
-from ..exceptions import InvalidRequest, UnsupportedParameter
+from ..exceptions import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
 from ..wire.engine import EngineRequest
 from ..wire.generation import GenerationRequest
 from .accounting import Account
@@ -22,7 +22,15 @@ from .mount import Mount
 from .routing import Route, resolve_model
 from .work import Work
 
-__all__ = ["Admitted", "Exchange", "Reply", "admit", "check_choices", "settle_parameters"]
+__all__ = [
+    "Admitted",
+    "Exchange",
+    "Reply",
+    "admit",
+    "check_choices",
+    "check_prompt",
+    "settle_parameters",
+]
 
 R = TypeVar("R", bound=EngineRequest)
 
@@ -99,6 +107,7 @@ def admit(exchange: Exchange, kind: type[R], scope: str) -> Flow[Admitted[R]]:
     authorise(caller, scope)
     content = exchange.read_body()
     body = kind.parse(content)
+    check_prompt(body)
     if isinstance(body, GenerationRequest):
         _check_size(content, body.n or 1)
     mount = Mount.of(exchange.request)
@@ -122,6 +131,20 @@ def settle_parameters(body: R, unsupported: list[str], route: Route) -> tuple[R,
             param=unsupported[0],
         )
     return body.without(unsupported), tuple(unsupported)
+
+
+def check_prompt(body: EngineRequest) -> None:
+    """Whether there may be so much text for the engine in ``body``.
+
+    Raises:
+        ContextLengthExceeded: there may not.
+    """
+    count, limit = body.prompt_characters, conf.get().MAX_PROMPT_CHARACTERS
+    if count > limit:
+        raise ContextLengthExceeded(
+            f"The text of this request has {count} characters; this site allows {limit}.",
+            param=body.prompt_field,
+        )
 
 
 def check_choices(count: int, param: str) -> None:

@@ -15,7 +15,7 @@ from ..translation.responses_request import chat_request, in_the_words_of, origi
 from ..wire.responses import ResponsesRequest
 from .chat import chat_choices, fetch_remote_images
 from .completion import Completion
-from .exchange import Exchange, Reply, admit, settle_parameters
+from .exchange import Exchange, Reply, admit, check_prompt, settle_parameters
 from .flow import Flow, call
 
 __all__ = ["respond"]
@@ -32,6 +32,8 @@ def respond(exchange: Exchange) -> Flow[Reply]:
     body = yield from _continued(body, store, caller)
     chat = chat_request(body)
     with _in_the_words_of(body):
+        # Of a response that goes on, the whole conversation.
+        check_prompt(chat)
         route.backend.check_support(chat)
         unsupported = route.backend.unsupported_parameters(chat)
         chat, dropped = settle_parameters(chat, unsupported, route)

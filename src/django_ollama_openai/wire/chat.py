@@ -7,7 +7,7 @@ accepted and kept, as OpenAI adds new ones all the time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 
 import pydantic_core
 from annotated_types import MaxLen, MinLen
@@ -397,6 +397,8 @@ class ChatCompletionRequest(GenerationRequest):
     It is also what a backend is asked to answer.
     """
 
+    prompt_field: ClassVar[str] = "messages"
+
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
 
     max_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
@@ -488,6 +490,10 @@ class ChatCompletionRequest(GenerationRequest):
         return request
 
     @property
+    def prompt_characters(self) -> int:
+        return sum(map(_characters, self.messages))
+
+    @property
     def output_limit(self) -> int | None:
         """How many tokens may be produced, by whichever of the two names."""
         if self.max_completion_tokens is not None:
@@ -497,6 +503,16 @@ class ChatCompletionRequest(GenerationRequest):
 
 _MEDIA: Final[dict[str, type[WireModel]]] = {"image_url": ImagePart, "input_audio": AudioPart}
 """The kinds of parts that not every engine takes, by the names of their types."""
+
+
+def _characters(message: Message) -> int:
+    texts = [content_text(message.content)]
+    if isinstance(message, AssistantMessage):
+        texts += filter(None, (message.refusal, message.reasoning_content, message.reasoning))
+        texts += [call.function.arguments for call in message.tool_calls or ()]
+        if message.function_call is not None:
+            texts.append(message.function_call.arguments)
+    return sum(map(len, texts))
 
 
 def _without_parts(message: Message, kinds: tuple[type[WireModel], ...]) -> Message:

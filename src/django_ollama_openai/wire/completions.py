@@ -6,7 +6,7 @@ accepted and kept.
 
 from __future__ import annotations
 
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -14,7 +14,15 @@ from pydantic_core import PydanticCustomError
 from ..exceptions import InvalidRequest
 from .engine import INT32_MAX
 from .generation import GenerationRequest
-from .text_input import MAX_ENTRIES, MAX_TOKENS, TextInput, entries, first_empty, is_tokens
+from .text_input import (
+    MAX_ENTRIES,
+    MAX_TOKENS,
+    TextInput,
+    entries,
+    first_empty,
+    is_tokens,
+    text_length,
+)
 
 __all__ = ["DEFAULT_OUTPUT_LIMIT", "CompletionRequest"]
 
@@ -29,6 +37,8 @@ class CompletionRequest(GenerationRequest):
     may be up to 20, where OpenAI takes 5. What a backend is asked to answer is one made by
     :meth:`for_prompt`.
     """
+
+    prompt_field: ClassVar[str] = "prompt"
 
     prompt: TextInput
     suffix: str | None = None
@@ -83,6 +93,10 @@ class CompletionRequest(GenerationRequest):
             return self.max_tokens
         limit = self.option("num_predict")
         return DEFAULT_OUTPUT_LIMIT if limit is None else limit
+
+    @property
+    def prompt_characters(self) -> int:
+        return text_length(self.prompt) + len(self.suffix or "")
 
     def prompts(self) -> list[str | list[int]]:
         """The prompts, each a text or an array of tokens."""

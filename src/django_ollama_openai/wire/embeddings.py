@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from ..exceptions import InvalidRequest
 from .engine import INT32_MAX, EngineRequest
-from .text_input import TextInput, entries, first_empty, is_tokens
+from .text_input import TextInput, entries, first_empty, is_tokens, text_length
 
 __all__ = ["EmbeddingsRequest"]
 
@@ -40,6 +40,10 @@ class EmbeddingsRequest(EngineRequest):
     def token_input(self) -> bool:
         """Whether the inputs are arrays of tokens."""
         return is_tokens(self.input)
+
+    @property
+    def prompt_characters(self) -> int:
+        return text_length(self.input)
 
     def inputs(self) -> list[str | list[int]]:
         """What is to be embedded, in order: each a text or an array of tokens."""

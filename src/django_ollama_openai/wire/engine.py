@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 
 from pydantic import ConfigDict, Field, PrivateAttr, WithJsonSchema, WrapValidator
 from pydantic_core import PydanticCustomError
@@ -115,6 +115,9 @@ class EngineOptions(WireModel):
 class EngineRequest(WireModel):
     """A request for an engine; each endpoint adds its own fields."""
 
+    prompt_field: ClassVar[str] = "input"
+    """The field that has the text for the engine."""
+
     model: str | None = None
 
     options: EngineOptions | None = None
@@ -127,6 +130,11 @@ class EngineRequest(WireModel):
     def engine_options(self) -> dict[str, Any]:
         """The engine's own options of this model, from ``MODELS``; the request's fields win."""
         return self._engine_options
+
+    @property
+    def prompt_characters(self) -> int:
+        """How much text there is for the engine; 0 for a request that is asked as another."""
+        return 0
 
     def routed_to(self, model: str, engine_options: dict[str, Any]) -> Self:
         """The same request, for ``model`` as the engine calls it."""

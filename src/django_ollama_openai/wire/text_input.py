@@ -11,7 +11,14 @@ from ..exceptions import UnsupportedParameter
 from .base import FirstErrorOnly, Stated
 from .engine import INT32_MAX
 
-__all__ = ["TextInput", "entries", "first_empty", "is_tokens", "tokens_unsupported"]
+__all__ = [
+    "TextInput",
+    "entries",
+    "first_empty",
+    "is_tokens",
+    "text_length",
+    "tokens_unsupported",
+]
 
 # OpenAI's limit for the entries; an array of tokens would fit into no model's context.
 MAX_ENTRIES: Final = 2048
@@ -71,6 +78,11 @@ def first_empty(value: TextInput) -> str | None:
     if isinstance(value, str) or isinstance(value[0], int):
         return None
     return next((f"[{place}]" for place, entry in enumerate(value) if not entry), None)
+
+
+def text_length(value: TextInput) -> int:
+    """How many characters there are in ``value``; tokens have none."""
+    return sum(len(entry) for entry in entries(value) if isinstance(entry, str))
 
 
 def is_tokens(value: TextInput) -> bool:

@@ -1,0 +1,238 @@
+"""How much text a request may have, and how deep what it holds may be nested."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import httpx
+import pytest
+from django.test import AsyncClient, Client
+from pytest_django.fixtures import Settings
+
+from django_ollama_openai.auth import Caller
+from django_ollama_openai.response_store import BaseResponseStore
+from tests.ollama_server import Answer, OllamaServer
+from tests.servers import KEY, Site
+
+Post = Callable[[str, dict[str, Any]], Any]
+
+# How much text
+
+
+class Kept(BaseResponseStore):
+    """Keeps one conversation."""
+
+    items: ClassVar[list[dict[str, Any]]] = [
+        {"type": "message", "role": "user", "content": "x" * 6}
+    ]
+
+    def load(self, response_id: str, caller: Caller) -> list[dict[str, Any]]:
+        return self.items
+
+
+@pytest.fixture(params=[Client, AsyncClient], ids=["wsgi", "asgi"])
+def post(request: pytest.FixtureRequest, settings: Settings) -> Post:
+    settings.OLLAMA_OPENAI = {
+        "ALLOW_ANONYMOUS": True,
+        "MAX_PROMPT_CHARACTERS": 10,
+        "RESPONSE_STORE": f"{__name__}.Kept",
+        "BACKENDS": {"default": {"BACKEND": "django_ollama_openai.backends.DummyBackend"}},
+    }
+
+    def post(path: str, body: dict[str, Any]) -> Any:
+        asked = request.param().post(
+            f"/ai/v1/{path}",
+            json.dumps({"model": "dummy", **body}),
+            content_type="application/json",
+        )
+        return asyncio.run(asked) if asyncio.iscoroutine(asked) else asked
+
+    return post
+
+
+def says(content: Any, role: str = "user", **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **more}
+
+
+def text(length: int, kind: str = "text") -> dict[str, Any]:
+    return {"type": kind, "text": "é" * length}
+
+
+CALLED = {"name": "f", "arguments": '{"a":1}'}
+CALL = {"id": "c", "type": "function", "function": CALLED}
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+
+CHAT: list[list[dict[str, Any]]] = [
+    [says("\U0001f600" * 10)],
+    [says("x" * 6, "system"), says("x" * 4)],
+    # Parts are joined by a line break.
+    [says([text(4), PICTURE, text(5)])],
+    [says("xxx"), says(None, "assistant", tool_calls=[CALL])],
+    [says("xxx"), says(None, "assistant", function_call=CALLED)],
+    [says("xxx"), says("xx", "assistant", reasoning="xxxxx")],
+    [says("xxx"), says("xx", "assistant", reasoning_content="xxxxx")],
+    [says("xxx"), says(None, "assistant", refusal="xxxxxxx")],
+    [says("xxxxxxxxxx", "tool", tool_call_id="c")],
+]
+REASONED = {"type": "reasoning", "summary": [], "content": [text(5, "reasoning_text")]}
+INPUTS: list[Any] = [
+    "x" * 10,
+    [says([text(4, "input_text"), text(5, "input_text")])],
+    [says("xxx"), {"type": "function_call", "call_id": "c", **CALLED}],
+    [says("xxx"), REASONED, says("xx", "assistant")],
+]
+FULL: list[tuple[str, str, dict[str, Any]]] = [
+    # the endpoint, the field that is named, and a body with 10 characters in all
+    *(("chat/completions", "messages", {"messages": messages}) for messages in CHAT),
+    ("completions", "prompt", {"prompt": "x" * 10}),
+    ("completions", "prompt", {"prompt": ["xxxx", "xxxxxx"]}),
+    ("completions", "prompt", {"prompt": "xxxx", "suffix": "xxxxxx"}),
+    ("embeddings", "input", {"input": "x" * 10}),
+    ("embeddings", "input", {"input": ["x"] * 10}),
+    *(("responses", "input", {"input": items, "store": False}) for items in INPUTS),
+    ("responses", "input", {"input": "xxxx", "instructions": "xxxxxx", "store": False}),
+    ("responses", "input", {"input": "xxxx", "previous_response_id": "r", "store": False}),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "param", "body"), FULL, ids=[str(number) for number in range(len(FULL))]
+)
+def test_all_text_together_may_be_as_long_as_the_limit_and_not_longer(
+    post: Post, path: str, param: str, body: dict[str, Any]
+) -> None:
+    assert post(path, body).status_code == 200
+    field = "messages" if "messages" in body else "prompt" if "prompt" in body else "input"
+    more: Any = body[field]
+    if isinstance(more, str):
+        more += "x"
+    else:
+        more = [*more, "x" if isinstance(more[0], str) else says("x")]
+    response = post(path, {**body, field: more})
+    assert response.status_code == 400
+    assert response.json()["error"] == {
+        "message": "The text of this request has 11 characters; this site allows 10.",
+        "type": "invalid_request_error",
+        "param": param,
+        "code": "context_length_exceeded",
+    }
+
+
+def test_tokens_are_no_text(post: Post) -> None:
+    assert post("embeddings", {"input": [5] * 100}).status_code == 200
+
+
+# How deep
+
+
+def nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(depth - 1):
+        value = {"a": value}
+    return value
+
+
+MODEL = "team/tools:small"
+
+
+def ask(site: Site, path: str, body: dict[str, Any]) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    return httpx.post(f"{site.base_url}/{path}", headers=headers, json=body, timeout=20)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_nested_to_the_limit_goes_to_the_engine_and_comes_back(
+    site: Site, ollama: OllamaServer, stream: bool
+) -> None:
+    # With what is around them 200 levels in the body, in arguments and in the engine's answer.
+    schema, earlier, later = nested(196), nested(200), nested(195)
+    ollama.reply(Answer(tool_calls=[{"function": {"name": "f", "arguments": later}}]))
+    call = {"id": "c", "function": {"name": "f", "arguments": json.dumps(earlier)}}
+    body = {
+        "model": MODEL,
+        "messages": [
+            says("Hi"),
+            says(None, "assistant", tool_calls=[call]),
+            says("done", "tool", tool_call_id="c"),
+        ],
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": schema}}],
+        "stream": stream,
+    }
+    response = ask(site, "chat/completions", body)
+    assert response.status_code == 200
+    sent = ollama.chats()[0].body
+    assert sent["tools"][0]["function"]["parameters"] == schema
+    assert sent["messages"][1]["tool_calls"][0]["function"]["arguments"] == earlier
+    told = [response.text]
+    if stream:
+        told = [
+            frame.removeprefix("data: ") for frame in response.text.split("\n\n") if "{" in frame
+        ]
+    (answered,) = (found for one in told for found in find_arguments(json.loads(one)))
+    assert json.loads(answered) == later
+
+
+def find_arguments(completion: dict[str, Any]) -> list[str]:
+    messages = [
+        choice.get("message") or choice.get("delta") for choice in completion.get("choices", ())
+    ]
+    return [
+        call["function"]["arguments"]
+        for message in messages
+        for call in message.get("tool_calls") or ()
+        if call["function"].get("arguments")
+    ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_response_tells_again_what_is_nested_to_the_limit(
+    site: Site, ollama: OllamaServer, stream: bool
+) -> None:
+    # A function has its parameters in itself here: there is one level less around them.
+    schema, later = nested(197), nested(195)
+    ollama.reply(Answer(tool_calls=[{"function": {"name": "f", "arguments": later}}]))
+    body = {
+        "model": MODEL,
+        "input": "Hi",
+        "tools": [{"type": "function", "name": "f", "parameters": schema}],
+        "stream": stream,
+    }
+    response = ask(site, "responses", body)
+    assert response.status_code == 200
+    assert ollama.chats()[0].body["tools"][0]["function"]["parameters"] == schema
+    events = [frame.partition("data: ")[2] for frame in response.text.split("\n\n") if frame]
+    told = json.loads(events[-1])["response"] if stream else response.json()
+    assert told["tools"][0]["parameters"] == schema
+    assert told["status"] == "completed"
+    (call,) = (item for item in told["output"] if item["type"] == "function_call")
+    assert json.loads(call["arguments"]) == later
+
+
+@pytest.mark.parametrize("depth", [202, 1000, 99_000])
+def test_a_body_that_is_nested_more_deeply_is_refused(site: Site, depth: int) -> None:
+    content = b'{"x":%b%b}' % (b"[" * depth, b"]" * depth)
+    response = httpx.post(
+        f"{site.base_url}/chat/completions",
+        headers={"Authorization": f"Bearer {KEY}"},
+        content=content,
+        timeout=20,
+    )
+    assert response.status_code == 400
+    assert response.json()["error"]["message"] == (
+        "The body of the request is nested too deeply: it may have up to 200 levels."
+    )
+
+
+def test_an_answer_that_is_nested_more_deeply_is_a_failure_of_the_engine(
+    site: Site, ollama: OllamaServer
+) -> None:
+    ollama.reply(Answer(tool_calls=[{"function": {"name": "f", "arguments": nested(250)}}]))
+    body = {
+        "model": MODEL,
+        "messages": [says("Hi")],
+        "tools": [{"type": "function", "function": {"name": "f"}}],
+    }
+    assert ask(site, "chat/completions", body).status_code == 502
