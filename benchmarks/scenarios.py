@@ -1,0 +1,150 @@
+"""What is measured, and how."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .contenders import KEY, Contender
+from .load import Job, Result
+from .processes import ROOT, Served, module
+
+__all__ = ["METRICS", "SCENARIOS", "Metric", "Scenario", "measure", "measure_memory", "warm_up"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure; ``key`` begins with the name of its scenario."""
+
+    key: str
+    title: str
+
+    @property
+    def scenario(self) -> str:
+        return self.key.partition(" ")[0]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A load, and what its result says; the second argument is CPU time in seconds."""
+
+    mode: str
+    tokens: int
+    stream: bool
+    requests: int
+    at_a_time: int
+    figures: Callable[[Result, float], dict[str, float]]
+
+    def job(self, contender: Contender, served: Served, requests: int | None = None) -> Job:
+        requests = requests or self.requests
+        return Job(
+            port=served.port,
+            path=contender.path,
+            key=KEY,
+            dialect=contender.dialect,
+            mode=self.mode,
+            tokens=self.tokens,
+            stream=self.stream,
+            requests=requests,
+            at_a_time=min(self.at_a_time, requests),
+        )
+
+
+def _flood(result: Result, cpu: float) -> dict[str, float]:
+    streams = len(result.durations)
+    return {
+        "flood chunks/s": streams * SCENARIOS["flood"].tokens / result.elapsed,
+        "flood CPU": 1000 * cpu / streams,
+    }
+
+
+def _paced(result: Result, cpu: float) -> dict[str, float]:
+    durations = sorted(result.durations)
+    return {
+        "paced CPU": 1000 * cpu / len(durations),
+        "paced p99": durations[-1 - len(durations) // 100],
+    }
+
+
+def _plain(result: Result, cpu: float) -> dict[str, float]:
+    requests = len(result.durations)
+    return {"plain requests/s": requests / result.elapsed, "plain CPU": 1000 * cpu / requests}
+
+
+def _first_token(result: Result, cpu: float) -> dict[str, float]:
+    return {"ttft median": 1000 * statistics.median(result.first_tokens)}
+
+
+SCENARIOS = {
+    "flood": Scenario("flood", 100, True, 96, 16, _flood),
+    "paced": Scenario("paced", 100, True, 100, 100, _paced),
+    "plain": Scenario("flood", 100, False, 600, 8, _plain),
+    "ttft": Scenario("flood", 10, True, 150, 1, _first_token),
+}
+_HELD = Scenario("hold", 1, True, 500, 500, lambda result, cpu: {})
+
+METRICS = (
+    Metric("flood chunks/s", "Flood: chunks/s"),
+    Metric("flood CPU", "Flood: CPU ms per stream"),
+    Metric("paced CPU", "Paced: CPU ms per stream"),
+    Metric("paced p99", "Paced: p99 of a stream, s"),
+    Metric("plain requests/s", "Plain: requests/s"),
+    Metric("plain CPU", "Plain: CPU ms per request"),
+    Metric("ttft median", "TTFT, ms"),
+    Metric("memory", "KiB per open stream"),
+)
+
+
+def measure(
+    scenario: Scenario, contender: Contender, served: Served, share: float = 1
+) -> dict[str, float]:
+    """The figures of one run of ``scenario``, with ``share`` of its requests."""
+    job = scenario.job(contender, served, max(1, round(scenario.requests * share)))
+    before = served.cpu_seconds()
+    result = _do(job)
+    return scenario.figures(result, served.cpu_seconds() - before)
+
+
+def warm_up(contender: Contender, served: Served) -> None:
+    """Let it import, connect and compile what it puts off until it is asked."""
+    for name in ("flood", "plain"):
+        _do(SCENARIOS[name].job(contender, served, 16))
+
+
+def measure_memory(contender: Contender, served: Served) -> dict[str, float]:
+    """What each of the streams that are open takes, of a process that is warm and fresh."""
+    warm_up(contender, served)
+    job = _HELD.job(contender, served)
+    before = served.private_kilobytes()
+    process = subprocess.Popen(
+        _command(job), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None and process.stdout is not None
+    with process:
+        try:
+            if process.stdout.readline() != "open\n":
+                raise RuntimeError("The load generator failed; its reason stands above.")
+            held = served.private_kilobytes() - before
+        finally:
+            process.stdin.close()
+            process.stdout.read()
+    if process.returncode:
+        raise RuntimeError("The load generator failed; its reason stands above.")
+    return {"memory": held / job.requests}
+
+
+def _do(job: Job) -> Result:
+    completed = subprocess.run(
+        _command(job), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    )
+    if completed.returncode:
+        raise RuntimeError("The load generator failed; its reason stands above.")
+    return Result(**json.loads(completed.stdout))
+
+
+def _command(job: Job) -> list[str]:
+    return module("benchmarks.load", json.dumps(dataclasses.asdict(job)))

@@ -1,0 +1,41 @@
+"""What is promised: how a figure relates to another contender's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+__all__ = ["TARGETS", "Target"]
+
+Bound: TypeAlias = Literal["at least", "at most"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """``metric`` of ``contender`` is ``bound`` ``factor`` times that of ``reference``."""
+
+    metric: str
+    contender: str
+    bound: Bound
+    factor: float
+    reference: str
+
+    def is_reached(self, ratio: float) -> bool:
+        return ratio >= self.factor if self.bound == "at least" else ratio <= self.factor
+
+
+TARGETS = (
+    Target("flood chunks/s", "ours", "at least", 2.0, "handwritten"),
+    Target("flood chunks/s", "ours", "at least", 0.9, "pass-through"),
+    Target("flood CPU", "ours", "at most", 0.6, "handwritten"),
+    Target("paced CPU", "ours", "at most", 0.75, "handwritten"),
+    Target("paced p99", "ours", "at most", 1.0, "handwritten"),
+    Target("plain CPU", "ours", "at most", 1.0, "handwritten"),
+    Target("ttft median", "ours", "at most", 1.0, "handwritten"),
+    Target("memory", "ours", "at most", 1.0, "handwritten"),
+    Target("flood CPU", "litellm", "at least", 12.0, "ours"),
+    Target("plain CPU", "litellm", "at least", 5.0, "ours"),
+    Target("flood CPU", "ours-plain", "at most", 0.9, "handwritten"),
+    Target("paced CPU", "ours-plain", "at most", 1.0, "handwritten"),
+    Target("plain CPU", "ours-plain", "at most", 1.1, "handwritten"),
+)
