@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+LITELLM_VENV := .venv-litellm
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 
 # Through the environment and unexpanded, so that neither make nor a shell reads a question's $ or '.
@@ -24,11 +25,11 @@ test: $(VENV)/tox-is-ready ## Run all checks with tox; ARGS="-e lint" picks some
 docs: $(VENV)/tox-is-ready ## Build the documentation
 	@$(VENV)/bin/tox run -e docs $(ARGS)
 
-bench: $(VENV)/bench-is-ready ## Measure it beside others; ARGS="--quick" is a first look
-	@$(VENV)/bin/python -m benchmarks $(ARGS)
+bench: $(VENV)/bench-is-ready $(if $(LITELLM),$(LITELLM_VENV)/is-ready) ## Measure it beside others; LITELLM=1 adds that proxy, ARGS="--help" says more
+	@$(VENV)/bin/python -m benchmarks $(if $(LITELLM),--litellm $(LITELLM_VENV)/bin/litellm) $(ARGS)
 
 clean: ## Remove all that was made here
-	rm -rf $(VENV) .tox build dist docs/_build example_project/.demo
+	rm -rf $(VENV) $(LITELLM_VENV) .tox build dist docs/_build example_project/.demo
 	rm -rf .*_cache .coverage* .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -46,6 +47,13 @@ $(VENV)/demo-is-ready: pyproject.toml | $(VENV)/pip-is-ready
 
 $(VENV)/bench-is-ready: pyproject.toml | $(VENV)/pip-is-ready
 	@$(PIP) install --editable . --group bench
+	@touch $@
+
+# Apart from all else: it holds its dependencies to versions of its own.
+$(LITELLM_VENV)/is-ready: | $(VENV)/pip-is-ready
+	@echo "Installing LiteLLM into $(LITELLM_VENV) ..." >&2
+	@$(PYTHON) -m venv $(LITELLM_VENV)
+	@$(LITELLM_VENV)/bin/python -m pip --quiet --disable-pip-version-check install 'litellm[proxy]'
 	@touch $@
 
 $(VENV)/tox-is-ready: | $(VENV)/pip-is-ready

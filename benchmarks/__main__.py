@@ -6,81 +6,91 @@ All of them serve in front of the same engine, on loopback, and take turns in ea
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import ExitStack
 
-from .contenders import CONTENDERS, Contender
-from .processes import Served, free_port, module, serving
-from .report import report
+from .contenders import Contender, contenders
+from .processes import BenchmarkError, Served, free_port, module, serving
+from .report import Samples, report
 from .scenarios import SCENARIOS, measure, measure_memory, warm_up
 
 MEMORY = "memory"
+ALL_SCENARIOS = [*SCENARIOS, MEMORY]
 
 
 def main() -> int:
+    # Whoever ends this ends what it has started, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     arguments = _arguments()
-    contenders = [CONTENDERS[name] for name in arguments.only]
+    try:
+        known = contenders(arguments.litellm)
+        only = [known[name] for name in _chosen(arguments.only, list(known))]
+        scenarios = _chosen(arguments.scenarios, ALL_SCENARIOS)
+        samples = run(only, scenarios, arguments.rounds, arguments.share)
+    except BenchmarkError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    versions = [version for contender in only if (version := contender.version())]
+    print(report(samples, arguments.rounds, versions))
+    return 0
+
+
+def run(
+    contenders: Sequence[Contender], scenarios: Sequence[str], rounds: int, share: float
+) -> Samples:
+    """The figures of ``rounds`` rounds of ``scenarios``, each with ``share`` of its requests.
+
+    Raises:
+        BenchmarkError: something did not start, or an answer was wrong.
+    """
     samples: dict[str, dict[str, list[float]]] = {
         contender.name: defaultdict(list) for contender in contenders
     }
-
-    def note(contender: Contender, figures: dict[str, float]) -> None:
-        for metric, figure in figures.items():
-            samples[contender.name][metric].append(figure)
-        said = ", ".join(f"{metric} {figure:.4g}" for metric, figure in figures.items())
-        print(f"  {contender.name:12}  {said}", file=sys.stderr)
-
     with ExitStack() as stack:
         port = free_port()
         upstream = stack.enter_context(
             serving(module("benchmarks.upstream", str(port)), port, environment={})
         )
         served: dict[str, Served] = {}
-        for contender in contenders:
-            served[contender.name] = stack.enter_context(contender.serving(upstream))
-            warm_up(contender, served[contender.name])
-        for number in range(arguments.rounds):
-            for name in arguments.scenarios:
-                print(f"Round {number + 1} of {arguments.rounds}, {name}", file=sys.stderr)
+        if scenarios != [MEMORY]:
+            for contender in contenders:
+                served[contender.name] = stack.enter_context(contender.serving(upstream))
+                warm_up(contender, served[contender.name])
+        for number in range(rounds):
+            for name in scenarios:
+                print(f"Round {number + 1} of {rounds}, {name}", file=sys.stderr)
                 for contender in _in_turn(contenders, number):
                     if name != MEMORY:
-                        process = served[contender.name]
-                        note(
-                            contender,
-                            measure(SCENARIOS[name], contender, process, arguments.share),
-                        )
+                        scenario, process = SCENARIOS[name], served[contender.name]
+                        figures = measure(scenario, contender, process, share)
                     elif contender.name != "direct":
                         with contender.serving(upstream) as process:
-                            note(contender, measure_memory(contender, process))
-    print(report(samples, arguments.rounds))
-    return 0
+                            figures = measure_memory(contender, process)
+                    else:
+                        continue
+                    for metric, figure in figures.items():
+                        samples[contender.name][metric].append(figure)
+                    said = ", ".join(f"{metric} {figure:.4g}" for metric, figure in figures.items())
+                    print(f"  {contender.name:12}  {said}", file=sys.stderr)
+    return samples
 
 
-def _in_turn(contenders: list[Contender], number: int) -> Iterable[Contender]:
+def _in_turn(contenders: Sequence[Contender], number: int) -> Sequence[Contender]:
     """The contenders, of whom another one begins in each round."""
     first = number % len(contenders)
-    return contenders[first:] + contenders[:first]
+    return [*contenders[first:], *contenders[:first]]
 
 
 def _arguments() -> argparse.Namespace:
-    names = [*SCENARIOS, MEMORY]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "--only",
-        type=lambda text: _chosen(text, CONTENDERS),
-        default=list(CONTENDERS),
-        metavar="A,B",
-        help=f"contenders: {', '.join(CONTENDERS)}",
-    )
-    parser.add_argument(
-        "--scenarios",
-        type=lambda text: _chosen(text, names),
-        default=names,
-        metavar="A,B",
-        help=f"scenarios: {', '.join(names)}",
-    )
+    everybody = ", ".join(contenders(litellm=""))
+    parser.add_argument("--only", metavar="A,B", help=f"contenders: {everybody}")
+    parser.add_argument("--scenarios", metavar="A,B", help=f"scenarios: {', '.join(ALL_SCENARIOS)}")
     parser.add_argument("--rounds", type=int, default=5, help="how often each of them has its turn")
     parser.add_argument(
         "--quick",
@@ -90,15 +100,18 @@ def _arguments() -> argparse.Namespace:
         default=1,
         help="a quarter of the requests: a first look, not a measurement",
     )
+    parser.add_argument("--litellm", metavar="PATH", help="LiteLLM's command, which makes it run")
     return parser.parse_args()
 
 
-def _chosen(text: str, known: Iterable[str]) -> list[str]:
-    names, known = text.split(","), list(known)
-    for name in names:
+def _chosen(names: str | None, known: list[str]) -> list[str]:
+    if names is None:
+        return known
+    chosen = names.split(",")
+    for name in chosen:
         if name not in known:
-            raise argparse.ArgumentTypeError(f"there is no {name!r} but {', '.join(known)}")
-    return names
+            raise BenchmarkError(f"There is no {name!r}; there are {', '.join(known)}.")
+    return chosen
 
 
 if __name__ == "__main__":

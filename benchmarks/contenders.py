@@ -1,34 +1,55 @@
-"""Who runs: each is one process that stands between the load and the same engine."""
+"""Who runs: each is one process that stands between the load and the same engine.
+
+All of them serve with uvicorn, one worker and what uvicorn finds there for HTTP and for the event
+loop. LiteLLM starts its own, in an environment of its own.
+"""
 
 from __future__ import annotations
 
 import inspect
 import json
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from .load import Dialect
 from .processes import Served, free_port, module, serving
 
-__all__ = ["CONTENDERS", "KEY", "Contender"]
+__all__ = ["KEY", "Contender", "contenders"]
 
 KEY = "sk-benchmark"
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A way from OpenAI's API to the engine."""
+    """A way to the engine, which itself is the shortest."""
 
     name: str
-    application: str
     path: str
-    options: str = "{}"
     dialect: Dialect = "openai"
 
     @contextmanager
     def serving(self, upstream: Served) -> Iterator[Served]:
         """Run it in front of ``upstream`` until the end of the block."""
+        yield upstream
+
+    def version(self) -> str | None:
+        """What is not installed where this runs, and its version."""
+        return None
+
+
+@dataclass(frozen=True)
+class Application(Contender):
+    """An ASGI application of this directory; ``options`` are those of the app's backend."""
+
+    application: str = ""
+    options: str = "{}"
+
+    @contextmanager
+    def serving(self, upstream: Served) -> Iterator[Served]:
         port = free_port()
         command = module(
             "uvicorn",
@@ -46,12 +67,56 @@ class Contender:
             yield served
 
 
-class Direct(Contender):
-    """The load goes straight to the engine."""
+@dataclass(frozen=True)
+class LiteLLM(Contender):
+    """LiteLLM's proxy, without its keys, its database and what it loads from elsewhere."""
+
+    command: str = ""
 
     @contextmanager
     def serving(self, upstream: Served) -> Iterator[Served]:
-        yield upstream
+        port = free_port()
+        model = {"model": "ollama_chat/*", "api_base": f"http://127.0.0.1:{upstream.port}"}
+        config = {"model_list": [{"model_name": "*", "litellm_params": model}]}
+        environment = {
+            "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_LOG": "ERROR",
+            # The source under test is of no concern to it.
+            "PYTHONPATH": "",
+        }
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory, "config.yaml")
+            # JSON is YAML, too.
+            path.write_text(json.dumps(config))
+            command = [self.command, "--config", str(path), "--num_workers", "1"]
+            command += ["--host", "127.0.0.1", "--port", str(port)]
+            with serving(command, port, environment, within_seconds=180) as served:
+                yield served
+
+    def version(self) -> str | None:
+        code = "import importlib.metadata as m; print(m.version('litellm'))"
+        python = str(Path(self.command).with_name("python"))
+        found = subprocess.run([python, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+        return f"litellm {found.stdout.strip()}"
+
+
+def contenders(litellm: str | None) -> dict[str, Contender]:
+    """All contenders; LiteLLM is one of them if ``litellm`` is the path of its command."""
+    completions = "v1/chat/completions"
+    site = "benchmarks.site.asgi:application"
+    everybody = [
+        Contender("direct", "/api/chat", "ollama"),
+        Application(
+            "pass-through", f"/{completions}", application="benchmarks.pass_through:application"
+        ),
+        Application("handwritten", f"/handwritten/{completions}", application=site),
+        Application("ours", f"/ai/{completions}", application=site),
+        Application("ours-plain", f"/ai/{completions}", application=site, options=_plain_options()),
+    ]
+    if litellm is not None:
+        everybody.append(LiteLLM("litellm", f"/{completions}", command=litellm))
+    return {contender.name: contender for contender in everybody}
 
 
 def _plain_options() -> str:
@@ -59,18 +124,3 @@ def _plain_options() -> str:
 
     parameters = inspect.signature(OllamaBackend).parameters
     return json.dumps({"fast": False} if "fast" in parameters else {})
-
-
-_SITE = "benchmarks.site.asgi:application"
-_COMPLETIONS = "v1/chat/completions"
-
-CONTENDERS = {
-    contender.name: contender
-    for contender in (
-        Direct("direct", "", "/api/chat", dialect="ollama"),
-        Contender("pass-through", "benchmarks.pass_through:application", f"/{_COMPLETIONS}"),
-        Contender("handwritten", _SITE, f"/handwritten/{_COMPLETIONS}"),
-        Contender("ours", _SITE, f"/ai/{_COMPLETIONS}"),
-        Contender("ours-plain", _SITE, f"/ai/{_COMPLETIONS}", _plain_options()),
-    )
-}

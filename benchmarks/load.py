@@ -78,6 +78,7 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._length: int | None = None
         self._until_first = False
+        self._surplus = b""
         self.closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -86,6 +87,7 @@ class Connection(asyncio.Protocol):
 
     async def exchange(self, request: bytes, until_first: bool = False) -> Exchange:
         """Send ``request``; return at the end of the answer, or at its first token."""
+        self.check()
         self._waiter = self._loop.create_future()
         self._length = None
         self._until_first = until_first
@@ -96,11 +98,18 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         self._transport.abort()
+        self.check()
+
+    def check(self) -> None:
+        """Make sure that nothing came after the answer."""
+        if self._surplus:
+            raise WrongAnswer(f"More than the answer: {self._surplus!r}")
 
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
         if exchange is None:
-            raise WrongAnswer(f"More than the answer: {data!r}")
+            self._surplus += data
+            return
         received = exchange.received
         received += data
         if exchange.first_token is None and _CONTENT.search(received):
@@ -237,10 +246,10 @@ def _parts(job: Job, body: bytes) -> list[Any]:
         return [json.loads(body)]
     if job.dialect == "ollama":
         return [json.loads(line) for line in body.splitlines()]
-    *events, last, rest = body.split(b"\n\n")
-    if last != b"data: [DONE]" or rest:
-        raise WrongAnswer(f"The stream does not end with [DONE] but with {last + rest!r}")
-    return [json.loads(event.removeprefix(b"data: ")) for event in events]
+    events = body.removesuffix(b"data: [DONE]\n\n")
+    if events == body:
+        raise WrongAnswer(f"The stream does not end with [DONE] but with {body[-80:]!r}")
+    return [json.loads(event.removeprefix(b"data: ")) for event in events.split(b"\n\n")[:-1]]
 
 
 def _content(job: Job, part: Any) -> str | None:

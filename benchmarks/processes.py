@@ -12,10 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ROOT", "Served", "free_port", "module", "serving"]
+__all__ = ["ROOT", "BenchmarkError", "Served", "free_port", "module", "serving"]
 
 ROOT = Path(__file__).parent.parent
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+class BenchmarkError(Exception):
+    """Why there are no figures."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,8 @@ def serving(
         cwd=ROOT,
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
-        stdout=sys.stderr,
+        # What is wrong goes to standard error; there are banners here.
+        stdout=subprocess.DEVNULL,
         process_group=0,
     )
     try:
@@ -97,7 +102,7 @@ def _wait_until_it_listens(
         except ConnectionRefusedError:
             pass
         if process.poll() is not None or time.monotonic() > give_up:
-            raise RuntimeError(f"This does not listen; its reason stands above: {process.args!r}")
+            raise BenchmarkError(f"{process.args!r} does not listen; the reason stands above.")
         time.sleep(0.05)
 
 

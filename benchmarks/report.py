@@ -37,16 +37,16 @@ _PACKAGES = (
 )
 
 
-def report(samples: Samples, rounds: int) -> str:
-    """All tables, and what they were measured on."""
+def report(samples: Samples, rounds: int, versions: Sequence[str]) -> str:
+    """All tables, and what they were measured on; ``versions`` are those installed elsewhere."""
     medians = {
         contender: {metric: statistics.median(figures) for metric, figures in of.items()}
         for contender, of in samples.items()
     }
     metrics = [metric for metric in METRICS if any(metric.key in of for of in medians.values())]
     sections = [
-        _environment(),
-        f"Medians of {rounds} rounds",
+        _environment(versions),
+        f"Medians of {rounds} rounds; the CPU time of ``direct`` is the engine's own",
         _table(
             ["Figure", *medians],
             (
@@ -55,15 +55,30 @@ def report(samples: Samples, rounds: int) -> str:
             ),
         ),
     ]
+    if rounds > 1:
+        sections += [
+            "From the smallest to the largest of the rounds, in percent of the median",
+            _table(
+                ["Figure", *medians],
+                (
+                    [metric.title, *(_spread(of.get(metric.key)) for of in samples.values())]
+                    for metric in metrics
+                ),
+            ),
+        ]
     for reference in _REFERENCES:
         if reference in medians:
             sections += [f"As a multiple of {reference}", _ratios(medians, metrics, reference)]
-    return "\n\n".join([*sections, "Targets", _targets(medians)])
+    if reached := _targets(medians):
+        table = _table(["Figure", "Contender", "Target", "Measured", "Result"], reached)
+        sections += ["Targets", table]
+    return "\n\n".join(sections)
 
 
-def _environment() -> str:
+def _environment(versions: Sequence[str]) -> str:
     machine = f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
-    packages = ", ".join(f"{name} {found}" for name in _PACKAGES if (found := _version(name)))
+    installed = [f"{name} {found}" for name in _PACKAGES if (found := _version(name))]
+    packages = ", ".join([*installed, *versions])
     return f"{machine}; Python {platform.python_version()}; {packages}."
 
 
@@ -93,7 +108,7 @@ def _ratios(medians: Medians, metrics: Iterable[Metric], reference: str) -> str:
     return _table(["Figure", *medians], rows)
 
 
-def _targets(medians: Medians) -> str:
+def _targets(medians: Medians) -> list[list[str]]:
     titles = {metric.key: metric.title for metric in METRICS}
     rows = []
     for target in TARGETS:
@@ -111,13 +126,19 @@ def _targets(medians: Medians) -> str:
                 "reached" if target.is_reached(ratio) else "not reached",
             ]
         )
-    return _table(["Figure", "Contender", "Target", "Measured", ""], rows)
+    return rows
 
 
 def _figure(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _spread(figures: Sequence[float] | None) -> str:
+    if not figures or not (median := statistics.median(figures)):
+        return ""
+    return f"{100 * (max(figures) - min(figures)) / median:.0f} %"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

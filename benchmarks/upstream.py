@@ -105,6 +105,7 @@ class _Answer:
         self._transport = transport
         mode, count = parse_model(model)
         self._pieces = _pieces(model)
+        self._lines = len(self._pieces) - 1
         if mode == "hold":
             self._pieces = self._pieces[:count]
         self._pace = PACE_SECONDS if mode == "paced" else 0.0
@@ -131,7 +132,8 @@ class _Answer:
         self._next += 1
         if self._paused or self._next == len(self._pieces):
             return
-        if self._pace:
+        # Only lines have a pace, not the end of the body.
+        if self._pace and self._next < self._lines:
             # From the start, so that delays do not add up.
             due = self._started + self._next * self._pace
             self._handle = self._loop.call_at(due, self._write)
