@@ -1,4 +1,5 @@
-"""The site under test in a real server: uvicorn (ASGI) or gunicorn with threads (WSGI)."""
+"""The site under test in a real server: most tests run it in uvicorn (ASGI) and in gunicorn with
+threads (WSGI)."""
 
 from __future__ import annotations
 
@@ -17,13 +18,14 @@ from typing import Any, Literal, TypeAlias
 
 import httpx
 
-__all__ = ["KEY", "SERVERS", "Server", "Site", "serve"]
+__all__ = ["KEY", "OTHER_SERVERS", "SERVERS", "Server", "Site", "serve"]
 
 ROOT = Path(__file__).parent.parent
 KEY = "sk-test-key"
 
-Server: TypeAlias = Literal["uvicorn", "gunicorn"]
+Server: TypeAlias = Literal["uvicorn", "gunicorn", "granian", "hypercorn", "daphne"]
 SERVERS: tuple[Server, ...] = ("uvicorn", "gunicorn")
+OTHER_SERVERS: tuple[Server, ...] = ("granian", "hypercorn", "daphne")
 
 
 @dataclass
@@ -62,9 +64,15 @@ class Site:
 
 @contextmanager
 def serve(
-    server: Server, directory: Path, options: dict[str, Any], **environment: str
+    server: Server,
+    directory: Path,
+    options: dict[str, Any],
+    *,
+    grace: int | None = 2,
+    **environment: str,
 ) -> Iterator[Site]:
-    """Run the site in ``server`` with ``options`` as its ``OLLAMA_OPENAI``."""
+    """Run the site in ``server`` with ``options`` as its ``OLLAMA_OPENAI``; ``grace`` is for how
+    many seconds requests may go on when it is told to stop."""
     port = _free_port()
     output, signal_log = directory / "output.txt", directory / "signals.jsonl"
     environ = {
@@ -76,9 +84,16 @@ def serve(
         "PYTHONWARNINGS": "default",
         **environment,
     }
+    command = _command(server, port, grace)
     with output.open("wb") as log:
+        # A group of its own: some servers are several processes.
         process = subprocess.Popen(
-            _command(server, port), cwd=ROOT, env=environ, stdout=log, stderr=subprocess.STDOUT
+            command,
+            cwd=ROOT,
+            env=environ,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     site = Site(server, f"http://127.0.0.1:{port}", process, output, signal_log)
     try:
@@ -89,21 +104,30 @@ def serve(
         try:
             process.wait(timeout=10)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
-def _command(server: Server, port: int) -> list[str]:
-    address = ["127.0.0.1", str(port)]
+def _command(server: Server, port: int, grace: int | None) -> list[str]:
+    address = ["--host", "127.0.0.1", "--port", str(port)]
+    quiet = ["--log-level", "warning"]
+    stop: list[str] = []
     if server == "uvicorn":
-        arguments = ["uvicorn", "tests.site.asgi:application", "--lifespan", "off"]
-        arguments += ["--host", address[0], "--port", address[1], "--log-level", "warning"]
-        arguments += ["--timeout-graceful-shutdown", "2"]
+        arguments = ["tests.site.asgi:application", "--lifespan", "off", *address, *quiet]
+        stop = ["--timeout-graceful-shutdown", str(grace)]
+    elif server == "gunicorn":
+        arguments = ["tests.site.wsgi:application", "--bind", f"127.0.0.1:{port}", *quiet]
+        arguments += ["--worker-class", "gthread", "--threads", "16", "--no-control-socket"]
+        stop = ["--graceful-timeout", str(grace)]
+    elif server == "granian":
+        arguments = ["tests.site.asgi:application", "--interface", "asginl", *address, *quiet]
+        stop = ["--workers-kill-timeout", str(grace)]
+    elif server == "hypercorn":
+        arguments = ["tests.site.asgi:application", "--bind", f"127.0.0.1:{port}", *quiet]
+        stop = ["--graceful-timeout", str(grace)]
     else:
-        arguments = ["gunicorn", "tests.site.wsgi:application", "--bind", ":".join(address)]
-        arguments += ["--worker-class", "gthread", "--threads", "16", "--log-level", "warning"]
-        arguments += ["--graceful-timeout", "2", "--no-control-socket"]
-    return [sys.executable, "-m", *arguments]
+        arguments = ["tests.site.asgi:application", "-b", "127.0.0.1", "-p", str(port), "-v", "0"]
+    return [sys.executable, "-m", server, *arguments, *(stop if grace is not None else [])]
 
 
 def _wait_until_ready(site: Site) -> None:
