@@ -11,6 +11,7 @@
     │   └── ModelNotFound           404 model_not_found
     ├── MethodNotAllowed            405 method_not_allowed
     ├── Overloaded                  503 overloaded
+    ├── ShuttingDown                503 shutting_down
     └── UpstreamError               502 bad_upstream
         ├── UpstreamUnavailable     503 upstream_unavailable
         └── UpstreamTimeout         504 upstream_timeout
@@ -35,6 +36,7 @@ __all__ = [
     "Overloaded",
     "PermissionDenied",
     "RequestTooLarge",
+    "ShuttingDown",
     "UnsupportedParameter",
     "UpstreamError",
     "UpstreamTimeout",
@@ -165,28 +167,34 @@ class MethodNotAllowed(GatewayError):
         return {"Allow": ", ".join(self.allowed)}
 
 
-class Overloaded(GatewayError):
-    """The model's backend has as many requests as it works on at once, and no more may wait or this
-    one has waited for long enough.
-
-    ``retry_after`` is in seconds.
-    """
+class _Unavailable(GatewayError):
+    """Not now: the same request may be answered in ``retry_after`` seconds."""
 
     status = 503
-    code = "overloaded"
+    default_message: ClassVar[str]
 
-    def __init__(
-        self,
-        message: str = "The backend of this model is busy. Try again in a moment.",
-        *,
-        retry_after: int = 5,
-    ) -> None:
-        super().__init__(message)
+    def __init__(self, message: str | None = None, *, retry_after: int = 5) -> None:
+        super().__init__(message or self.default_message)
         self.retry_after = retry_after
 
     @property
     def headers(self) -> dict[str, str]:
         return {"Retry-After": str(self.retry_after)}
+
+
+class Overloaded(_Unavailable):
+    """The model's backend has as many requests as it works on at once, and no more may wait or this
+    one has waited for long enough."""
+
+    code = "overloaded"
+    default_message = "The backend of this model is busy. Try again in a moment."
+
+
+class ShuttingDown(_Unavailable):
+    """The site's server is told to stop, and waits no longer for the answer."""
+
+    code = "shutting_down"
+    default_message = "The server is shutting down; send the request again."
 
 
 class UpstreamError(GatewayError):
@@ -196,22 +204,11 @@ class UpstreamError(GatewayError):
     code = "bad_upstream"
 
 
-class UpstreamUnavailable(UpstreamError):
-    """The engine cannot be reached, or takes no more requests.
+class UpstreamUnavailable(_Unavailable, UpstreamError):
+    """The engine cannot be reached, or takes no more requests."""
 
-    ``retry_after`` is in seconds.
-    """
-
-    status = 503
     code = "upstream_unavailable"
-
-    def __init__(self, message: str, *, retry_after: int = 5) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"Retry-After": str(self.retry_after)}
+    default_message = "The engine cannot be reached. Try again later."
 
 
 class UpstreamTimeout(UpstreamError):

@@ -21,15 +21,13 @@ from functools import partial
 from typing import Any, Final, Self, TypeAlias
 
 from ..cancellation import Cancelled
-from ..exceptions import GatewayError
+from ..exceptions import GatewayError, ShuttingDown
 from ..pump import End, Pump, aclosed
+from ..shutdown import LOOK_SECONDS, deadline, ended_by_shutdown
 from ..wire.sse import PING
 from .work import Source, Work
 
 __all__ = ["AsyncDelivery", "ClientGone", "Delivery"]
-
-HANG_UP_POLL_SECONDS: Final = 0.25
-"""How often a synchronous server's connection is looked at while there is nothing to send."""
 
 BUFFER_BYTES: Final = 64 * 2**10
 """How far the backend may run ahead of a client that reads slowly."""
@@ -134,26 +132,33 @@ class Delivery:
     ) -> Iterator[tuple[int, Any | End] | None]:
         """What the sources give up to the end of the last, each with the number of its source, and
         ``None`` whenever a keep-alive is due."""
-        look = time.monotonic() + HANG_UP_POLL_SECONDS
+        look = time.monotonic() + LOOK_SECONDS
         arrival: tuple[int, Any | End] | None
         while sources:
-            wait = HANG_UP_POLL_SECONDS
-            if self._work.is_stream:
-                wait = min(wait, max(0, self._due - time.monotonic()))
+            until = min(look, self._due) if self._work.is_stream else look
             try:
-                arrival = arrivals.get(timeout=wait)
+                arrival = arrivals.get(timeout=max(0, until - time.monotonic()))
             except queue.Empty:
                 arrival = None
             is_end = arrival is not None and isinstance(arrival[1], End)
             if time.monotonic() >= look and not is_end:
-                if self._hung_up():
-                    raise Cancelled
-                look = time.monotonic() + HANG_UP_POLL_SECONDS
+                look = self._look()
             if arrival is not None:
                 yield arrival
                 sources -= is_end
             if sources and self._work.is_stream and time.monotonic() >= self._due:
                 yield None
+
+    def _look(self) -> float:
+        """Whether to go on; returns when to look again."""
+        if self._hung_up():
+            raise Cancelled
+        now, end = time.monotonic(), deadline()
+        if end is None:
+            return now + LOOK_SECONDS
+        if now >= end:
+            raise ShuttingDown
+        return min(now + LOOK_SECONDS, end)
 
 
 _Arrivals: TypeAlias = "queue.SimpleQueue[tuple[int, Any | End]]"
@@ -218,13 +223,11 @@ class AsyncDelivery:
 
     def close(self) -> None:
         """Nobody wants more. May be called from any thread, any number of times."""
-        # The task is cancelled once: a second time would break off what the first set going, the
-        # closing of the connection to the engine.
         task, self._task = self._task, None
         if task is not None and not task.done():
             loop = task.get_loop()
             if not loop.is_closed():
-                loop.call_soon_threadsafe(task.cancel)
+                loop.call_soon_threadsafe(self._channel.abandon, task)
 
     def __del__(self) -> None:
         self.close()
@@ -248,22 +251,26 @@ class AsyncDelivery:
 async def _produce(work: Work[Any], channel: _Channel) -> None:
     account = work.account
     failure: GatewayError | None = None
+    shut_down = partial(channel.abandon, asyncio.current_task(), ShuttingDown())
     try:
-        await account.asend_started()
-        first, *others = (_forward(source, work, channel) for source in work.sources)
-        await (_together([first, *others]) if others else first)
+        with ended_by_shutdown(shut_down):
+            await account.asend_started()
+            first, *others = (_forward(source, work, channel) for source in work.sources)
+            await (_together([first, *others]) if others else first)
         rest = work.finish()
         await work.asave()
         channel.put(rest)
     except asyncio.CancelledError:
-        account.cancelled()
-        raise
+        if channel.reason is None:
+            account.cancelled()
+            raise
+        failure = work.fail(channel.reason)
     except Exception as error:
         failure = work.fail(error)
-        if channel.begun:
+    finally:
+        if failure is not None and channel.begun:
             channel.put(work.failure_frame(failure))
             failure = None
-    finally:
         # The events are out; only then are receivers waited for, and the response closed.
         if failure is not None:
             channel.end(failure)
@@ -295,7 +302,17 @@ async def _together(parts: list[Coroutine[Any, Any, None]]) -> None:
 class _Channel:
     """Bytes on their way from the backend's task to the reader's, joined while they wait."""
 
-    __slots__ = ("_data", "_ended", "_error", "_reader", "_size", "_taken", "_writer")
+    __slots__ = (
+        "_abandoned",
+        "_data",
+        "_ended",
+        "_error",
+        "_reader",
+        "_size",
+        "_taken",
+        "_writer",
+        "reason",
+    )
 
     def __init__(self) -> None:
         self._data: list[bytes] = []
@@ -305,6 +322,16 @@ class _Channel:
         self._error: GatewayError | None = None
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
+        self._abandoned = False
+        self.reason: GatewayError | None = None
+
+    def abandon(self, task: asyncio.Task[Any] | None, reason: GatewayError | None = None) -> None:
+        """Cancel the writer's ``task``: nobody reads any more, or the reader is told ``reason``."""
+        # Once: a second time would break off what the first set going, the closing of the
+        # connection to the engine.
+        if task is not None and not self._abandoned:
+            self._abandoned, self.reason = True, reason
+            task.cancel()
 
     @property
     def begun(self) -> bool:
