@@ -450,7 +450,13 @@ class _Connection:
             case Wait(seconds):
                 await asyncio.sleep(seconds)
             case Hold(until):
-                await (self._gone.wait() if until is None else asyncio.to_thread(until.wait))
+                if until is None:
+                    await self._gone.wait()
+                else:
+                    # Not for ever: a test that fails may never set it, and the process waits for
+                    # its threads.
+                    while not await asyncio.to_thread(until.wait, 0.5):
+                        pass
             case Close():
                 self._writer.close()
                 return False
