@@ -19,10 +19,9 @@ from django_ollama_openai.shutdown import LOOK_SECONDS, deadline
 from tests.conftest import site_options
 from tests.ollama_server import Hold, OllamaServer, Received, Reply, Send, line
 from tests.servers import SERVERS, Server, Site, serve
-from tests.test_streaming import MODEL, ask_by_hand, body, frames, part
+from tests.test_streaming import DONE, ask_by_hand, body, frames, part
 
 GRACE = 3
-DONE = {"model": MODEL, "message": {"content": ""}, "done": True, "done_reason": "stop"}
 
 
 class Asked:
@@ -54,6 +53,10 @@ class Asked:
     def wait(self) -> None:
         self._reader.join(timeout=30)
         assert not self._reader.is_alive()
+        self.close()
+
+    def close(self) -> None:
+        self.response.close()
         self._connection.close()
 
     def _read(self) -> None:

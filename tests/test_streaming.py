@@ -21,6 +21,7 @@ MODEL = "smollm2:135m"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 WITHIN = 1.0
 """Seconds in which the engine must be freed."""
+DONE = {"model": MODEL, "message": {"content": ""}, "done": True, "done_reason": "stop"}
 
 
 def part(content: str) -> Send:
@@ -33,13 +34,15 @@ def body(**changes: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def streaming(site: Site, **changes: Any) -> Iterator[httpx.Response]:
+def streaming(
+    site: Site, headers: dict[str, str] = HEADERS, **changes: Any
+) -> Iterator[httpx.Response]:
     with (
         httpx.Client(timeout=10) as client,
         client.stream(
             "POST",
             f"{site.base_url}/chat/completions",
-            headers=HEADERS,
+            headers=headers,
             json=body(stream=True, **changes),
         ) as response,
     ):
@@ -69,13 +72,18 @@ def test_headers(site: Site) -> None:
 
 
 def test_every_token_leaves_when_it_arrives(site: Site, ollama: OllamaServer) -> None:
+    check_that_tokens_leave_when_they_arrive(site, ollama)
+
+
+def check_that_tokens_leave_when_they_arrive(
+    site: Site, ollama: OllamaServer, headers: dict[str, str] = HEADERS
+) -> httpx.Headers:
     gates = [threading.Event() for _ in range(3)]
     steps: list[Step] = []
     for number, gate in enumerate(gates):
         steps += [part(f"token {number}"), Hold(gate)]
-    done = {"model": MODEL, "message": {"content": ""}, "done": True, "done_reason": "stop"}
-    ollama.reply(Reply([*steps, line(done)]))
-    with streaming(site) as response:
+    ollama.reply(Reply([*steps, line(DONE)]))
+    with streaming(site, headers) as response:
         chunks = response.iter_text()
         text = ""
         for number, gate in enumerate(gates):
@@ -85,6 +93,7 @@ def test_every_token_leaves_when_it_arrives(site: Site, ollama: OllamaServer) ->
             gate.set()
         text += "".join(chunks)
     assert text.endswith("data: [DONE]\n\n")
+    return response.headers
 
 
 @pytest.mark.compat("chat.stream.keep-alive")
@@ -145,7 +154,7 @@ FOREVER: list[Step] = [step for number in range(10000) for step in (part(f"{numb
     ("reply", "stream", "wait_for"),
     [
         (Reply([part("one "), Hold()]), True, b"one "),
-        (Reply(FOREVER), True, b'"5 "'),
+        (Reply(FOREVER), True, b"5 "),
         (Reply([Hold()]), True, b""),
         (Reply([], before=[Hold()]), True, b""),
         (Reply([], before=[Hold()]), True, b": ping"),
@@ -165,6 +174,19 @@ FOREVER: list[Step] = [step for number in range(10000) for step in (part(f"{numb
 def test_a_client_that_hangs_up_frees_the_engine(
     site: Site, ollama: OllamaServer, reply: Reply, stream: bool, wait_for: bytes
 ) -> None:
+    finished = check_that_a_hang_up_frees_the_engine(site, ollama, reply, stream, wait_for)
+    assert finished["usage"]["estimated"] is True
+    assert finished["timings"]["total"] > 0
+    if wait_for in (b"one ", b"5 "):
+        assert wait_for.decode() in finished["content"]
+        assert finished["usage"]["completion_tokens"] >= 1
+        assert finished["timings"]["time_to_first_token"] > 0
+    assert "Traceback" not in site.log()
+
+
+def check_that_a_hang_up_frees_the_engine(
+    site: Site, ollama: OllamaServer, reply: Reply, stream: bool = True, wait_for: bytes = b"one "
+) -> dict[str, Any]:
     ollama.reply(reply)
     request_id = f"hang-up-{time.monotonic_ns()}"
     connection = ask_by_hand(site, request_id, body(stream=stream))
@@ -180,13 +202,7 @@ def test_a_client_that_hangs_up_frees_the_engine(
     assert started["event"] == "started"
     assert finished["event"] == "finished"
     assert finished["finish_reason"] == "cancelled"
-    assert finished["usage"]["estimated"] is True
-    assert finished["timings"]["total"] > 0
-    if wait_for in (b"one ", b'"5 "'):
-        assert wait_for.decode().strip('"') in finished["content"]
-        assert finished["usage"]["completion_tokens"] >= 1
-        assert finished["timings"]["time_to_first_token"] > 0
-    assert "Traceback" not in site.log()
+    return finished
 
 
 def test_a_client_that_stops_reading_and_hangs_up_frees_the_engine(
