@@ -53,6 +53,7 @@ class Account:
         body: EngineRequest,
         choices: int,
     ) -> None:
+        self.request_id = request_id
         self.wait = Wait()
         """How the request waits for the backend."""
         self._slots = route.backend.slots

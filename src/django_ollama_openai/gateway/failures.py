@@ -1,8 +1,11 @@
-"""What a client is told when a backend fails."""
+"""What a client is told when a backend fails, and what is logged of it."""
 
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Iterator
+from typing import Final
 
 from ..exceptions import GatewayError, ShuttingDown
 
@@ -10,13 +13,46 @@ __all__ = ["told"]
 
 logger = logging.getLogger("django_ollama_openai")
 
+MAX_LOGGED: Final = 500
+"""Characters of a message; one may be as long as what an engine says."""
 
-def told(error: Exception, alias: str) -> GatewayError:
+
+def told(error: Exception, alias: str, request_id: str) -> GatewayError:
     """``error`` of the backend ``alias``, if it is meant for clients; else it is logged as a crash
-    and they are told nothing of it."""
+    and they are told nothing of it. A failure of the engine's own is one line of the log."""
     if isinstance(error, GatewayError):
         if error.status >= 500 and not isinstance(error, ShuttingDown):
-            logger.warning("The backend %r failed: %s %r", alias, error.message, error.__cause__)
+            logger.warning(
+                "Request %s to the backend %r failed: %s%s",
+                request_id,
+                alias,
+                " ".join(error.message.split())[:MAX_LOGGED],
+                _cause(error),
+            )
         return error
-    logger.error("The backend %r crashed", alias, exc_info=error)
+    logger.error("Request %s to the backend %r crashed", request_id, alias, exc_info=error)
     return GatewayError("The server had an error while processing your request.")
+
+
+def _cause(error: GatewayError) -> str:
+    """The kind of error behind ``error``, and the system's own reason. Their texts stay out of the
+    log: they quote what the engine sent, which may be an answer or a prompt."""
+    causes = list(_causes(error))
+    if not causes:
+        return ""
+    reasons = [
+        os.strerror(cause.errno)
+        for cause in causes
+        if isinstance(cause, OSError) and isinstance(cause.errno, int) and cause.errno > 0
+    ]
+    kind = type(causes[0]).__name__
+    return f" ({kind}: {reasons[-1]})" if reasons else f" ({kind})"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen = {id(error)}
+    cause = error.__cause__
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__

@@ -20,14 +20,14 @@ from .routing import Route, resolve_model
 __all__ = ["list_models", "retrieve_model"]
 
 
-def list_models(request: HttpRequest) -> Flow[dict[str, Any]]:
+def list_models(request: HttpRequest, request_id: str) -> Flow[dict[str, Any]]:
     """OpenAI's list object: the names in ``MODELS`` first, then what the mount's backend has."""
     caller = yield from authenticate(request)
     authorise(caller, "models")
     mount = Mount.of(request)
     settings = conf.get()
     routes = [resolve_model(name, mount) for name in settings.MODELS if settings.allows_model(name)]
-    cards = yield from _cards([mount.backend, *(route.alias for route in routes)])
+    cards = yield from _cards([mount.backend, *(route.alias for route in routes)], request_id)
     data = []
     for route in routes:
         card = _card_of(route, cards.get(route.alias, []))
@@ -41,7 +41,7 @@ def list_models(request: HttpRequest) -> Flow[dict[str, Any]]:
     return camel_keys(listing) if mount.case == "camel" else listing
 
 
-def retrieve_model(request: HttpRequest, name: str) -> Flow[dict[str, Any]]:
+def retrieve_model(request: HttpRequest, request_id: str, name: str) -> Flow[dict[str, Any]]:
     """OpenAI's model object.
 
     Raises:
@@ -56,11 +56,14 @@ def retrieve_model(request: HttpRequest, name: str) -> Flow[dict[str, Any]]:
         card = yield from call(backend.get_model, backend.aget_model, route.model)
     except ModelNotFound:
         raise ModelNotFound(name) from None
+    except GatewayError as error:
+        told(error, route.alias, request_id)
+        raise
     model = card.as_openai(name=name, backend=route.alias)
     return camel_keys(model) if mount.case == "camel" else model
 
 
-def _cards(aliases: list[str]) -> Flow[dict[str, list[ModelCard]]]:
+def _cards(aliases: list[str], request_id: str) -> Flow[dict[str, list[ModelCard]]]:
     """The models of each backend. One that fails hides its own models only, unless all fail."""
     cards: dict[str, list[ModelCard]] = {}
     failure: GatewayError | None = None
@@ -69,7 +72,7 @@ def _cards(aliases: list[str]) -> Flow[dict[str, list[ModelCard]]]:
         try:
             cards[alias] = yield from call(backend.list_models, backend.alist_models)
         except Exception as error:
-            unavailable = told(error, alias)
+            unavailable = told(error, alias, request_id)
             failure = failure or unavailable
     if failure is not None and not cards:
         raise failure

@@ -75,4 +75,4 @@ class Work(Generic[T]):
             error.message = re.sub(
                 rf"(?<![\w./:-]){name}(?![\w/:-]|\.\w)", lambda _: public, error.message
             )
-        return told(error, self._route.alias)
+        return told(error, self._route.alias, self.account.request_id)

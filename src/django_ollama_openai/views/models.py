@@ -20,7 +20,7 @@ def models(
     request: HttpRequest, *, request_id: str, captured: dict[str, Any]
 ) -> Flow[HttpResponseBase]:
     """List the models."""
-    return json_response((yield from list_models(request)))
+    return json_response((yield from list_models(request, request_id)))
 
 
 @endpoint("GET")
@@ -28,4 +28,4 @@ def model(
     request: HttpRequest, *, request_id: str, captured: dict[str, Any]
 ) -> Flow[HttpResponseBase]:
     """Describe one model; its id may hold slashes and colons."""
-    return json_response((yield from retrieve_model(request, captured["model_id"])))
+    return json_response((yield from retrieve_model(request, request_id, captured["model_id"])))
