@@ -35,6 +35,9 @@ def read_body(request: HttpRequest) -> bytes:
         raise InvalidRequest("The body of the request broke off.") from error
     if len(body) > limit:
         raise too_large
+    if declared.isdecimal() and len(body) < int(declared):
+        # Under WSGI a connection that is closed for writing looks like the end of the body.
+        raise InvalidRequest("The body of the request broke off.")
     if not body and "chunked" in request.headers.get("Transfer-Encoding", ""):
         # Under WSGI Django takes a body without a length for an empty one.
         raise InvalidRequest("Send the body with a Content-Length, not chunked.")
