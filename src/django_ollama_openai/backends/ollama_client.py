@@ -31,6 +31,9 @@ from .silence import Silence
 
 __all__ = ["AsyncOllamaClient", "InterruptibleTransport", "OllamaClient", "Patience", "encoded"]
 
+HEADERS: Final = {"Accept-Encoding": "identity"}
+"""A compressed answer could unpack to more than there is memory, before any of it is counted."""
+
 MAX_ERROR_BYTES = 64 * 2**10
 MAX_ANSWER_BYTES = 64 * 2**20
 
@@ -55,10 +58,10 @@ class OllamaClient(ollama.Client):
             GatewayError: what a failure means to a client; ``blame`` is what it may name.
         """
         try:
-            with self._client.stream(method, path, content=content) as response:
+            with self._client.stream(method, path, content=content, headers=HEADERS) as response:
                 if response.status_code != 200:
-                    raise ollama_error(response.status_code, _first(response.iter_bytes()), **blame)
-                answer = _first(response.iter_bytes(), MAX_ANSWER_BYTES)
+                    raise ollama_error(response.status_code, _first(response.iter_raw()), **blame)
+                answer = _first(response.iter_raw(), MAX_ANSWER_BYTES)
         except FAILURES as error:
             raise _told(error) from error
         return _whole(answer)
@@ -72,11 +75,13 @@ class OllamaClient(ollama.Client):
         lines = Lines()
         timeout = _with_read_timeout(self._client.timeout, patience.first_token)
         try:
-            with self._client.stream("POST", path, content=content, timeout=timeout) as response:
+            with self._client.stream(
+                "POST", path, content=content, headers=HEADERS, timeout=timeout
+            ) as response:
                 if response.status_code != 200:
-                    raise ollama_error(response.status_code, _first(response.iter_bytes()), **blame)
+                    raise ollama_error(response.status_code, _first(response.iter_raw()), **blame)
                 with _read_timeout(response) as limit:
-                    for data in response.iter_bytes():
+                    for data in response.iter_raw():
                         if arrived := lines.feed(data):
                             limit(patience.token)
                             yield arrived
@@ -92,7 +97,9 @@ class AsyncOllamaClient(ollama.AsyncClient):
         self, method: str, path: str, content: bytes | None = None, **blame: Unpack[Blame]
     ) -> bytes:
         try:
-            async with self._client.stream(method, path, content=content) as response:
+            async with self._client.stream(
+                method, path, content=content, headers=HEADERS
+            ) as response:
                 if response.status_code != 200:
                     raise ollama_error(response.status_code, await _afirst(response), **blame)
                 answer = await _afirst(response, MAX_ANSWER_BYTES)
@@ -132,12 +139,9 @@ def _with_read_timeout(timeout: httpx.Timeout, seconds: float | None) -> httpx.T
 
 
 def _arriving(response: httpx.Response) -> AsyncIterable[bytes]:
-    """The body as it arrives; past httpx's decoder where there is nothing to decode, which takes
-    longer than all the rest."""
+    """The body as it arrives; past httpx's own iterators, which take longer than all the rest."""
     stream = response.stream
-    if "Content-Encoding" in response.headers or not isinstance(stream, httpx.AsyncByteStream):
-        return response.aiter_bytes()
-    return stream
+    return stream if isinstance(stream, httpx.AsyncByteStream) else response.aiter_raw()
 
 
 def encoded(body: Any) -> bytes:
@@ -145,29 +149,29 @@ def encoded(body: Any) -> bytes:
     return pydantic_core.to_json(body)
 
 
-def _first(data: Iterable[bytes], limit: int = MAX_ERROR_BYTES) -> bytes:
+def _first(data: Iterable[bytes], limit: int = MAX_ERROR_BYTES) -> bytearray:
     """The body, or as much of it as goes a little over ``limit``."""
     body = bytearray()
     for piece in data:
         body += piece
         if len(body) > limit:
             break
-    return bytes(body)
+    return body
 
 
-async def _afirst(response: httpx.Response, limit: int = MAX_ERROR_BYTES) -> bytes:
+async def _afirst(response: httpx.Response, limit: int = MAX_ERROR_BYTES) -> bytearray:
     body = bytearray()
-    async for piece in response.aiter_bytes():
+    async for piece in response.aiter_raw():
         body += piece
         if len(body) > limit:
             break
-    return bytes(body)
+    return body
 
 
-def _whole(body: bytes) -> bytes:
+def _whole(body: bytearray) -> bytes:
     if len(body) > MAX_ANSWER_BYTES:
         raise UpstreamError("The engine sent an answer that is too long.")
-    return body
+    return bytes(body)
 
 
 FAILURES: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)

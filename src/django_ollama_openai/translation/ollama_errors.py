@@ -44,7 +44,9 @@ class Blame(TypedDict, total=False):
     param: str
 
 
-def ollama_error(status: int | None, body: bytes, **blame: Unpack[Blame]) -> GatewayError:
+def ollama_error(
+    status: int | None, body: bytes | bytearray, **blame: Unpack[Blame]
+) -> GatewayError:
     """The error for a response with ``status``, or for an error line of a stream (``None``).
 
     Messages of a 400 are for whoever made the request, and are passed on. Those of the engine's own
@@ -96,7 +98,7 @@ def _refusal(text: str, ability: str, model: str) -> GatewayError:
     return InvalidRequest(text, param="model", code="unsupported_endpoint")
 
 
-def _parsed(body: bytes) -> Any:
+def _parsed(body: bytes | bytearray) -> Any:
     try:
         value = pydantic_core.from_json(body)
     except ValueError:
