@@ -25,12 +25,25 @@ from django_ollama_openai import conf, exceptions
 from django_ollama_openai.backends.base import OPTIONAL_PARAMETERS
 from django_ollama_openai.exceptions import GatewayError
 
-__all__ = ["COMPATIBILITY", "PARTS", "Row", "deviations", "pages", "rows", "sources"]
+__all__ = [
+    "COMPATIBILITY",
+    "PARTS",
+    "ClientFault",
+    "EngineFault",
+    "Row",
+    "client_faults",
+    "deviations",
+    "engine_faults",
+    "pages",
+    "rows",
+    "sources",
+]
 
 PACKAGE: Final = Path(django_ollama_openai.__file__).parent
 DOCS: Final = Path(__file__).parent
 CHANGELOG: Final = DOCS.parent / "CHANGELOG.md"
 COMPATIBILITY: Final = DOCS / "compatibility.toml"
+FAULTS: Final = DOCS / "faults.toml"
 
 _DIRECTIVE = re.compile(r"^\.\. generated:: (\w+)$", re.MULTILINE)
 
@@ -38,7 +51,7 @@ _DIRECTIVE = re.compile(r"^\.\. generated:: (\w+)$", re.MULTILINE)
 def sources() -> list[Path]:
     """The files that the generated parts are made from."""
     names = ["conf.py", "checks.py", "exceptions.py", "backends/base.py"]
-    return [CHANGELOG, COMPATIBILITY, Path(__file__), *(PACKAGE / name for name in names)]
+    return [CHANGELOG, COMPATIBILITY, FAULTS, Path(__file__), *(PACKAGE / name for name in names)]
 
 
 def pages() -> dict[str, str]:
@@ -358,6 +371,110 @@ def _test(name: str) -> str:
     return f"| *{said}* (``{Path(module).stem}``)"
 
 
+# Faults
+
+
+@dataclass(frozen=True)
+class EngineFault:
+    """A row of ``faults.toml`` on the engine, which says what each field is."""
+
+    id: str
+    connection: Literal["closed", "closed in a stream", "kept", "none"]
+    status: int | None = None
+    code: str | None = None
+    message: str | None = None
+    in_stream: bool = False
+    engine_says: bool = False
+    answered: bool = False
+    mode: Literal["stream", "whole"] | None = None
+    bounded: bool = False
+    tests: tuple[str, ...] = ("tests/test_faults.py::test_a_fault_of_the_engine",)
+
+    @property
+    def told(self) -> str:
+        """What the client gets, in words."""
+        if self.answered:
+            return "Its answer."
+        if self.engine_says:
+            return f"{self.status}, in the engine's words."
+        said = f"`{self.code}`: {self.message}" if self.message else f"`{self.code}`."
+        if not self.in_stream:
+            return f"{self.status} {said}"
+        if self.mode == "stream":
+            return f"A frame with {said}"
+        return f"{self.status} {said} In a stream that has begun, a frame."
+
+
+@dataclass(frozen=True)
+class ClientFault:
+    """A row of ``faults.toml`` on the client."""
+
+    id: str
+    sees: str
+    engine: str
+    tests: tuple[str, ...]
+
+
+def engine_faults() -> list[EngineFault]:
+    """The faults of the engine, in the order of the page."""
+    return [EngineFault(id, **_row(row)) for id, row in _faults()["engine"].items()]
+
+
+def client_faults() -> list[ClientFault]:
+    """Those of the client."""
+    return [ClientFault(id, **_row(row)) for id, row in _faults()["client"].items()]
+
+
+def _faults() -> dict[str, dict[str, dict[str, Any]]]:
+    return tomllib.loads(FAULTS.read_text())
+
+
+def _row(facts: dict[str, Any]) -> dict[str, Any]:
+    if "tests" not in facts:
+        return facts
+    # One without a module is of the suite itself.
+    tests = (name if "::" in name else f"tests/test_faults.py::{name}" for name in facts["tests"])
+    return {**facts, "tests": tuple(tests)}
+
+
+_CONNECTION: Final = {
+    "closed": "Closed.",
+    "closed in a stream": "Closed in a stream; else kept.",
+    "kept": "Kept for the next request.",
+    "none": "There is none.",
+}
+
+
+def engine_fault_table() -> str:
+    """What becomes of every fault of the engine."""
+    return _table(
+        ["The engine …", "The client gets", "The connection to the engine", "Logged", "Held by"],
+        [
+            [
+                fault.id,
+                _rst(fault.told),
+                _CONNECTION[fault.connection],
+                "One line." if (fault.status or 0) >= 500 else "Nothing.",
+                "\n".join(map(_test, fault.tests)),
+            ]
+            for fault in engine_faults()
+        ],
+        widths=[24, 32, 14, 10, 20],
+    )
+
+
+def client_fault_table() -> str:
+    """What becomes of every fault of the client; nothing of them is logged."""
+    return _table(
+        ["The client …", "It gets", "The connection to the engine", "Held by"],
+        [
+            [fault.id, fault.sees, fault.engine, "\n".join(map(_test, fault.tests))]
+            for fault in client_faults()
+        ],
+        widths=[26, 28, 24, 22],
+    )
+
+
 # Changelog
 
 
@@ -419,5 +536,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "parameters": parameters,
     "deviations": deviations,
     "compatibility": compatibility,
+    "engine_faults": engine_fault_table,
+    "client_faults": client_fault_table,
     "changelog": changelog,
 }

@@ -42,6 +42,7 @@ class Received:
     content: bytes
     answered: threading.Event = field(default_factory=threading.Event)
     hung_up: threading.Event = field(default_factory=threading.Event)
+    closed: threading.Event = field(default_factory=threading.Event)
 
     @property
     def body(self) -> Any:
@@ -79,12 +80,21 @@ class Reset:
     """Reset it."""
 
 
-Step = Send | Wait | Hold | Close | Reset
+@dataclass(frozen=True)
+class Flood:
+    """Send these bytes so many times, as fast as the client takes them."""
+
+    data: bytes
+    times: int
+
+
+Step = Send | Wait | Hold | Close | Reset | Flood
 
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer: steps before its head, its head, steps of its body."""
+    """An answer: steps before its head, its head, steps of its body. Of a ``raw`` one the steps are
+    all there is, also where they are no HTTP."""
 
     steps: Sequence[Step]
     status: int = 200
@@ -92,6 +102,7 @@ class Reply:
         default_factory=lambda: {"Content-Type": "application/x-ndjson"}
     )
     before: Sequence[Step] = ()
+    raw: bool = False
 
 
 def line(value: Any) -> Send:
@@ -241,8 +252,31 @@ class OllamaServer:
             time.sleep(0.005)
         return not self._connections
 
+    def wait_for_released(self, timeout: float = 5) -> bool:
+        """Whether no request is worked on any more: each is answered, or its client has gone."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            requests = list(self.requests)
+            if all(each.answered.is_set() or each.hung_up.is_set() for each in requests):
+                return True
+            time.sleep(0.005)
+        return False
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._connections)
+
+    def close_connections(self) -> None:
+        """Close all, as a server does that has had enough of waiting for the next request."""
+
+        async def close() -> None:
+            for connection in list(self._connections.values()):
+                connection.close()
+
+        asyncio.run_coroutine_threadsafe(close(), self._loop).result()
+
     async def _listen(self) -> asyncio.Server:
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], _Connection] = {}
         if self._path is not None:
             return await asyncio.start_unix_server(self._connected, self._path)
         return await asyncio.start_server(self._connected, "127.0.0.1", 0, backlog=1024)
@@ -256,12 +290,14 @@ class OllamaServer:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._connections.add(task)
-        self.connections += 1
-        task.add_done_callback(self._connections.discard)
         connection = _Connection(reader, writer)
+        self._connections[task] = connection
+        self.connections += 1
+        task.add_done_callback(lambda task: self._connections.pop(task, None))
+        requests: list[Received] = []
         try:
             while (request := await connection.read_request()) is not None:
+                requests.append(request)
                 self.requests.append(request)
                 if not await connection.answer(request, self._answer_to(request)):
                     return
@@ -269,6 +305,8 @@ class OllamaServer:
             return
         finally:
             writer.transport.abort()
+            for request in requests:
+                request.closed.set()
 
     def _answer_to(self, request: Received) -> Reply:
         path = request.path
@@ -414,6 +452,9 @@ class _Connection:
             return None
         return Received(method, path, headers, content)
 
+    def close(self) -> None:
+        self._writer.close()
+
     async def answer(self, request: Received, reply: Reply) -> bool:
         """Whether the connection can be used again."""
         work = asyncio.create_task(self._send(reply))
@@ -429,6 +470,12 @@ class _Connection:
 
     async def _send(self, reply: Reply) -> bool:
         if not all([await self._step(step, chunked=False) for step in reply.before]):
+            return False
+        if reply.raw:
+            for step in reply.steps:
+                if not await self._step(step, chunked=False):
+                    return False
+            self._writer.close()
             return False
         head = [f"HTTP/1.1 {reply.status} Status"]
         head += [f"{name}: {value}" for name, value in reply.headers.items()]
@@ -447,6 +494,9 @@ class _Connection:
             case Send(data):
                 self._writer.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
                 await self._writer.drain()
+            case Flood(data, times):
+                for _ in range(times):
+                    await self._step(Send(data), chunked=chunked)
             case Wait(seconds):
                 await asyncio.sleep(seconds)
             case Hold(until):

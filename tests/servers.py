@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -18,10 +19,13 @@ from typing import Any, Literal, TypeAlias
 
 import httpx
 
-__all__ = ["KEY", "OTHER_SERVERS", "SERVERS", "Server", "Site", "serve"]
+__all__ = ["KEY", "NO_TLS", "OTHER_SERVERS", "SERVERS", "Server", "Site", "serve"]
 
 ROOT = Path(__file__).parent.parent
 KEY = "sk-test-key"
+
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For clients that are made for one request: reading the system's certificates takes longer."""
 
 Server: TypeAlias = Literal["uvicorn", "gunicorn", "granian", "hypercorn", "daphne"]
 SERVERS: tuple[Server, ...] = ("uvicorn", "gunicorn")
@@ -46,6 +50,13 @@ class Site:
     def log(self) -> str:
         """What the server has printed."""
         return self.output.read_text()
+
+    def left(self, *, reset: bool = False) -> dict[str, Any]:
+        """What the server's process holds: see ``tests/site/leftovers.py``."""
+        query = "?reset" if reset else ""
+        answer = httpx.get(f"{self.url}/left/{query}", timeout=10, verify=NO_TLS)
+        left: dict[str, Any] = answer.raise_for_status().json()
+        return left
 
     def signals(self, request_id: str, count: int, timeout: float = 5) -> list[dict[str, Any]]:
         """What was signalled for one request, as soon as there are ``count`` entries."""

@@ -28,6 +28,7 @@ from django_ollama_openai.backends.base import OPTIONAL_PARAMETERS
 from django_ollama_openai.translation.model_cards import METADATA
 from django_ollama_openai.wire.chat import ChatCompletionRequest
 from docs import generated
+from tests import test_faults
 from tests.ollama_server import OllamaServer
 from tests.servers import KEY, serve
 
@@ -178,6 +179,31 @@ def test_constructor_keywords(backend: str, keyword: str) -> None:
 @pytest.mark.parametrize("hook", ["prepare_chat", "get_client", "get_async_client"])
 def test_hooks(hook: str) -> None:
     assert f"def {hook}(" in PAGES["backends"]
+
+
+def test_rows_of_faults() -> None:
+    """Each row names tests that there are, and each test of the suite has its row."""
+    faults: list[generated.EngineFault | generated.ClientFault]
+    faults = [*generated.engine_faults(), *generated.client_faults()]
+    named = {test for fault in faults for test in fault.tests}
+    suite = {f"tests/test_faults.py::{name}" for name in names_of_tests("tests/test_faults.py")}
+    assert {test for test in named if test.startswith("tests/test_faults.py")} == suite
+    for test in named:
+        path, _, name = test.partition("::")
+        assert name in names_of_tests(path), test
+    cases = {
+        fault.id
+        for fault in generated.engine_faults()
+        if "tests/test_faults.py::test_a_fault_of_the_engine" in fault.tests
+    }
+    assert cases == set(test_faults.SCRIPTS)
+    for fault in faults:
+        assert f"* - {fault.id}\n" in PAGES["faults"]
+
+
+def names_of_tests(path: str) -> set[str]:
+    names = re.findall(r"^(?:async )?def (test_\w+)\(", (ROOT / path).read_text(), re.MULTILINE)
+    return set(names)
 
 
 # What is said, there is

@@ -51,4 +51,13 @@ DATABASES = {
         "ATOMIC_REQUESTS": bool(os.environ.get("SITE_ATOMIC_REQUESTS")),
     }
 }
+if os.environ.get("SITE_SIGNAL_LOG"):
+    # A server of its own, whose output a test reads: who has logged it stands before every entry.
+    LOGGING = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"named": {"format": "[%(name)s] %(levelname)s %(message)s"}},
+        "handlers": {"output": {"class": "logging.StreamHandler", "formatter": "named"}},
+        "root": {"handlers": ["output"], "level": "WARNING"},
+    }
 OLLAMA_OPENAI = json.loads(os.environ.get("SITE_OLLAMA_OPENAI", "{}"))

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from django.urls import include, path
 
+from django_ollama_openai.views.endpoint import EndpointPattern
+from tests.site.leftovers import left
+
 GATEWAY = "django_ollama_openai.urls"
 
 urlpatterns = [
@@ -10,4 +13,5 @@ urlpatterns = [
     path("camel/", include(GATEWAY), {"case": "camel"}),
     path("second/", include(GATEWAY), {"backend": "second"}),
     path("<slug:backend>/by-path/", include(GATEWAY)),
+    EndpointPattern("left/", left, "left"),
 ]
