@@ -46,7 +46,7 @@ $(VENV)/demo-is-ready: pyproject.toml | $(VENV)/pip-is-ready
 	@touch $@
 
 $(VENV)/bench-is-ready: pyproject.toml | $(VENV)/pip-is-ready
-	@$(PIP) install --editable . --group bench
+	@$(PIP) install --editable '.[fast]' --group bench
 	@touch $@
 
 # Apart from all else: it holds its dependencies to versions of its own.

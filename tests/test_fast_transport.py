@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Iterator
 from contextlib import aclosing
 from importlib.util import find_spec
 from itertools import pairwise
@@ -24,6 +25,13 @@ REQUEST = ChatCompletionRequest.parse(
     b'{"model": "smollm2:135m", "messages": [{"role": "user", "content": "Hi"}]}'
 )
 TOKEN = line({"model": "m", "message": {"role": "assistant", "content": "a"}, "done": False})
+
+
+@pytest.fixture
+def ollama() -> Iterator[OllamaServer]:
+    """One that nobody else has connections to."""
+    with OllamaServer() as server:
+        yield server
 
 
 async def read(backend: OllamaBackend) -> str:

@@ -68,9 +68,9 @@ async def test_who_is_cancelled_from_outside_is_not_late() -> None:
 
 async def test_who_is_late_and_cancelled_is_cancelled() -> None:
     async def wait() -> None:
-        with Silence(0) as silence:
+        with Silence(60) as silence:
             # Both before the task gets to know of either.
-            loop.call_soon(silence._check)
+            loop.call_soon(silence._expire)
             loop.call_soon(task.cancel)
             await asyncio.sleep(10)
 

@@ -18,19 +18,17 @@ from collections.abc import (
     Iterator,
 )
 from functools import partial
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from ..cancellation import Cancelled
 from ..exceptions import GatewayError, ShuttingDown
 from ..pump import End, Pump, aclosed
 from ..shutdown import LOOK_SECONDS, deadline, ended_by_shutdown
 from ..wire.sse import PING
+from .channel import Channel
 from .work import Source, Work
 
 __all__ = ["AsyncDelivery", "ClientGone", "Delivery"]
-
-BUFFER_BYTES: Final = 64 * 2**10
-"""How far the backend may run ahead of a client that reads slowly."""
 
 
 class ClientGone(Exception):
@@ -187,8 +185,7 @@ class AsyncDelivery:
 
     def __init__(self, work: Work[Any], keepalive: float) -> None:
         self._work = work
-        self._keepalive = keepalive if work.is_stream else None
-        self._channel = _Channel()
+        self._channel = Channel(keepalive if work.is_stream else None)
         self._task: asyncio.Task[None] | None = None
         self._first: list[bytes] = []
 
@@ -240,7 +237,7 @@ class AsyncDelivery:
     async def _receive(self) -> bytes | None:
         """What has arrived, a keep-alive, or ``None`` at the end."""
         try:
-            return await self._channel.get(self._keepalive)
+            return await self._channel.get()
         except TimeoutError:
             return PING
         except asyncio.CancelledError:
@@ -248,7 +245,7 @@ class AsyncDelivery:
             raise
 
 
-async def _produce(work: Work[Any], channel: _Channel) -> None:
+async def _produce(work: Work[Any], channel: Channel) -> None:
     account = work.account
     failure: GatewayError | None = None
     shut_down = partial(channel.abandon, asyncio.current_task(), ShuttingDown())
@@ -278,7 +275,7 @@ async def _produce(work: Work[Any], channel: _Channel) -> None:
         channel.end()
 
 
-async def _forward(source: Source[Any], work: Work[Any], channel: _Channel) -> None:
+async def _forward(source: Source[Any], work: Work[Any], channel: Channel) -> None:
     async with work.slots.ataken(work.account.wait):
         items = source.aitems()
         async with aclosed(items):
@@ -297,99 +294,3 @@ async def _together(parts: list[Coroutine[Any, Any, None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-class _Channel:
-    """Bytes on their way from the backend's task to the reader's, joined while they wait."""
-
-    __slots__ = (
-        "_abandoned",
-        "_data",
-        "_ended",
-        "_error",
-        "_reader",
-        "_size",
-        "_taken",
-        "_writer",
-        "reason",
-    )
-
-    def __init__(self) -> None:
-        self._data: list[bytes] = []
-        self._size = 0
-        self._taken = False
-        self._ended = False
-        self._error: GatewayError | None = None
-        self._reader: asyncio.Future[None] | None = None
-        self._writer: asyncio.Future[None] | None = None
-        self._abandoned = False
-        self.reason: GatewayError | None = None
-
-    def abandon(self, task: asyncio.Task[Any] | None, reason: GatewayError | None = None) -> None:
-        """Cancel the writer's ``task``: nobody reads any more, or the reader is told ``reason``."""
-        # Once: a second time would break off what the first set going, the closing of the
-        # connection to the engine.
-        if task is not None and not self._abandoned:
-            self._abandoned, self.reason = True, reason
-            task.cancel()
-
-    @property
-    def begun(self) -> bool:
-        """Whether the reader has got anything, or is about to."""
-        return self._taken or bool(self._data)
-
-    def put(self, data: bytes) -> bool:
-        """Add ``data``; true if the writer should wait until it is :meth:`drained`."""
-        self._data.append(data)
-        self._size += len(data)
-        _wake(self._reader)
-        return self._size > BUFFER_BYTES
-
-    async def drained(self) -> None:
-        """Wait until the reader has taken what is there."""
-        # Several writers wait for the same; the end of one is not that of the others.
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._writer)
-
-    def end(self, error: GatewayError | None = None) -> None:
-        """There is no more, or ``error`` instead of it."""
-        if not self._ended:
-            self._ended, self._error = True, error
-            _wake(self._reader)
-
-    async def get(self, patience: float | None) -> bytes | None:
-        """All that is there, as soon as there is something; ``None`` at the end.
-
-        Raises:
-            GatewayError: the one that the channel was ended with.
-            TimeoutError: there was nothing for ``patience`` seconds.
-        """
-        if not self._data and not self._ended:
-            loop = asyncio.get_running_loop()
-            self._reader = loop.create_future()
-            timer = loop.call_later(patience, _wake, self._reader) if patience else None
-            try:
-                await self._reader
-            finally:
-                self._reader = None
-                if timer is not None:
-                    timer.cancel()
-        if self._data:
-            data = b"".join(self._data)
-            self._data.clear()
-            self._size = 0
-            self._taken = True
-            _wake(self._writer)
-            return data
-        if not self._ended:
-            self._taken = True
-            raise TimeoutError
-        if self._error is not None:
-            raise self._error
-        return None
-
-
-def _wake(waiting: asyncio.Future[Any] | None) -> None:
-    if waiting is not None and not waiting.done():
-        waiting.set_result(None)

@@ -1,0 +1,120 @@
+"""What is between the task that a backend works in and the one that sends to the client."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from ..alarm import Alarm
+from ..exceptions import GatewayError
+
+__all__ = ["Channel"]
+
+BUFFER_BYTES: Final = 64 * 2**10
+"""How far the backend may run ahead of a client that reads slowly."""
+
+
+class Channel:
+    """Bytes on their way from the backend's task to the reader's, joined while they wait.
+
+    A reader has ``patience`` for so many seconds, or for ever.
+    """
+
+    __slots__ = (
+        "_abandoned",
+        "_alarm",
+        "_data",
+        "_ended",
+        "_error",
+        "_patience",
+        "_reader",
+        "_size",
+        "_taken",
+        "_writer",
+        "reason",
+    )
+
+    def __init__(self, patience: float | None) -> None:
+        self._patience = patience
+        self._alarm = Alarm(self._wake_reader)
+        self._data: list[bytes] = []
+        self._size = 0
+        self._taken = False
+        self._ended = False
+        self._error: GatewayError | None = None
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+        self._abandoned = False
+        self.reason: GatewayError | None = None
+
+    def abandon(self, task: asyncio.Task[Any] | None, reason: GatewayError | None = None) -> None:
+        """Cancel the writer's ``task``: nobody reads any more, or the reader is told ``reason``."""
+        # Once: a second time would break off what the first set going, the closing of the
+        # connection to the engine.
+        if task is not None and not self._abandoned:
+            self._abandoned, self.reason = True, reason
+            task.cancel()
+
+    @property
+    def begun(self) -> bool:
+        """Whether the reader has got anything, or is about to."""
+        return self._taken or bool(self._data)
+
+    def put(self, data: bytes) -> bool:
+        """Add ``data``; true if the writer should wait until it is :meth:`drained`."""
+        self._data.append(data)
+        self._size += len(data)
+        self._wake_reader()
+        return self._size > BUFFER_BYTES
+
+    async def drained(self) -> None:
+        """Wait until the reader has taken what is there."""
+        # Several writers wait for the same; the end of one is not that of the others.
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._writer)
+
+    def end(self, error: GatewayError | None = None) -> None:
+        """There is no more, or ``error`` instead of it."""
+        if not self._ended:
+            self._ended, self._error = True, error
+            self._alarm.end()
+            self._wake_reader()
+
+    async def get(self) -> bytes | None:
+        """All that is there, as soon as there is something; ``None`` at the end.
+
+        Raises:
+            GatewayError: the one that the channel was ended with.
+            TimeoutError: the reader's patience is at its end.
+        """
+        if not self._data and not self._ended:
+            self._reader = asyncio.get_running_loop().create_future()
+            if self._patience is not None:
+                self._alarm.set(self._patience)
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+                self._alarm.clear()
+        if self._data:
+            data = b"".join(self._data)
+            self._data.clear()
+            self._size = 0
+            self._taken = True
+            _wake(self._writer)
+            return data
+        if not self._ended:
+            self._taken = True
+            raise TimeoutError
+        if self._error is not None:
+            raise self._error
+        return None
+
+    def _wake_reader(self) -> None:
+        _wake(self._reader)
+
+
+def _wake(waiting: asyncio.Future[Any] | None) -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(None)
