@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeAlias
@@ -17,8 +17,6 @@ __all__ = ["Samples", "report"]
 
 Samples: TypeAlias = Mapping[str, Mapping[str, Sequence[float]]]
 """Contender → metric → a figure for each round."""
-
-Medians: TypeAlias = dict[str, dict[str, float]]
 
 _REFERENCES = ("handwritten", "pass-through")
 _PACKAGES = (
@@ -55,22 +53,13 @@ def report(samples: Samples, rounds: int, versions: Sequence[str]) -> str:
             ),
         ),
     ]
-    if rounds > 1:
-        sections += [
-            "From the smallest to the largest of the rounds, in percent of the median",
-            _table(
-                ["Figure", *medians],
-                (
-                    [metric.title, *(_spread(of.get(metric.key)) for of in samples.values())]
-                    for metric in metrics
-                ),
-            ),
-        ]
     for reference in _REFERENCES:
         if reference in medians:
-            sections += [f"As a multiple of {reference}", _ratios(medians, metrics, reference)]
-    if reached := _targets(medians):
-        table = _table(["Figure", "Contender", "Target", "Measured", "Result"], reached)
+            title = f"As a multiple of {reference}; medians of the rounds' ratios"
+            sections += [title, _table(["Figure", *medians], _ratios(samples, metrics, reference))]
+    if reached := _targets(samples):
+        head = ["Figure", "Contender", "Target", "Measured", "In the rounds", "Result"]
+        table = _table(head, reached)
         sections += ["Targets", table]
     return "\n\n".join(sections)
 
@@ -97,35 +86,42 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _ratios(medians: Medians, metrics: Iterable[Metric], reference: str) -> str:
-    rows = []
+def _in_each_round(
+    samples: Samples, metric: str, contender: str, reference: str
+) -> Sequence[float]:
+    """A figure as a multiple of the reference's, which had its turn in the same round.
+
+    What else the machine does weighs on both of them.
+    """
+    figures = samples.get(contender, {}).get(metric, ())
+    bases = samples.get(reference, {}).get(metric, ())
+    if not figures or not bases or 0 in bases:
+        return ()
+    return [figure / base for figure, base in zip(figures, bases, strict=True)]
+
+
+def _ratios(samples: Samples, metrics: Iterable[Metric], reference: str) -> Iterator[Sequence[str]]:
     for metric in metrics:
-        base = medians[reference].get(metric.key)
-        figures = [of.get(metric.key) for of in medians.values()]
-        rows.append(
-            [metric.title, *("" if f is None or not base else f"{f / base:.2f}" for f in figures)]
-        )
-    return _table(["Figure", *medians], rows)
+        of_all = [_in_each_round(samples, metric.key, name, reference) for name in samples]
+        yield [metric.title, *(f"{statistics.median(of):.2f}" if of else "" for of in of_all)]
 
 
-def _targets(medians: Medians) -> list[list[str]]:
+def _targets(samples: Samples) -> list[Sequence[str]]:
     titles = {metric.key: metric.title for metric in METRICS}
-    rows = []
+    rows: list[Sequence[str]] = []
     for target in TARGETS:
-        figure = medians.get(target.contender, {}).get(target.metric)
-        base = medians.get(target.reference, {}).get(target.metric)
-        if figure is None or not base:
-            continue
-        ratio = figure / base
-        rows.append(
-            [
+        ratios = _in_each_round(samples, target.metric, target.contender, target.reference)
+        if ratios:
+            ratio = statistics.median(ratios)
+            row = [
                 titles[target.metric],
                 target.contender,
                 f"{target.bound} {target.factor:g} × {target.reference}",
                 f"{ratio:.2f}",
+                f"{min(ratios):.2f} – {max(ratios):.2f}",
                 "reached" if target.is_reached(ratio) else "not reached",
             ]
-        )
+            rows.append(row)
     return rows
 
 
@@ -133,12 +129,6 @@ def _figure(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _spread(figures: Sequence[float] | None) -> str:
-    if not figures or not (median := statistics.median(figures)):
-        return ""
-    return f"{100 * (max(figures) - min(figures)) / median:.0f} %"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

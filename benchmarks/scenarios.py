@@ -83,7 +83,7 @@ def _first_token(result: Result, cpu: float) -> dict[str, float]:
 
 
 SCENARIOS = {
-    "flood": Scenario("flood", 100, True, 96, 16, _flood),
+    "flood": Scenario("flood", 100, True, 192, 16, _flood),
     "paced": Scenario("paced", 100, True, 100, 100, _paced),
     "plain": Scenario("flood", 100, False, 600, 8, _plain),
     "ttft": Scenario("flood", 10, True, 150, 1, _first_token),
