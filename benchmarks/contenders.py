@@ -6,7 +6,6 @@ loop. LiteLLM starts its own, in an environment of its own.
 
 from __future__ import annotations
 
-import inspect
 import json
 import subprocess
 import tempfile
@@ -69,7 +68,8 @@ class Application(Contender):
 
 @dataclass(frozen=True)
 class LiteLLM(Contender):
-    """LiteLLM's proxy, without its keys, its database and what it loads from elsewhere."""
+    """LiteLLM's proxy, with a key as the app has, without its database and what it loads from
+    elsewhere."""
 
     command: str = ""
 
@@ -77,7 +77,10 @@ class LiteLLM(Contender):
     def serving(self, upstream: Served) -> Iterator[Served]:
         port = free_port()
         model = {"model": "ollama_chat/*", "api_base": f"http://127.0.0.1:{upstream.port}"}
-        config = {"model_list": [{"model_name": "*", "litellm_params": model}]}
+        config = {
+            "model_list": [{"model_name": "*", "litellm_params": model}],
+            "general_settings": {"master_key": KEY},
+        }
         environment = {
             "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
@@ -112,15 +115,10 @@ def contenders(litellm: str | None) -> dict[str, Contender]:
         ),
         Application("handwritten", f"/handwritten/{completions}", application=site),
         Application("ours", f"/ai/{completions}", application=site),
-        Application("ours-plain", f"/ai/{completions}", application=site, options=_plain_options()),
+        Application(
+            "ours-plain", f"/ai/{completions}", application=site, options='{"fast": false}'
+        ),
     ]
     if litellm is not None:
         everybody.append(LiteLLM("litellm", f"/{completions}", command=litellm))
     return {contender.name: contender for contender in everybody}
-
-
-def _plain_options() -> str:
-    from django_ollama_openai.backends.ollama import OllamaBackend
-
-    parameters = inspect.signature(OllamaBackend).parameters
-    return json.dumps({"fast": False} if "fast" in parameters else {})
