@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,7 +119,18 @@ class Account:
         if self._ending is not None:
             signal, outcome = self._ending
             if signal.has_listeners(self._sender):
-                await _uninterrupted(signal.asend_robust(self._sender, **self._facts, **outcome))
+                try:
+                    await _uninterrupted(
+                        signal.asend_robust(self._sender, **self._facts, **outcome)
+                    )
+                except RuntimeError:
+                    # Not a receiver's. A middleware that knows no async has had the request in a
+                    # thread that asgiref still takes for synchronous receivers, and that is gone
+                    # when a stream ends. Without the request's context it takes another.
+                    await asyncio.create_task(
+                        signal.asend_robust(self._sender, **self._facts, **outcome),
+                        context=Context(),
+                    )
 
     def _end(self, signal: Signal, **outcome: Any) -> None:
         if self._ending is not None:

@@ -271,8 +271,10 @@ async def _produce(work: Work[Any], channel: Channel) -> None:
         # The events are out; only then are receivers waited for, and the response closed.
         if failure is not None:
             channel.end(failure)
-        await account.asend_ending()
-        channel.end()
+        try:
+            await account.asend_ending()
+        finally:
+            channel.end()
 
 
 async def _forward(source: Source[Any], work: Work[Any], channel: Channel) -> None:
