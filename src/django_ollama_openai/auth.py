@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
-from django.db import close_old_connections
+from django.db import close_old_connections, connections
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 
@@ -116,14 +116,32 @@ class SessionAuthenticator(BaseAuthenticator):
     """
 
     def authenticate(self, request: HttpRequest) -> Caller | None:
+        caller = self._find(request)
+        if caller is not None:
+            # A stream may last minutes: the connection that found the user is not held for it.
+            close_old_connections()
+        return caller
+
+    async def aauthenticate(self, request: HttpRequest) -> Caller | None:
+        return await sync_to_async(self._find_and_close)(request)
+
+    def _find_and_close(self, request: HttpRequest) -> Caller | None:
+        caller = self._find(request)
+        if caller is not None:
+            # The thread is the request's own under ASGI, and so is its connection: what
+            # CONN_MAX_AGE kept would be of no use to other requests.
+            for connection in connections.all(initialized_only=True):
+                if not connection.in_atomic_block:
+                    connection.close()
+        return caller
+
+    def _find(self, request: HttpRequest) -> Caller | None:
         if bearer_token(request) is not None:
             return None
         user = getattr(request, "user", None)
         if user is None or not (user.is_authenticated and user.is_active):
             return None
         self.check_csrf(request)
-        # A stream may last minutes: the connection that found the user is not held for it.
-        close_old_connections()
         return Caller(user=user)
 
     def check_csrf(self, request: HttpRequest) -> None:
