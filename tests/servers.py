@@ -80,10 +80,12 @@ def serve(
     options: dict[str, Any],
     *,
     grace: int | None = 2,
+    prefix: str = "",
     **environment: str,
 ) -> Iterator[Site]:
     """Run the site in ``server`` with ``options`` as its ``OLLAMA_OPENAI``; ``grace`` is for how
-    many seconds requests may go on when it is told to stop."""
+    many seconds requests may go on when it is told to stop, ``prefix`` the path that the site is
+    below: a proxy cuts it off before uvicorn, gunicorn does so itself."""
     port = _free_port()
     output, signal_log = directory / "output.txt", directory / "signals.jsonl"
     environ = {
@@ -96,6 +98,12 @@ def serve(
         **environment,
     }
     command = _command(server, port, grace)
+    url = f"http://127.0.0.1:{port}"
+    if prefix and server == "uvicorn":
+        command += ["--root-path", prefix]
+    elif prefix:
+        environ["SCRIPT_NAME"] = prefix
+        url += prefix
     with output.open("wb") as log:
         # A group of its own: some servers are several processes.
         process = subprocess.Popen(
@@ -106,7 +114,7 @@ def serve(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    site = Site(server, f"http://127.0.0.1:{port}", process, output, signal_log)
+    site = Site(server, url, process, output, signal_log)
     try:
         _wait_until_ready(site)
         yield site

@@ -259,10 +259,10 @@ def test_signals_of_a_failure(site: Site, ollama: OllamaServer) -> None:
 
 def ask_by_hand(site: Site, request_id: str, request: dict[str, Any]) -> socket.socket:
     """A request over a socket of its own, which the test can do with as it likes."""
-    address = urlsplit(site.url)
+    address = urlsplit(site.base_url)
     content = json.dumps(request).encode()
     head = [
-        "POST /ai/v1/chat/completions HTTP/1.1",
+        f"POST {address.path}/chat/completions HTTP/1.1",
         f"Host: {address.netloc}",
         f"Authorization: Bearer {KEY}",
         "Content-Type: application/json",

@@ -1,4 +1,5 @@
-"""Receivers that write what the signals say to a file, where a test in another process reads it."""
+"""Receivers that write what the signals say to a file, where a test in another process reads it,
+and one that notes the connections to the database."""
 
 from __future__ import annotations
 
@@ -6,8 +7,11 @@ import dataclasses
 import json
 import os
 from typing import Any
+from weakref import WeakSet
 
 from django.apps import AppConfig
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 
 from django_ollama_openai.signals import (
     completion_failed,
@@ -23,10 +27,18 @@ class SiteConfig(AppConfig):
     label = "site_under_test"
 
     def ready(self) -> None:
+        connection_created.connect(_connected)
         if LOG:
             completion_started.connect(_started)
             completion_finished.connect(_finished)
             completion_failed.connect(_failed)
+
+
+connected: WeakSet[BaseDatabaseWrapper] = WeakSet()
+
+
+def _connected(connection: BaseDatabaseWrapper, **facts: Any) -> None:
+    connected.add(connection)
 
 
 def _started(**facts: Any) -> None:

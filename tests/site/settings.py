@@ -48,6 +48,7 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("SITE_DATABASE", ":memory:"),
+        "CONN_MAX_AGE": int(os.environ.get("SITE_CONN_MAX_AGE", "0")),
         "ATOMIC_REQUESTS": bool(os.environ.get("SITE_ATOMIC_REQUESTS")),
     }
 }
