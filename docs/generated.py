@@ -379,7 +379,7 @@ class EngineFault:
     """A row of ``faults.toml`` on the engine, which says what each field is."""
 
     id: str
-    connection: Literal["closed", "closed in a stream", "kept", "none"]
+    connection: Literal["closed", "closed in a stream", "kept", "new", "none"]
     status: int | None = None
     code: str | None = None
     message: str | None = None
@@ -441,6 +441,7 @@ _CONNECTION: Final = {
     "closed": "Closed.",
     "closed in a stream": "Closed in a stream; else kept.",
     "kept": "Kept for the next request.",
+    "new": "A new one is opened.",
     "none": "There is none.",
 }
 

@@ -252,12 +252,19 @@ class OllamaServer:
             time.sleep(0.005)
         return not self._connections
 
+    def at_work(self) -> list[Received]:
+        """The requests that are neither answered nor given up by their client."""
+        return [
+            request
+            for request in list(self.requests)
+            if not (request.answered.is_set() or request.hung_up.is_set())
+        ]
+
     def wait_for_released(self, timeout: float = 5) -> bool:
         """Whether no request is worked on any more: each is answered, or its client has gone."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            requests = list(self.requests)
-            if all(each.answered.is_set() or each.hung_up.is_set() for each in requests):
+            if not self.at_work():
                 return True
             time.sleep(0.005)
         return False
@@ -462,8 +469,11 @@ class _Connection:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
         gone.cancel()
         if self._gone.is_set():
-            work.cancel()
             request.hung_up.set()
+            # Its write may have failed just now; what is cancelled before it sees that is reported.
+            await asyncio.sleep(0)
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
             return False
         request.answered.set()
         return work.result()

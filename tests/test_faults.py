@@ -56,21 +56,11 @@ Mode: TypeAlias = Literal["stream", "whole"]
 MODES: tuple[Mode, ...] = ("stream", "whole")
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[OllamaServer]:
-    with OllamaServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="module", params=SERVERS)
-def running(
-    request: pytest.FixtureRequest,
-    engine: OllamaServer,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Site]:
-    """A site of its own: other tests' connections would count as left over."""
+def site_options(engine: OllamaServer, keepalive: float = 20) -> dict[str, Any]:
+    """The ``OLLAMA_OPENAI`` of the site. The first keep-alive is later than any fault on a busy
+    machine: until then a fault is a status."""
     headers = {"Authorization": f"Bearer {CREDENTIALS}"}
-    options = {
+    return {
         "HOST": engine.url,
         "API_KEYS": [{"KEY": KEY, "NAME": "tester"}],
         "BACKENDS": {
@@ -90,9 +80,24 @@ def running(
             "impatient": {"MODEL": MODEL, "BACKEND": "impatient"},
             "dead": {"MODEL": MODEL, "BACKEND": "dead"},
         },
-        # Longer than any fault takes to show on a busy machine: until then it is a status.
-        "STREAM_KEEPALIVE_SECONDS": 20,
+        "STREAM_KEEPALIVE_SECONDS": keepalive,
     }
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[OllamaServer]:
+    with OllamaServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def running(
+    request: pytest.FixtureRequest,
+    engine: OllamaServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Site]:
+    """A site of its own: other tests' connections would count as left over."""
+    options = site_options(engine)
     with serve(request.param, tmp_path_factory.mktemp(request.param), options) as site:
         # What is loaded and opened once.
         for mode in MODES:
