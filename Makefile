@@ -9,7 +9,7 @@ PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 override ASK := $(value ASK)
 export ASK
 
-.PHONY: help demo test docs bench clean
+.PHONY: help demo test docs bench soak clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -22,6 +22,9 @@ test: $(VENV)/tox-is-ready ## Run all checks with tox; ARGS="-e lint" picks some
 	$(VENV)/bin/tox run-parallel --parallel 2 --parallel-no-spinner \
 		$(if $(CI),--skip-missing-interpreters false) $(ARGS)
 
+soak: $(VENV)/tox-is-ready ## Run a mixed load with faults; SECONDS=600, SEED=1 and SERVER=gunicorn
+	@$(VENV)/bin/tox run -e soak -- $(foreach name,SECONDS SEED SERVER,$(SOAK_$(name)))
+
 docs: $(VENV)/tox-is-ready ## Build the documentation
 	@$(VENV)/bin/tox run -e docs $(ARGS)
 
@@ -32,6 +35,10 @@ clean: ## Remove all that was made here
 	rm -rf $(VENV) $(LITELLM_VENV) .tox build dist docs/_build example_project/.demo
 	rm -rf .*_cache .coverage* .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
+
+SOAK_SECONDS = $(if $(SECONDS),--seconds $(SECONDS))
+SOAK_SEED = $(if $(SEED),--seed $(SEED))
+SOAK_SERVER = $(if $(SERVER),--server $(SERVER))
 
 # tox does not see what pyenv hides behind its shims: the newest of each version that is supported.
 PYENV_PATH = pyenv versions --bare | sort -t . -k 2,2nr -k 3,3nr \
