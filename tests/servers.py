@@ -24,6 +24,10 @@ __all__ = ["KEY", "NO_TLS", "OTHER_SERVERS", "SERVERS", "Server", "Site", "serve
 ROOT = Path(__file__).parent.parent
 KEY = "sk-test-key"
 
+KEEP_ALIVE = "10"
+"""Seconds. Clients close idle connections after 5: with less here, a server may close one at the
+moment of the next request."""
+
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For clients that are made for one request: reading the system's certificates takes longer."""
 
@@ -133,10 +137,12 @@ def _command(server: Server, port: int, grace: int | None) -> list[str]:
     stop: list[str] = []
     if server == "uvicorn":
         arguments = ["tests.site.asgi:application", "--lifespan", "off", *address, *quiet]
+        arguments += ["--timeout-keep-alive", KEEP_ALIVE]
         stop = ["--timeout-graceful-shutdown", str(grace)]
     elif server == "gunicorn":
         arguments = ["tests.site.wsgi:application", "--bind", f"127.0.0.1:{port}", *quiet]
         arguments += ["--worker-class", "gthread", "--threads", "16", "--no-control-socket"]
+        arguments += ["--keep-alive", KEEP_ALIVE]
         stop = ["--graceful-timeout", str(grace)]
     elif server == "granian":
         arguments = ["tests.site.asgi:application", "--interface", "asginl", *address, *quiet]

@@ -57,7 +57,7 @@ KEEPALIVE_SECONDS: Final = 5
 """The site's own; one of the answers takes longer."""
 
 QUIET_SECONDS: Final = 15
-"""How long what has been hung up may take to end; a server closes idle connections after 5."""
+"""How long what has been hung up may take to end; idle connections are closed after 10."""
 
 HANGING: Final[dict[str, Script]] = {
     "hangs before its head": Script(lambda mode: Reply([], before=[Hold()]), "impatient"),

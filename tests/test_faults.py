@@ -46,7 +46,7 @@ CREDENTIALS = "the engine's own credentials"
 SECRETS = (PROMPT, CONTENT, KEY, CREDENTIALS)
 """What must not be logged."""
 
-MEMORY = 96 * 2**20
+MEMORY = 112 * 2**20
 """How much the site may need for an answer that does not end, in bytes: up to 64 MiB are an answer,
 and what holds them grows by an eighth at a time."""
 

@@ -398,7 +398,7 @@ def test_under_stress_the_bound_holds_and_no_slot_is_lost(limit: int) -> None:
                     leave()
 
     async def tasks(seed: int) -> None:
-        chance = random.Random(seed)  # noqa: S311
+        chance = random.Random(seed)
         running = [asyncio.create_task(task(chance)) for _ in range(20)]
         for victim in running[::2]:
             await asyncio.sleep(chance.random() / 200)
