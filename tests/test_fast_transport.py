@@ -17,7 +17,7 @@ from django_ollama_openai.backends import OllamaBackend
 from django_ollama_openai.exceptions import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from django_ollama_openai.wire.chat import ChatCompletionRequest
 from tests.conftest import DEAD_HOST
-from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply, Reset, Send, line
+from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply, Reset, Send, Wait, line
 
 pytestmark = pytest.mark.fast
 
@@ -25,6 +25,17 @@ REQUEST = ChatCompletionRequest.parse(
     b'{"model": "smollm2:135m", "messages": [{"role": "user", "content": "Hi"}]}'
 )
 TOKEN = line({"model": "m", "message": {"role": "assistant", "content": "a"}, "done": False})
+
+GARBLED = Reply(
+    [
+        Send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        Send(b"%x\r\n%b\r\n" % (len(TOKEN.data), TOKEN.data)),
+        Wait(0.1),
+        Send(b"no length\r\n"),
+        Hold(),
+    ],
+    raw=True,
+)
 
 
 @pytest.fixture
@@ -83,6 +94,7 @@ def test_it_holds_what_is_used_of_it(ollama: OllamaServer) -> None:
         (Reply([TOKEN, Reset()]), UpstreamError),
         (Reply([TOKEN, Close()]), UpstreamError),
         (Reply([], before=[Send(b"nonsense\r\n\r\n"), Close()]), UpstreamError),
+        (GARBLED, UpstreamError),
         (Reply([], before=[Hold()]), UpstreamTimeout),
         (Reply([Hold()]), UpstreamTimeout),
         (Reply([TOKEN, Hold()]), UpstreamTimeout),
@@ -93,6 +105,7 @@ def test_it_holds_what_is_used_of_it(ollama: OllamaServer) -> None:
         "reset in the body",
         "closed in the body",
         "no HTTP",
+        "garbage instead of a chunk",
         "silent before the head",
         "silent before the first token",
         "silent between tokens",
@@ -103,7 +116,7 @@ def test_failures_are_told_alike(
 ) -> None:
     ollama.reply(reply)
     with pytest.raises(UpstreamError) as raised:
-        ask(ollama.url, fast=fast, timeout=0.3)
+        ask(ollama.url, fast=fast, timeout=0.5)
     assert type(raised.value) is error
     assert ollama.wait_for_closed()
 

@@ -288,11 +288,15 @@ def raw(*taken: bytes | Step) -> Callable[[Mode], Reply]:
     return lambda mode: Reply(pieces, raw=True)
 
 
-def raw_after_begun(head: bytes, rest: Callable[[bytes], bytes]) -> Callable[[Mode], Reply]:
+def raw_after_begun(
+    head: bytes, framed: Callable[[bytes], bytes], rest: bytes = b""
+) -> Callable[[Mode], Reply]:
+    """``rest`` comes apart: whoever reads it together with what is before may give up both."""
+
     def reply(mode: Mode) -> Reply:
         beginning = begun(mode)
         assert isinstance(beginning, Send)
-        return Reply([Send(head + rest(beginning.data))], raw=True)
+        return Reply([Send(head + framed(beginning.data)), Wait(0.25), Send(rest)], raw=True)
 
     return reply
 
@@ -341,7 +345,8 @@ SCRIPTS: dict[str, Script] = {
     "sends garbage instead of a chunk": Script(
         raw_after_begun(
             HEAD + b"Transfer-Encoding: chunked\r\n\r\n",
-            lambda data: b"%x\r\n%b\r\nno length\r\n%b" % (len(data), data, GARBAGE),
+            lambda data: b"%x\r\n%b\r\n" % (len(data), data),
+            b"no length\r\n" + GARBAGE,
         )
     ),
     "sends garbage instead of JSON": Script(given_up(Send(GARBAGE))),

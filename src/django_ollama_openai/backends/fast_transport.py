@@ -10,8 +10,10 @@ versions, and ``tests/test_fast_transport.py`` fails when it changes.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Final
 
 import aiohttp
@@ -53,6 +55,13 @@ class FastTransport(AiohttpTransport):
 class _Body(AiohttpResponseStream):
     """The body of a response; what has arrived together is given together."""
 
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        super().__init__(response)
+        protocol = None if response.connection is None else response.connection.protocol
+        closed = None if protocol is None else protocol.closed
+        if closed is not None:
+            closed.add_done_callback(partial(_end, response.content))
+
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
@@ -64,6 +73,15 @@ class _Body(AiohttpResponseStream):
         if not data:
             raise StopAsyncIteration
         return data
+
+
+def _end(content: aiohttp.StreamReader, closed: asyncio.Future[None]) -> None:
+    """The connection is closed. aiohttp's parser in C does not tell whoever waits for the rest of a
+    body that it has found garbage in it, and they would wait for ever."""
+    if not closed.cancelled():
+        closed.exception()  # It is told to those who wait; nobody else asks for it.
+    if not content.is_eof() and content.exception() is None:
+        content.set_exception(aiohttp.ClientPayloadError("The body broke off."))
 
 
 ERRORS: Final = (aiohttp.ClientError, httpx.TransportError)
