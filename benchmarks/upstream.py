@@ -18,7 +18,7 @@ import asyncio
 import importlib
 import json
 import sys
-from typing import Any
+from typing import Any, cast
 
 from .engine_wire import chunked, lines, parse_model, plain_answer
 
@@ -55,8 +55,8 @@ class Upstream(asyncio.Protocol):
         self._answer: _Answer | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's are not subclasses of it.
+        self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._answer is not None:
