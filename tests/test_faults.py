@@ -39,6 +39,8 @@ from tests.ollama_server import (
 )
 from tests.servers import KEY, NO_TLS, SERVERS, Site, serve
 
+pytestmark = pytest.mark.endurance
+
 MODEL = "smollm2:135m"
 PROMPT = "what nobody else may read"
 CONTENT = "what only the client may read"

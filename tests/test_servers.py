@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import django
 import httpx
 import pytest
 
@@ -27,6 +28,8 @@ from tests.test_streaming import (
     frames,
     part,
 )
+
+pytestmark = pytest.mark.endurance
 
 
 @pytest.fixture(scope="module", params=OTHER_SERVERS)
@@ -102,7 +105,9 @@ def test_a_server_that_is_told_to_stop(
             with pytest.raises(IncompleteRead):
                 asked.response.read()
             assert asked.received[0].hung_up.wait(5)
-            assert site.signals(asked.id, 2)[1]["finish_reason"] == "cancelled"
+            # Before, Django leaves the task to a loop that has stopped.
+            if django.VERSION >= (6, 1):
+                assert site.signals(asked.id, 2)[1]["finish_reason"] == "cancelled"
         else:
             gate.set()
             assert frames(asked.response.read().decode())[-1] == "data: [DONE]"

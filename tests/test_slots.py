@@ -76,7 +76,7 @@ def loop_in_thread() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
 
 
 async def take(slots: Slots, order: list[str], name: str, wait: Wait | None = None) -> None:
-    async with slots.ataken(wait or Wait()):
+    async with slots.taken(wait or Wait()):
         order.append(name)
 
 
@@ -116,7 +116,7 @@ async def test_whatever_ends_the_block_gives_the_slot_back(error: type[BaseExcep
         assert slots.running == 1
         raise error
     with pytest.raises(error):
-        async with slots.ataken(Wait()):
+        async with slots.taken(Wait()):
             assert slots.running == 1
             raise error
     assert is_empty(slots)
@@ -390,7 +390,7 @@ def test_under_stress_the_bound_holds_and_no_slot_is_lost(limit: int) -> None:
 
     async def task(chance: random.Random) -> None:
         for _ in range(20):
-            async with slots.ataken(Wait()):
+            async with slots.taken(Wait()):
                 enter()
                 try:
                     await asyncio.sleep(chance.random() / 2000)

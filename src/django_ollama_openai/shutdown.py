@@ -12,8 +12,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final
 
 __all__ = ["LOOK_SECONDS", "deadline", "ended_by_shutdown"]
@@ -57,22 +56,30 @@ def _grace(server: Any) -> float | None:
     return grace if isinstance(grace, (int, float)) else None
 
 
-@contextmanager
-def ended_by_shutdown(end: Callable[[], None]) -> Iterator[None]:
-    """Have ``end`` called at the :func:`deadline`, and again until the block is left."""
-    loop = asyncio.get_running_loop()
-    watch = _watches.get(loop)
-    if watch is None:
-        watch = _watches[loop] = _Watch(loop)
-    key = object()
-    watch.ends[key] = end
-    try:
-        yield
-    finally:
-        del watch.ends[key]
+class ended_by_shutdown:
+    """Have ``end`` called at the :func:`deadline`, and again until the block is left.
+
+    A class, since every stream has one, and a generator takes more.
+    """
+
+    __slots__ = ("_end", "_loop")
+
+    def __init__(self, end: Callable[[], None]) -> None:
+        self._end = end
+
+    def __enter__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        watch = _watches.get(self._loop)
+        if watch is None:
+            watch = _watches[self._loop] = _Watch(self._loop)
+        watch.ends[self] = self._end
+
+    def __exit__(self, *error: object) -> None:
+        watch = _watches[self._loop]
+        del watch.ends[self]
         if not watch.ends:
             watch.timer.cancel()
-            del _watches[loop]
+            del _watches[self._loop]
 
 
 class _Watch:

@@ -6,13 +6,13 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
 from ..cancellation import interruptible
 from ..exceptions import Overloaded
 
-__all__ = ["Slots", "Wait"]
+__all__ = ["Slot", "Slots", "Wait"]
 
 
 class Wait:
@@ -80,30 +80,14 @@ class Slots:
         """How many wait for a slot."""
         return len(self._waiting)
 
-    @contextmanager
-    def taken(self, wait: Wait) -> Iterator[None]:
-        """Have a slot while the block runs.
+    def taken(self, wait: Wait) -> Slot:
+        """Have a slot while the block of a ``with`` or an ``async with`` runs.
 
         Raises:
             Overloaded: there is no room in the queue, or none came free in time.
             Cancelled: the current work was cancelled while it waited.
         """
-        if not self._take(wait):
-            self._wait(wait)
-        try:
-            yield
-        finally:
-            self._release()
-
-    @asynccontextmanager
-    async def ataken(self, wait: Wait) -> AsyncIterator[None]:
-        """The same in a task."""
-        if not self._take(wait):
-            await self._await(wait)
-        try:
-            yield
-        finally:
-            self._release()
+        return Slot(self, wait)
 
     def _take(self, wait: Wait, waiter: _Waiter | None = None) -> bool:
         """Take a slot if one is free; if not, ``waiter`` joins the queue."""
@@ -208,3 +192,27 @@ class Slots:
             waiter.granted = waiter.wait.admitted = True
             waiter.wait.end()
             return waiter
+
+
+class Slot:
+    """One slot. A class, since every stream has one: two generators would take more."""
+
+    __slots__ = ("_slots", "_wait")
+
+    def __init__(self, slots: Slots, wait: Wait) -> None:
+        self._slots = slots
+        self._wait = wait
+
+    def __enter__(self) -> None:
+        if not self._slots._take(self._wait):
+            self._slots._wait(self._wait)
+
+    async def __aenter__(self) -> None:
+        if not self._slots._take(self._wait):
+            await self._slots._await(self._wait)
+
+    def __exit__(self, *error: object) -> None:
+        self._slots._release()
+
+    async def __aexit__(self, *error: object) -> None:
+        self._slots._release()

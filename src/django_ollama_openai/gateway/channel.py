@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 from ..alarm import Alarm
@@ -45,9 +46,11 @@ class Channel:
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._abandoned = False
-        self.reason: GatewayError | None = None
+        self.reason: Callable[[], GatewayError] | None = None
 
-    def abandon(self, task: asyncio.Task[Any] | None, reason: GatewayError | None = None) -> None:
+    def abandon(
+        self, task: asyncio.Task[Any] | None, reason: Callable[[], GatewayError] | None = None
+    ) -> None:
         """Cancel the writer's ``task``: nobody reads any more, or the reader is told ``reason``."""
         # Once: a second time would break off what the first set going, the closing of the
         # connection to the engine.

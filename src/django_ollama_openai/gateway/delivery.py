@@ -248,7 +248,7 @@ class AsyncDelivery:
 async def _produce(work: Work[Any], channel: Channel) -> None:
     account = work.account
     failure: GatewayError | None = None
-    shut_down = partial(channel.abandon, asyncio.current_task(), ShuttingDown())
+    shut_down = partial(channel.abandon, asyncio.current_task(), ShuttingDown)
     try:
         with ended_by_shutdown(shut_down):
             await account.asend_started()
@@ -261,7 +261,7 @@ async def _produce(work: Work[Any], channel: Channel) -> None:
         if channel.reason is None:
             account.cancelled()
             raise
-        failure = work.fail(channel.reason)
+        failure = work.fail(channel.reason())
     except Exception as error:
         failure = work.fail(error)
     finally:
@@ -278,7 +278,7 @@ async def _produce(work: Work[Any], channel: Channel) -> None:
 
 
 async def _forward(source: Source[Any], work: Work[Any], channel: Channel) -> None:
-    async with work.slots.ataken(work.account.wait):
+    async with work.slots.taken(work.account.wait):
         items = source.aitems()
         async with aclosed(items):
             async for item in items:
