@@ -337,9 +337,11 @@ class _Client(threading.Thread):
                 headers={"Authorization": f"Bearer {KEY}"},
                 json=_body(prompt, stream=mode == "stream", model=script.model),
             )
-        check_told(
-            Told(answer.status_code, answer.headers["x-request-id"], answer.text), mode, fault
-        )
+        told = Told(answer.status_code, answer.headers["x-request-id"], answer.text)
+        try:
+            check_told(told, mode, fault)
+        except (AssertionError, ValueError) as error:
+            raise AssertionError(f"{id}, {mode}: {told}") from error
 
     def _hang_up(self) -> None:
         flowing: list[Step] = []

@@ -21,6 +21,8 @@ from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply, Reset,
 
 pytestmark = pytest.mark.fast
 
+aiohttp = pytest.importorskip("aiohttp")
+
 REQUEST = ChatCompletionRequest.parse(
     b'{"model": "smollm2:135m", "messages": [{"role": "user", "content": "Hi"}]}'
 )
@@ -178,6 +180,21 @@ def test_connections_are_used_again_and_closed_with_their_loop(ollama: OllamaSer
     assert ollama.wait_for_closed()
     # aiohttp warns of sessions that were left open.
     gc.collect()
+
+
+def test_a_connection_holds_nothing_of_the_responses_that_it_has_brought(
+    ollama: OllamaServer,
+) -> None:
+    async def held() -> int:
+        backend = OllamaBackend(host=ollama.url)
+        for _ in range(20):
+            await read(backend)
+            await backend.achat(REQUEST)
+        gc.collect()
+        return sum(type(each) is aiohttp.StreamReader for each in gc.get_objects())
+
+    assert asyncio.run(held()) < 10
+    assert ollama.connections == 1
 
 
 def test_a_reader_that_stops_closes_the_connection(ollama: OllamaServer) -> None:

@@ -218,6 +218,26 @@ def test_an_iterator_that_is_dropped_frees_the_engine(
     assert ollama.wait_for_chat(2).hung_up.wait(1)
 
 
+@BOTH_WAYS
+@pytest.mark.parametrize("cookie", ["who=alice; Path=/", "who=\x01alice; Path=/"])
+def test_cookies_of_the_engine_go_nowhere(
+    backend: OllamaBackend, ollama: OllamaServer, way: Way, cookie: str
+) -> None:
+    done = Send(b'{"message": {"content": "a"}, "done": true}')
+    ollama.reply(Reply([done], headers={"Set-Cookie": cookie}), Reply([done]))
+
+    async def twice() -> None:
+        await backend.achat(REQUEST)
+        await backend.achat(REQUEST)
+
+    if way == "sync":
+        backend.chat(REQUEST)
+        backend.chat(REQUEST)
+    else:
+        asyncio.run(twice())
+    assert ["cookie" in request.headers for request in ollama.chats()] == [False, False]
+
+
 # Connections
 
 

@@ -68,6 +68,21 @@ def test_only_line_feeds_end_a_line(ollama: OllamaServer) -> None:
     assert asyncio.run(alines()) == lines
 
 
+def test_a_reader_takes_its_time_with_a_last_line_without_an_end(ollama: OllamaServer) -> None:
+    ollama.routes["/api/chat"] = Reply([Send(b"{}")])
+
+    async def read_slowly() -> list[list[bytes]]:
+        client = AsyncOllamaClient(ollama.url)
+        arrived = []
+        async for lines in client.stream_lines("/api/chat", b"{}", Patience(0.3, 0.3)):
+            await asyncio.sleep(0.6)
+            arrived.append(lines)
+        await client._client.aclose()
+        return arrived
+
+    assert asyncio.run(read_slowly()) == [[b"{}"]]
+
+
 # Cancelling what blocks
 
 

@@ -445,3 +445,23 @@ def test_under_stress_the_bound_holds_and_no_slot_is_lost(limit: int) -> None:
     assert most == limit
     assert served > 20
     assert (inside, is_empty(slots)) == (0, True)
+
+
+async def test_a_request_that_has_come_through_waits_on_when_both_fall_due_at_once() -> None:
+    slots = Slots(1, timeout=0.05)
+    wait, got = Wait(), []
+
+    async def one() -> None:
+        async with slots.taken(wait):
+            got.append(slots.running)
+
+    async with slots.taken(Wait()):
+        choices = [asyncio.create_task(one()) for _ in range(2)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert slots.queued == 2
+        # Nothing runs in between: the timers of both are due before the slot is theirs to see.
+        time.sleep(0.1)  # noqa: ASYNC251
+    await asyncio.gather(*choices)
+    assert got == [1, 1]
+    assert (slots.running, slots.queued) == (0, 0)

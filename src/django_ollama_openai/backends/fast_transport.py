@@ -47,6 +47,9 @@ class FastTransport(AiohttpTransport):
             response = await super().handle_async_request(request)
         except ERRORS as error:
             raise _told_apart(error) from error
+        except ValueError as error:
+            # A header that cannot be sent.
+            raise httpx.LocalProtocolError(str(error)) from error
         if isinstance(response.stream, AiohttpResponseStream):
             response.stream = _Body(response.stream._aiohttp_response)
         return response
@@ -58,9 +61,16 @@ class _Body(AiohttpResponseStream):
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         super().__init__(response)
         protocol = None if response.connection is None else response.connection.protocol
-        closed = None if protocol is None else protocol.closed
-        if closed is not None:
-            closed.add_done_callback(partial(_end, response.content))
+        self._closed = None if protocol is None else protocol.closed
+        self._end = partial(_end, response.content)
+        if self._closed is not None:
+            self._closed.add_done_callback(self._end)
+
+    async def aclose(self) -> None:
+        if self._closed is not None:
+            # The connection may serve many more.
+            self._closed.remove_done_callback(self._end)
+        await super().aclose()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self

@@ -127,6 +127,7 @@ class AsyncOllamaClient(ollama.AsyncClient):
                             yield arrived
                             limit = patience.token
                         silence.begins(limit)
+                    silence.ends()
                     yield lines.finish()
         except FAILURES as error:
             raise _told(error) from error

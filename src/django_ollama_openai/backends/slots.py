@@ -117,12 +117,12 @@ class Slots:
             return
         try:
             with interruptible(woken.set):
-                if not woken.wait(self._timeout) and wait.admitted:
+                if not woken.wait(self._timeout):
+                    self._expire(waiter)
                     woken.wait()
         except BaseException:
             self._abandon(waiter)
             raise
-        self._settle(waiter)
 
     async def _await(self, wait: Wait) -> None:
         loop = asyncio.get_running_loop()
@@ -140,8 +140,11 @@ class Slots:
             return True
 
         def expire() -> None:
-            if not wait.admitted:
-                resume()
+            try:
+                self._expire(waiter)
+            except Overloaded as error:
+                if not woken.done():
+                    woken.set_exception(error)
 
         waiter = _Waiter(wait, wake)
         if self._take(wait, waiter):
@@ -154,12 +157,12 @@ class Slots:
             raise
         finally:
             timer.cancel()
-        self._settle(waiter)
 
-    def _settle(self, waiter: _Waiter) -> None:
-        """The wait is over: there is a slot, or it took too long."""
+    def _expire(self, waiter: _Waiter) -> None:
+        """It took too long, unless there is a slot after all, or for something else of the same
+        request: then it waits on."""
         with self._lock:
-            if waiter.granted:
+            if waiter.granted or waiter.wait.admitted:
                 return
             self._leave(waiter)
         raise Overloaded
