@@ -131,7 +131,7 @@ class Told:
 
     @property
     def frames(self) -> list[str]:
-        return [frame for frame in self.text.split("\n\n") if frame]
+        return [frame for frame in self.text.split("\n\n") if frame not in ("", ": ping")]
 
     @property
     def content(self) -> str:
