@@ -68,6 +68,25 @@ def test_only_line_feeds_end_a_line(ollama: OllamaServer) -> None:
     assert asyncio.run(alines()) == lines
 
 
+def test_no_answer_is_asked_for_compressed(ollama: OllamaServer) -> None:
+    ollama.routes["/api/chat"] = Reply([Send(b"{}\n")])
+    client = OllamaClient(ollama.url)
+    with closing(client._client):
+        client.fetch("POST", "/api/chat", b"{}")
+        list(client.stream_lines("/api/chat", b"{}", PATIENT))
+
+    async def both() -> None:
+        client = AsyncOllamaClient(ollama.url)
+        await client.fetch("POST", "/api/chat", b"{}")
+        async for _ in client.stream_lines("/api/chat", b"{}", PATIENT):
+            pass
+        await client._client.aclose()
+
+    asyncio.run(both())
+    asked = [request.headers["accept-encoding"] for request in ollama.chats()]
+    assert asked == ["identity"] * 4
+
+
 def test_a_reader_takes_its_time_with_a_last_line_without_an_end(ollama: OllamaServer) -> None:
     ollama.routes["/api/chat"] = Reply([Send(b"{}")])
 

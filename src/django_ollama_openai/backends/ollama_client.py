@@ -116,7 +116,9 @@ class AsyncOllamaClient(ollama.AsyncClient):
         limit = patience.first_token
         try:
             with Silence(limit) as silence:
-                request = self._client.build_request("POST", path, content=content, timeout=timeout)
+                request = self._client.build_request(
+                    "POST", path, content=content, headers=HEADERS, timeout=timeout
+                )
                 response = await self._client.send(request, stream=True)
                 async with aclosed(response):
                     if response.status_code != 200:
