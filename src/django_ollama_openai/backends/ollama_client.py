@@ -183,7 +183,7 @@ FAILURES: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
 def _told(error: Exception) -> GatewayError:
     """What ``httpx`` raises, as a client is told. Neither host nor port is named."""
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)):
-        return UpstreamUnavailable("The engine cannot be reached. Try again later.")
+        return UpstreamUnavailable()
     if isinstance(error, httpx.TimeoutException):
         return UpstreamTimeout("The engine did not answer in time.")
     return UpstreamError("The connection to the engine broke off.")
