@@ -305,8 +305,10 @@ class OllamaServer:
         try:
             while (request := await connection.read_request()) is not None:
                 requests.append(request)
+                # Whoever waits for a request may set the next one's reply as soon as it is here.
+                reply = self._answer_to(request)
                 self.requests.append(request)
-                if not await connection.answer(request, self._answer_to(request)):
+                if not await connection.answer(request, reply):
                     return
         except (ConnectionError, asyncio.CancelledError):
             return
