@@ -39,6 +39,7 @@ DEFAULTS: dict[str, Any] = {
     "QUEUE_TIMEOUT": 10,
     "MAX_QUEUE": 500,
     "STREAM_KEEPALIVE_SECONDS": 15,
+    "CLIENT_TIMEOUT": 60,
     "REMOTE_IMAGES": False,
     "RESPONSE_STORE": None,
 }
@@ -121,6 +122,7 @@ REFUSED: list[tuple[Any, str, str]] = [
     ({"MAX_BODY_BYTES": 1.5}, "MAX_BODY_BYTES", "integer"),
     ({"MAX_CONCURRENCY": 0}, "MAX_CONCURRENCY", "greater than or equal to 1"),
     ({"QUEUE_TIMEOUT": 0}, "QUEUE_TIMEOUT", "greater than 0"),
+    ({"CLIENT_TIMEOUT": 0}, "CLIENT_TIMEOUT", "greater than 0"),
     ({"QUEUE_TIMEOUT": None}, "QUEUE_TIMEOUT", "number"),
     ({"MAX_QUEUE": -1}, "MAX_QUEUE", "greater than or equal to 0"),
     ({"BACKENDS": {"a": {"MAX_CONCURRENCY": 0}}}, "BACKENDS.a.MAX_CONCURRENCY", "or equal to 1"),

@@ -8,6 +8,7 @@ import pytest
 from django_ollama_openai import exceptions
 from django_ollama_openai.exceptions import (
     AuthenticationFailed,
+    ClientTimeout,
     ContextLengthExceeded,
     GatewayError,
     InvalidRequest,
@@ -47,6 +48,7 @@ TABLE: list[tuple[GatewayError, int, str, str | None, dict[str, str]]] = [
         "method_not_allowed",
         {"Allow": "GET, POST"},
     ),
+    (ClientTimeout(), 408, "invalid_request_error", "client_timeout", {}),
     (Overloaded(), 503, "server_error", "overloaded", {"Retry-After": "5"}),
     (ShuttingDown(), 503, "server_error", "shutting_down", {"Retry-After": "5"}),
     (UpstreamError("x"), 502, "server_error", "bad_upstream", {}),

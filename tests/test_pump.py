@@ -13,6 +13,7 @@ import pytest
 
 from django_ollama_openai import cancellation
 from django_ollama_openai.cancellation import Cancelled, interruptible
+from django_ollama_openai.exceptions import ClientTimeout
 from django_ollama_openai.pump import End, Pump, iterate_in_thread
 
 WITHIN = 5.0
@@ -24,9 +25,9 @@ NAME = "ollama-openai-pump"
 class Reader:
     """What a pump delivers, and the pump."""
 
-    def __init__(self, source: Callable[[], Iterator[Any]], *, ahead: int = 64) -> None:
+    def __init__(self, source: Callable[[], Iterator[Any]], **options: Any) -> None:
         self.items: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.pump = Pump(source, self.items.put, ahead=ahead)
+        self.pump = Pump(source, self.items.put, **options)
 
     def start(self) -> Reader:
         self.pump.start()
@@ -141,6 +142,24 @@ def test_a_pump_waits_for_its_reader(ahead: int) -> None:
         reader.pump.taken()
     reader.pump.cancel()
     reader.rest()
+
+
+def test_a_reader_that_takes_nothing_ends_the_pump() -> None:
+    source = Source()
+    reader = Reader(source, ahead=2, reader_timeout=0.05).start()
+    items, end = reader.rest()
+    assert items == [1, 2]
+    assert isinstance(end, ClientTimeout)
+    assert source.closed.is_set()
+
+
+def test_a_reader_may_take_its_time_as_long_as_it_takes_something() -> None:
+    reader = Reader(lambda: iter(range(4)), ahead=1, reader_timeout=2).start()
+    for number in range(4):
+        assert reader.next() == number
+        time.sleep(0.1)
+        reader.pump.taken()
+    assert reader.rest() == ([], None)
 
 
 def test_the_end_needs_no_slot() -> None:

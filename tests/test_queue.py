@@ -77,6 +77,7 @@ def queueing_site(
             "hasty": {"MODEL": MODEL, "BACKEND": "hasty"},
         },
         "STREAM_KEEPALIVE_SECONDS": 30,
+        "CLIENT_TIMEOUT": 1,
     }
     with serve(request.param, tmp_path_factory.mktemp(request.param), options) as site:
         yield site
@@ -304,6 +305,26 @@ def test_a_client_that_hangs_up_while_it_is_answered_frees_its_slot(
         waiting = pool.submit(ask, site, *KINDS["chat"])
         wait_for_counts(site, 1, 1)
     assert waiting.result(30).status_code == 200
+
+
+def test_a_client_that_stops_reading_loses_its_slot(site: Site, ollama: OllamaServer) -> None:
+    request_id = f"stops-reading-{site.server}"
+    flood = {"model": MODEL, "message": {"content": "x" * 100_000}, "done": False}
+    ollama.reply(Reply([*[line(flood)] * 1000, Hold()]))
+    with raw_request(site, "stream", request_id) as connection:
+        received = ollama.wait_for_chat()
+        connection.recv(1000)
+        assert ask(site, *KINDS["chat"]).status_code == 200
+        assert received.hung_up.wait(WITHIN)
+        # What was on its way can still be read, and why there is no more of it.
+        end = b""
+        while b"[DONE]" not in end:
+            end = end[-1000:] + connection.recv(2**20)
+    _, frame, _ = end.decode().rsplit("data: ", 2)
+    # The frame is followed by the marks of HTTP's chunks.
+    assert json.JSONDecoder().raw_decode(frame)[0]["error"]["code"] == "client_timeout"
+    _, failed = site.signals(request_id, 2)
+    assert (failed["event"], failed["code"]) == ("failed", "client_timeout")
 
 
 @pytest.mark.parametrize("kind", ["chat", "stream"])

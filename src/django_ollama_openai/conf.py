@@ -219,6 +219,12 @@ class Settings(_Table):
     STREAM_KEEPALIVE_SECONDS: float = Field(
         15, gt=0, description="A silent stream gets a `: ping` comment this often, in seconds."
     )
+    CLIENT_TIMEOUT: float = Field(
+        60,
+        gt=0,
+        description="How long a client may take nothing of a stream, in seconds, while there is "
+        "more of it than what is on its way; then it is broken off, and the engine is free.",
+    )
     REMOTE_IMAGES: bool = Field(
         False,
         description="Whether `image_url` may name an http(s) address, which the site then fetches: "

@@ -10,6 +10,7 @@
     ├── NotFound                    404 not_found
     │   └── ModelNotFound           404 model_not_found
     ├── MethodNotAllowed            405 method_not_allowed
+    ├── ClientTimeout               408 client_timeout
     ├── Overloaded                  503 overloaded
     ├── ShuttingDown                503 shutting_down
     └── UpstreamError               502 bad_upstream
@@ -27,6 +28,7 @@ from typing import Any, ClassVar
 
 __all__ = [
     "AuthenticationFailed",
+    "ClientTimeout",
     "ContextLengthExceeded",
     "GatewayError",
     "InvalidRequest",
@@ -165,6 +167,20 @@ class MethodNotAllowed(GatewayError):
     @property
     def headers(self) -> dict[str, str]:
         return {"Allow": ", ".join(self.allowed)}
+
+
+class ClientTimeout(GatewayError):
+    """The client has taken nothing of a stream for ``CLIENT_TIMEOUT`` seconds. If it goes on to read,
+    this is the end of what it finds."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "client_timeout"
+
+    def __init__(
+        self, message: str = "The answer was not read in time, and was broken off."
+    ) -> None:
+        super().__init__(message)
 
 
 class _Unavailable(GatewayError):

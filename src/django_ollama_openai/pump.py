@@ -8,9 +8,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from . import cancellation
+from .exceptions import ClientTimeout
 
 __all__ = ["End", "Pump", "aclosed", "closed", "iterate_in_thread"]
 
@@ -29,7 +30,9 @@ class Pump(Generic[T]):
 
     Both are called in the pump's thread, in a copy of the context that :meth:`start` was called
     in. The pump stays at most ``ahead`` items ahead of its reader, who calls :meth:`taken` for
-    every item, and :meth:`cancel` when no more are wanted.
+    every item, and :meth:`cancel` when no more are wanted. A reader that takes nothing for
+    ``reader_timeout`` seconds though there is more ends it with a
+    :class:`~django_ollama_openai.exceptions.ClientTimeout`.
     """
 
     def __init__(
@@ -38,10 +41,12 @@ class Pump(Generic[T]):
         deliver: Callable[[T | End], None],
         *,
         ahead: int = 64,
+        reader_timeout: float | None = None,
     ) -> None:
         self._source = source
         self._deliver = deliver
         self._slots = threading.Semaphore(ahead)
+        self._reader_timeout = reader_timeout
         self._cancellation = cancellation.Cancellation()
 
     def start(self) -> None:
@@ -66,7 +71,8 @@ class Pump(Generic[T]):
             with closed(items):
                 for item in items:
                     with self._cancellation.interruptible(self._slots.release):
-                        self._slots.acquire()
+                        if not self._slots.acquire(timeout=self._reader_timeout):
+                            raise ClientTimeout
                     self._deliver(item)
         except BaseException as raised:
             error = raised
@@ -99,18 +105,19 @@ async def iterate_in_thread(source: Callable[[], Iterator[T]]) -> AsyncGenerator
 
 
 @contextmanager
-def closed(iterator: Iterator[Any]) -> Iterator[None]:
-    """Close ``iterator`` after the block, if it can be closed: not every one is a generator."""
+def closed(closable: object) -> Iterator[None]:
+    """Close an iterator, or whatever else has a ``close()``, after the block; not every iterator is
+    a generator."""
     try:
         yield
     finally:
-        close = getattr(iterator, "close", None)
+        close: Callable[[], None] | None = getattr(closable, "close", None)
         if close is not None:
             close()
 
 
 class aclosed:
-    """The same for an asynchronous one, or for whatever has an ``aclose()``.
+    """The same for an asynchronous iterator, or whatever has an ``aclose()``.
 
     A class, since every stream has some of them at once, and a generator takes more.
     """

@@ -206,16 +206,16 @@ class BaseBackend:
 
     def unsupported_parameters(self, request: EngineRequest) -> list[str]:
         """The parameters of ``request`` that would change the answer and are not honoured."""
-        honoured_here: frozenset[str] = frozenset()
+        supported = self.supported_parameters
         if isinstance(request, ChatCompletionRequest):
-            honoured_here = honoured(request, self.supported_parameters)
+            supported |= honoured(request, supported)
         kind = type(request)
         return [
             name
             for name, is_asked_for in OPTIONAL_PARAMETERS.items()
+            if name not in supported
             # Not hasattr(request, …): unknown keys that came along are attributes too.
-            if (name in kind.model_fields or hasattr(kind, name))
-            and name not in self.supported_parameters | honoured_here
+            and (name in kind.model_fields or hasattr(kind, name))
             and is_asked_for(getattr(request, name))
         ]
 

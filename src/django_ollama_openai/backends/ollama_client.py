@@ -24,7 +24,7 @@ import pydantic_core
 
 from .. import cancellation
 from ..exceptions import GatewayError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
-from ..pump import aclosed
+from ..pump import aclosed, closed
 from ..translation.ollama_errors import Blame, ollama_error
 from ..wire.ndjson import Lines
 from .silence import Silence
@@ -49,6 +49,10 @@ class Patience:
 class OllamaClient(ollama.Client):
     """The synchronous client. A read that waits for the engine can be cancelled."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._requests = _Requests(self._client)
+
     def fetch(
         self, method: str, path: str, content: bytes | None = None, **blame: Unpack[Blame]
     ) -> bytes:
@@ -57,8 +61,10 @@ class OllamaClient(ollama.Client):
         Raises:
             GatewayError: what a failure means to a client; ``blame`` is what it may name.
         """
+        request = self._requests.make(method, path, content, self._client.timeout.read)
         try:
-            with self._client.stream(method, path, content=content, headers=HEADERS) as response:
+            response = self._client.send(request, stream=True)
+            with closed(response):
                 if response.status_code != 200:
                     raise ollama_error(response.status_code, _first(response.iter_raw()), **blame)
                 answer = _first(response.iter_raw(), MAX_ANSWER_BYTES)
@@ -73,11 +79,10 @@ class OllamaClient(ollama.Client):
         :meth:`fetch` does. ``content`` is the body, encoded: it is held as long as the response
         lasts, and there should be nothing else of it."""
         lines = Lines()
-        timeout = _with_read_timeout(self._client.timeout, patience.first_token)
+        request = self._requests.make("POST", path, content, patience.first_token)
         try:
-            with self._client.stream(
-                "POST", path, content=content, headers=HEADERS, timeout=timeout
-            ) as response:
+            response = self._client.send(request, stream=True)
+            with closed(response):
                 if response.status_code != 200:
                     raise ollama_error(response.status_code, _first(response.iter_raw()), **blame)
                 with _read_timeout(response) as limit:
@@ -93,13 +98,17 @@ class OllamaClient(ollama.Client):
 class AsyncOllamaClient(ollama.AsyncClient):
     """The asynchronous client: the same methods."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._requests = _Requests(self._client)
+
     async def fetch(
         self, method: str, path: str, content: bytes | None = None, **blame: Unpack[Blame]
     ) -> bytes:
+        request = self._requests.make(method, path, content, self._client.timeout.read)
         try:
-            async with self._client.stream(
-                method, path, content=content, headers=HEADERS
-            ) as response:
+            response = await self._client.send(request, stream=True)
+            async with aclosed(response):
                 if response.status_code != 200:
                     raise ollama_error(response.status_code, await _afirst(response), **blame)
                 answer = await _afirst(response, MAX_ANSWER_BYTES)
@@ -112,13 +121,10 @@ class AsyncOllamaClient(ollama.AsyncClient):
     ) -> AsyncGenerator[list[bytes]]:
         lines = Lines()
         # The transport's own limit would set a timer for each read.
-        timeout = _with_read_timeout(self._client.timeout, None)
+        request = self._requests.make("POST", path, content, None)
         limit = patience.first_token
         try:
             with Silence(limit) as silence:
-                request = self._client.build_request(
-                    "POST", path, content=content, headers=HEADERS, timeout=timeout
-                )
                 response = await self._client.send(request, stream=True)
                 async with aclosed(response):
                     if response.status_code != 200:
@@ -135,10 +141,32 @@ class AsyncOllamaClient(ollama.AsyncClient):
             raise _told(error) from error
 
 
-def _with_read_timeout(timeout: httpx.Timeout, seconds: float | None) -> httpx.Timeout:
-    return httpx.Timeout(
-        connect=timeout.connect, read=seconds, write=timeout.write, pool=timeout.pool
-    )
+class _Requests:
+    """Requests of one client. What ``httpx`` puts together for each anew, its address, headers and
+    time limits, is the same for all to one path, and a good part of what a short answer costs."""
+
+    def __init__(self, client: httpx.Client | httpx.AsyncClient) -> None:
+        self._client = client
+        self._models: dict[tuple[str, str, float | None], httpx.Request] = {}
+
+    def make(
+        self, method: str, path: str, content: bytes | None, read_timeout: float | None
+    ) -> httpx.Request:
+        key = method, path, read_timeout
+        model = self._models.get(key)
+        if model is None:
+            model = self._models[key] = self._model(method, path, read_timeout)
+        return httpx.Request(
+            method, model.url, headers=model.headers, content=content, extensions=model.extensions
+        )
+
+    def _model(self, method: str, path: str, read_timeout: float | None) -> httpx.Request:
+        limits = self._client.timeout.as_dict()
+        timeout = httpx.Timeout(**{**limits, "read": read_timeout})
+        model = self._client.build_request(method, path, headers=HEADERS, timeout=timeout)
+        # That of the body, which the model has not.
+        model.headers.pop("Content-Length", None)
+        return model
 
 
 def _arriving(response: httpx.Response) -> AsyncIterable[bytes]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..alarm import Alarm
-from ..exceptions import GatewayError
+from ..exceptions import ClientTimeout, GatewayError
 
 __all__ = ["Channel"]
 
@@ -18,7 +18,7 @@ BUFFER_BYTES: Final = 64 * 2**10
 class Channel:
     """Bytes on their way from the backend's task to the reader's, joined while they wait.
 
-    A reader has ``patience`` for so many seconds, or for ever.
+    A reader waits for ``reader_timeout`` seconds, or for ever; a writer for ``writer_timeout``.
     """
 
     __slots__ = (
@@ -27,20 +27,24 @@ class Channel:
         "_data",
         "_ended",
         "_error",
-        "_patience",
+        "_flowing",
         "_reader",
+        "_reader_timeout",
         "_size",
         "_taken",
         "_writer",
+        "_writer_timeout",
         "reason",
     )
 
-    def __init__(self, patience: float | None) -> None:
-        self._patience = patience
+    def __init__(self, reader_timeout: float | None, writer_timeout: float) -> None:
+        self._reader_timeout = reader_timeout
+        self._writer_timeout = writer_timeout
         self._alarm = Alarm(self._wake_reader)
         self._data: list[bytes] = []
         self._size = 0
         self._taken = False
+        self._flowing = False
         self._ended = False
         self._error: GatewayError | None = None
         self._reader: asyncio.Future[None] | None = None
@@ -68,14 +72,23 @@ class Channel:
         self._data.append(data)
         self._size += len(data)
         self._wake_reader()
-        return self._size > BUFFER_BYTES
+        # What comes right after the first token is not to delay it on its way to the client.
+        return self._size > BUFFER_BYTES or (self._taken and not self._flowing)
 
     async def drained(self) -> None:
-        """Wait until the reader has taken what is there."""
+        """Wait until the reader has taken what is there.
+
+        Raises:
+            ClientTimeout: it does not.
+        """
         # Several writers wait for the same; the end of one is not that of the others.
         if self._writer is None or self._writer.done():
             self._writer = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._writer)
+        try:
+            async with asyncio.timeout(self._writer_timeout):
+                await asyncio.shield(self._writer)
+        except TimeoutError:
+            raise ClientTimeout from None
 
     def end(self, error: GatewayError | None = None) -> None:
         """There is no more, or ``error`` instead of it."""
@@ -89,12 +102,14 @@ class Channel:
 
         Raises:
             GatewayError: the one that the channel was ended with.
-            TimeoutError: the reader's patience is at its end.
+            TimeoutError: nothing has come for ``reader_timeout``.
         """
+        # Who comes back has sent what it took before.
+        self._flowing = self._taken
         if not self._data and not self._ended:
             self._reader = asyncio.get_running_loop().create_future()
-            if self._patience is not None:
-                self._alarm.set(self._patience)
+            if self._reader_timeout is not None:
+                self._alarm.set(self._reader_timeout)
             try:
                 await self._reader
             finally:

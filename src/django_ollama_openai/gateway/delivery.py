@@ -17,6 +17,7 @@ from collections.abc import (
     Generator,
     Iterator,
 )
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self, TypeAlias
 
@@ -28,19 +29,28 @@ from ..wire.sse import PING
 from .channel import Channel
 from .work import Source, Work
 
-__all__ = ["AsyncDelivery", "ClientGone", "Delivery"]
+__all__ = ["AsyncDelivery", "ClientGone", "Delivery", "Timing"]
 
 
 class ClientGone(Exception):
     """The client has hung up before there was anything to send."""
 
 
+@dataclass(slots=True, frozen=True)
+class Timing:
+    """In seconds: how often a silent stream is kept alive, and for how long a client may take
+    nothing."""
+
+    keepalive: float
+    client_timeout: float
+
+
 class Delivery:
     """An answer for a synchronous server: an iterator of bytes."""
 
-    def __init__(self, work: Work[Any], keepalive: float, hung_up: Callable[[], bool]) -> None:
+    def __init__(self, work: Work[Any], timing: Timing, hung_up: Callable[[], bool]) -> None:
         self._work = work
-        self._keepalive = keepalive
+        self._timing = timing
         self._hung_up = hung_up
         self._events = self._produce()
         self._first: list[bytes] = []
@@ -83,7 +93,11 @@ class Delivery:
         begun = False
         arrivals: _Arrivals = queue.SimpleQueue()
         pumps = [
-            Pump(partial(_items, source, work), partial(_deliver, arrivals, number))
+            Pump(
+                partial(_items, source, work),
+                partial(_deliver, arrivals, number),
+                reader_timeout=self._timing.client_timeout,
+            )
             for number, source in enumerate(work.sources)
         ]
         work.account.send_started()
@@ -123,7 +137,7 @@ class Delivery:
 
     def _sent(self) -> None:
         # What arrives and is held back is nothing to the client.
-        self._due = time.monotonic() + self._keepalive
+        self._due = time.monotonic() + self._timing.keepalive
 
     def _arrivals(
         self, arrivals: _Arrivals, sources: int
@@ -183,9 +197,10 @@ class AsyncDelivery:
     was sending, and then this object's end is the only sign of that.
     """
 
-    def __init__(self, work: Work[Any], keepalive: float) -> None:
+    def __init__(self, work: Work[Any], timing: Timing) -> None:
         self._work = work
-        self._channel = Channel(keepalive if work.is_stream else None)
+        keepalive = timing.keepalive if work.is_stream else None
+        self._channel = Channel(keepalive, timing.client_timeout)
         self._task: asyncio.Task[None] | None = None
         self._first: list[bytes] = []
 

@@ -15,7 +15,7 @@ from ..exceptions import ContextLengthExceeded, InvalidRequest, UnsupportedParam
 from ..wire.engine import EngineRequest
 from ..wire.generation import GenerationRequest
 from .accounting import Account
-from .delivery import AsyncDelivery, Delivery
+from .delivery import AsyncDelivery, Delivery, Timing
 from .flow import Flow, call
 from .gates import authenticate, authorise
 from .mount import Mount
@@ -70,11 +70,11 @@ class Exchange:
         return Reply(content, ignored_parameters)
 
     def _deliver(self, work: Work[Any]) -> bytes | Delivery:
-        delivery = Delivery(work, conf.get().STREAM_KEEPALIVE_SECONDS, self.hung_up)
+        delivery = Delivery(work, _timing(), self.hung_up)
         return delivery.start() if work.is_stream else delivery.read()
 
     async def _adeliver(self, work: Work[Any]) -> bytes | AsyncDelivery:
-        delivery = AsyncDelivery(work, conf.get().STREAM_KEEPALIVE_SECONDS)
+        delivery = AsyncDelivery(work, _timing())
         return await (delivery.start() if work.is_stream else delivery.read())
 
 
@@ -174,3 +174,8 @@ def _check_size(content: bytes, n: int) -> None:
             "bytes in all.",
             param="n",
         )
+
+
+def _timing() -> Timing:
+    settings = conf.get()
+    return Timing(settings.STREAM_KEEPALIVE_SECONDS, settings.CLIENT_TIMEOUT)
