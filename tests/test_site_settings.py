@@ -11,13 +11,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import httpx
+import openai
 import pytest
 
 from tests.conftest import site_options
-from tests.ollama_server import Hold, OllamaServer, Reply
-from tests.servers import ROOT, SERVERS, Site, serve
+from tests.ollama_server import Answer, Hold, OllamaServer, Reply
+from tests.servers import KEY, ROOT, SERVERS, Site, serve
 from tests.test_streaming import (
     HEADERS,
+    MODEL,
     body,
     check_that_a_hang_up_frees_the_engine,
     check_that_tokens_leave_when_they_arrive,
@@ -61,6 +63,7 @@ def settled(
         "django_ollama_openai.auth.StaticKeyAuthenticator",
         "django_ollama_openai.auth.SessionAuthenticator",
     ]
+    options["RESPONSE_STORE"] = "tests.site.store.MemoryStore"
     environment = {
         "DJANGO_SETTINGS_MODULE": "tests.site.settings",
         "SITE_DATABASE": str(directory / "db.sqlite3"),
@@ -101,6 +104,19 @@ def test_answers_in_one_piece_are_compressed(site: Site) -> None:
     response = httpx.post(f"{site.base_url}/chat/completions", headers=HEADERS, json=body())
     assert response.headers["content-encoding"] == "gzip"
     assert response.json()["choices"][0]["message"]["content"] == "Hello!"
+
+
+@pytest.mark.parametrize("pause", [0, 0.2], ids=["at once", "slowly"])
+def test_a_streamed_response_is_kept_by_a_store_that_knows_no_async(
+    site: Site, ollama: OllamaServer, pause: float
+) -> None:
+    client = openai.OpenAI(base_url=site.base_url, api_key=KEY, max_retries=0)
+    ollama.reply(Answer(["It", " is", " 42."], pause=pause))
+    *_, last = client.responses.create(model=MODEL, input="What is it?", stream=True)
+    assert last.type == "response.completed"
+    client.responses.create(model=MODEL, input="Why?", previous_response_id=last.response.id)
+    texts = [message["content"] for message in ollama.chats()[-1].body["messages"]]
+    assert texts == ["What is it?", "It is 42.", "Why?"]
 
 
 @pytest.mark.parametrize("stream", [True, False])

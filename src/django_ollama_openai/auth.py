@@ -11,13 +11,13 @@ import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import sync_to_async
 from django.db import close_old_connections, connections
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 
 from . import conf
 from .exceptions import InvalidRequest, PermissionDenied
+from .threads import in_thread
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
@@ -70,7 +70,7 @@ class BaseAuthenticator:
 
     async def aauthenticate(self, request: HttpRequest) -> Caller | None:
         """The same under ASGI; runs :meth:`authenticate` in a thread unless overridden."""
-        return await sync_to_async(self.authenticate)(request)
+        return await in_thread(self.authenticate, request)
 
 
 class StaticKeyAuthenticator(BaseAuthenticator):
@@ -123,7 +123,7 @@ class SessionAuthenticator(BaseAuthenticator):
         return caller
 
     async def aauthenticate(self, request: HttpRequest) -> Caller | None:
-        return await sync_to_async(self._find_and_close)(request)
+        return await in_thread(self._find_and_close, request)
 
     def _find_and_close(self, request: HttpRequest) -> Caller | None:
         caller = self._find(request)

@@ -170,16 +170,14 @@ class MethodNotAllowed(GatewayError):
 
 
 class ClientTimeout(GatewayError):
-    """The client has taken nothing of a stream for ``CLIENT_TIMEOUT`` seconds. If it goes on to read,
+    """The client has taken nothing of a stream for ``CLIENT_TIMEOUT`` seconds. Should it read on,
     this is the end of what it finds."""
 
     status = 408
     type = "invalid_request_error"
     code = "client_timeout"
 
-    def __init__(
-        self, message: str = "The answer was not read in time, and was broken off."
-    ) -> None:
+    def __init__(self, message: str = "The answer was broken off: nobody read it.") -> None:
         super().__init__(message)
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from asgiref.sync import sync_to_async
-
 from . import conf
 from .auth import Caller
+from .threads import in_thread
 
 __all__ = ["BaseResponseStore", "response_store"]
 
@@ -28,7 +27,7 @@ class BaseResponseStore:
 
     async def aload(self, response_id: str, caller: Caller) -> list[dict[str, Any]] | None:
         """The same under ASGI; runs :meth:`load` in a thread unless overridden."""
-        return await sync_to_async(self.load)(response_id, caller)
+        return await in_thread(self.load, response_id, caller)
 
     def save(self, response: dict[str, Any], items: list[dict[str, Any]], caller: Caller) -> None:
         """Keep ``response``, OpenAI's response object, which has ended. ``items`` is the input that
@@ -40,7 +39,7 @@ class BaseResponseStore:
         self, response: dict[str, Any], items: list[dict[str, Any]], caller: Caller
     ) -> None:
         """The same under ASGI; runs :meth:`save` in a thread unless overridden."""
-        await sync_to_async(self.save)(response, items, caller)
+        await in_thread(self.save, response, items, caller)
 
 
 def response_store() -> BaseResponseStore | None:

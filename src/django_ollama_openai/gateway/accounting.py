@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +15,7 @@ from ..auth import Caller
 from ..backends.slots import Wait
 from ..exceptions import GatewayError
 from ..signals import completion_failed, completion_finished, completion_started
+from ..threads import outside_request
 from ..translation.chat_completion import chat_message
 from ..wire.delta import Delta, Usage, fold
 from ..wire.engine import EngineRequest
@@ -124,12 +124,9 @@ class Account:
                         signal.asend_robust(self._sender, **self._facts, **outcome)
                     )
                 except RuntimeError:
-                    # Not a receiver's. A middleware that knows no async has had the request in a
-                    # thread that asgiref still takes for synchronous receivers, and that is gone
-                    # when a stream ends. Without the request's context it takes another.
-                    await asyncio.create_task(
-                        signal.asend_robust(self._sender, **self._facts, **outcome),
-                        context=Context(),
+                    # Not a receiver's: the request's thread is gone.
+                    await outside_request(
+                        signal.asend_robust(self._sender, **self._facts, **outcome)
                     )
 
     def _end(self, signal: Signal, **outcome: Any) -> None:
