@@ -11,11 +11,14 @@
     │   └── ModelNotFound           404 model_not_found
     ├── MethodNotAllowed            405 method_not_allowed
     ├── ClientTimeout               408 client_timeout
-    ├── Overloaded                  503 overloaded
-    ├── ShuttingDown                503 shutting_down
+    ├── Unavailable                 503 server_error
+    │   ├── Overloaded              503 overloaded
+    │   └── ShuttingDown            503 shutting_down
     └── UpstreamError               502 bad_upstream
         ├── UpstreamUnavailable     503 upstream_unavailable
         └── UpstreamTimeout         504 upstream_timeout
+
+``UpstreamUnavailable`` is an ``Unavailable`` too.
 
 Any of them may be raised from a backend, a hook or an authenticator; the message is sent to the
 client as it is, so it must not name hosts, files or secrets of the server.
@@ -39,6 +42,7 @@ __all__ = [
     "PermissionDenied",
     "RequestTooLarge",
     "ShuttingDown",
+    "Unavailable",
     "UnsupportedParameter",
     "UpstreamError",
     "UpstreamTimeout",
@@ -181,11 +185,11 @@ class ClientTimeout(GatewayError):
         super().__init__(message)
 
 
-class _Unavailable(GatewayError):
+class Unavailable(GatewayError):
     """Not now: the same request may be answered in ``retry_after`` seconds."""
 
     status = 503
-    default_message: ClassVar[str]
+    default_message: ClassVar[str] = "Not available at the moment. Try again later."
 
     def __init__(self, message: str | None = None, *, retry_after: int = 5) -> None:
         super().__init__(message or self.default_message)
@@ -196,7 +200,7 @@ class _Unavailable(GatewayError):
         return {"Retry-After": str(self.retry_after)}
 
 
-class Overloaded(_Unavailable):
+class Overloaded(Unavailable):
     """The model's backend has as many requests as it works on at once, and no more may wait or this
     one has waited for long enough."""
 
@@ -204,7 +208,7 @@ class Overloaded(_Unavailable):
     default_message = "The backend of this model is busy. Try again in a moment."
 
 
-class ShuttingDown(_Unavailable):
+class ShuttingDown(Unavailable):
     """The site's server is told to stop, and waits no longer for the answer."""
 
     code = "shutting_down"
@@ -218,7 +222,7 @@ class UpstreamError(GatewayError):
     code = "bad_upstream"
 
 
-class UpstreamUnavailable(_Unavailable, UpstreamError):
+class UpstreamUnavailable(Unavailable, UpstreamError):
     """The engine cannot be reached, or takes no more requests."""
 
     code = "upstream_unavailable"

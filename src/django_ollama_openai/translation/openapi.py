@@ -25,9 +25,9 @@ from ..exceptions import (
     ModelNotFound,
     PermissionDenied,
     RequestTooLarge,
+    Unavailable,
     UpstreamError,
     UpstreamTimeout,
-    UpstreamUnavailable,
 )
 from ..wire.answers.chat import ChatCompletion, ChatCompletionChunk
 from ..wire.answers.common import ALSO, Error
@@ -228,13 +228,13 @@ _FOR_CALLERS: Final = (
     PermissionDenied,
     ModelNotFound,
     UpstreamError,
-    UpstreamUnavailable,
+    Unavailable,
     UpstreamTimeout,
 )
 _HEADERS: Final[dict[type[GatewayError], tuple[str, str, str]]] = {
     AuthenticationFailed: ("WWW-Authenticate", "string", "How to authenticate"),
     MethodNotAllowed: ("Allow", "string", "The methods that are answered"),
-    UpstreamUnavailable: ("Retry-After", "integer", "In how many seconds to try again"),
+    Unavailable: ("Retry-After", "integer", "In how many seconds to try again"),
 }
 """What an error comes with: the name of a header, its type and its meaning."""
 
