@@ -62,7 +62,8 @@ class ChatParts:
 
     __slots__ = ("_done", "_tool_calls")
 
-    _adapter: ClassVar[TypeAdapter[Any]] = TypeAdapter(_Part)
+    # The adapter itself puts as much again on top of what it takes to read a token.
+    _validator: ClassVar = TypeAdapter(_Part).validator
     _param: ClassVar[str] = "messages"
 
     def __init__(self) -> None:
@@ -80,7 +81,7 @@ class ChatParts:
             # Whatever follows the end is no part of the answer.
             return Delta(tokens=0)
         try:
-            part = self._adapter.validate_json(line, strict=True)
+            part = self._validator.validate_json(line, strict=True)
             if "error" in part:
                 raise ollama_error(None, line, param=self._param)
             return self._delta(part, self._message(part))

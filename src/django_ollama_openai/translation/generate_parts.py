@@ -25,7 +25,7 @@ class GenerateParts(ChatParts):
 
     __slots__ = ()
 
-    _adapter: ClassVar[TypeAdapter[Any]] = TypeAdapter(_Part)
+    _validator: ClassVar = TypeAdapter(_Part).validator
     _param: ClassVar[str] = "prompt"
 
     def _message(self, part: Any) -> Message:
