@@ -110,7 +110,7 @@ class APIKey(_Table):
     def _can_be_sent(cls, value: str) -> str:
         # os.environ.get("AI_KEY", "") in a site's settings must not let everybody in.
         if not value:
-            raise ValueError("The key is empty; is the environment variable set that it is from")
+            raise ValueError("The key is empty; set the environment variable that it comes from")
         if not _SENDABLE.fullmatch(value):
             raise ValueError("The key may only have visible ASCII characters, and no spaces")
         return value

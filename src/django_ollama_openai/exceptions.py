@@ -181,7 +181,7 @@ class ClientTimeout(GatewayError):
     type = "invalid_request_error"
     code = "client_timeout"
 
-    def __init__(self, message: str = "The answer was broken off: nobody read it.") -> None:
+    def __init__(self, message: str = "The answer was not read in time.") -> None:
         super().__init__(message)
 
 
