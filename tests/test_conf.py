@@ -123,6 +123,7 @@ REFUSED: list[tuple[Any, str, str]] = [
     ({"MAX_CONCURRENCY": 0}, "MAX_CONCURRENCY", "greater than or equal to 1"),
     ({"QUEUE_TIMEOUT": 0}, "QUEUE_TIMEOUT", "greater than 0"),
     ({"CLIENT_TIMEOUT": 0}, "CLIENT_TIMEOUT", "greater than 0"),
+    ({"CLIENT_TIMEOUT": float("inf")}, "CLIENT_TIMEOUT", "less than or equal to 86400"),
     ({"QUEUE_TIMEOUT": None}, "QUEUE_TIMEOUT", "number"),
     ({"MAX_QUEUE": -1}, "MAX_QUEUE", "greater than or equal to 0"),
     ({"BACKENDS": {"a": {"MAX_CONCURRENCY": 0}}}, "BACKENDS.a.MAX_CONCURRENCY", "or equal to 1"),

@@ -259,10 +259,10 @@ def test_several_choices_in_one_piece(site: Site, ollama: OllamaServer) -> None:
 
 
 @contextmanager
-def raw_request(site: Site, kind: str, request_id: str) -> Iterator[socket.socket]:
+def raw_request(site: Site, kind: str, request_id: str, **changes: Any) -> Iterator[socket.socket]:
     """A request on a connection of its own, which nobody reads from."""
     path, body = KINDS[kind]
-    content = json.dumps(body)
+    content = json.dumps({**body, **changes})
     url = urlsplit(f"{site.base_url}/{path}")
     head = [
         f"POST {url.path} HTTP/1.1",
@@ -307,10 +307,14 @@ def test_a_client_that_hangs_up_while_it_is_answered_frees_its_slot(
     assert waiting.result(30).status_code == 200
 
 
+FLOOD = Reply(
+    [*[line({"model": MODEL, "message": {"content": "x" * 100_000}, "done": False})] * 1000, Hold()]
+)
+
+
 def test_a_client_that_stops_reading_loses_its_slot(site: Site, ollama: OllamaServer) -> None:
     request_id = f"stops-reading-{site.server}"
-    flood = {"model": MODEL, "message": {"content": "x" * 100_000}, "done": False}
-    ollama.reply(Reply([*[line(flood)] * 1000, Hold()]))
+    ollama.reply(FLOOD)
     with raw_request(site, "stream", request_id) as connection:
         received = ollama.wait_for_chat()
         connection.recv(1000)
@@ -323,6 +327,23 @@ def test_a_client_that_stops_reading_loses_its_slot(site: Site, ollama: OllamaSe
     _, frame, _ = end.decode().rsplit("data: ", 2)
     # The frame is followed by the marks of HTTP's chunks.
     assert json.JSONDecoder().raw_decode(frame)[0]["error"]["code"] == "client_timeout"
+    _, failed = site.signals(request_id, 2)
+    assert (failed["event"], failed["code"]) == ("failed", "client_timeout")
+
+
+def test_a_client_that_stops_reading_gets_no_slot_for_its_other_choices(
+    site: Site, ollama: OllamaServer
+) -> None:
+    request_id = f"stops-reading-choices-{site.server}"
+    ollama.reply(*[FLOOD] * 4)
+    with raw_request(site, "stream", request_id, n=4) as connection:
+        ollama.wait_for_chat()
+        connection.recv(1000)
+        started = time.monotonic()
+        wait_for_counts(site, 0, 0)
+        assert time.monotonic() - started < 3
+        assert len(ollama.chats()) == 1
+    # It has hung up by now, and was given up before.
     _, failed = site.signals(request_id, 2)
     assert (failed["event"], failed["code"]) == ("failed", "client_timeout")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -222,6 +223,7 @@ class Settings(_Table):
     CLIENT_TIMEOUT: float = Field(
         60,
         gt=0,
+        le=86_400,
         description="How long a client may take nothing of a stream, in seconds, while there is "
         "more of it than what is on its way; then it is broken off, and the engine is free.",
     )
@@ -328,7 +330,6 @@ def get() -> Settings:
         raise ImproperlyConfigured(f"{where}: {reason}.") from None
 
 
-@functools.cache
 def make(path: str, base: type[T], key: str) -> T:
     """The one instance of the class at ``path``, which ``key`` of the setting names.
 
@@ -337,12 +338,22 @@ def make(path: str, base: type[T], key: str) -> T:
     """
     where = f"{SETTING}[{key!r}]"
     try:
-        made = import_string(path)()
+        # Threads may be the first to ask for it at once, and it may have state.
+        with _making:
+            made = _made(path)
     except Exception as error:
         raise ImproperlyConfigured(f"{where}: could not make {path!r}: {error}.") from error
     if not isinstance(made, base):
         raise ImproperlyConfigured(f"{where}: {path!r} is not a subclass of {base.__name__}.")
     return made
+
+
+_making = threading.RLock()
+
+
+@functools.cache
+def _made(path: str) -> object:
+    return import_string(path)()
 
 
 @functools.cache

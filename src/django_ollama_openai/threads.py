@@ -3,19 +3,21 @@
 ``asgiref`` runs it in the thread that a request has for that. Where a middleware that knows no
 async is in the chain, that is the thread which this middleware waits in. Once the response has left
 it, a stream goes on without, and ``asgiref`` refuses to run anything, with a :class:`RuntimeError`.
-Outside the request's context it finds another thread.
+The thread that it is then given has its own connections to the database, which nobody else would
+close.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextvars import Context, copy_context
+from contextvars import Context
 from typing import Any, ParamSpec, TypeVar
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import AsyncToSync, ThreadSensitiveContext, sync_to_async
+from django.db import connections
 
-__all__ = ["in_thread", "outside_request"]
+__all__ = ["in_thread", "outliving_request"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,23 +25,41 @@ T = TypeVar("T")
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call ``function`` in the request's thread, or in another if that is gone."""
-    context = copy_context()
     begun = False
 
     def call() -> T:
         nonlocal begun
         begun = True
-        return context.run(function, *args, **kwargs)
+        return function(*args, **kwargs)
 
-    calling = sync_to_async(call)
+    def call_elsewhere() -> T:
+        try:
+            return call()
+        finally:
+            connections.close_all()
+
     try:
-        return await calling()
+        return await sync_to_async(call)()
     except RuntimeError:
         if begun:
             raise
-    return await outside_request(calling())
+    return await sync_to_async(call_elsewhere, thread_sensitive=False)()
 
 
-async def outside_request(work: Coroutine[Any, Any, T]) -> T:
-    """Await ``work`` without the context of the request."""
-    return await asyncio.create_task(work, context=Context())
+async def outliving_request(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Await ``work()``, which calls synchronous code, at the end of a request.
+
+    If the request's thread is a middleware's, it may go in the midst of that. The code then has one
+    of its own from the beginning, and the context of the request is not there.
+    """
+    if getattr(AsyncToSync.executors, "current", None) is None:
+        return await work()
+    return await asyncio.create_task(_with_a_thread(work), context=Context())
+
+
+async def _with_a_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async with ThreadSensitiveContext():
+        try:
+            return await work()
+        finally:
+            await sync_to_async(connections.close_all)()

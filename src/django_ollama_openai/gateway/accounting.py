@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from django.dispatch import Signal
@@ -15,7 +16,7 @@ from ..auth import Caller
 from ..backends.slots import Wait
 from ..exceptions import GatewayError
 from ..signals import completion_failed, completion_finished, completion_started
-from ..threads import outside_request
+from ..threads import outliving_request
 from ..translation.chat_completion import chat_message
 from ..wire.delta import Delta, Usage, fold
 from ..wire.engine import EngineRequest
@@ -119,15 +120,8 @@ class Account:
         if self._ending is not None:
             signal, outcome = self._ending
             if signal.has_listeners(self._sender):
-                try:
-                    await _uninterrupted(
-                        signal.asend_robust(self._sender, **self._facts, **outcome)
-                    )
-                except RuntimeError:
-                    # Not a receiver's: the request's thread is gone.
-                    await outside_request(
-                        signal.asend_robust(self._sender, **self._facts, **outcome)
-                    )
+                send = partial(signal.asend_robust, self._sender, **self._facts, **outcome)
+                await _uninterrupted(outliving_request(send))
 
     def _end(self, signal: Signal, **outcome: Any) -> None:
         if self._ending is not None:

@@ -28,6 +28,7 @@ class Channel:
         "_ended",
         "_error",
         "_flowing",
+        "_given_up",
         "_reader",
         "_reader_timeout",
         "_size",
@@ -45,6 +46,7 @@ class Channel:
         self._size = 0
         self._taken = False
         self._flowing = False
+        self._given_up = False
         self._ended = False
         self._error: GatewayError | None = None
         self._reader: asyncio.Future[None] | None = None
@@ -88,7 +90,17 @@ class Channel:
             async with asyncio.timeout(self._writer_timeout):
                 await asyncio.shield(self._writer)
         except TimeoutError:
+            self._given_up = True
             raise ClientTimeout from None
+
+    def check(self) -> None:
+        """Make sure that there is still somebody to write for.
+
+        Raises:
+            ClientTimeout: another writer has waited in vain.
+        """
+        if self._given_up:
+            raise ClientTimeout
 
     def end(self, error: GatewayError | None = None) -> None:
         """There is no more, or ``error`` instead of it."""

@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, Self, TypeAlias
 
 from ..cancellation import Cancelled
-from ..exceptions import GatewayError, ShuttingDown
+from ..exceptions import ClientTimeout, GatewayError, ShuttingDown
 from ..pump import End, Pump, aclosed
 from ..shutdown import LOOK_SECONDS, deadline, ended_by_shutdown
 from ..wire.sse import PING
@@ -92,10 +92,11 @@ class Delivery:
         work = self._work
         begun = False
         arrivals: _Arrivals = queue.SimpleQueue()
-        pumps = [
+        pumps: list[Pump[Any]] = []
+        pumps += [
             Pump(
                 partial(_items, source, work),
-                partial(_deliver, arrivals, number),
+                partial(_deliver, arrivals, pumps, number),
                 reader_timeout=self._timing.client_timeout,
             )
             for number, source in enumerate(work.sources)
@@ -124,7 +125,10 @@ class Delivery:
             work.save()
             yield rest
         except (GeneratorExit, Cancelled):
-            work.account.cancelled()
+            if (given_up := _given_up(arrivals)) is None:
+                work.account.cancelled()
+            else:
+                work.fail(given_up)
         except Exception as error:
             told = work.fail(error)
             if not begun:
@@ -181,8 +185,21 @@ def _items(source: Source[Any], work: Work[Any]) -> Iterator[Any]:
         yield from source.items()
 
 
-def _deliver(arrivals: _Arrivals, number: int, item: Any | End) -> None:
+def _deliver(arrivals: _Arrivals, pumps: list[Pump[Any]], number: int, item: Any | End) -> None:
     arrivals.put((number, item))
+    if isinstance(item, End) and item.error is not None:
+        # The reader does the same, but may be held up by a client that does not read.
+        for pump in pumps:
+            pump.cancel()
+
+
+def _given_up(arrivals: _Arrivals) -> ClientTimeout | None:
+    """Why a client that has hung up had been given up before."""
+    while not arrivals.empty():
+        _, item = arrivals.get()
+        if isinstance(item, End) and isinstance(item.error, ClientTimeout):
+            return item.error
+    return None
 
 
 _running: set[asyncio.Task[None]] = set()
@@ -294,6 +311,8 @@ async def _produce(work: Work[Any], channel: Channel) -> None:
 
 async def _forward(source: Source[Any], work: Work[Any], channel: Channel) -> None:
     async with work.slots.taken(work.account.wait):
+        # The slot may come from another choice, which has just given it back.
+        channel.check()
         items = source.aitems()
         async with aclosed(items):
             async for item in items:
