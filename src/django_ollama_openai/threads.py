@@ -9,12 +9,10 @@ close.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
-from contextvars import Context
 from typing import Any, ParamSpec, TypeVar
 
-from asgiref.sync import AsyncToSync, ThreadSensitiveContext, sync_to_async
+from asgiref.sync import AsyncToSync, async_to_sync, sync_to_async
 from django.db import connections
 
 __all__ = ["in_thread", "outliving_request"]
@@ -49,17 +47,13 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
 async def outliving_request(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Await ``work()``, which calls synchronous code, at the end of a request.
 
-    If the request's thread is a middleware's, it may go in the midst of that. The code then has one
-    of its own from the beginning, and the context of the request is not there.
+    If the request's thread is a middleware's, it could go in the midst of that, with some of the
+    work done. So it is taken for all of it at once, or another one if it is gone.
     """
+
+    async def run() -> T:
+        return await work()
+
     if getattr(AsyncToSync.executors, "current", None) is None:
         return await work()
-    return await asyncio.create_task(_with_a_thread(work), context=Context())
-
-
-async def _with_a_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    async with ThreadSensitiveContext():
-        try:
-            return await work()
-        finally:
-            await sync_to_async(connections.close_all)()
+    return await in_thread(async_to_sync(run))

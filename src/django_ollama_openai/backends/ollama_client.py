@@ -143,8 +143,8 @@ class AsyncOllamaClient(ollama.AsyncClient):
 
 class _Requests:
     """Requests of one client. What ``httpx`` puts together for each anew, its address, headers and
-    time limits, is the same for all to one path, and a good part of what a short answer costs. What a client's
-    ``auth`` does is not affected."""
+    time limits, is the same for all to one path, and a good part of what a short answer costs. What
+    a client's ``auth`` does is not affected."""
 
     def __init__(self, client: httpx.Client | httpx.AsyncClient) -> None:
         self._client = client
