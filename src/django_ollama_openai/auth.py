@@ -51,7 +51,7 @@ class Caller:
 
 def bearer_token(request: HttpRequest) -> str | None:
     """The token of an ``Authorization: Bearer …`` header, if there is one."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    scheme, _, token = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 

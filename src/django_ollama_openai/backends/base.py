@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from typing import Any
@@ -51,6 +52,19 @@ OPTIONAL_PARAMETERS: dict[str, Callable[[Any], bool]] = {
 }
 """Parameters that change the answer and that not every backend honours: whether a value asks for
 something at all."""
+
+
+@functools.cache
+def _optional_parameters(
+    kind: type[EngineRequest],
+) -> tuple[tuple[str, Callable[[Any], bool]], ...]:
+    """Those of them that a request of this kind has."""
+    # Not those of a request: unknown keys that came along are attributes of it, too.
+    return tuple(
+        (name, is_asked_for)
+        for name, is_asked_for in OPTIONAL_PARAMETERS.items()
+        if name in kind.model_fields or hasattr(kind, name)
+    )
 
 
 class BaseBackend:
@@ -209,14 +223,10 @@ class BaseBackend:
         supported = self.supported_parameters
         if isinstance(request, ChatCompletionRequest):
             supported |= honoured(request, supported)
-        kind = type(request)
         return [
             name
-            for name, is_asked_for in OPTIONAL_PARAMETERS.items()
-            if name not in supported
-            # Not hasattr(request, …): unknown keys that came along are attributes too.
-            and (name in kind.model_fields or hasattr(kind, name))
-            and is_asked_for(getattr(request, name))
+            for name, is_asked_for in _optional_parameters(type(request))
+            if name not in supported and is_asked_for(getattr(request, name))
         ]
 
     # Models

@@ -117,7 +117,7 @@ def _in_event_loop() -> bool:
 
 
 def _request_id(request: HttpRequest) -> str:
-    given = request.headers.get("x-request-id", "")
+    given = request.META.get("HTTP_X_REQUEST_ID", "")
     return given if _SANE_REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
 
 

@@ -25,7 +25,7 @@ def read_body(request: HttpRequest) -> bytes:
     """
     limit = conf.get().MAX_BODY_BYTES
     too_large = RequestTooLarge(f"The body of the request is larger than {limit} bytes.")
-    declared = request.headers.get("Content-Length", "")
+    declared = request.META.get("CONTENT_LENGTH") or ""
     # Python refuses to read numbers of thousands of digits.
     if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):
         raise too_large
@@ -38,7 +38,7 @@ def read_body(request: HttpRequest) -> bytes:
     if declared.isdecimal() and len(body) < int(declared):
         # Under WSGI a connection that is closed for writing looks like the end of the body.
         raise InvalidRequest("The body of the request broke off.")
-    if not body and "chunked" in request.headers.get("Transfer-Encoding", ""):
+    if not body and "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", ""):
         # Under WSGI Django takes a body without a length for an empty one.
         raise InvalidRequest("Send the body with a Content-Length, not chunked.")
     return body
