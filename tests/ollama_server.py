@@ -273,12 +273,16 @@ class OllamaServer:
     def open_connections(self) -> int:
         return len(self._connections)
 
-    def close_connections(self) -> None:
-        """Close all, as a server does that has had enough of waiting for the next request."""
+    def close_connections(self, *, reset: bool = False) -> None:
+        """Close all, as a server does that has had enough of waiting for the next request; or reset
+        them, as the system does when it has died."""
 
         async def close() -> None:
             for connection in list(self._connections.values()):
-                connection.close()
+                if reset:
+                    connection.reset()
+                else:
+                    connection.close()
 
         asyncio.run_coroutine_threadsafe(close(), self._loop).result()
 
@@ -420,6 +424,11 @@ class _Connection:
         self._buffer = b""
         self._reading = asyncio.create_task(self._read())
 
+    def reset(self) -> None:
+        sock = self._writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._writer.transport.abort()
+
     async def _read(self) -> None:
         try:
             while data := await self._reader.read(65536):
@@ -523,9 +532,7 @@ class _Connection:
                 self._writer.close()
                 return False
             case Reset():
-                sock = self._writer.get_extra_info("socket")
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                self._writer.transport.abort()
+                self.reset()
                 return False
         return True
 

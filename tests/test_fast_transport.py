@@ -197,6 +197,23 @@ def test_a_connection_holds_nothing_of_the_responses_that_it_has_brought(
     assert ollama.connections == 1
 
 
+def test_an_idle_connection_that_is_reset_is_nothing_to_log(
+    ollama: OllamaServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def ask_and_wait() -> None:
+        backend = OllamaBackend(host=ollama.url)
+        await read(backend)
+        await read(backend)
+        await asyncio.sleep(0.05)
+        await asyncio.to_thread(ollama.close_connections, reset=True)
+        await asyncio.sleep(0.05)
+        assert await read(backend) == "Hello!"
+
+    asyncio.run(ask_and_wait())
+    gc.collect()
+    assert caplog.records == []
+
+
 def test_a_reader_that_stops_closes_the_connection(ollama: OllamaServer) -> None:
     ollama.reply(Reply([TOKEN, Hold()]))
 

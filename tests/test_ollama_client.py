@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from itertools import chain
 from typing import Any
@@ -20,6 +20,7 @@ from django_ollama_openai import cancellation
 from django_ollama_openai.backends.ollama_client import (
     AsyncOllamaClient,
     InterruptibleTransport,
+    NoCookies,
     OllamaClient,
     Patience,
 )
@@ -85,6 +86,45 @@ def test_no_answer_is_asked_for_compressed(ollama: OllamaServer) -> None:
     asyncio.run(both())
     asked = [request.headers["accept-encoding"] for request in ollama.chats()]
     assert asked == ["identity"] * 4
+
+
+class Signature(httpx.Auth):
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
+        request.headers["x-signed"] = "yes"
+        yield request
+
+
+async def _hook(message: Any) -> None:
+    message.headers["x-hooked"] = "yes"
+
+
+MADE_WITH: dict[str, tuple[dict[str, Any], str, str]] = {
+    "headers": ({"headers": {"x-mine": "yes"}}, "x-mine", "yes"),
+    "authentication": ({"auth": Signature()}, "x-signed", "yes"),
+    "hooks": ({"event_hooks": {"request": [_hook]}}, "x-hooked", "yes"),
+    "kept cookies": ({"cookies": {"sticky": "1"}}, "cookie", "sticky=1"),
+    "parameters": ({"params": {"tenant": "1"}}, "", "/api/chat?tenant=1"),
+}
+
+
+@pytest.mark.parametrize("what", MADE_WITH)
+def test_whatever_a_client_is_made_with_reaches_the_engine(ollama: OllamaServer, what: str) -> None:
+    options, name, value = MADE_WITH[what]
+    ollama.routes["/api/chat"] = ollama.routes["/api/chat?tenant=1"] = Reply([Send(b"{}\n")])
+
+    async def twice() -> None:
+        transport = httpx.AsyncHTTPTransport()
+        made = {"follow_redirects": False, "trust_env": False, "cookies": NoCookies(), **options}
+        client = AsyncOllamaClient(ollama.url, transport=transport, **made)
+        await client.fetch("POST", "/api/chat", b"{}")
+        async for _ in client.stream_lines("/api/chat", b"{}", PATIENT):
+            pass
+        await client._client.aclose()
+
+    asyncio.run(twice())
+    for request in ollama.requests:
+        assert (request.headers[name] if name else request.path) == value
+    assert len(ollama.requests) == 2
 
 
 def test_a_reader_takes_its_time_with_a_last_line_without_an_end(ollama: OllamaServer) -> None:

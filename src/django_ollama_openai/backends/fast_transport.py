@@ -64,6 +64,9 @@ class _Body(AiohttpResponseStream):
         self._closed = None if protocol is None else protocol.closed
         self._end = partial(_end, response.content)
         if self._closed is not None:
+            # Once, however many requests the connection has served.
+            self._closed.remove_done_callback(_noticed)
+            self._closed.add_done_callback(_noticed)
             self._closed.add_done_callback(self._end)
 
     async def aclose(self) -> None:
@@ -88,10 +91,15 @@ class _Body(AiohttpResponseStream):
 def _end(content: aiohttp.StreamReader, closed: asyncio.Future[None]) -> None:
     """The connection is closed. aiohttp's parser in C does not tell whoever waits for the rest of a
     body that it has found garbage in it, and they would wait for ever."""
-    if not closed.cancelled():
-        closed.exception()  # It is told to those who wait; nobody else asks for it.
     if not content.is_eof() and content.exception() is None:
         content.set_exception(aiohttp.ClientPayloadError("The body broke off."))
+
+
+def _noticed(closed: asyncio.Future[None]) -> None:
+    """The connection is closed, and asyncio need not log why: whoever waits for it is told, and
+    nobody does for one that is idle."""
+    if not closed.cancelled():
+        closed.exception()
 
 
 ERRORS: Final = (aiohttp.ClientError, httpx.TransportError)

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import suppress
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.util import find_spec
 from typing import Annotated, Any, Unpack
 from urllib.parse import urlsplit
@@ -42,6 +41,7 @@ from .base import BaseBackend
 from .ollama_client import (
     AsyncOllamaClient,
     InterruptibleTransport,
+    NoCookies,
     OllamaClient,
     Patience,
     encoded,
@@ -184,8 +184,7 @@ class OllamaBackend(BaseBackend):
             "timeout": self._timeout,
             "follow_redirects": False,
             "trust_env": False,
-            # What the engine sets for one caller is not sent for the next.
-            "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            "cookies": NoCookies(),
         }
 
     def _sync(self) -> OllamaClient:

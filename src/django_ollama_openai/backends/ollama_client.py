@@ -15,6 +15,7 @@ import socket
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final, Unpack
 
 import httpcore
@@ -29,7 +30,14 @@ from ..translation.ollama_errors import Blame, ollama_error
 from ..wire.ndjson import Lines
 from .silence import Silence
 
-__all__ = ["AsyncOllamaClient", "InterruptibleTransport", "OllamaClient", "Patience", "encoded"]
+__all__ = [
+    "AsyncOllamaClient",
+    "InterruptibleTransport",
+    "NoCookies",
+    "OllamaClient",
+    "Patience",
+    "encoded",
+]
 
 HEADERS: Final = {"Accept-Encoding": "identity"}
 """A compressed answer could unpack to more than there is memory, before any of it is counted."""
@@ -98,16 +106,23 @@ class OllamaClient(ollama.Client):
 class AsyncOllamaClient(ollama.AsyncClient):
     """The asynchronous client: the same methods."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(
+        self,
+        host: str | None = None,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(host, transport=transport, **options)
         self._requests = _Requests(self._client)
+        self._direct = transport if _adds_nothing(options) else None
 
     async def fetch(
         self, method: str, path: str, content: bytes | None = None, **blame: Unpack[Blame]
     ) -> bytes:
         request = self._requests.make(method, path, content, self._client.timeout.read)
         try:
-            response = await self._client.send(request, stream=True)
+            response = await self._send(request)
             async with aclosed(response):
                 if response.status_code != 200:
                     raise ollama_error(response.status_code, await _afirst(response), **blame)
@@ -125,7 +140,7 @@ class AsyncOllamaClient(ollama.AsyncClient):
         limit = patience.first_token
         try:
             with Silence(limit) as silence:
-                response = await self._client.send(request, stream=True)
+                response = await self._send(request)
                 async with aclosed(response):
                     if response.status_code != 200:
                         raise ollama_error(response.status_code, await _afirst(response), **blame)
@@ -139,6 +154,34 @@ class AsyncOllamaClient(ollama.AsyncClient):
                     yield lines.finish()
         except FAILURES as error:
             raise _told(error) from error
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        """The response to ``request``, with its body still to come."""
+        if self._direct is None:
+            sent: httpx.Response = await self._client.send(request, stream=True)
+            return sent
+        response = await self._direct.handle_async_request(request)
+        response.request = request
+        return response
+
+
+class NoCookies(CookieJar):
+    """Keeps none: what the engine sets for one caller is not sent for the next."""
+
+    def __init__(self) -> None:
+        super().__init__(DefaultCookiePolicy(allowed_domains=[]))
+
+
+PUT_INTO_REQUESTS: Final = frozenset({"headers", "timeout"})
+"""What a client is made with that its requests already have when they are sent."""
+
+
+def _adds_nothing(options: dict[str, Any]) -> bool:
+    """Whether a client made with ``options`` gives its requests to the transport as they are, and
+    the responses back. It takes a good part of the transport's time for that."""
+    others = {name: value for name, value in options.items() if name not in PUT_INTO_REQUESTS}
+    keeps_cookies = not isinstance(others.pop("cookies", None), NoCookies)
+    return others == {"follow_redirects": False, "trust_env": False} and not keeps_cookies
 
 
 class _Requests:

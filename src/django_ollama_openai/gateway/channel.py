@@ -33,8 +33,8 @@ class Channel:
         "_reader_timeout",
         "_size",
         "_taken",
-        "_writer",
         "_writer_timeout",
+        "_writers",
         "reason",
     )
 
@@ -50,7 +50,7 @@ class Channel:
         self._ended = False
         self._error: GatewayError | None = None
         self._reader: asyncio.Future[None] | None = None
-        self._writer: asyncio.Future[None] | None = None
+        self._writers: list[asyncio.Future[None]] = []
         self._abandoned = False
         self.reason: Callable[[], GatewayError] | None = None
 
@@ -83,15 +83,14 @@ class Channel:
         Raises:
             ClientTimeout: it does not.
         """
-        # Several writers wait for the same; the end of one is not that of the others.
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiting = loop.create_future()
+        self._writers.append(waiting)
+        timer = loop.call_later(self._writer_timeout, self._give_up, waiting)
         try:
-            async with asyncio.timeout(self._writer_timeout):
-                await asyncio.shield(self._writer)
-        except TimeoutError:
-            self._given_up = True
-            raise ClientTimeout from None
+            await waiting
+        finally:
+            timer.cancel()
 
     def check(self) -> None:
         """Make sure that there is still somebody to write for.
@@ -132,7 +131,9 @@ class Channel:
             self._data.clear()
             self._size = 0
             self._taken = True
-            _wake(self._writer)
+            for writer in self._writers:
+                _wake(writer)
+            self._writers.clear()
             return data
         if not self._ended:
             self._taken = True
@@ -140,6 +141,11 @@ class Channel:
         if self._error is not None:
             raise self._error
         return None
+
+    def _give_up(self, writer: asyncio.Future[None]) -> None:
+        self._given_up = True
+        if not writer.done():
+            writer.set_exception(ClientTimeout())
 
     def _wake_reader(self) -> None:
         _wake(self._reader)
