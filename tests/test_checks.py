@@ -37,6 +37,11 @@ class NoAuthenticator:
     pass
 
 
+class Hostless(DummyBackend):
+    def __init__(self, *, alias: str) -> None:
+        super().__init__(alias=alias)
+
+
 class ClosesLoudly(DummyBackend):
     """Shows that what a check makes is closed again."""
 
@@ -98,6 +103,12 @@ WRONG: list[tuple[dict[str, Any], str, int, list[str]]] = [
         "E002",
         ERROR,
         ["['BACKENDS']['b']", "'tiemout'", "OllamaBackend takes host, headers", "timeout"],
+    ),
+    (
+        {"HOST": URL, "BACKENDS": {"default": {"BACKEND": f"{HERE}.Hostless"}}},
+        "E002",
+        ERROR,
+        ["['BACKENDS']['default']", "'host'", "OLLAMA_OPENAI['HOST']"],
     ),
     ({"BACKENDS": {"b": {"BACKEND": "no.Way"}}}, "E002", ERROR, ["['b']['BACKEND']", "no.Way"]),
     (

@@ -21,8 +21,10 @@ from django.test import AsyncClient, Client, RequestFactory
 from django.urls import include, path
 
 from django_ollama_openai.backends import DummyBackend, backends
-from django_ollama_openai.exceptions import InvalidRequest, RequestTooLarge
+from django_ollama_openai.exceptions import InvalidRequest, ModelNotFound, RequestTooLarge
 from django_ollama_openai.views.requests import read_body
+from django_ollama_openai.wire.chat import ChatCompletionRequest
+from django_ollama_openai.wire.delta import Delta
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -35,6 +37,13 @@ HI = {"role": "user", "content": "Hi"}
 GOOD: dict[str, Any] = {"model": "dummy", "messages": [HI]}
 DEEP = 100_000
 MESSAGES = '"messages": [{"role": "user", "content": "Hi"}]'
+
+
+class Empty(DummyBackend):
+    """Has no models."""
+
+    def stream_chat(self, request: ChatCompletionRequest) -> Iterator[Delta]:
+        raise ModelNotFound(str(request.model))
 
 
 class Crashes(DummyBackend):
@@ -345,6 +354,37 @@ def test_a_model_that_the_site_does_not_offer(
     assert repr(name) in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "told"),
+    [
+        ("public", {"MODELS": {"public": {"MODEL": "absent"}}}, "'public'"),
+        (None, {"DEFAULT_MODEL": "absent"}, "'absent'"),
+        ("absent", {}, None),
+    ],
+    ids=["of MODELS", "the default", "a client's own idea"],
+)
+def test_the_owner_is_told_of_a_model_that_the_settings_promise_in_vain(
+    send: Send,
+    configure: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+    name: str | None,
+    changes: dict[str, Any],
+    told: str | None,
+) -> None:
+    configure(BACKENDS={"default": {"BACKEND": f"{HERE}.Empty"}}, **changes)
+    response = send("POST", CHAT, json.dumps({**GOOD, "model": name}))
+    assert error_of(response)["code"] == "model_not_found"
+    ours = [record for record in caplog.records if record.name == "django_ollama_openai"]
+    if told is None:
+        assert ours == []
+    else:
+        (record,) = ours
+        assert record.getMessage().endswith(
+            f"the backend 'default' has no model 'absent', which OLLAMA_OPENAI names as {told}. "
+            "Pull it there."
+        )
+
+
 # The size of the body
 
 
@@ -506,6 +546,8 @@ def test_a_mount_at_the_root_answers_for_all_that_comes_after_it(
     settings.ROOT_URLCONF = (path("", include("django_ollama_openai.urls")),)
     for rest in ("/", "/favicon.ico", "/v1", "/v1//models"):
         assert error_of(send("GET", rest))["code"] == "not_found"
+    assert "ends with '/v1'" in error_of(send("POST", "/chat/completions"))["message"]
+    assert "ends with" not in error_of(send("POST", "/v1/chat"))["message"]
     assert send("GET", "/v1/models").status_code == 200
 
 

@@ -80,6 +80,8 @@ class BackendHandler:
             reason = str(error) or type(error).__name__
             if isinstance(error, TypeError):
                 reason += f"; {backend_class.__name__} takes {_options(backend_class)}."
+                if config.HOST is not None and config.HOST == conf.get().HOST:
+                    reason += f" Its host is {conf.SETTING}['HOST'], which is the default's."
             raise InvalidBackendError(f"{where}: {reason}") from error
         limits = conf.get().limits(alias)
         backend.slots = Slots(

@@ -7,9 +7,11 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
+from .. import conf
 from ..exceptions import GatewayError, ShuttingDown
+from .routing import Route
 
-__all__ = ["told"]
+__all__ = ["log_missing_model", "told"]
 
 logger = logging.getLogger("django_ollama_openai")
 
@@ -32,6 +34,18 @@ def told(error: Exception, alias: str, request_id: str) -> GatewayError:
         return error
     logger.error("Request %s to the backend %r crashed", request_id, alias, exc_info=error)
     return GatewayError("The server had an error while processing your request.")
+
+
+def log_missing_model(route: Route, request_id: str) -> None:
+    """Tell the site's owner what a client is not told: which model its settings promise in vain."""
+    logger.warning(
+        "Request %s: the backend %r has no model %r, which %s names as %r. Pull it there.",
+        request_id,
+        route.alias,
+        route.model,
+        conf.SETTING,
+        route.name,
+    )
 
 
 def _cause(error: GatewayError) -> str:

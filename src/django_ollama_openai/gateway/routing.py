@@ -15,12 +15,14 @@ __all__ = ["Route", "resolve_model"]
 
 @dataclass(slots=True, frozen=True)
 class Route:
-    """Where requests for the public name ``name`` go: to ``model`` of the backend ``alias``."""
+    """Where requests for the public name ``name`` go: to ``model`` of the backend ``alias``. It is
+    ``promised`` if the site's settings name it, and not the request alone."""
 
     name: str
     alias: str
     model: str
     options: dict[str, Any]
+    promised: bool
 
     @property
     def backend(self) -> BaseBackend:
@@ -48,4 +50,5 @@ def resolve_model(name: str | None, mount: Mount) -> Route:
         alias=config.BACKEND or mount.backend,
         model=config.MODEL or name,
         options=config.OPTIONS,
+        promised=name in settings.MODELS or name == settings.DEFAULT_MODEL,
     )

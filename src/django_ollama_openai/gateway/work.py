@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 from ..exceptions import GatewayError, InvalidRequest, ModelNotFound
 from .accounting import Account
-from .failures import told
+from .failures import log_missing_model, told
 from .routing import Route
 
 __all__ = ["Source", "Work"]
@@ -68,6 +68,8 @@ class Work(Generic[T]):
         # The backend knows its own name of the model; the client asked for the public one.
         public = self._route.name
         if isinstance(error, ModelNotFound):
+            if self._route.promised:
+                log_missing_model(self._route, self.account.request_id)
             return ModelNotFound(public)
         if isinstance(error, InvalidRequest):
             name = re.escape(self._route.model)

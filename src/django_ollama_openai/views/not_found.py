@@ -20,4 +20,5 @@ def not_found(
 ) -> Flow[HttpResponseBase]:
     """Say so in OpenAI's envelope, where Django's own answer would be an HTML page."""
     yield from ()
-    raise NotFound(f"Unknown request URL: {request.method} {request.path}.")
+    hint = "" if "/v1/" in request.path else " A base_url for OpenAI's clients ends with '/v1'."
+    raise NotFound(f"Unknown request URL: {request.method} {request.path}.{hint}")
