@@ -7,7 +7,7 @@ import gc
 import json
 import threading
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, nullcontext, suppress
 from typing import Any, Literal, TypeAlias
 
 import pytest
@@ -226,12 +226,17 @@ def test_cookies_of_the_engine_go_nowhere(
     done = Send(b'{"message": {"content": "a"}, "done": true}')
     ollama.reply(Reply([done], headers={"Set-Cookie": cookie}), Reply([done]))
 
+    # Whether a header may have such a character is the transport's to say.
+    refused = suppress(UpstreamError) if "\x01" in cookie else nullcontext()
+
     async def twice() -> None:
-        await backend.achat(REQUEST)
+        with refused:
+            await backend.achat(REQUEST)
         await backend.achat(REQUEST)
 
     if way == "sync":
-        backend.chat(REQUEST)
+        with refused:
+            backend.chat(REQUEST)
         backend.chat(REQUEST)
     else:
         asyncio.run(twice())
