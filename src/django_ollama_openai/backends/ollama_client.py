@@ -69,8 +69,8 @@ class OllamaClient(ollama.Client):
         Raises:
             GatewayError: what a failure means to a client; ``blame`` is what it may name.
         """
-        request = self._requests.make(method, path, content, self._client.timeout.read)
         try:
+            request = self._requests.make(method, path, content, self._client.timeout.read)
             response = self._client.send(request, stream=True)
             with closed(response):
                 if response.status_code != 200:
@@ -87,8 +87,8 @@ class OllamaClient(ollama.Client):
         :meth:`fetch` does. ``content`` is the body, encoded: it is held as long as the response
         lasts, and there should be nothing else of it."""
         lines = Lines()
-        request = self._requests.make("POST", path, content, patience.first_token)
         try:
+            request = self._requests.make("POST", path, content, patience.first_token)
             response = self._client.send(request, stream=True)
             with closed(response):
                 if response.status_code != 200:
@@ -120,8 +120,8 @@ class AsyncOllamaClient(ollama.AsyncClient):
     async def fetch(
         self, method: str, path: str, content: bytes | None = None, **blame: Unpack[Blame]
     ) -> bytes:
-        request = self._requests.make(method, path, content, self._client.timeout.read)
         try:
+            request = self._requests.make(method, path, content, self._client.timeout.read)
             response = await self._send(request)
             async with aclosed(response):
                 if response.status_code != 200:
@@ -135,10 +135,10 @@ class AsyncOllamaClient(ollama.AsyncClient):
         self, path: str, content: bytes, patience: Patience, **blame: Unpack[Blame]
     ) -> AsyncGenerator[list[bytes]]:
         lines = Lines()
-        # The transport's own limit would set a timer for each read.
-        request = self._requests.make("POST", path, content, None)
         limit = patience.first_token
         try:
+            # The transport's own limit would set a timer for each read.
+            request = self._requests.make("POST", path, content, None)
             with Silence(limit) as silence:
                 response = await self._send(request)
                 async with aclosed(response):
@@ -191,26 +191,30 @@ class _Requests:
 
     def __init__(self, client: httpx.Client | httpx.AsyncClient) -> None:
         self._client = client
-        self._models: dict[tuple[str, str, float | None], httpx.Request] = {}
+        self._templates: dict[tuple[str, str, float | None], httpx.Request] = {}
 
     def make(
         self, method: str, path: str, content: bytes | None, read_timeout: float | None
     ) -> httpx.Request:
         key = method, path, read_timeout
-        model = self._models.get(key)
-        if model is None:
-            model = self._models[key] = self._model(method, path, read_timeout)
+        template = self._templates.get(key)
+        if template is None:
+            template = self._templates[key] = self._template(method, path, read_timeout)
         return httpx.Request(
-            method, model.url, headers=model.headers, content=content, extensions=model.extensions
+            method,
+            template.url,
+            headers=template.headers,
+            content=content,
+            extensions=template.extensions,
         )
 
-    def _model(self, method: str, path: str, read_timeout: float | None) -> httpx.Request:
+    def _template(self, method: str, path: str, read_timeout: float | None) -> httpx.Request:
         limits = self._client.timeout.as_dict()
         timeout = httpx.Timeout(**{**limits, "read": read_timeout})
-        model = self._client.build_request(method, path, headers=HEADERS, timeout=timeout)
-        # That of the body, which the model has not.
-        model.headers.pop("Content-Length", None)
-        return model
+        template = self._client.build_request(method, path, headers=HEADERS, timeout=timeout)
+        # That of the body, which the template has not.
+        template.headers.pop("Content-Length", None)
+        return template
 
 
 def _arriving(response: httpx.Response) -> AsyncIterable[bytes]:
