@@ -57,7 +57,6 @@ REFUSALS = (
     r"'options.num_ctx' may be up to \d+, not \d+",
     r"This site does not fetch images",
     r"does not support",
-    r"The parameter '.*' asks for something that the model .* cannot do on this site",
     r"does not take arrays of tokens",
     r"'dimensions' may be up to \d+ for this model",
     r"This model has \d+ dimensions, and its engine cannot reduce them",

@@ -126,8 +126,8 @@ def settle_parameters(body: R, unsupported: list[str], route: Route) -> tuple[R,
         return body, ()
     if conf.get().UNSUPPORTED_PARAMETERS == "reject":
         raise UnsupportedParameter(
-            f"The parameter '{unsupported[0]}' asks for something that the model {route.name!r} "
-            "cannot do on this site. Leave it out.",
+            f"The model {route.name!r} does not support what the parameter '{unsupported[0]}' asks "
+            "for on this site. Leave it out.",
             param=unsupported[0],
         )
     return body.without(unsupported), tuple(unsupported)
