@@ -180,8 +180,8 @@ def _adds_nothing(options: dict[str, Any]) -> bool:
     """Whether a client made with ``options`` gives its requests to the transport as they are, and
     the responses back. It takes a good part of the transport's time for that."""
     others = {name: value for name, value in options.items() if name not in PUT_INTO_REQUESTS}
-    keeps_cookies = not isinstance(others.pop("cookies", None), NoCookies)
-    return others == {"follow_redirects": False, "trust_env": False} and not keeps_cookies
+    keeps_no_cookies = isinstance(others.pop("cookies", None), NoCookies)
+    return keeps_no_cookies and others == {"follow_redirects": False, "trust_env": False}
 
 
 class _Requests:
