@@ -255,6 +255,13 @@ def test_what_a_check_makes_is_closed(settings: Settings) -> None:
     assert ClosesLoudly.open == 0
 
 
+def test_a_host_is_spoken_of_only_where_it_is_what_is_wrong(settings: Settings) -> None:
+    options = {"HOST": URL, "BACKENDS": {"default": {"OPTIONS": {"tiemout": 1}}}}
+    (message,) = found(settings, {"ALLOW_ANONYMOUS": True, **options})
+    assert "'tiemout'" in message.msg
+    assert "['HOST']" not in message.msg
+
+
 def test_every_id_of_the_table_is_tested() -> None:
     listed = {
         line.split("``")[1] for line in (checks.__doc__ or "").splitlines() if "``oll" in line

@@ -80,7 +80,8 @@ class BackendHandler:
             reason = str(error) or type(error).__name__
             if isinstance(error, TypeError):
                 reason += f"; {backend_class.__name__} takes {_options(backend_class)}."
-                if config.HOST is not None and config.HOST == conf.get().HOST:
+                is_the_general_one = config.HOST is not None and config.HOST == conf.get().HOST
+                if is_the_general_one and "'host'" in str(error):
                     reason += f" Its host is {conf.SETTING}['HOST'], which is the default's."
             raise InvalidBackendError(f"{where}: {reason}") from error
         limits = conf.get().limits(alias)
