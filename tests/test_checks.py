@@ -102,7 +102,12 @@ WRONG: list[tuple[dict[str, Any], str, int, list[str]]] = [
         {"BACKENDS": {"b": {"OPTIONS": {"tiemout": SECRET}}}},
         "E002",
         ERROR,
-        ["['BACKENDS']['b']", "'tiemout'", "OllamaBackend takes host, headers", "timeout"],
+        [
+            "['BACKENDS']['b']",
+            "'tiemout'",
+            "OllamaBackend takes host, max_num_ctx, headers",
+            "timeout",
+        ],
     ),
     (
         {"HOST": URL, "BACKENDS": {"default": {"BACKEND": f"{HERE}.Hostless"}}},

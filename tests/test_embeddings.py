@@ -18,8 +18,8 @@ from openai.types import CreateEmbeddingResponse
 from django_ollama_openai.exceptions import InvalidRequest, UnsupportedParameter, UpstreamError
 from django_ollama_openai.translation.embeddings import (
     embeddings_response,
-    llama_embeddings,
     ollama_embeddings,
+    openai_embeddings,
 )
 from django_ollama_openai.wire.case import Case
 from django_ollama_openai.wire.delta import Embeddings, Usage
@@ -159,7 +159,7 @@ def llama(*vectors: Any, tokens: int = 1, first: int = 0) -> dict[str, Any]:
 
 
 def test_answers_piece_by_piece_are_one() -> None:
-    embeddings = llama_embeddings(
+    embeddings = openai_embeddings(
         [llama([0.5, 1.0], [0.25, 2.0], tokens=3), llama([0.125, 3.0], tokens=4)], asking(3)
     )
     assert embeddings == Embeddings([[0.5, 1.0], [0.25, 2.0], [0.125, 3.0]], Usage(7))
@@ -168,12 +168,12 @@ def test_answers_piece_by_piece_are_one() -> None:
 def test_the_order_is_that_of_the_index() -> None:
     answer = llama([1.0], [2.0])
     answer["data"].reverse()
-    assert llama_embeddings([answer], asking(2)).vectors == [[1.0], [2.0]]
+    assert openai_embeddings([answer], asking(2)).vectors == [[1.0], [2.0]]
 
 
 @given(floats)
 def test_nine_digits_are_the_same_float32(number: float) -> None:
-    ((short,),) = llama_embeddings([llama([number])], asking()).vectors
+    ((short,),) = openai_embeddings([llama([number])], asking()).vectors
     assert float32(short) == float32(number)
     assert f"{short:.9g}" == f"{number:.9g}"
 
@@ -194,7 +194,7 @@ def test_nine_digits_are_the_same_float32(number: float) -> None:
 )
 def test_what_is_no_embedding(answer: Any, message: str) -> None:
     with pytest.raises((InvalidRequest, UpstreamError), match=message):
-        llama_embeddings([answer], asking())
+        openai_embeddings([answer], asking())
 
 
 # What clients get

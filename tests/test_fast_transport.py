@@ -253,7 +253,7 @@ def test_what_arrives_together_is_read_together(ollama: OllamaServer) -> None:
 
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = "django_ollama_openai.backends.ollama.find_spec"
+    missing = "django_ollama_openai.backends.http_backend.find_spec"
     monkeypatch.setattr(missing, lambda name: None if name == "httpx_aiohttp" else find_spec(name))
     with pytest.raises(ValueError, match=r"django-ollama-openai\[fast\]"):
         OllamaBackend(fast=True)

@@ -178,7 +178,7 @@ def test_failures(ollama: OllamaServer, reply: Reply, kind: type[GatewayError], 
 def test_an_answer_without_an_end_does_not_fill_the_memory(
     backend: OllamaBackend, ollama: OllamaServer, monkeypatch: pytest.MonkeyPatch, way: Way
 ) -> None:
-    monkeypatch.setattr("django_ollama_openai.backends.ollama_client.MAX_ANSWER_BYTES", 1_000_000)
+    monkeypatch.setattr("django_ollama_openai.backends.http_client.MAX_ANSWER_BYTES", 1_000_000)
     ollama.reply(Reply([Send(b"x" * 100_000)] * 1000))
     with pytest.raises(UpstreamError, match="too long"):
         whole(backend, way, REQUEST)

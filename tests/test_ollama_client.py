@@ -17,13 +17,9 @@ import ollama as official
 import pytest
 
 from django_ollama_openai import cancellation
-from django_ollama_openai.backends.ollama_client import (
-    AsyncOllamaClient,
-    InterruptibleTransport,
-    NoCookies,
-    OllamaClient,
-    Patience,
-)
+from django_ollama_openai.backends.http_client import NoCookies, Patience
+from django_ollama_openai.backends.interruptible import InterruptibleTransport
+from django_ollama_openai.backends.ollama_client import AsyncOllamaClient, OllamaClient
 from django_ollama_openai.cancellation import Cancellation, Cancelled
 from tests.ollama_server import Hold, OllamaServer, Reply, Send
 
@@ -56,12 +52,12 @@ def test_only_line_feeds_end_a_line(ollama: OllamaServer) -> None:
     ollama.routes["/api/chat"] = Reply([Send(NEXT_LINE), Send(NEXT_LINE)])
     client = OllamaClient(ollama.url)
     with closing(client._client):
-        lines = list(chain(*client.stream_lines("/api/chat", b"{}", PATIENT)))
+        lines = list(chain(*client.stream("/api/chat", b"{}", PATIENT)))
     assert lines == [NEXT_LINE[:-1]] * 2
 
     async def alines() -> list[bytes]:
         client = AsyncOllamaClient(ollama.url)
-        arriving = client.stream_lines("/api/chat", b"{}", PATIENT)
+        arriving = client.stream("/api/chat", b"{}", PATIENT)
         lines = [line async for lines in arriving for line in lines]
         await client._client.aclose()
         return lines
@@ -74,12 +70,12 @@ def test_no_answer_is_asked_for_compressed(ollama: OllamaServer) -> None:
     client = OllamaClient(ollama.url)
     with closing(client._client):
         client.fetch("POST", "/api/chat", b"{}")
-        list(client.stream_lines("/api/chat", b"{}", PATIENT))
+        list(client.stream("/api/chat", b"{}", PATIENT))
 
     async def both() -> None:
         client = AsyncOllamaClient(ollama.url)
         await client.fetch("POST", "/api/chat", b"{}")
-        async for _ in client.stream_lines("/api/chat", b"{}", PATIENT):
+        async for _ in client.stream("/api/chat", b"{}", PATIENT):
             pass
         await client._client.aclose()
 
@@ -117,7 +113,7 @@ def test_whatever_a_client_is_made_with_reaches_the_engine(ollama: OllamaServer,
         made = {"follow_redirects": False, "trust_env": False, "cookies": NoCookies(), **options}
         client = AsyncOllamaClient(ollama.url, transport=transport, **made)
         await client.fetch("POST", "/api/chat", b"{}")
-        async for _ in client.stream_lines("/api/chat", b"{}", PATIENT):
+        async for _ in client.stream("/api/chat", b"{}", PATIENT):
             pass
         await client._client.aclose()
 
@@ -133,7 +129,7 @@ def test_a_reader_takes_its_time_with_a_last_line_without_an_end(ollama: OllamaS
     async def read_slowly() -> list[list[bytes]]:
         client = AsyncOllamaClient(ollama.url)
         arrived = []
-        async for lines in client.stream_lines("/api/chat", b"{}", Patience(0.3, 0.3)):
+        async for lines in client.stream("/api/chat", b"{}", Patience(0.3, 0.3)):
             await asyncio.sleep(0.6)
             arrived.append(lines)
         await client._client.aclose()
@@ -178,7 +174,7 @@ def client(ollama: OllamaServer) -> Iterator[OllamaClient]:
 )
 def test_a_blocked_read_is_woken(client: OllamaClient, ollama: OllamaServer, reply: Reply) -> None:
     ollama.routes["/api/chat"] = reply
-    with in_a_thread(lambda: list(client.stream_lines("/api/chat", b"{}", PATIENT))) as (
+    with in_a_thread(lambda: list(client.stream("/api/chat", b"{}", PATIENT))) as (
         mine,
         raised,
     ):
@@ -191,7 +187,7 @@ def test_a_blocked_read_is_woken(client: OllamaClient, ollama: OllamaServer, rep
     assert [type(error) for error in raised] == [Cancelled]
     # The connection was not put back for the next request.
     ollama.routes["/api/chat"] = Reply([Send(b"{}\n")])
-    assert list(chain(*client.stream_lines("/api/chat", b"{}", PATIENT))) == [b"{}"]
+    assert list(chain(*client.stream("/api/chat", b"{}", PATIENT))) == [b"{}"]
 
 
 def test_a_blocked_write_is_woken(client: OllamaClient) -> None:

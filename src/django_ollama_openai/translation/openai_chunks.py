@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any, ClassVar, Final, NotRequired
+from typing import Any, ClassVar, NotRequired
 
-from pydantic import TypeAdapter
+from pydantic import FiniteFloat, TypeAdapter
 from typing_extensions import TypedDict
 
-from ..exceptions import (
-    ContextLengthExceeded,
-    GatewayError,
-    InvalidRequest,
-    UpstreamError,
-)
+from ..exceptions import UpstreamError
 from ..wire.delta import Delta, ToolCallDelta, Usage
 from .chat_parts import new_tool_call_id
 from .logprobs import Logprob, logprob
-from .ollama_errors import context_message
+from .openai_errors import engine_error
 
-__all__ = ["LlamaTextChunks", "OpenAIChunks", "chunk_error"]
+__all__ = ["OpenAIAnswer", "OpenAIChunks", "OpenAITextChunks"]
 
 
 class _Function(TypedDict, total=False):
@@ -28,26 +22,34 @@ class _Function(TypedDict, total=False):
 
 
 class _ToolCall(TypedDict):
-    index: int
+    index: NotRequired[int | None]
     id: NotRequired[str | None]
     function: NotRequired[_Function | None]
 
 
 class _Message(TypedDict, total=False):
     content: str | None
+    refusal: str | None
     reasoning_content: str | None
     reasoning: str | None
     tool_calls: list[_ToolCall] | None
 
 
-class _Logprobs(TypedDict):
+class _Logprobs(TypedDict, total=False):
     content: list[Logprob] | None
+    # Those of text completions.
+    tokens: list[str] | None
+    token_logprobs: list[FiniteFloat | None] | None
+    top_logprobs: list[dict[str, FiniteFloat] | None] | None
 
 
-class _Choice(TypedDict):
+class _Choice(TypedDict, total=False):
+    # One of the three, by what it is a choice of.
     delta: _Message
-    finish_reason: NotRequired[str | None]
-    logprobs: NotRequired[_Logprobs | None]
+    message: _Message
+    text: str
+    finish_reason: str | None
+    logprobs: _Logprobs | None
 
 
 class _PromptDetails(TypedDict, total=False):
@@ -66,7 +68,7 @@ class _Usage(TypedDict):
 
 
 class _Chunk(TypedDict, total=False):
-    error: dict[str, Any]
+    error: Any
     choices: list[_Choice]
     usage: _Usage | None
 
@@ -77,37 +79,46 @@ _CHUNK = TypeAdapter(_Chunk)
 class OpenAIChunks:
     """The state of one streamed answer: feed it every chunk, then ``finish()``.
 
-    The engine is asked for ``include_usage``; the finish reason comes before the usage.
+    The engine is asked for ``include_usage``; the finish reason comes before the usage. ``model``
+    is what an error may name.
     """
 
-    __slots__ = ("_calls", "_finished")
+    __slots__ = ("_calls", "_has_begun", "_is_finished", "_model")
 
     param: ClassVar[str] = "messages"
     """The field of the request that may be too long."""
 
-    def __init__(self) -> None:
-        self._finished = False
+    def __init__(self, model: str = "") -> None:
+        self._model = model
+        self._has_begun = False
+        self._is_finished = False
         self._calls: set[int] = set()
 
     def feed(self, data: Any) -> Delta:
-        """The delta that one ``chat.completion.chunk`` stands for; ``data`` is its JSON, parsed.
+        """The delta that one ``chat.completion.chunk`` stands for; ``data`` is its JSON, as bytes
+        or parsed.
 
         Raises:
             UpstreamError: the chunk makes no sense, or tells of a failure.
             InvalidRequest: the engine refuses the request.
         """
         try:
-            chunk = _CHUNK.validate_python(data, strict=True)
-            if "error" in chunk:
-                raise chunk_error(chunk["error"], self.param)
+            chunk = (
+                _CHUNK.validate_json(data, strict=True)
+                if isinstance(data, bytes)
+                else _CHUNK.validate_python(data, strict=True)
+            )
+            if chunk.get("error") is not None:
+                raise engine_error(chunk["error"], model=self._model, param=self.param)
             delta = Delta(tokens=0)
             if usage := chunk.get("usage"):
                 delta.usage = _usage(usage)
             for choice in chunk["choices"]:
                 self._choice(choice, delta)
-            return delta
         except (ValueError, KeyError) as error:
             raise UpstreamError("The engine sent something that is not an answer.") from error
+        self._has_begun = True
+        return delta
 
     def finish(self) -> None:
         """The engine has ended the stream.
@@ -115,25 +126,35 @@ class OpenAIChunks:
         Raises:
             UpstreamError: without a finish reason.
         """
-        if not self._finished:
+        if not self._has_begun:
+            raise UpstreamError("The engine sent something that is not an answer.")
+        if not self._is_finished:
             raise UpstreamError("The engine broke off in the middle of its answer.")
 
+    def _message(self, choice: _Choice) -> _Message:
+        return choice["delta"]
+
     def _choice(self, choice: _Choice, delta: Delta) -> None:
-        body = choice["delta"]
-        delta.content = body.get("content") or ""
+        message = self._message(choice)
+        delta.content = message.get("content") or message.get("refusal") or ""
         # Engines have two names for it.
-        delta.reasoning = body.get("reasoning_content") or body.get("reasoning") or ""
-        delta.tool_calls = [self._tool_call(call) for call in body.get("tool_calls") or ()]
+        delta.reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
+        delta.tool_calls = [
+            self._tool_call(place, call)
+            for place, call in enumerate(message.get("tool_calls") or ())
+        ]
         if logprobs := choice.get("logprobs"):
-            delta.logprobs = [logprob(entry) for entry in logprobs["content"] or ()]
+            delta.logprobs = _entries(logprobs)
         if delta.content or delta.reasoning or delta.tool_calls:
             delta.tokens = 1
         if reason := choice.get("finish_reason"):
             delta.finish_reason = reason
-            self._finished = True
+            self._is_finished = True
 
-    def _tool_call(self, call: _ToolCall) -> ToolCallDelta:
-        index = call["index"]
+    def _tool_call(self, place: int, call: _ToolCall) -> ToolCallDelta:
+        given = call.get("index")
+        # Those of a whole answer have none, and some engines send whole calls in a stream.
+        index = place if given is None else given
         function = call.get("function") or {}
         is_first = index not in self._calls
         self._calls.add(index)
@@ -147,59 +168,60 @@ class OpenAIChunks:
         )
 
 
-class LlamaTextChunks(OpenAIChunks):
-    """The same for the ``text_completion`` of llama-server, which has the text in the choice itself
-    and log probabilities as in a chat.
+class OpenAIAnswer(OpenAIChunks):
+    """The same for an answer in one piece, a ``chat.completion``."""
 
-    Its least number of ``alternatives`` for each token is 1; here it may be 0.
+    __slots__ = ()
+
+    def _message(self, choice: _Choice) -> _Message:
+        return choice["message"]
+
+
+class OpenAITextChunks(OpenAIChunks):
+    """The same for a ``text_completion``, streamed or in one piece.
+
+    llama-server gives one of ``alternatives`` for each token at the least; here it may be none.
     """
 
     __slots__ = ("_alternatives",)
 
     param = "prompt"
 
-    def __init__(self, alternatives: int) -> None:
-        super().__init__()
+    def __init__(self, model: str = "", *, alternatives: int) -> None:
+        super().__init__(model)
         self._alternatives = alternatives
 
     def feed(self, data: Any) -> Delta:
-        if isinstance(data, dict) and isinstance(data.get("choices"), list):
-            data = {**data, "choices": [_chat_choice(choice) for choice in data["choices"]]}
         delta = super().feed(data)
         for entry in delta.logprobs or ():
             del entry["top_logprobs"][self._alternatives :]
         return delta
 
-
-def _chat_choice(choice: Any) -> Any:
-    return (
-        {**choice, "delta": {"content": choice.get("text")}} if isinstance(choice, dict) else None
-    )
+    def _message(self, choice: _Choice) -> _Message:
+        return {"content": choice["text"]}
 
 
-_TOO_LARGE: Final = re.compile(r"input \((\d+) tokens\) is too large .* batch size: (\d+)")
-"""How llama-server says that an input of embeddings does not fit."""
-
-
-def chunk_error(error: dict[str, Any], param: str = "messages") -> GatewayError:
-    """The error for the ``error`` object of a llama-server answer; ``param`` is the field of the
-    request that may be too long."""
-    message = error.get("message")
-    text = message if isinstance(message, str) else ""
-    if error.get("type") == "exceed_context_size_error":
-        return ContextLengthExceeded(context_message(error, param), param=param)
-    if sizes := _TOO_LARGE.search(text):
-        detail = {"n_prompt_tokens": int(sizes[1]), "n_ctx": int(sizes[2])}
-        return ContextLengthExceeded(context_message(detail, param), param=param)
-    if "does not support logits" in text:
-        return InvalidRequest(
-            "This model does not produce text.", param="model", code="unsupported_endpoint"
-        )
-    if text.startswith("Pooling type"):
-        return UpstreamError("This model's file does not say how to pool; set 'pooling'.")
-    if error.get("code") == 400 or error.get("type") == "invalid_request_error":
-        return InvalidRequest(str(message or "The engine refused the request."))
-    return UpstreamError("The engine failed in the middle of its answer.")
+def _entries(logprobs: _Logprobs) -> list[dict[str, Any]]:
+    """``logprobs`` as entries of a chat's ``logprobs.content``. Of text completions OpenAI's own
+    are lists side by side; llama-server's are those of a chat."""
+    if tokens := logprobs.get("tokens"):
+        numbers = logprobs.get("token_logprobs") or []
+        tops = logprobs.get("top_logprobs") or [None] * len(tokens)
+        return [
+            logprob(
+                {
+                    "token": token,
+                    "logprob": number,
+                    "top_logprobs": [
+                        {"token": other, "logprob": likely} for other, likely in (top or {}).items()
+                    ],
+                }
+            )
+            for token, number, top in zip(tokens, numbers, tops, strict=True)
+            # The first token of an echoed prompt has none.
+            if number is not None
+        ]
+    return [logprob(entry) for entry in logprobs.get("content") or ()]
 
 
 def _usage(usage: _Usage) -> Usage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final, Self
 
 import pydantic_core
@@ -92,13 +92,16 @@ class WireModel(BaseModel):
         except ValidationError as error:
             raise _restated(error) from None
 
-    def declared(self) -> dict[str, Any]:
-        """What was sent, as JSON, without ``null`` and without the unknown keys that came along."""
+    def declared(self, only: Collection[str] | None = None) -> dict[str, Any]:
+        """What was sent, as JSON, without ``null`` and without the unknown keys that came along;
+        ``only`` these fields."""
         fields = type(self).model_fields
         return {
             fields[name].alias or name: _declared(value)
             for name in fields
-            if name in self.model_fields_set and (value := getattr(self, name)) is not None
+            if name in self.model_fields_set
+            and (only is None or name in only)
+            and (value := getattr(self, name)) is not None
         }
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-__all__ = ["BASE64", "IMAGE_URL", "decode_base64", "decode_data_uri", "is_data_uri"]
+__all__ = ["BASE64", "IMAGE_URL", "decode_base64", "decode_data_uri", "image_type", "is_data_uri"]
 
 BASE64: Final = "^([A-Za-z0-9+/_-]{4})*([A-Za-z0-9+/_-]{2}={0,2}|[A-Za-z0-9+/_-]{3,4}=?)$"
 """What :func:`decode_base64` takes, as a pattern for JSON schemas."""
@@ -61,3 +62,17 @@ def decode_base64(data: str | bytes) -> bytes:
     if not decoded:
         raise ValueError("there is no data")
     return decoded
+
+
+_SIGNATURES: Final = (
+    (re.compile(rb"\x89PNG"), "image/png"),
+    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
+    (re.compile(rb"GIF8"), "image/gif"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "image/webp"),
+)
+
+
+def image_type(data: bytes) -> str:
+    """The media type of a picture by how it begins: of those that OpenAI takes, or PNG, since
+    engines look for themselves."""
+    return next((name for begins, name in _SIGNATURES if begins.match(data)), "image/png")

@@ -26,6 +26,10 @@ class Lines:
         Raises:
             UpstreamError: a line is too long.
         """
+        return [line for line in self.cut(data) if line and not line.isspace()]
+
+    def cut(self, data: bytes) -> list[bytes]:
+        """The same with the blank ones."""
         if self._tail:
             end = data.find(b"\n")
             if end < 0:
@@ -38,7 +42,11 @@ class Lines:
         self._keep(lines.pop())
         for line in lines:
             self._limit(line)
-        return [line for line in lines if line and not line.isspace()]
+        return lines
+
+    def is_over(self) -> bool:
+        """Which line is the last, only its text tells."""
+        return False
 
     def finish(self) -> list[bytes]:
         """What came after the last line end: the last line, if its end is missing."""

@@ -1,0 +1,217 @@
+"""Any engine that speaks OpenAI's API over HTTP."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, SecretStr, validate_call
+
+from ..translation.blame import Blame
+from ..translation.embeddings import openai_embeddings
+from ..translation.model_cards import ModelCard
+from ..translation.openai_chunks import OpenAIAnswer, OpenAIChunks, OpenAITextChunks
+from ..translation.openai_models import openai_models
+from ..translation.openai_payload import (
+    openai_chat_payload,
+    openai_completion_payload,
+    openai_embeddings_payload,
+)
+from ..wire.chat import ChatCompletionRequest
+from ..wire.completions import CompletionRequest
+from ..wire.delta import Delta, Embeddings
+from ..wire.embeddings import EmbeddingsRequest
+from .base import OPTIONAL_PARAMETERS
+from .http_backend import HTTPBackend, http_address
+from .http_client import encoded
+from .openai_client import AsyncOpenAIClient, OpenAIClient
+
+__all__ = ["OpenAIBackend"]
+
+_ENDPOINT: Final = re.compile(r"/(chat/completions|completions|embeddings|models|responses)/?$")
+
+
+def openai_address(value: str) -> str:
+    """``value``, if an API can be there.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    parts = http_address(value, example="http://gpu-1:8000/v1")
+    if parts.query or parts.fragment:
+        raise ValueError("An address that other paths are added to has no '?' and no '#'")
+    if _ENDPOINT.search(parts.path):
+        raise ValueError("Leave the endpoint out: it is added to the address")
+    return value
+
+
+def parameters(names: list[str]) -> list[str]:
+    """``names``, if all are optional parameters.
+
+    Raises:
+        ValueError: one is not.
+    """
+    known = [*OPTIONAL_PARAMETERS, "token_input"]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{name!r} is no optional parameter; there are {', '.join(known)}")
+    return names
+
+
+class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
+    """An engine that speaks OpenAI's API: vLLM, SGLang, Ray Serve, llama.cpp's server, OpenAI
+    itself, or another gateway.
+
+    Args:
+        base_url: the address of its API, usually one that ends in ``/v1``.
+        api_key: sent as a bearer token.
+        lacks: those of the optional parameters that this engine or its models do not honour. What
+            ``tool_choice`` and ``parallel_tool_calls`` ask for, the gateway then sees to.
+
+    And what :class:`~django_ollama_openai.backends.http_backend.HTTPBackend` takes.
+
+    The engine is asked for what the request asks for. Of a model's ``OPTIONS`` in ``MODELS`` every
+    one is a field of the body that goes to it, such as vLLM's ``top_k``.
+    """
+
+    supports_completions = True
+    supports_embeddings = True
+
+    supported_parameters = frozenset(
+        {
+            "dimensions",
+            "image_url",
+            "input_audio",
+            "logit_bias",
+            "logprobs",
+            "parallel_tool_calls",
+            "reasoning_effort",
+            "response_format",
+            "suffix",
+            "token_input",
+            "tool_choice",
+            "tools",
+        }
+    )
+
+    @validate_call
+    def __init__(
+        self,
+        *,
+        base_url: Annotated[str, AfterValidator(openai_address)],
+        api_key: SecretStr | None = None,
+        lacks: Annotated[list[str], AfterValidator(parameters)] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self._base_url = base_url
+        if api_key is not None:
+            self._headers = {
+                **self._headers,
+                "Authorization": f"Bearer {api_key.get_secret_value()}",
+            }
+        self.supported_parameters -= frozenset(lacks or ())
+
+    # Transport
+
+    def get_client(self) -> OpenAIClient:
+        return OpenAIClient(self._base_url, transport=self._transport(), **self.client_options())
+
+    def get_async_client(self) -> AsyncOpenAIClient:
+        return AsyncOpenAIClient(
+            self._base_url, transport=self._async_transport(), **self.client_options()
+        )
+
+    # Chat
+
+    def chat(self, request: ChatCompletionRequest) -> Delta:
+        body, blame = self._payload(request, stream=False)
+        answer = self._sync().fetch("POST", CHAT, body, **blame)
+        return _answer(OpenAIAnswer(blame["model"]), answer)
+
+    async def achat(self, request: ChatCompletionRequest) -> Delta:
+        body, blame = self._payload(request, stream=False)
+        answer = await (await self._async()).fetch("POST", CHAT, body, **blame)
+        return _answer(OpenAIAnswer(blame["model"]), answer)
+
+    def stream_chat(self, request: ChatCompletionRequest) -> Iterator[Delta]:
+        body, blame = self._payload(request, stream=True)
+        return self._stream(CHAT, body, OpenAIChunks(blame["model"]), **blame)
+
+    def astream_chat(self, request: ChatCompletionRequest) -> AsyncIterator[Delta]:
+        body, blame = self._payload(request, stream=True)
+        return self._astream(CHAT, body, OpenAIChunks(blame["model"]), **blame)
+
+    def _payload(self, request: ChatCompletionRequest, *, stream: bool) -> tuple[bytes, Blame]:
+        payload = openai_chat_payload(request, self.supported_parameters, stream=stream)
+        payload = self.prepare_chat(payload, request)
+        return encoded(payload), Blame(model=payload["model"], param="messages")
+
+    # Completions
+
+    def complete(self, request: CompletionRequest) -> Delta:
+        body, blame = self._completion_payload(request, stream=False)
+        answer = self._sync().fetch("POST", COMPLETIONS, body, **blame)
+        return _answer(_text_chunks(request, blame), answer)
+
+    async def acomplete(self, request: CompletionRequest) -> Delta:
+        body, blame = self._completion_payload(request, stream=False)
+        answer = await (await self._async()).fetch("POST", COMPLETIONS, body, **blame)
+        return _answer(_text_chunks(request, blame), answer)
+
+    def stream_complete(self, request: CompletionRequest) -> Iterator[Delta]:
+        body, blame = self._completion_payload(request, stream=True)
+        return self._stream(COMPLETIONS, body, _text_chunks(request, blame), **blame)
+
+    def astream_complete(self, request: CompletionRequest) -> AsyncIterator[Delta]:
+        body, blame = self._completion_payload(request, stream=True)
+        return self._astream(COMPLETIONS, body, _text_chunks(request, blame), **blame)
+
+    def _completion_payload(
+        self, request: CompletionRequest, *, stream: bool
+    ) -> tuple[bytes, Blame]:
+        payload = openai_completion_payload(request, self.supported_parameters, stream=stream)
+        payload = self.prepare_completion(payload, request)
+        return encoded(payload), Blame(model=payload["model"], param="prompt")
+
+    # Embeddings
+
+    def embed(self, request: EmbeddingsRequest) -> Embeddings:
+        body, blame = self._embed_payload(request)
+        answer = self._sync().fetch("POST", EMBEDDINGS, body, **blame)
+        return openai_embeddings([answer], request)
+
+    async def aembed(self, request: EmbeddingsRequest) -> Embeddings:
+        body, blame = self._embed_payload(request)
+        answer = await (await self._async()).fetch("POST", EMBEDDINGS, body, **blame)
+        return openai_embeddings([answer], request)
+
+    def _embed_payload(self, request: EmbeddingsRequest) -> tuple[bytes, Blame]:
+        payload = openai_embeddings_payload(request, self.supported_parameters)
+        payload = self.prepare_embed(payload, request)
+        return encoded(payload), Blame(model=payload["model"], param="input")
+
+    # Models
+
+    def list_models(self) -> list[ModelCard]:
+        return openai_models(self._sync().fetch("GET", MODELS))
+
+    async def alist_models(self) -> list[ModelCard]:
+        return openai_models(await (await self._async()).fetch("GET", MODELS))
+
+
+CHAT: Final = "/chat/completions"
+COMPLETIONS: Final = "/completions"
+EMBEDDINGS: Final = "/embeddings"
+MODELS: Final = "/models"
+
+
+def _answer(chunks: OpenAIChunks, body: bytes) -> Delta:
+    delta = chunks.feed(body)
+    chunks.finish()
+    return delta
+
+
+def _text_chunks(request: CompletionRequest, blame: Blame) -> OpenAITextChunks:
+    return OpenAITextChunks(blame["model"], alternatives=request.logprobs or 0)

@@ -1,0 +1,82 @@
+"""Server-sent events, as an engine that speaks OpenAI's API streams them.
+
+Source: the HTML standard, "Interpreting an event stream". Names of events, ids and comments say
+nothing that the data does not.
+"""
+
+from __future__ import annotations
+
+from ..exceptions import UpstreamError
+from .ndjson import Lines
+
+__all__ = ["Events"]
+
+_DONE = b"[DONE]"
+
+
+class Events:
+    """Cuts a stream of bytes into the data of its events, up to OpenAI's ``[DONE]``; the data of no
+    event may be longer than ``max_bytes``."""
+
+    __slots__ = ("_data", "_ends_in_cr", "_is_over", "_lines", "_max_bytes", "_size")
+
+    def __init__(self, max_bytes: int = 16 * 2**20) -> None:
+        self._lines = Lines(max_bytes)
+        self._max_bytes = max_bytes
+        self._data: list[bytes] = []
+        self._size = 0
+        self._ends_in_cr = False
+        self._is_over = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The data of the events that ``data`` completes.
+
+        Raises:
+            UpstreamError: an event is too long.
+        """
+        if b"\r" in data or self._ends_in_cr:
+            data = self._with_line_feeds(data)
+        events: list[bytes] = []
+        for line in self._lines.cut(data):
+            if line[:5] == b"data:":
+                self._keep(line[6:] if line[5:6] == b" " else line[5:])
+            elif not line and self._data:
+                self._dispatch(events)
+        return events
+
+    def is_over(self) -> bool:
+        """Whether there was the ``[DONE]`` after which nothing comes."""
+        return self._is_over
+
+    def finish(self) -> list[bytes]:
+        """The data of the last event, if the blank line after it is missing."""
+        events = self.feed(b"\n")
+        if self._data:
+            self._dispatch(events)
+        return events
+
+    def _keep(self, value: bytes) -> None:
+        self._size += len(value)
+        # The line that has no end yet counts on its own.
+        if self._size > self._max_bytes:
+            raise UpstreamError("The engine sent an event that is too long.")
+        self._data.append(value)
+
+    def _dispatch(self, events: list[bytes]) -> None:
+        event = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+        self._data.clear()
+        self._size = 0
+        if event == _DONE:
+            self._is_over = True
+        elif event and not self._is_over:
+            events.append(event)
+
+    def _with_line_feeds(self, data: bytes) -> bytes:
+        """``data`` with line feeds for its ends of lines; JSON has no other carriage return."""
+        if self._ends_in_cr and data[:1] == b"\n":
+            data = data[1:]
+            self._ends_in_cr = False
+            if not data:
+                return data
+        self._ends_in_cr = data[-1:] == b"\r"
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
