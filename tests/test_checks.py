@@ -81,6 +81,15 @@ FINE: list[dict[str, Any]] = [
     {"MODELS": {"m": {"BACKEND": "default"}}},
     {"DEFAULT_MODEL": "llama3.2", "ALLOWED_MODELS": ["llama*"]},
     {"DEFAULT_MODEL": "llama3.2"},
+    {"MODELS": {"a": {"FALLBACKS": ["b", "c"]}, "b": {"FALLBACKS": ["c"]}, "c": {}}},
+    {"MODELS": {"gpt-*": {"FALLBACKS": ["llama3.2"]}, "llama3.2": {"FALLBACKS": ["tiny"]}}},
+    # As many ways through as could never be gone one by one.
+    {
+        "MODELS": {
+            f"m{number}": {"FALLBACKS": [f"m{other}" for other in range(number + 1, 60)]}
+            for number in range(60)
+        }
+    },
     {"ALLOWED_MODELS": ["llama*"]},
     {"REMOTE_IMAGES": True},
     {"MAX_CONCURRENCY": 1},
@@ -88,6 +97,8 @@ FINE: list[dict[str, Any]] = [
     {"MAX_CONCURRENCY": 1, "QUEUE_TIMEOUT": 60, "STREAM_KEEPALIVE_SECONDS": 61},
     {"BACKENDS": {"b": {"MAX_CONCURRENCY": 1, "QUEUE_TIMEOUT": 1}}, "QUEUE_TIMEOUT": 60},
 ]
+
+LOOPED = {"FALLBACKS": ["a"]}
 
 WRONG: list[tuple[dict[str, Any], str, int, list[str]]] = [
     # the setting, the id, its level, what the message and its hint name
@@ -142,6 +153,15 @@ WRONG: list[tuple[dict[str, Any], str, int, list[str]]] = [
         ERROR,
         ["['MODELS']['m']['BACKEND']", "'gone'", "'d'"],
     ),
+    (
+        {"MODELS": {"a": {"FALLBACKS": ["b"]}, "b": {"FALLBACKS": ["x", "c"]}, "c": LOOPED}},
+        "E007",
+        ERROR,
+        ["['MODELS']['a']['FALLBACKS']", "'a' -> 'b' -> 'c' -> 'a'"],
+    ),
+    ({"MODELS": {"a": {"FALLBACKS": ["a"]}}}, "E007", ERROR, ["['a']", "'a' -> 'a'"]),
+    ({"MODELS": {"m": {}, "a*": {"FALLBACKS": ["m", "ab"]}}}, "E007", ERROR, ["'a*' -> 'a*'"]),
+    ({"MODELS": {"m": {"FALLBACKS": ["gpt-*"]}}}, "E007", ERROR, ["'gpt-*'", "pattern"]),
     ({"RESPONSE_STORE": "no.Way"}, "E006", ERROR, ["RESPONSE_STORE", "'no.Way'"]),
     ({"RESPONSE_STORE": STATIC}, "E006", ERROR, ["not a subclass of BaseResponseStore"]),
     ({"AUTHENTICATION": []}, "W001", WARNING, ["API_KEYS", "AUTHENTICATION", "ALLOW_ANONYMOUS"]),

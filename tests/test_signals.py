@@ -61,7 +61,7 @@ ALWAYS = {
     "model",
     "backend",
 }
-ENDING = {"usage", "timings", "messages"}
+ENDING = {"answered_by", "usage", "timings", "messages"}
 DUMMY = "django_ollama_openai.backends.DummyBackend"
 HERE = __name__
 KEY = "sk-test-key"

@@ -7,6 +7,7 @@
 ``ollama_openai.E004``  a model or a mount names a backend that does not exist
 ``ollama_openai.E005``  a mount has an unknown option or a bad value for one
 ``ollama_openai.E006``  the store of responses cannot be made from its path
+``ollama_openai.E007``  models fall back on each other, or on a pattern
 ``ollama_openai.W001``  nobody can get in
 ``ollama_openai.W002``  ``DEFAULT_MODEL`` is not among ``ALLOWED_MODELS``
 ``ollama_openai.W003``  there are ``API_KEYS``, and no authenticator for them
@@ -108,12 +109,47 @@ def _check_models() -> Iterator[CheckMessage]:
                 hint=_aliases(),
                 id="ollama_openai.E004",
             )
+    yield from _check_fallbacks(settings)
     if settings.DEFAULT_MODEL and not settings.allows_model(settings.DEFAULT_MODEL):
         yield Warning(
             f"{conf.SETTING}['DEFAULT_MODEL'] is {settings.DEFAULT_MODEL!r}, which ALLOWED_MODELS "
             "does not allow.",
             id="ollama_openai.W002",
         )
+
+
+def _check_fallbacks(settings: conf.Settings) -> Iterator[CheckMessage]:
+    for name, model in settings.MODELS.items():
+        where = f"{conf.SETTING}['MODELS'][{name!r}]['FALLBACKS']"
+        for fallback in model.FALLBACKS:
+            if conf.is_pattern(fallback):
+                yield Error(
+                    f"{where} has {fallback!r}, which is a pattern.",
+                    hint="Name the models that are to be asked.",
+                    id="ollama_openai.E007",
+                )
+        loop = _loop(settings, [name], set())
+        # Said once, of the first of them.
+        if loop and name == min(loop, key=list(settings.MODELS).index):
+            yield Error(
+                f"{where} is a loop: {' -> '.join(map(repr, [*loop, loop[0]]))}.",
+                hint="A model that has failed would be asked again; take one of them out.",
+                id="ollama_openai.E007",
+            )
+
+
+def _loop(settings: conf.Settings, path: list[str], seen: set[str]) -> list[str] | None:
+    """A loop of fallbacks back to where ``path`` begins, as keys of ``MODELS``; those ``seen`` lead
+    nowhere."""
+    for fallback in settings.MODELS[path[-1]].FALLBACKS:
+        key = settings.model_key(fallback)
+        if key == path[0]:
+            return path
+        if key is not None and key not in seen:
+            seen.add(key)
+            if loop := _loop(settings, [*path, key], seen):
+                return loop
+    return None
 
 
 def _check_store() -> Iterator[CheckMessage]:

@@ -38,6 +38,7 @@ __all__ = [
     "ModelConfig",
     "Settings",
     "get",
+    "is_pattern",
     "make",
     "problems",
     "reasons",
@@ -95,7 +96,14 @@ class ModelConfig(_Table):
         default_factory=dict,
         description="The engine's options for this model, such as `num_ctx`; a request's own win.",
     )
+    FALLBACKS: list[str] = Field(
+        default_factory=list,
+        description="Public names of models that are asked instead, in this order, if this one "
+        "fails before the first piece of its answer; then those that they fall back on.",
+    )
 
+
+_NO_MODEL: Final = ModelConfig()
 
 _SENDABLE: Final = re.compile(r"[!-~]+")
 
@@ -151,7 +159,7 @@ class Settings(_Table):
     )
     MODELS: dict[str, ModelConfig] = Field(
         default_factory=dict,
-        description="Public names: alias → `MODEL`, `BACKEND`, `OPTIONS`.",
+        description="Public names: name or pattern → `MODEL`, `BACKEND`, `OPTIONS`, `FALLBACKS`.",
     )
     ALLOWED_MODELS: list[str] | None = Field(
         None,
@@ -268,10 +276,30 @@ class Settings(_Table):
             _first(entry.MAX_QUEUE, self.MAX_QUEUE),
         )
 
+    def model(self, name: str) -> ModelConfig:
+        """The entry of ``MODELS`` for the public name ``name``; without one, an empty entry."""
+        key = self.model_key(name)
+        return _NO_MODEL if key is None else self.MODELS[key]
+
+    def model_key(self, name: str) -> str | None:
+        """The key of that entry: the name itself, or the first pattern that fits."""
+        if name in self.MODELS:
+            return name
+        return next((key for key in self._patterns if fnmatchcase(name, key)), None)
+
+    @functools.cached_property
+    def _patterns(self) -> list[str]:
+        return [key for key in self.MODELS if is_pattern(key)]
+
     def allows_model(self, name: str) -> bool:
         """Whether the public name ``name`` exists at all."""
         patterns = self.ALLOWED_MODELS
         return patterns is None or any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a key of ``MODELS`` is a glob pattern."""
+    return any(character in name for character in "*?[")
 
 
 def problems() -> list[tuple[str, str]]:

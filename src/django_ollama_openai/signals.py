@@ -17,7 +17,11 @@ Every signal is sent with the backend's class as ``sender`` and these arguments:
 ``model``
     The public name of the model.
 ``backend``
-    The alias of the backend in ``BACKENDS``.
+    The alias of the backend in ``BACKENDS``: of the two that end a completion, the one that was
+    asked last.
+
+The two that end a completion also have ``answered_by``, the public name of the model that was asked
+last: another one than ``model`` where a model has fallen back on it.
 
 Receivers are called with ``send_robust``: one that raises is logged and disturbs nothing. Under
 ASGI, asynchronous receivers are awaited and synchronous ones run in a thread.

@@ -27,9 +27,9 @@ __all__ = ["Account", "Timings"]
 
 @dataclass(slots=True, frozen=True)
 class Timings:
-    """In seconds. ``queued`` is how long the request waited for a slot of the backend, of several
-    choices the one that waited longest. The others count from the moment it went to the backend and
-    include that. ``time_to_first_token`` is ``None`` if there was none."""
+    """In seconds. ``queued`` is how long the request waited for a slot of each backend that was
+    asked, of several choices the one that waited longest. The others count from the moment it went
+    to the backend and include that. ``time_to_first_token`` is ``None`` if there was none."""
 
     time_to_first_token: float | None
     total: float
@@ -56,10 +56,10 @@ class Account:
         choices: int,
     ) -> None:
         self.request_id = request_id
-        self.wait = Wait()
-        """How the request waits for the backend."""
+        self._waits: list[Wait] = []
         self._slots = route.backend.slots
         self._sender = type(route.backend)
+        self._answerer = route
         self._facts: dict[str, Any] = {
             "request": request,
             "request_id": request_id,
@@ -78,6 +78,21 @@ class Account:
         self._started = time.perf_counter()
         self._first: float | None = None
         self._ending: tuple[Signal, dict[str, Any]] | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the backend has produced anything."""
+        return self._first is not None
+
+    def new_wait(self) -> Wait:
+        """How the request waits for a backend, or for another one."""
+        wait = Wait()
+        self._waits.append(wait)
+        return wait
+
+    def falls_back(self, route: Route) -> None:
+        """Another backend is asked instead."""
+        self._answerer = route
 
     def feed(self, delta: Delta) -> None:
         """The backend has produced ``delta``."""
@@ -114,13 +129,13 @@ class Account:
     def send_ending(self) -> None:
         if self._ending is not None:
             signal, outcome = self._ending
-            signal.send_robust(self._sender, **self._facts, **outcome)
+            signal.send_robust(self._sender, **{**self._facts, **outcome})
 
     async def asend_ending(self) -> None:
         if self._ending is not None:
             signal, outcome = self._ending
             if signal.has_listeners(self._sender):
-                send = partial(signal.asend_robust, self._sender, **self._facts, **outcome)
+                send = partial(signal.asend_robust, self._sender, **{**self._facts, **outcome})
                 await _uninterrupted(outliving_request(send))
 
     def _end(self, signal: Signal, **outcome: Any) -> None:
@@ -131,11 +146,13 @@ class Account:
         outcome["timings"] = Timings(
             time_to_first_token=None if self._first is None else self._first - self._started,
             total=now - self._started,
-            queued=self.wait.seconds,
+            queued=sum(wait.seconds for wait in self._waits),
         )
         outcome["messages"] = [
             chat_message(fold(tally.deltas)) for tally in self._tallies[: self._choices]
         ]
+        outcome["backend"] = self._answerer.alias
+        outcome["answered_by"] = self._answerer.name
         self._ending = (signal, outcome)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from .. import conf
 from ..backends import BaseBackend
 from ..exceptions import InvalidRequest
@@ -12,7 +14,7 @@ from ..translation.chat_completion import (
 )
 from ..translation.tool_choice import answering
 from ..wire.chat import ChatCompletionRequest
-from .completion import Choice, Completion, whole
+from .completion import Asking, Choice, Completion, whole
 from .exchange import Exchange, Reply, admit, check_choices, settle_parameters
 from .flow import Flow, call
 from .mount import Mount
@@ -29,9 +31,10 @@ def complete_chat(exchange: Exchange) -> Flow[Reply]:
     body, ignored = settle_parameters(body, route.backend.unsupported_parameters(body), route)
     check_choices(body.n or 1, "n")
     yield from fetch_remote_images(body)
-    choices = chat_choices(body, route)
+    choices = chat_choices(body)
     completion = Completion(
         route=route,
+        request=body,
         choices=choices,
         account=exchange.account(
             admitted.caller, route, endpoint="chat.completions", body=body, choices=len(choices)
@@ -42,19 +45,20 @@ def complete_chat(exchange: Exchange) -> Flow[Reply]:
     return (yield from exchange.reply(completion, ignored))
 
 
-def chat_choices(body: ChatCompletionRequest, route: Route) -> list[Choice[ChatCompletionRequest]]:
+def chat_choices(body: ChatCompletionRequest) -> list[Choice[ChatCompletionRequest]]:
     """One request for each choice that ``body`` asks for."""
+    return [Choice(index, partial(_asking, body, index)) for index in range(body.n or 1)]
+
+
+def _asking(body: ChatCompletionRequest, index: int, route: Route) -> Asking[ChatCompletionRequest]:
     backend: BaseBackend = route.backend
-    request = body.routed_to(route.model, route.options)
-    asking = (
+    request = body.routed_to(route.model, route.options).for_choice(index)
+    methods = (
         (backend.stream_chat, backend.astream_chat)
         if body.stream
         else whole(backend.chat, backend.achat)
     )
-    return [
-        Choice(index, answering(request.for_choice(index), backend.supported_parameters), *asking)
-        for index in range(body.n or 1)
-    ]
+    return Asking(answering(request, backend.supported_parameters), *methods)
 
 
 def fetch_remote_images(body: ChatCompletionRequest) -> Flow[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ..exceptions import GatewayError
@@ -15,7 +16,7 @@ from .accounting import Account
 from .routing import Route
 from .work import Work
 
-__all__ = ["Choice", "Completion", "whole"]
+__all__ = ["Asking", "Choice", "Completion", "whole"]
 
 R = TypeVar("R", bound=EngineRequest)
 
@@ -34,39 +35,43 @@ def whole(
     return stream, astream
 
 
+@dataclass(slots=True, frozen=True)
+class Asking(Generic[R]):
+    """What a backend is asked for one choice, and its methods for that endpoint."""
+
+    answering: Answering[R]
+    ask: Callable[[R], Iterator[Delta]]
+    aask: Callable[[R], AsyncIterator[Delta]]
+
+
 class Choice(Generic[R]):
-    """One choice; ``ask`` and ``aask`` are the backend's methods for its endpoint."""
+    """One choice; ``asking`` says how it is asked for where a route leads."""
 
-    def __init__(
-        self,
-        index: int,
-        answering: Answering[R],
-        ask: Callable[[R], Iterator[Delta]],
-        aask: Callable[[R], AsyncIterator[Delta]],
-    ) -> None:
+    def __init__(self, index: int, asking: Callable[[Route], Asking[R]]) -> None:
         self._index = index
-        self._answering = answering
-        self._ask = ask
-        self._aask = aask
+        self._asking = asking
 
-    def items(self) -> Iterator[Delta]:
-        for attempt in self._answering.attempts():
-            deltas = self._ask(attempt)
+    def items(self, route: Route) -> Iterator[Delta]:
+        asking, index = self._asking(route), self._index
+        feed = asking.answering.feed
+        for request in asking.answering.attempts():
+            deltas = asking.ask(request)
             with closed(deltas):
                 for delta in deltas:
-                    yield self._fed(delta)
+                    delta = feed(delta)
+                    delta.index = index
+                    yield delta
 
-    async def aitems(self) -> AsyncIterator[Delta]:
-        for attempt in self._answering.attempts():
-            deltas = self._aask(attempt)
+    async def aitems(self, route: Route) -> AsyncIterator[Delta]:
+        asking, index = self._asking(route), self._index
+        feed = asking.answering.feed
+        for request in asking.answering.attempts():
+            deltas = asking.aask(request)
             async with aclosed(deltas):
                 async for delta in deltas:
-                    yield self._fed(delta)
-
-    def _fed(self, delta: Delta) -> Delta:
-        delta = self._answering.feed(delta)
-        delta.index = self._index
-        return delta
+                    delta = feed(delta)
+                    delta.index = index
+                    yield delta
 
 
 class Completion(Work[Delta]):
@@ -76,12 +81,13 @@ class Completion(Work[Delta]):
         self,
         *,
         route: Route,
+        request: EngineRequest,
         choices: Sequence[Choice[Any]],
         account: Account,
         writer: ChatCompletionWriter,
         is_stream: bool,
     ) -> None:
-        super().__init__(route=route, sources=choices, account=account)
+        super().__init__(route=route, request=request, sources=choices, account=account)
         self.is_stream = is_stream
         self._writer = writer
 

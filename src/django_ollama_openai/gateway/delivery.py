@@ -17,17 +17,18 @@ from collections.abc import (
     Generator,
     Iterator,
 )
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self, TypeAlias
 
 from ..cancellation import Cancelled
-from ..exceptions import ClientTimeout, GatewayError, ShuttingDown
-from ..pump import End, Pump, aclosed
+from ..exceptions import ClientTimeout, GatewayError, Overloaded, ShuttingDown
+from ..pump import End, Pump, aclosed, closed
 from ..shutdown import LOOK_SECONDS, deadline, ended_by_shutdown
 from ..wire.sse import PING
 from .channel import Channel
-from .work import Source, Work
+from .work import Attempt, Source, Work
 
 __all__ = ["AsyncDelivery", "ClientGone", "Delivery", "Timing"]
 
@@ -181,8 +182,37 @@ _Arrivals: TypeAlias = "queue.SimpleQueue[tuple[int, Any | End]]"
 
 
 def _items(source: Source[Any], work: Work[Any]) -> Iterator[Any]:
-    with work.slots.taken(work.account.wait):
-        yield from source.items()
+    attempt: Attempt | None = work.attempt
+    while attempt is not None:
+        with ExitStack() as slot:
+            try:
+                slot.enter_context(attempt.slot())
+            except Overloaded as error:
+                attempt = work.next_attempt(attempt, error)
+            else:
+                # The slot is given back when it is known whether others are to use it.
+                attempt = yield from _attempted(source, work, attempt)
+
+
+def _attempted(
+    source: Source[Any], work: Work[Any], attempt: Attempt
+) -> Generator[Any, None, Attempt | None]:
+    """What ``source`` gives; returns the next attempt if that is nothing."""
+    if attempt is not work.attempt:
+        # Meanwhile another choice has found that there is no use in it.
+        return work.attempt
+    begun = False
+    try:
+        items = source.items(attempt.route)
+        with closed(items):
+            for item in items:
+                begun = True
+                yield item
+    except Exception as error:
+        if begun:
+            raise
+        return work.next_attempt(attempt, error)
+    return None
 
 
 def _deliver(arrivals: _Arrivals, pumps: list[Pump[Any]], number: int, item: Any | End) -> None:
@@ -310,15 +340,27 @@ async def _produce(work: Work[Any], channel: Channel) -> None:
 
 
 async def _forward(source: Source[Any], work: Work[Any], channel: Channel) -> None:
-    async with work.slots.taken(work.account.wait):
-        # The slot may come from another choice, which has just given it back.
-        channel.check()
-        items = source.aitems()
-        async with aclosed(items):
-            async for item in items:
-                data = work.feed(item)
-                if data and channel.put(data):
-                    await channel.drained()
+    attempt, begun = work.attempt, False
+    while True:
+        try:
+            async with attempt.slot():
+                # It may come from another choice, which has just given it back.
+                channel.check()
+                if attempt is not work.attempt:
+                    attempt = work.attempt
+                    continue
+                items = source.aitems(attempt.route)
+                async with aclosed(items):
+                    async for item in items:
+                        begun = True
+                        data = work.feed(item)
+                        if data and channel.put(data):
+                            await channel.drained()
+            return
+        except Exception as error:
+            if begun:
+                raise
+            attempt = work.next_attempt(attempt, error)
 
 
 async def _together(parts: list[Coroutine[Any, Any, None]]) -> None:

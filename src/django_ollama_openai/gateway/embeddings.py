@@ -30,21 +30,22 @@ class _Embedding(Work[Embeddings]):
     """All inputs of a request, in one piece. It is the only source of itself."""
 
     def __init__(self, body: EmbeddingsRequest, route: Route, case: Case, account: Account) -> None:
-        super().__init__(route=route, sources=[self], account=account)
-        self._request = body.routed_to(route.model, route.options)
+        super().__init__(route=route, request=body, sources=[self], account=account)
+        self._body = body
+        self._name = route.name
         self._case = case
         self._answer = b""
 
-    def items(self) -> Iterator[Embeddings]:
-        yield self._route.backend.embed(self._request)
+    def items(self, route: Route) -> Iterator[Embeddings]:
+        yield route.backend.embed(self._body.routed_to(route.model, route.options))
 
-    async def aitems(self) -> AsyncIterator[Embeddings]:
-        yield await self._route.backend.aembed(self._request)
+    async def aitems(self, route: Route) -> AsyncIterator[Embeddings]:
+        yield await route.backend.aembed(self._body.routed_to(route.model, route.options))
 
     def feed(self, item: Embeddings) -> bytes:
         self.account.feed(Delta(usage=item.usage, tokens=0))
         self._answer = embeddings_response(
-            item, self._route.name, self._request.encoding_format or "float", self._case
+            item, self._name, self._body.encoding_format or "float", self._case
         )
         return b""
 

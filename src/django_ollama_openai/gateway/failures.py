@@ -11,7 +11,7 @@ from .. import conf
 from ..exceptions import GatewayError, ShuttingDown
 from .routing import Route
 
-__all__ = ["log_missing_model", "told"]
+__all__ = ["log_fallback", "log_missing_model", "told"]
 
 logger = logging.getLogger("django_ollama_openai")
 
@@ -45,6 +45,14 @@ def log_missing_model(route: Route, request_id: str) -> None:
         route.model,
         conf.SETTING,
         route.name,
+    )
+
+
+def log_fallback(route: Route, fallback: Route, request_id: str) -> None:
+    """Tell the site's owner that ``fallback`` is asked instead, after what was logged of ``route``
+    or of the one before."""
+    logger.warning(
+        "Request %s for the model %r falls back on %r.", request_id, route.name, fallback.name
     )
 
 

@@ -21,22 +21,31 @@ __all__ = ["list_models", "retrieve_model"]
 
 
 def list_models(request: HttpRequest, request_id: str) -> Flow[dict[str, Any]]:
-    """OpenAI's list object: the names in ``MODELS`` first, then what the mount's backend has."""
+    """OpenAI's list object: the names in ``MODELS`` first, then what the mount's backend has, then
+    what the patterns in ``MODELS`` let through to others."""
     caller = yield from authenticate(request)
     authorise(caller, "models")
     mount = Mount.of(request)
     settings = conf.get()
-    routes = [resolve_model(name, mount) for name in settings.MODELS if settings.allows_model(name)]
-    cards = yield from _cards([mount.backend, *(route.alias for route in routes)], request_id)
+    named = [name for name in settings.MODELS if not conf.is_pattern(name)]
+    routes = [resolve_model(name, mount) for name in named if settings.allows_model(name)]
+    open_aliases = [mount.backend]
+    open_aliases += [
+        entry.BACKEND
+        for name, entry in settings.MODELS.items()
+        if entry.BACKEND is not None and entry.MODEL is None and conf.is_pattern(name)
+    ]
+    cards = yield from _cards([*open_aliases, *(route.alias for route in routes)], request_id)
     data = []
     for route in routes:
         card = _card_of(route, cards.get(route.alias, []))
         if card is not None:
             data.append(card.as_openai(name=route.name, backend=route.alias))
-    for card in cards.get(mount.backend, []):
-        own = [n for n in card.names if n not in settings.MODELS and settings.allows_model(n)]
-        if own:
-            data.append(card.as_openai(name=own[0], backend=mount.backend))
+    for alias in dict.fromkeys(open_aliases):
+        for card in cards.get(alias, []):
+            own = [name for name in card.names if _leads_to(name, alias, mount)]
+            if own:
+                data.append(card.as_openai(name=own[0], backend=alias))
     listing = {"object": "list", "data": data}
     return camel_keys(listing) if mount.case == "camel" else listing
 
@@ -77,6 +86,15 @@ def _cards(aliases: list[str], request_id: str) -> Flow[dict[str, list[ModelCard
     if failure is not None and not cards:
         raise failure
     return cards
+
+
+def _leads_to(name: str, alias: str, mount: Mount) -> bool:
+    """Whether clients get the model that the backend ``alias`` has by ``name`` under that name."""
+    settings = conf.get()
+    if name in settings.MODELS or not settings.allows_model(name):
+        return False
+    route = resolve_model(name, mount)
+    return (route.alias, route.model) == (alias, name)
 
 
 def _card_of(route: Route, cards: list[ModelCard]) -> ModelCard | None:

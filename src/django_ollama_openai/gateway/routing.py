@@ -1,8 +1,9 @@
-"""From the public name of a model to the backend that has it."""
+"""From the public name of a model to the backend that has it, and to what is asked instead."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import conf
@@ -15,14 +16,16 @@ __all__ = ["Route", "resolve_model"]
 
 @dataclass(slots=True, frozen=True)
 class Route:
-    """Where requests for the public name ``name`` go: to ``model`` of the backend ``alias``. It is
-    ``promised`` if the site's settings name it, and not the request alone."""
+    """Where requests for the public name ``name`` go: to ``model`` of the backend ``alias``, and to
+    the ``fallbacks``, in their order, if that fails before its first delta. It is ``promised`` if
+    the site's settings name it, and not the request alone."""
 
     name: str
     alias: str
     model: str
     options: dict[str, Any]
     promised: bool
+    fallbacks: tuple[Route, ...] = ()
 
     @property
     def backend(self) -> BaseBackend:
@@ -44,7 +47,17 @@ def resolve_model(name: str | None, mount: Mount) -> Route:
         )
     if not settings.allows_model(name):
         raise ModelNotFound(name)
-    config = settings.MODELS.get(name, conf.ModelConfig())
+    route = _route(name, mount, settings)
+    fallbacks = _fallbacks(name, settings)
+    if not fallbacks:
+        return route
+    return replace(
+        route, fallbacks=tuple(_route(fallback, mount, settings) for fallback in fallbacks)
+    )
+
+
+def _route(name: str, mount: Mount, settings: conf.Settings) -> Route:
+    config = settings.model(name)
     return Route(
         name=name,
         alias=config.BACKEND or mount.backend,
@@ -52,3 +65,15 @@ def resolve_model(name: str | None, mount: Mount) -> Route:
         options=config.OPTIONS,
         promised=name in settings.MODELS or name == settings.DEFAULT_MODEL,
     )
+
+
+def _fallbacks(name: str, settings: conf.Settings) -> list[str]:
+    """First those of the model itself, then theirs; each once, however they name each other."""
+    found: dict[str, None] = {}
+    left = deque(settings.model(name).FALLBACKS)
+    while left:
+        fallback = left.popleft()
+        if fallback != name and fallback not in found:
+            found[fallback] = None
+            left += settings.model(fallback).FALLBACKS
+    return list(found)

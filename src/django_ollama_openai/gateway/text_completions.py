@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..translation.text_completion import TextCompletionStream, WholeTextCompletion
 from ..translation.tool_choice import Answering
 from ..wire.completions import CompletionRequest
-from .completion import Choice, Completion, whole
+from .completion import Asking, Choice, Completion, whole
 from .exchange import Exchange, Reply, admit, check_choices, settle_parameters
 from .flow import Flow
 from .routing import Route
@@ -20,7 +22,7 @@ def complete_text(exchange: Exchange) -> Flow[Reply]:
     body, ignored = settle_parameters(body, route.backend.unsupported_parameters(body), route)
     prompts, n = body.prompts(), body.n or 1
     check_choices(len(prompts) * n, "n" if n > 1 else "prompt")
-    choices = _choices(body, route)
+    choices = _choices(body)
     echo = [str(prompt) if body.echo else "" for prompt in prompts for _ in range(n)]
     writer = (
         TextCompletionStream(
@@ -35,6 +37,7 @@ def complete_text(exchange: Exchange) -> Flow[Reply]:
     )
     completion = Completion(
         route=route,
+        request=body,
         choices=choices,
         account=exchange.account(
             admitted.caller, route, endpoint="completions", body=body, choices=len(choices)
@@ -45,16 +48,23 @@ def complete_text(exchange: Exchange) -> Flow[Reply]:
     return (yield from exchange.reply(completion, ignored))
 
 
-def _choices(body: CompletionRequest, route: Route) -> list[Choice[CompletionRequest]]:
+def _choices(body: CompletionRequest) -> list[Choice[CompletionRequest]]:
     """``n`` requests for each prompt, in OpenAI's order: all choices of a prompt together."""
-    backend, n = route.backend, body.n or 1
-    request = body.routed_to(route.model, route.options)
-    asking = (
+    pairs = [(prompt, number) for prompt in body.prompts() for number in range(body.n or 1)]
+    return [
+        Choice(index, partial(_asking, body, prompt, number))
+        for index, (prompt, number) in enumerate(pairs)
+    ]
+
+
+def _asking(
+    body: CompletionRequest, prompt: str | list[int], number: int, route: Route
+) -> Asking[CompletionRequest]:
+    backend = route.backend
+    request = body.routed_to(route.model, route.options).for_prompt(prompt, number)
+    methods = (
         (backend.stream_complete, backend.astream_complete)
         if body.stream
         else whole(backend.complete, backend.acomplete)
     )
-    requests = [
-        request.for_prompt(prompt, number) for prompt in body.prompts() for number in range(n)
-    ]
-    return [Choice(index, Answering(one), *asking) for index, one in enumerate(requests)]
+    return Asking(Answering(request), *methods)

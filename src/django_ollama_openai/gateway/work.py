@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from ..exceptions import GatewayError, InvalidRequest, ModelNotFound
+from ..backends.slots import Slot, Wait
+from ..exceptions import GatewayError, InvalidRequest, ModelNotFound, ShuttingDown
+from ..wire.engine import EngineRequest
 from .accounting import Account
-from .failures import log_missing_model, told
+from .failures import log_fallback, log_missing_model, told
 from .routing import Route
 
-__all__ = ["Source", "Work"]
+__all__ = ["Attempt", "Source", "Work"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -20,25 +24,89 @@ T_co = TypeVar("T_co", covariant=True)
 class Source(Protocol[T_co]):
     """Something that the backend produces on its own, beside other sources of the same work."""
 
-    def items(self) -> Iterator[T_co]:
-        """What the backend gives."""
+    def items(self, route: Route) -> Iterator[T_co]:
+        """What the backend gives where ``route`` leads."""
         ...
 
-    def aitems(self) -> AsyncIterator[T_co]:
+    def aitems(self, route: Route) -> AsyncIterator[T_co]:
         """The same, asynchronously."""
         ...
 
 
+@dataclass(slots=True, frozen=True)
+class Attempt:
+    """One way to an answer: the request's own route, or one of its fallbacks."""
+
+    route: Route
+    wait: Wait
+
+    def slot(self) -> Slot:
+        """A slot of the backend for one of the sources."""
+        return self.route.backend.slots.taken(self.wait)
+
+
 class Work(Generic[T]):
-    """Asks the backend, accounts for what it gives, and turns it into what the client gets."""
+    """Asks the backend, accounts for what it gives, and turns it into what the client gets.
+
+    ``request`` is what backends are asked, wherever the route leads.
+    """
 
     is_stream = False
 
-    def __init__(self, *, route: Route, sources: Sequence[Source[T]], account: Account) -> None:
+    def __init__(
+        self,
+        *,
+        route: Route,
+        request: EngineRequest,
+        sources: Sequence[Source[T]],
+        account: Account,
+    ) -> None:
         self.sources = sources
         self.account = account
-        self.slots = route.backend.slots
+        self.attempt = Attempt(route, account.new_wait())
+        """The current one. The sources go from one to the next together."""
         self._route = route
+        self._request = request
+        self._fallbacks = list(route.fallbacks)
+        self._failure: GatewayError | None = None
+        self._lock = threading.Lock()
+
+    def next_attempt(self, failed: Attempt, error: Exception) -> Attempt:
+        """What a source goes on with that has got nothing out of ``failed``.
+
+        Raises:
+            Exception: ``error``, if it is no reason to ask another model; else what the first
+                attempt failed with, if there is no other model to ask, or the client has got
+                something of this one.
+        """
+        with self._lock:
+            if failed is self.attempt:
+                self.attempt = self._fallback(error)
+            return self.attempt
+
+    def _fallback(self, error: Exception) -> Attempt:
+        if not self._route.fallbacks or self.account.has_begun:
+            raise error
+        if self._failure is None and not _is_of_the_backend(error):
+            raise error
+        told = self._told(error)
+        self._failure = self._failure or told
+        while self._fallbacks and _is_of_the_backend(error):
+            route = self._fallbacks.pop(0)
+            if self._can_answer(route):
+                log_fallback(self._route, route, self.account.request_id)
+                self.account.falls_back(route)
+                return Attempt(route, self.account.new_wait())
+        raise self._failure
+
+    def _can_answer(self, route: Route) -> bool:
+        """Whether all that the request asks for can be had there."""
+        backend = route.backend
+        try:
+            backend.check_support(self._request)
+        except InvalidRequest:
+            return False
+        return not backend.unsupported_parameters(self._request)
 
     def feed(self, item: T) -> bytes:
         """What the client gets for ``item``; nothing, as long as the answer is not whole."""
@@ -56,7 +124,7 @@ class Work(Generic[T]):
 
     def fail(self, error: Exception) -> GatewayError:
         """The backend has failed: what the client is told instead of an answer."""
-        told = self._told(error)
+        told = self._failure if error is self._failure else self._told(error)
         self.account.failed(told)
         return told
 
@@ -66,15 +134,23 @@ class Work(Generic[T]):
 
     def _told(self, error: Exception) -> GatewayError:
         # The backend knows its own name of the model; the client asked for the public one.
-        public = self._route.name
+        public, route = self._route.name, self.attempt.route
         if isinstance(error, ModelNotFound):
-            if self._route.promised:
-                log_missing_model(self._route, self.account.request_id)
+            if route.promised:
+                log_missing_model(route, self.account.request_id)
             return ModelNotFound(public)
         if isinstance(error, InvalidRequest):
-            name = re.escape(self._route.model)
+            name = re.escape(route.model)
             # As a word of its own: a model may be called "a".
             error.message = re.sub(
                 rf"(?<![\w./:-]){name}(?![\w/:-]|\.\w)", lambda _: public, error.message
             )
-        return told(error, self._route.alias, self.account.request_id)
+        return told(error, route.alias, self.account.request_id)
+
+
+def _is_of_the_backend(error: Exception) -> bool:
+    """Whether another model may do better: nothing is wrong with the request."""
+    if not isinstance(error, GatewayError):
+        return True
+    is_failure = error.status >= 500 and not isinstance(error, ShuttingDown)
+    return is_failure or isinstance(error, ModelNotFound)
