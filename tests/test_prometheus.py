@@ -280,7 +280,7 @@ def test_metrics_that_cannot_be_kept_disturb_no_answer(
     site: Site, tmp_path: Path, ollama: OllamaServer
 ) -> None:
     missing = str(tmp_path / "missing")
-    environment = {"SITE_APPS": APP, "PROMETHEUS_MULTIPROC_DIR": missing}
+    environment: Any = {"SITE_APPS": APP, "PROMETHEUS_MULTIPROC_DIR": missing}
     with serve(site.server, tmp_path, site_options(ollama), **environment) as broken:
         for stream in (False, True):
             ollama.reply(Answer(["fine"]))
@@ -306,7 +306,7 @@ def test_a_missing_library_is_named() -> None:
 def test_processes_count_together(server: Any, tmp_path: Path, ollama: OllamaServer) -> None:
     files = tmp_path / "metrics"
     files.mkdir()
-    environment = {
+    environment: Any = {
         "SITE_APPS": APP,
         "PROMETHEUS_MULTIPROC_DIR": str(files),
         "WEB_CONCURRENCY": "2",
