@@ -292,6 +292,19 @@ def test_metrics_that_cannot_be_kept_disturb_no_answer(
         assert "[django.dispatch] ERROR" in broken.log()
 
 
+def test_a_backend_that_cannot_be_made_hides_no_other() -> None:
+    from django_ollama_openai.contrib.prometheus.metrics import SlotsCollector
+
+    dummy = "django_ollama_openai.backends.DummyBackend"
+    made = {"BACKENDS": {"broken": {"BACKEND": "nowhere.Backend"}, "sound": {"BACKEND": dummy}}}
+    with override_settings(OLLAMA_OPENAI=made):
+        running, queued = SlotsCollector().collect()
+    for metric in (running, queued):
+        labels = [sample.labels["backend"] for sample in metric.samples]
+        assert "sound" in labels
+        assert "broken" not in labels
+
+
 def test_a_missing_library_is_named() -> None:
     with pytest.raises(
         ImproperlyConfigured, match=r"pip install 'django-ollama-openai\[metrics\]'"

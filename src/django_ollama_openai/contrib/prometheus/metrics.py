@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Final
 
-from django.core.exceptions import ImproperlyConfigured
 from prometheus_client import REGISTRY, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from ...backends import backends
+from ...backends import InvalidBackendError, backends
 from ...exceptions import GatewayError
 from ...gateway.accounting import Timings
 from ...wire.delta import Usage
@@ -124,14 +124,12 @@ class SlotsCollector(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         running, queued = self.describe()
         more = [str(os.getpid())] if is_multiprocess() else []
-        try:
-            for alias in backends:
+        for alias in backends:
+            # The system checks say what is wrong with one that cannot be made.
+            with suppress(InvalidBackendError):
                 slots = backends[alias].slots
                 running.add_metric([alias, *more], slots.running)
                 queued.add_metric([alias, *more], slots.queued)
-        except ImproperlyConfigured:
-            # The system checks say what is wrong; other metrics of the site's are not affected.
-            return
         yield running
         yield queued
 
