@@ -20,9 +20,9 @@ Every signal is sent with the backend's class as ``sender`` and these arguments:
     The alias of the backend in ``BACKENDS``.
 
 Receivers are called with ``send_robust``: one that raises is logged and disturbs nothing. Under
-ASGI, asynchronous receivers are awaited and synchronous ones run in a thread, but for those of
-``completion_ended``. The context variables of a receiver of the end are those of the request, also
-where the request has left its middleware long since.
+ASGI, asynchronous receivers are awaited and synchronous ones run in a thread, other than those of
+``completion_ended``. Context variables are those of the request, also at the end of a stream, which
+comes when the request has left its middleware.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _PromptSignal(Signal):
     """Its receivers are called where the completion ends, which may be in an event loop."""
 
     def connect(self, receiver: Any, *args: Any, **kwargs: Any) -> None:
-        """As ever.
+        """Call ``receiver``, as with any signal.
 
         Raises:
             TypeError: ``receiver`` would have to be awaited.
