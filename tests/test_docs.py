@@ -18,13 +18,16 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-from django.test import AsyncClient, Client, override_settings
+from django.apps import AppConfig
+from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.urls import URLPattern, include, path
 
 import django_ollama_openai
 from django_ollama_openai import backends, conf, exceptions, signals, urls
+from django_ollama_openai.auth import Caller
 from django_ollama_openai.backends import BaseBackend
 from django_ollama_openai.backends.base import OPTIONAL_PARAMETERS
+from django_ollama_openai.gateway import flow, gates
 from django_ollama_openai.translation.model_cards import METADATA
 from django_ollama_openai.wire.chat import ChatCompletionRequest
 from docs import generated
@@ -568,6 +571,38 @@ def test_example_authenticator() -> None:
             else:
                 response = client.post(f"/ai/v1/{path_}", ASK, content_type="application/json")
             assert response.status_code == status
+
+
+@override_settings(PROMETHEUS_KEY="sk-prometheus")
+def test_example_metrics_key() -> None:
+    path_ = "myapp.auth.PrometheusAuthenticator"
+    options = {"AUTHENTICATION": [path_], "BACKENDS": DUMMY}
+    with (
+        imported("myapp.auth", example("monitoring", "class PrometheusAuthenticator")),
+        override_settings(OLLAMA_OPENAI=options, ROOT_URLCONF=__name__),
+    ):
+        found = run_gates("sk-prometheus")
+        assert found.may("metrics")
+        assert not found.may("chat")
+        for key in ("sk-other", "é"):
+            with pytest.raises(exceptions.AuthenticationFailed):
+                run_gates(key)
+
+
+def run_gates(key: str) -> Caller:
+    request = RequestFactory(headers={"Authorization": f"Bearer {key}"}).get("/ai/metrics")
+    return flow.run(gates.authenticate(request))
+
+
+@pytest.mark.metrics
+@pytest.mark.otel
+def test_example_optional_apps() -> None:
+    """The settings on the page name apps that can be installed."""
+    for part in ("contrib.prometheus", "contrib.opentelemetry"):
+        (name,) = (
+            app for app in run(example("monitoring", f'{part}"'))["INSTALLED_APPS"] if part in app
+        )
+        assert AppConfig.create(name).name == name
 
 
 @override_settings(ROOT_URLCONF=__name__)

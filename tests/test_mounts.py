@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.apps import apps
 from django.core.handlers.base import BaseHandler
 from django.db import connections
 from django.test import AsyncClient, Client
 from django.urls import include, path, resolve, reverse
 
+from django_ollama_openai import urls
 from django_ollama_openai.backends import DummyBackend, backends
 from django_ollama_openai.views.answers import chat_completions
 from django_ollama_openai.views.endpoint import Endpoint
 from tests.ollama_server import OllamaServer
+from tests.site import urls as site_urls
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -491,3 +494,11 @@ def test_mounts_without_a_namespace_can_be_reversed_too() -> None:
         "root": "",
     }.items():
         assert resolve(reverse(f"ollama_openai_{name}")).route.endswith(f"/{rest}")
+
+
+def test_an_app_may_add_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``test_prometheus`` asks for one."""
+    assert list(urls.optional_endpoints()) == []
+    app = apps.get_app_config("site_under_test")
+    monkeypatch.setattr(app, "ollama_openai_urls", site_urls.__name__, raising=False)
+    assert list(urls.optional_endpoints()) == site_urls.urlpatterns

@@ -6,17 +6,21 @@ Every request is made through Django's test client and through its asynchronous 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
+from django.dispatch import Signal
 from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from django.test import AsyncClient, Client
 
 from django_ollama_openai.auth import Caller
@@ -30,6 +34,7 @@ from django_ollama_openai.exceptions import (
 )
 from django_ollama_openai.gateway.accounting import Timings, _uninterrupted
 from django_ollama_openai.signals import (
+    completion_ended,
     completion_failed,
     completion_finished,
     completion_started,
@@ -410,6 +415,156 @@ def test_receivers_may_use_the_database(ask: Ask, stream: bool) -> None:
     finally:
         completion_finished.disconnect(receiver)
     assert User.objects.get().username == "m was used"
+
+
+# What is to be measured
+
+
+@pytest.fixture
+def ends() -> Iterator[list[dict[str, Any]]]:
+    """The arguments of ``completion_ended``, as often as it was sent."""
+    seen: list[dict[str, Any]] = []
+
+    def receiver(**facts: Any) -> None:
+        seen.append(facts)
+
+    completion_ended.connect(receiver)
+    yield seen
+    completion_ended.disconnect(receiver)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_every_end_is_told_without_its_text(
+    ask: Ask, events: list[Event], ends: list[dict[str, Any]], stream: bool
+) -> None:
+    ask(stream=stream, n=2)
+    (facts,), finished = ends, ending(events, "finished")
+    more = {"answered_by", "usage", "timings", "finish_reason", "error", "choices"}
+    assert set(facts) == ALWAYS | more
+    told = {"finish_reason", "usage", "timings", *ALWAYS} - {"signal"}
+    assert {name: facts[name] for name in told} == {name: finished[name] for name in told}
+    assert (facts["error"], facts["choices"]) == (None, 2)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_failure_is_an_end(
+    ask: Ask,
+    events: list[Event],
+    ends: list[dict[str, Any]],
+    configure: Configure,
+    stream: bool,
+) -> None:
+    configure(BACKEND=f"{HERE}.Fails", OPTIONS={"words": 2, "error": UpstreamError})
+    ask(stream=stream)
+    (facts,) = ends
+    assert facts["error"] is ending(events, "failed")["error"]
+    assert facts["finish_reason"] is None
+
+
+@pytest.mark.django_db
+def test_a_hang_up_is_an_end(ask: Ask, ends: list[dict[str, Any]], configure: Configure) -> None:
+    configure(BACKEND=f"{HERE}.Endless")
+    ask(stream=True, until=b'"on "')
+    assert [(facts["finish_reason"], facts["error"]) for facts in ends] == [("cancelled", None)]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_measurement_that_fails_disturbs_nothing(
+    ask: Ask, events: list[Event], caplog: pytest.LogCaptureFixture, stream: bool
+) -> None:
+    def raises(**facts: Any) -> None:
+        raise RuntimeError("a receiver's own fault")
+
+    completion_ended.connect(raises)
+    try:
+        response = ask(stream=stream)
+    finally:
+        completion_ended.disconnect(raises)
+    assert b"reply." in response.received
+    assert ending(events, "finished")["finish_reason"] == "stop"
+    assert "a receiver's own fault" in caplog.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_end_is_told_at_once(ask: Ask, events: list[Event], stream: bool) -> None:
+    """Before the others, and where the completion has run: not in a thread under ASGI."""
+    seen: list[tuple[int, bool]] = []
+
+    def measure(**facts: Any) -> None:
+        try:
+            in_loop = asyncio.get_running_loop().is_running()
+        except RuntimeError:
+            in_loop = False
+        seen.append((len(events), in_loop))
+
+    completion_ended.connect(measure)
+    try:
+        response = ask(stream=stream)
+    finally:
+        completion_ended.disconnect(measure)
+    assert seen == [(1, hasattr(response, "asgi_request"))]
+
+
+async def test_what_would_be_awaited_cannot_measure() -> None:
+    async def receiver(**facts: Any) -> None: ...
+
+    with pytest.raises(TypeError, match="completion_finished and completion_failed take both"):
+        completion_ended.connect(receiver)
+    assert not completion_ended.has_listeners()
+
+
+@pytest.mark.parametrize("signal", [completion_finished, completion_ended])
+def test_no_text_is_kept_for_what_is_measured(ask: Ask, signal: Signal) -> None:
+    kept: list[Any] = []
+
+    def receiver(**facts: Any) -> None:
+        kept.extend(held for held in gc.get_objects() if type(held) is Delta)
+
+    gc.collect()
+    signal.connect(receiver)
+    try:
+        ask(stream=True)
+    finally:
+        signal.disconnect(receiver)
+    # Some that have been sent are still in somebody's hand.
+    assert (len(kept) >= 6) is (signal is completion_finished)
+
+
+marked: ContextVar[str] = ContextVar("marked", default="outside")
+
+
+def marking(
+    get_response: Callable[[HttpRequest], HttpResponseBase],
+) -> Callable[[HttpRequest], HttpResponseBase]:
+    """A middleware that has a context for as long as it waits for the response."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        token = marked.set("inside")
+        try:
+            return get_response(request)
+        finally:
+            marked.reset(token)
+
+    return middleware
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("signal", [completion_finished, completion_ended])
+def test_the_end_is_told_in_the_context_of_the_request(
+    ask: Ask, settings: Settings, signal: Signal, stream: bool
+) -> None:
+    settings.MIDDLEWARE = [f"{HERE}.marking"]
+    seen: list[str] = []
+
+    def receiver(**facts: Any) -> None:
+        seen.append(marked.get())
+
+    signal.connect(receiver)
+    try:
+        ask(stream=stream)
+    finally:
+        signal.disconnect(receiver)
+    assert seen == ["inside"]
 
 
 # The dummy backend

@@ -24,14 +24,43 @@ The two that end a completion also have ``answered_by``, the public name of the 
 last: another one than ``model`` where a model has fallen back on it.
 
 Receivers are called with ``send_robust``: one that raises is logged and disturbs nothing. Under
-ASGI, asynchronous receivers are awaited and synchronous ones run in a thread.
+ASGI, asynchronous receivers are awaited and synchronous ones run in a thread, other than those of
+``completion_ended``. Context variables are those of the request, also at the end of a stream, which
+comes when the request has left its middleware.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction
 from django.dispatch import Signal
 
-__all__ = ["completion_failed", "completion_finished", "completion_started"]
+__all__ = [
+    "completion_ended",
+    "completion_failed",
+    "completion_finished",
+    "completion_started",
+]
+
+
+class _PromptSignal(Signal):
+    """Its receivers are called where the completion ends, which may be in an event loop."""
+
+    def connect(self, receiver: Any, *args: Any, **kwargs: Any) -> None:
+        """Call ``receiver``, as with any signal.
+
+        Raises:
+            TypeError: ``receiver`` would have to be awaited.
+        """
+        if iscoroutinefunction(receiver):
+            raise TypeError(
+                f"{receiver!r} is asynchronous, and would have to be awaited. Receivers of "
+                "completion_ended are synchronous; completion_finished and completion_failed take "
+                "both."
+            )
+        super().connect(receiver, *args, **kwargs)
+
 
 completion_started = Signal()
 """The request has passed every gate and goes to the backend.
@@ -56,4 +85,16 @@ completion_failed = Signal()
 
 Further arguments: ``error`` (a :class:`~django_ollama_openai.exceptions.GatewayError`), and
 ``usage``, ``timings`` and ``messages`` as far as they got.
+"""
+
+completion_ended: Signal = _PromptSignal()
+"""The completion has finished or failed: what is to be measured of it, without its text.
+
+It is sent before the other two, at once, and in the event loop under ASGI. Its receivers are
+synchronous and must not block: they are for counters, and for what hands on to a thread of its own.
+Unlike the receivers of the other two, they do not make the app keep the text of every answer.
+
+Further arguments: ``usage`` and ``timings`` as above, ``finish_reason`` (``None`` of a failure),
+``error`` (``None`` unless it has failed), and ``choices``, how many the answer has (0 for
+embeddings).
 """

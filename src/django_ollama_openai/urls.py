@@ -1,11 +1,17 @@
 """The module for ``path("ai/", include("django_ollama_openai.urls"))``.
 
-It may be included any number of times; extra arguments of a mount are its options.
+It may be included any number of times; extra arguments of a mount are its options. Optional apps
+add their own endpoints: those of the module that their ``AppConfig`` names as
+``ollama_openai_urls``.
 """
 
 from __future__ import annotations
 
-from django.urls import register_converter
+from collections.abc import Iterator
+from importlib import import_module
+
+from django.apps import apps
+from django.urls import URLPattern, register_converter
 from django.urls.converters import PathConverter
 
 from .views.answers import chat_completions, completions, embeddings, responses
@@ -24,6 +30,15 @@ class AnythingConverter(PathConverter):
 
 register_converter(AnythingConverter, "ollama_openai_anything")
 
+
+def optional_endpoints() -> Iterator[URLPattern]:
+    """The endpoints of the optional apps that are installed."""
+    for app in apps.get_app_configs():
+        path: str | None = getattr(app, "ollama_openai_urls", None)
+        if path is not None:
+            yield from import_module(path).urlpatterns
+
+
 # No app_name: Django would warn of a second mount. The names begin with the app's own.
 urlpatterns = [
     EndpointPattern("v1/chat/completions", chat_completions, name="ollama_openai_chat_completions"),
@@ -36,6 +51,7 @@ urlpatterns = [
     ),
     EndpointPattern("health", health, name="ollama_openai_health"),
     EndpointPattern("openapi.json", openapi, name="ollama_openai_openapi"),
+    *optional_endpoints(),
     EndpointPattern("", not_found, name="ollama_openai_root"),
     EndpointPattern("<ollama_openai_anything:rest>", not_found, name="ollama_openai_not_found"),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,7 +16,12 @@ from django.http import HttpRequest
 from ..auth import Caller
 from ..backends.slots import Wait
 from ..exceptions import GatewayError
-from ..signals import completion_failed, completion_finished, completion_started
+from ..signals import (
+    completion_ended,
+    completion_failed,
+    completion_finished,
+    completion_started,
+)
 from ..threads import outliving_request
 from ..translation.chat_completion import chat_message
 from ..wire.delta import Delta, Usage, fold
@@ -73,6 +79,8 @@ class Account:
         self._is_kept = completion_finished.has_listeners(
             self._sender
         ) or completion_failed.has_listeners(self._sender)
+        # A stream's end comes when the request has left the middleware, and their context with it.
+        self._context = copy_context()
         self._choices = choices
         self._tallies = [_Tally() for _ in range(max(1, choices))]
         self._started = time.perf_counter()
@@ -128,15 +136,27 @@ class Account:
 
     def send_ending(self) -> None:
         if self._ending is not None:
-            signal, outcome = self._ending
-            signal.send_robust(self._sender, **{**self._facts, **outcome})
+            signal, facts = self._ending
+            self._context.run(self._send_ended, facts)
+            self._context.run(signal.send_robust, self._sender, **facts)
 
     async def asend_ending(self) -> None:
         if self._ending is not None:
-            signal, outcome = self._ending
-            if signal.has_listeners(self._sender):
-                send = partial(signal.asend_robust, self._sender, **{**self._facts, **outcome})
-                await _uninterrupted(outliving_request(send))
+            signal, facts = self._ending
+            is_heard = signal.has_listeners(self._sender)
+            if is_heard or completion_ended.has_listeners(self._sender):
+                # In a task, which runs when the last event has left.
+                await _uninterrupted(self._asend_ending(signal if is_heard else None, facts))
+
+    async def _asend_ending(self, signal: Signal | None, facts: dict[str, Any]) -> None:
+        self._send_ended(facts)
+        if signal is not None:
+            await outliving_request(partial(signal.asend_robust, self._sender, **facts))
+
+    def _send_ended(self, facts: dict[str, Any]) -> None:
+        figures = {"finish_reason": None, "error": None, **facts, "choices": self._choices}
+        del figures["messages"]
+        completion_ended.send_robust(self._sender, **figures)
 
     def _end(self, signal: Signal, **outcome: Any) -> None:
         if self._ending is not None:
@@ -151,9 +171,8 @@ class Account:
         outcome["messages"] = [
             chat_message(fold(tally.deltas)) for tally in self._tallies[: self._choices]
         ]
-        outcome["backend"] = self._answerer.alias
-        outcome["answered_by"] = self._answerer.name
-        self._ending = (signal, outcome)
+        answerer = {"backend": self._answerer.alias, "answered_by": self._answerer.name}
+        self._ending = (signal, {**self._facts, **answerer, **outcome})
 
 
 @dataclass(slots=True)

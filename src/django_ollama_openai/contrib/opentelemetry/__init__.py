@@ -1,0 +1,1 @@
+"""Traces and metrics of completions for OpenTelemetry, after its conventions for generative AI."""

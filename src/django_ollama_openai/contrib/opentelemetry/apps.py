@@ -1,0 +1,22 @@
+"""The app: it records what has ended. Who exports it, and where to, is up to the site."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+from ...signals import completion_ended
+from ..extras import require
+
+__all__ = ["OpenTelemetryConfig"]
+
+
+class OpenTelemetryConfig(AppConfig):
+    name = "django_ollama_openai.contrib.opentelemetry"
+    label = "ollama_openai_opentelemetry"
+    verbose_name = "Ollama OpenAI gateway: traces"
+
+    def ready(self) -> None:
+        require("opentelemetry.trace", app=self.name, extra="otel")
+        from .telemetry import record
+
+        completion_ended.connect(record, dispatch_uid=self.name)

@@ -1,0 +1,121 @@
+"""Attributes of spans and metrics, by their names in the conventions.
+
+Source: OpenTelemetry's semantic conventions for generative AI, as of 2026
+(https://github.com/open-telemetry/semantic-conventions-genai). They are in development, and names
+may still change. What is text, of the client's or of the model's, is left out: messages,
+instructions, tools and stop sequences.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from opentelemetry.util.types import AttributeValue
+
+from ... import backends
+from ...backends import BaseBackend
+from ...exceptions import GatewayError
+from ...gateway.accounting import Timings
+from ...wire.delta import Usage
+from ...wire.engine import EngineRequest
+
+__all__ = [
+    "Attributes",
+    "error_type",
+    "operation",
+    "outcome_attributes",
+    "provider",
+    "request_attributes",
+]
+
+Attributes = dict[str, AttributeValue]
+
+_OPERATIONS: Final = {
+    "chat.completions": "chat",
+    "responses": "chat",
+    "completions": "text_completion",
+    "embeddings": "embeddings",
+}
+_REQUEST: Final = {
+    "temperature": "gen_ai.request.temperature",
+    "top_p": "gen_ai.request.top_p",
+    "frequency_penalty": "gen_ai.request.frequency_penalty",
+    "presence_penalty": "gen_ai.request.presence_penalty",
+    "seed": "gen_ai.request.seed",
+    "max_tokens": "gen_ai.request.max_tokens",
+    "max_completion_tokens": "gen_ai.request.max_tokens",
+    "max_output_tokens": "gen_ai.request.max_tokens",
+    "dimensions": "gen_ai.embeddings.dimension.count",
+}
+
+
+def operation(endpoint: str) -> str:
+    """``gen_ai.operation.name`` of one of the app's endpoints."""
+    return _OPERATIONS.get(endpoint, endpoint)
+
+
+def provider(backend: type[BaseBackend]) -> str:
+    """``gen_ai.provider.name``: ``"ollama"`` for ``OllamaBackend`` and its subclasses. A backend
+    that is a subclass of none of the app's is called by its own name."""
+    shipped = [getattr(backends, name) for name in backends.__all__ if name != "BaseBackend"]
+    kind = next((each for each in backend.__mro__ if each in shipped), backend)
+    return kind.__name__.removesuffix("Backend").lower()
+
+
+def error_type(error: GatewayError) -> str:
+    """``error.type``: the code that the client is told, or the type where there is none."""
+    return error.code or error.type
+
+
+def request_attributes(body: EngineRequest) -> Attributes:
+    """The parameters that the client has sent."""
+    found: Attributes = {}
+    for field, attribute in _REQUEST.items():
+        if (value := getattr(body, field, None)) is not None:
+            found[attribute] = value
+    if body.options is not None and body.options.top_k is not None:
+        found["gen_ai.request.top_k"] = float(body.options.top_k)
+    if (choices := getattr(body, "n", None)) not in (None, 1):
+        found["gen_ai.request.choice.count"] = choices
+    if getattr(body, "stream", None):
+        found["gen_ai.request.stream"] = True
+    if encoding := getattr(body, "encoding_format", None):
+        found["gen_ai.request.encoding_formats"] = [encoding]
+    if output := _output_type(body):
+        found["gen_ai.output.type"] = output
+    return found
+
+
+def outcome_attributes(
+    body: EngineRequest,
+    usage: Usage,
+    timings: Timings,
+    finish_reason: str | None,
+    error: GatewayError | None,
+) -> Attributes:
+    """What became of it. Of tokens, those that there are: a cancelled answer has no prompt's."""
+    found: Attributes = {}
+    for attribute, tokens in (
+        ("gen_ai.usage.input_tokens", usage.prompt_tokens),
+        ("gen_ai.usage.output_tokens", usage.completion_tokens),
+        ("gen_ai.usage.cache_read.input_tokens", usage.cached_tokens),
+        ("gen_ai.usage.reasoning.output_tokens", usage.reasoning_tokens),
+    ):
+        if tokens:
+            found[attribute] = tokens
+    if finish_reason is not None:
+        found["gen_ai.response.finish_reasons"] = [finish_reason]
+    if timings.time_to_first_token is not None and getattr(body, "stream", None):
+        found["gen_ai.response.time_to_first_chunk"] = timings.time_to_first_token
+    if error is not None:
+        found["error.type"] = error_type(error)
+    return found
+
+
+def _output_type(body: EngineRequest) -> str | None:
+    asked = getattr(body, "response_format", None)
+    if asked is None:
+        asked = getattr(getattr(body, "text", None), "format", None)
+    if asked is None:
+        return None
+    return "text" if asked.type == "text" else "json"

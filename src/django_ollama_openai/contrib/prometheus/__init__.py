@@ -1,0 +1,1 @@
+"""Metrics of completions for Prometheus: ``GET metrics`` below every mount."""

@@ -1,0 +1,8 @@
+"""What the app adds to the urls of every mount."""
+
+from __future__ import annotations
+
+from ...views.endpoint import EndpointPattern
+from .views import metrics
+
+urlpatterns = [EndpointPattern("metrics", metrics, name="ollama_openai_metrics")]

@@ -1,0 +1,54 @@
+"""``GET metrics``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from ...gateway.flow import Flow, call
+from ...gateway.gates import authenticate, authorise
+from ...threads import in_thread
+from ...views.endpoint import endpoint
+from .metrics import SlotsCollector, is_multiprocess
+
+__all__ = ["metrics"]
+
+
+@endpoint("GET")
+def metrics(
+    request: HttpRequest, *, request_id: str, captured: dict[str, Any]
+) -> Flow[HttpResponseBase]:
+    """All metrics of the library's default registry, the site's own among them."""
+    caller = yield from authenticate(request)
+    authorise(caller, "metrics")
+    content, content_type = yield from call(_render, _arender, request.headers.get("Accept", ""))
+    response = HttpResponse(content, content_type=content_type)
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _render(accept: str) -> tuple[bytes, str]:
+    try:
+        encode, content_type = choose_encoder(accept)
+    except TypeError:  # a version that is no number
+        encode, content_type = choose_encoder("")
+    return encode(_registry()), content_type
+
+
+async def _arender(accept: str) -> tuple[bytes, str]:
+    # It may read many files, and streams go on meanwhile.
+    return await in_thread(_render, accept)
+
+
+def _registry() -> CollectorRegistry:
+    if not is_multiprocess():
+        return REGISTRY
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    registry.register(SlotsCollector())
+    return registry
