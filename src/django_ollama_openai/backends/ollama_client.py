@@ -31,11 +31,13 @@ from ..wire.ndjson import Lines
 from .silence import Silence
 
 __all__ = [
+    "FAILURES",
     "AsyncOllamaClient",
     "InterruptibleTransport",
     "NoCookies",
     "OllamaClient",
     "Patience",
+    "connection_failure",
     "encoded",
 ]
 
@@ -77,7 +79,7 @@ class OllamaClient(ollama.Client):
                     raise ollama_error(response.status_code, _first(response.iter_raw()), **blame)
                 answer = _first(response.iter_raw(), MAX_ANSWER_BYTES)
         except FAILURES as error:
-            raise _told(error) from error
+            raise connection_failure(error) from error
         return _whole(answer)
 
     def stream_lines(
@@ -100,7 +102,7 @@ class OllamaClient(ollama.Client):
                             yield arrived
                 yield lines.finish()
         except FAILURES as error:
-            raise _told(error) from error
+            raise connection_failure(error) from error
 
 
 class AsyncOllamaClient(ollama.AsyncClient):
@@ -128,7 +130,7 @@ class AsyncOllamaClient(ollama.AsyncClient):
                     raise ollama_error(response.status_code, await _afirst(response), **blame)
                 answer = await _afirst(response, MAX_ANSWER_BYTES)
         except FAILURES as error:
-            raise _told(error) from error
+            raise connection_failure(error) from error
         return _whole(answer)
 
     async def stream_lines(
@@ -153,7 +155,7 @@ class AsyncOllamaClient(ollama.AsyncClient):
                     silence.ends()
                     yield lines.finish()
         except FAILURES as error:
-            raise _told(error) from error
+            raise connection_failure(error) from error
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         """The response to ``request``, with its body still to come."""
@@ -256,7 +258,7 @@ def _whole(body: bytearray) -> bytes:
 FAILURES: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
 
 
-def _told(error: Exception) -> GatewayError:
+def connection_failure(error: Exception) -> GatewayError:
     """What ``httpx`` raises, as a client is told. Neither host nor port is named."""
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)):
         return UpstreamUnavailable()
