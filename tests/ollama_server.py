@@ -2,8 +2,8 @@
 
 By default it answers as the recorded server would: its models are those of the recorded
 ``/api/tags``, and it refuses what that one refused. ``reply()`` sets the next answers of
-``/api/chat`` and ``/api/generate``, ``downloads`` what ``/api/pull`` gets. What came in, and whether the client hung up, is in
-``requests``.
+``/api/chat`` and ``/api/generate``, ``downloads`` what ``/api/pull`` gets. What came in, and
+whether the client hung up, is in ``requests``.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import TracebackType
 from typing import Final, Self
 
@@ -48,7 +49,7 @@ class Lines(Progress):
         self._terminal.line(text)
 
     def show(self, digest: str, completed: int, total: int | None) -> None:
-        tenth = 10 * completed // total if total else 0
+        tenth = min(10, 10 * completed // total) if total else 0
         if tenth <= self._tenths.get(digest, -1):
             return
         self._tenths[digest] = tenth
@@ -101,4 +102,4 @@ def progress_in(terminal: Terminal) -> Progress:
 
 
 def _name(digest: str) -> str:
-    return digest.partition(":")[2][:NAMED_BY] or digest[:NAMED_BY]
+    return re.sub(r"\W", "", digest.rpartition(":")[2])[:NAMED_BY]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Generator
+from time import sleep
 from typing import Final
 
 import httpx
@@ -10,6 +11,7 @@ import ollama
 from django.core.management.base import CommandError
 
 from ..backends.ollama_client import OllamaClient
+from ..pump import closed
 from .engines import client_of, failure, reason, the_ollama
 from .progress import Progress, progress_in
 from .terminal import Terminal, printable
@@ -36,9 +38,7 @@ def pull_model(terminal: Terminal, name: str, alias: str | None) -> None:
         with client_of(backend) as client, progress_in(terminal) as progress:
             _Pull(backend.alias, name, client, progress).run()
     except KeyboardInterrupt:
-        terminal.tell(
-            f"Interrupted. To go on from here, run it again: manage.py ollama pull {name}"
-        )
+        terminal.tell("Interrupted. Run the same command again to go on from here.")
         raise
     done = f"The backend {backend.alias!r} has {name!r}."
     terminal.tell((done, terminal.style.SUCCESS))
@@ -57,6 +57,7 @@ class _Pull:
         self._client = client
         self._progress = progress
         self._completed: dict[str, int] = {}
+        self._totals: dict[str, int | None] = {}
         self._said: set[str] = set()
 
     def run(self) -> None:
@@ -74,7 +75,7 @@ class _Pull:
                     ) from error
                 pause = PAUSE_SECONDS * 2 ** max(0, fruitless - 1)
                 self._progress.say(f"{error} Asking again in {pause:g} s.")
-                time.sleep(pause)
+                sleep(pause)
 
     def _ask(self) -> None:
         """Ask for the model once, and read until it is there.
@@ -83,31 +84,42 @@ class _Pull:
             _BrokenOff: it may help to ask again.
             CommandError: it would not.
         """
-        try:
-            for part in self._client.pull(self._name, stream=True):
-                self._feed(part)
+        parts = self._parts()
+        with closed(parts):
+            for part in parts:
                 if part.status == "success":
-                    return
+                    return self._all_there()
+                self._feed(part)
+        raise _BrokenOff("The answer ended too early.")
+
+    def _parts(self) -> Generator[ollama.ProgressResponse]:
+        try:
+            yield from self._client.pull(self._name, stream=True)
         except httpx.TransportError as error:
             if not self._said and isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
                 raise failure(self._alias, error) from error
             raise _BrokenOff(reason(error)) from error
         except Exception as error:
+            # Ollama's own refusals, and whatever its client makes of nonsense.
             raise failure(self._alias, error) from error
-        raise _BrokenOff("The answer ended too early.")
 
     def _feed(self, part: ollama.ProgressResponse) -> None:
         digest, status = part.digest, printable(part.status or "")
         if digest:
-            known = self._completed.get(digest, 0)
             completed = max(0, part.completed or 0)
-            self._completed[digest] = max(known, completed)
+            self._completed[digest] = max(self._completed.get(digest, 0), completed)
+            self._totals[digest] = part.total
             self._progress.show(digest, completed, part.total)
         else:
             if not status.startswith("pulling"):
-                # The last that Ollama says of a layer is less than the whole.
-                self._progress.complete()
+                self._all_there()
             # A further attempt goes through the same steps.
             if status not in self._said:
                 self._progress.say(status)
         self._said.add(status)
+
+    def _all_there(self) -> None:
+        # The last that Ollama says of a layer is less than the whole.
+        for digest, total in self._totals.items():
+            if total is not None:
+                self._progress.show(digest, total, total)

@@ -67,10 +67,12 @@ def _report(
 ) -> None:
     style = terminal.style
     state = ("ready", style.SUCCESS) if answer.error is None else ("not ready", style.ERROR)
-    latency_ms, lines = answer.latency_ms, []
-    if facts is not None and facts.error is None:
-        latency_ms, lines = facts.values[0].latency_ms, facts.values[0].lines
-    error = answer.error or (facts and facts.error)
+    latency_ms, error = answer.latency_ms, answer.error
+    lines: list[str] = []
+    if facts is not None:
+        error = facts.error
+        for said in facts.values:
+            latency_ms, lines = said.latency_ms, said.lines
     if error is not None:
         lines = [reason(error)]
     terminal.line(f"{alias}  {type(backends[alias]).__name__}  ", state, f", {latency_ms:.0f} ms")

@@ -46,12 +46,13 @@ class Terminal:
         return self._stdout.isatty()
 
     def line(self, *pieces: str | Styled) -> None:
-        """Write a line to the standard output."""
+        """Write a line to the standard output, at once: somebody may follow a log."""
         text = "".join(
             printable(piece) if isinstance(piece, str) else piece[1](printable(piece[0]))
             for piece in pieces
         )
         self._stdout.write(_encodable(text, self._stdout))
+        self._stdout.flush()
 
     def tell(self, *pieces: str | Styled) -> None:
         """The same with a line that only says what is being done."""
