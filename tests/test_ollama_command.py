@@ -1,4 +1,4 @@
-"""``manage.py ollama`` in front of a scripted Ollama: within this process, outside, in a terminal."""
+"""``manage.py ollama`` in front of a scripted Ollama, in a terminal and without one."""
 
 from __future__ import annotations
 
