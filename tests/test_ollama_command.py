@@ -170,6 +170,27 @@ def test_status_of_an_engine_that_does_not_say_what_it_has(
     assert "    The engine failed with status 500.\n" in command("status", backend="default")
 
 
+class Broken(DummyBackend):
+    def list_models(self) -> Any:
+        raise KeyError("of its own")
+
+
+def test_a_crash_of_a_sites_own_backend_is_told_as_what_it_is(
+    command: Ollama, settings: Settings
+) -> None:
+    settings.OLLAMA_OPENAI = {"BACKENDS": {"default": {"BACKEND": f"{HERE}.Broken"}}}
+    output = StringIO()
+    with pytest.raises(CommandError):
+        call_command("ollama", "status", stdout=output, no_color=True)
+    assert output.getvalue().endswith("    KeyError: 'of its own'\n")
+
+
+def test_status_of_something_that_is_no_ollama(command: Ollama, ollama: OllamaServer) -> None:
+    ollama.routes["/api/version"] = Reply([Send(b"[]")])
+    said = command("status", backend="default")
+    assert "    The engine said something that makes no sense. (TypeError)\n" in said
+
+
 # models
 
 
@@ -424,6 +445,12 @@ def test_rm_deletes_what_there_is_and_says_what_is_not(
     assert asked == [("DELETE", "/api/delete", name) for name in ("nope", "gemma3:270m", "no")]
 
 
+def test_a_long_reason_is_cut(command: Ollama, ollama: OllamaServer) -> None:
+    page = Reply([Send(b"<html>" * 9999)], status=502, headers={"Content-Type": "text/html"})
+    ollama.routes["/api/delete"] = page
+    assert len(refused(command, "rm", "gemma3:270m")) < engines.MAX_REASON + 100
+
+
 def test_rm_says_why_a_model_cannot_be_deleted(command: Ollama, ollama: OllamaServer) -> None:
     ollama.routes["/api/delete"] = error(500, "remove manifest: permission denied")
     assert refused(command, "rm", "gemma3:270m") == (
@@ -604,6 +631,19 @@ def test_ask_reads_a_question(ollama: OllamaServer) -> None:
     assert (status, said.startswith("CommandError: The question is no text: ")) == (1, True)
 
 
+def test_a_site_without_a_default_backend(
+    command: Ollama, ollama: OllamaServer, settings: Settings
+) -> None:
+    settings.OLLAMA_OPENAI = {
+        "BACKENDS": {"gpu": {"HOST": ollama.url}},
+        "MODELS": {"small": {"MODEL": "smollm2:135m", "BACKEND": "gpu"}},
+    }
+    assert command("ask", "Why?", "--model", "small") == "Hello!\n"
+    for args in (("ask", "Why?", "--model", "smollm2:135m"), ("pull", "smollm2:135m")):
+        assert refused(command, *args) == "There is no backend 'default'. BACKENDS has 'gpu'."
+        assert command(*args, backend="gpu")
+
+
 def test_an_answer_comes_token_by_token_and_ctrl_c_ends_it(ollama: OllamaServer) -> None:
     said = [line({**part, "model": "x", "done": False}) for part in _parts("Once", " upon")]
     ollama.reply(Reply([*said, Hold()]))
@@ -635,6 +675,23 @@ def test_a_reader_that_has_read_enough(ollama: OllamaServer) -> None:
     with manage("ollama", "ask", "Tell.", options=site_options(ollama), enough=5) as running:
         assert running.end() == 1
     assert running.said == ("word ", "")
+    assert ollama.wait_for_released()
+
+
+@pytest.mark.parametrize("args", [("status",), ("models",), ("ps",), ("show", "x"), ("rm", "x")])
+def test_ctrl_c_while_an_ollama_is_asked(ollama: OllamaServer, args: tuple[str, ...]) -> None:
+    for path in ("version", "tags", "ps", "show", "delete"):
+        ollama.routes[f"/api/{path}"] = Reply([Hold()])
+    options = {"BACKENDS": {"default": {"HOST": ollama.url}}}
+    with manage("ollama", *args, options=options) as running:
+        deadline = time.monotonic() + 30
+        while not ollama.requests and time.monotonic() < deadline:
+            time.sleep(0.005)
+        running.interrupt()
+        started = time.monotonic()
+        assert running.end() == 130
+    assert time.monotonic() - started < 3
+    assert running.said == ("", "")
     assert ollama.wait_for_released()
 
 

@@ -60,8 +60,9 @@ def _route(model: str | None, alias: str | None) -> Route:
         raise CommandError("There is no DEFAULT_MODEL. Name a model with --model.")
     if not settings.allows_model(name):
         raise CommandError(f"ALLOWED_MODELS does not allow {name!r}.")
-    chosen(alias or conf.DEFAULT_BACKEND)
+    chosen(alias)
     route = resolve_model(name, Mount(alias or conf.DEFAULT_BACKEND, settings.RESPONSE_CASE))
+    chosen(route.alias)
     if alias not in (None, route.alias):
         raise CommandError(
             f"MODELS has {name!r} on the backend {route.alias!r}. Leave --backend out, or name the "

@@ -13,7 +13,7 @@ from django.core.management.base import CommandError
 from .. import conf
 from ..backends import BaseBackend, OllamaBackend, backends
 from ..backends.ollama_client import OllamaClient, connection_failure
-from ..exceptions import GatewayError
+from ..exceptions import GatewayError, UpstreamError
 from ..gateway.failures import cause_of
 from ..gateway.survey import Answer, survey
 from .terminal import printable
@@ -24,6 +24,7 @@ __all__ = [
     "chosen",
     "client_of",
     "failure",
+    "making_sense",
     "reason",
     "the_ollama",
     "the_ollamas",
@@ -32,6 +33,9 @@ __all__ = [
 T = TypeVar("T")
 
 WITHIN_SECONDS: Final = 30
+
+MAX_REASON: Final = 2000
+"""Characters: what stands between the site and an engine may answer with a page of HTML."""
 
 
 def chosen(alias: str | None) -> list[str]:
@@ -84,6 +88,19 @@ def client_of(backend: OllamaBackend) -> Iterator[OllamaClient]:
         yield client
 
 
+@contextmanager
+def making_sense() -> Iterator[None]:
+    """Read an answer as what it should be, which is how Ollama's client takes it.
+
+    Raises:
+        UpstreamError: it was something else.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UpstreamError("The engine said something that makes no sense.") from error
+
+
 def ask_ollamas(
     ollamas: Iterable[OllamaBackend], ask: Callable[[OllamaClient], T]
 ) -> dict[str, Answer[T]]:
@@ -91,7 +108,7 @@ def ask_ollamas(
     asked = {backend.alias: backend for backend in ollamas}
 
     def ask_one(backend: BaseBackend) -> T:
-        with client_of(asked[backend.alias]) as client:
+        with client_of(asked[backend.alias]) as client, making_sense():
             return ask(client)
 
     return survey(ask_one, asked, WITHIN_SECONDS)
@@ -114,7 +131,7 @@ def reason(error: BaseException) -> str:
             text = error.message + cause_of(error)
         case ollama.ResponseError():
             status = f" (status {error.status_code})" if error.status_code > 0 else ""
-            text = f"{error.error or 'It failed, and did not say why.'}{status}"
+            text = f"{error.error or 'The engine failed, and did not say why.'}{status}"
         case ConnectionError(__context__=httpx.ConnectError() as behind):
             # What Ollama's client makes of it.
             text = reason(behind)
@@ -122,12 +139,10 @@ def reason(error: BaseException) -> str:
             told = connection_failure(error)
             told.__cause__ = error
             text = reason(told)
-        case ValueError() | TypeError() | LookupError() | AttributeError():
-            # Ollama's client takes an answer for what it should be.
-            text = f"It said something that makes no sense ({type(error).__name__})."
         case _:
             text = f"{type(error).__name__}: {error}"
-    return printable(text)
+    text = printable(text).strip()
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…"
 
 
 def _listed(aliases: list[str]) -> str:

@@ -12,7 +12,7 @@ from django.core.management.base import CommandError
 
 from ..backends.ollama_client import OllamaClient
 from ..pump import closed
-from .engines import client_of, failure, reason, the_ollama
+from .engines import client_of, failure, making_sense, reason, the_ollama
 from .progress import Progress, progress_in
 from .terminal import Terminal, printable
 
@@ -94,13 +94,13 @@ class _Pull:
 
     def _parts(self) -> Generator[ollama.ProgressResponse]:
         try:
-            yield from self._client.pull(self._name, stream=True)
+            with making_sense():
+                yield from self._client.pull(self._name, stream=True)
         except httpx.TransportError as error:
             if not self._said and isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
                 raise failure(self._alias, error) from error
             raise _BrokenOff(reason(error)) from error
         except Exception as error:
-            # Ollama's own refusals, and whatever its client makes of nonsense.
             raise failure(self._alias, error) from error
 
     def _feed(self, part: ollama.ProgressResponse) -> None:

@@ -13,7 +13,7 @@ from django.core.management.base import CommandError
 from .. import conf
 from ..backends import BaseBackend, OllamaBackend, backends
 from ..gateway.survey import Answer, elapsed_ms, survey
-from .engines import chosen, client_of, reason
+from .engines import chosen, client_of, making_sense, reason
 from .terminal import INDENT, Terminal
 
 __all__ = ["report_status"]
@@ -57,9 +57,9 @@ def _facts(backend: BaseBackend) -> _Facts:
     models = "1 model" if count == 1 else f"{count} models"
     if not isinstance(backend, OllamaBackend):
         return _Facts(latency_ms, [models])
-    with client_of(backend) as client:
-        answer = pydantic_core.from_json(client.fetch("GET", "/api/version"))
-    return _Facts(latency_ms, [f"Ollama {answer['version']}, {models}"])
+    with client_of(backend) as client, making_sense():
+        version = pydantic_core.from_json(client.fetch("GET", "/api/version"))["version"]
+    return _Facts(latency_ms, [f"Ollama {version}, {models}"])
 
 
 def _report(
