@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from typing import Any, Final
 
 from django.core.checks import Tags
@@ -103,8 +101,7 @@ class Command(BaseCommand):
         except KeyboardInterrupt:
             raise SystemExit(INTERRUPTED) from None
         except BrokenPipeError:
-            # Whoever reads has read enough. Python would complain once more at the end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # Whoever reads has read enough.
             raise SystemExit(1) from None
 
     def _run(self, terminal: Terminal, options: dict[str, Any]) -> None:
