@@ -627,6 +627,11 @@ def test_ask_reads_a_question(ollama: OllamaServer) -> None:
     result = run("ollama", "ask", "-", options=options, stdin=question.encode())
     assert result == (0, "Hello!\n", "")
     assert ollama.chats()[0].body["messages"][0]["content"] == question
+    assert run("ollama", "ask", "-", options=options) == (
+        1,
+        "",
+        "CommandError: The question is empty.\n",
+    )
     status, _, said = run("ollama", "ask", "-", options=options, stdin=b"\xff\xfe")
     assert (status, said.startswith("CommandError: The question is no text: ")) == (1, True)
 

@@ -33,7 +33,10 @@ def ask(
         CommandError: there is no such model or backend, or no answer.
     """
     route = _route(model, alias)
-    said = [("system", system), ("user", _read() if question == "-" else question)]
+    question = _read() if question == "-" else question
+    if not question.strip():
+        raise CommandError("The question is empty.")
+    said = [("system", system), ("user", question)]
     messages = [{"role": role, "content": text} for role, text in said if text is not None]
     try:
         body = ChatCompletionRequest.checked(
