@@ -675,6 +675,18 @@ def test_ctrl_c_before_the_first_token(ollama: OllamaServer) -> None:
     assert running.said == ("", "")
 
 
+@pytest.mark.llamacpp
+def test_ctrl_c_ends_an_engine_within_the_process() -> None:
+    engine = {"BACKEND": "django_ollama_openai.backends.LlamaCppBackend"}
+    options = {"BACKENDS": {"default": {**engine, "OPTIONS": {"name": "small", "threads": 1}}}}
+    question = "Write a very long story about the sea."
+    with manage("ollama", "ask", question, "--model", "small", options=options) as running:
+        running.wait_for(" ")
+        running.interrupt()
+        assert running.end() == 130
+    assert running.said[1] == ""
+
+
 def test_a_reader_that_has_read_enough(ollama: OllamaServer) -> None:
     ollama.reply(Answer(["word "] * 100_000))
     with manage("ollama", "ask", "Tell.", options=site_options(ollama), enough=5) as running:
