@@ -31,7 +31,6 @@ from ..wire.ndjson import Lines
 from .silence import Silence
 
 __all__ = [
-    "FAILURES",
     "AsyncOllamaClient",
     "InterruptibleTransport",
     "NoCookies",
