@@ -2,8 +2,8 @@
 
 By default it answers as the recorded server would: its models are those of the recorded
 ``/api/tags``, and it refuses what that one refused. ``reply()`` sets the next answers of
-``/api/chat`` and ``/api/generate``. What came in, and whether the client hung up, is in
-``requests``.
+``/api/chat`` and ``/api/generate``, ``downloads`` what ``/api/pull`` gets. What came in, and
+whether the client hung up, is in ``requests``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -184,6 +184,51 @@ class Answer:
         }
 
 
+@dataclass(frozen=True)
+class Download:
+    """A model that is pulled from a registry: the sizes of its ``layers`` by their digests, and a
+    line for every ``step`` bytes, ``pause`` seconds after the one before. The first attempts get so
+    many bytes further each as ``breaks`` says and end in that step, or just end; the next goes on
+    from there."""
+
+    layers: Mapping[str, int]
+    step: int
+    pause: float = 0
+    breaks: Sequence[tuple[int, Step | None]] = ()
+
+    def reply(self, attempt: int) -> Reply:
+        """The answer to the ``attempt``-th request, counted from 0."""
+        there = sum(count for count, _ in self.breaks[:attempt])
+        until, end = sum(self.layers.values()), None
+        is_broken = attempt < len(self.breaks)
+        if is_broken:
+            count, end = self.breaks[attempt]
+            until = there + count
+        steps: list[Step] = [line({"status": "pulling manifest"})]
+        begin = 0
+        for digest, total in self.layers.items():
+            kept = min(max(there - begin, 0), total)
+            stop = min(until - begin, total)
+            if stop < 0:
+                break
+            # A layer that is there is told in one line; what begins has got nothing yet.
+            for completed in [*range(kept, stop, self.step), stop]:
+                status = f"pulling {digest.removeprefix('sha256:')[:12]}"
+                part = {"status": status, "digest": digest, "total": total, "completed": completed}
+                if not completed:
+                    del part["completed"]
+                steps.append(line(part))
+                if self.pause and kept < total:
+                    steps.append(Wait(self.pause))
+            begin += total
+        if not is_broken:
+            for status in ("verifying sha256 digest", "writing manifest", "success"):
+                steps.append(line({"status": status}))
+        elif end is not None:
+            steps.append(end)
+        return Reply(steps)
+
+
 class OllamaServer:
     """The server, in a thread with an event loop of its own; at ``path``, or at a free port."""
 
@@ -193,6 +238,7 @@ class OllamaServer:
         self.connections = 0
         self._replies: deque[Reply | Answer] = deque()
         self.routes: dict[str, Reply] = {}
+        self.downloads: dict[str, Download] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._port = 0
@@ -219,6 +265,7 @@ class OllamaServer:
         self.requests.clear()
         self._replies.clear()
         self.routes.clear()
+        self.downloads.clear()
 
     def reply(self, *replies: Reply | Answer) -> None:
         """Answer the next requests to ``/api/chat`` and ``/api/generate`` like this."""
@@ -232,6 +279,9 @@ class OllamaServer:
 
     def embeds(self) -> list[Received]:
         return self._received("/api/embed")
+
+    def pulls(self) -> list[Received]:
+        return self._received("/api/pull")
 
     def _received(self, path: str) -> list[Received]:
         return [request for request in self.requests if request.path == path]
@@ -333,6 +383,10 @@ class OllamaServer:
             return self._embed(request)
         if path == "/api/show":
             return self._show(request)
+        if path == "/api/pull":
+            return self._pull(request)
+        if path == "/api/delete":
+            return self._delete(request)
         recordings = {"/": "root", "/api/tags": "tags", "/api/version": "version", "/api/ps": "ps"}
         return recorded(load(recordings.get(path, "route_404")))
 
@@ -411,6 +465,20 @@ class OllamaServer:
         if name not in _models():
             return error(404, f"model '{name}' not found")
         return recorded(load("show_embed" if "minilm" in name else "show"))
+
+    def _pull(self, request: Received) -> Reply:
+        name = request.body["model"]
+        if name in self.downloads:
+            before = [pull for pull in self.pulls() if pull.body["model"] == name]
+            return self.downloads[name].reply(len(before))
+        is_there = name.rpartition("/")[2] in _models()
+        return recorded(load("pull_stream" if is_there else "pull_nohost_missing"))
+
+    def _delete(self, request: Received) -> Reply:
+        name = request.body["model"]
+        if name not in _models():
+            return error(404, f"model '{name}' not found")
+        return Reply([], headers={})
 
 
 class _Connection:

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import inspect
 import re
+import shlex
 import sys
 import types
 import unittest
@@ -28,12 +29,15 @@ from django_ollama_openai.auth import Caller
 from django_ollama_openai.backends import BaseBackend
 from django_ollama_openai.backends.base import OPTIONAL_PARAMETERS
 from django_ollama_openai.gateway import flow, gates
+from django_ollama_openai.management.commands.ollama import Command
 from django_ollama_openai.translation.model_cards import METADATA
 from django_ollama_openai.wire.chat import ChatCompletionRequest
 from docs import generated
 from tests import test_faults
-from tests.ollama_server import OllamaServer
+from tests.conftest import DEAD_HOST
+from tests.ollama_server import Answer, Close, Download, OllamaServer
 from tests.servers import KEY, serve
+from tests.terminals import run as run_command
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(django_ollama_openai.__file__).parent
@@ -177,6 +181,20 @@ def test_constructor_keywords(backend: str, keyword: str) -> None:
     # autodoc takes the page's reference from the docstring.
     assert f".. autoclass:: django_ollama_openai.backends.{backend}\n" in PAGES["backends"]
     assert re.search(rf"\b{keyword}\b", inspect.getdoc(getattr(backends, backend)) or "")
+
+
+def test_subcommands() -> None:
+    """Each has its place, with the options that only some have."""
+    parser = Command().create_parser("manage.py", "ollama")
+    (subcommands,) = [each.choices for each in parser._actions if each.dest == "subcommand"]
+    assert isinstance(subcommands, dict)
+    titles = re.findall(r"^(\w+)\n-+$", PAGES["command"], re.MULTILINE)
+    assert list(subcommands) == titles
+    common = set.intersection(*(set(each._option_string_actions) for each in subcommands.values()))
+    for name, subcommand in subcommands.items():
+        assert f"   * - ``{name}" in PAGES["command"]
+        for option in {*subcommand._option_string_actions} - common | {"--backend"}:
+            assert f"``{option} " in PAGES["command"], option
 
 
 @pytest.mark.parametrize("hook", ["prepare_chat", "get_client", "get_async_client"])
@@ -547,6 +565,37 @@ def test_example_store(ollama: OllamaServer, monkeypatch: pytest.MonkeyPatch) ->
             "previous_response_not_found"
         )
     assert len(ollama.chats()[1].body["messages"]) == 3
+
+
+def command_runs() -> list[tuple[str, str]]:
+    """What the page of the command shows to be typed, and what is shown of it then."""
+    blocks = [one.code for one in EXAMPLES if one.page == "command" and one.language == "console"]
+    split = (block.removeprefix("$ python manage.py ").split("\n", 1) for block in blocks)
+    return [(typed, shown) for typed, shown in split if shown.strip()]
+
+
+@pytest.mark.parametrize(("typed", "shown"), command_runs(), ids=lambda text: text.split("\n")[0])
+def test_output_of_the_command(ollama: OllamaServer, typed: str, shown: str) -> None:
+    options = settings_from(example("command", "OLLAMA_OPENAI = {"))
+    hosts = {"default": ollama.url, "large": DEAD_HOST}
+    for alias, entry in options["BACKENDS"].items():
+        entry["HOST"] = hosts[alias]
+    layers = {"dde5aa3fc5ff": 2_019_377_376, "966de95ca8a6": 1429, "fcc5a6bec9da": 7711}
+    ollama.downloads["llama3.2"] = Download(
+        {f"sha256:{name:0<64}": size for name, size in layers.items()},
+        step=30_000_000,
+        breaks=[(960_000_000, Close())],
+    )
+    ollama.reply(Answer([comparable(shown)]))
+    _, output, _ = run_command(*shlex.split(typed), "--no-color", options=options, columns=120)
+    lines = output.replace("\r\n", "\n").split("\n")
+    assert comparable("\n".join(text.rpartition("\r")[2] for text in lines)) == comparable(shown)
+
+
+def comparable(output: str) -> str:
+    """``output`` without what depends on the width of the terminal, and on how long it took."""
+    output = re.sub(r"\|█+\|(.+) \[.+\]", r"\1", output)
+    return " ".join(re.sub(r"\b\d+ ms\b", "1 ms", output).split())
 
 
 @override_settings(ROOT_URLCONF=__name__)

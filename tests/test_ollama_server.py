@@ -40,6 +40,8 @@ def ask(ollama: OllamaServer, recording: Recording) -> httpx.Response:
         "generate_suffix_unsupported",
         "method_405",
         "ps",
+        "pull_nohost_missing",
+        "pull_stream",
         "root",
         "route_404",
         "show",

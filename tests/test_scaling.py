@@ -1,5 +1,5 @@
-"""One site over everything at once: a pool of scripted Ollamas, the embedded engine, and llama.cpp's
-own server over HTTP. Engines are killed while OpenAI's client drives it."""
+"""One site over everything at once: a pool of scripted Ollamas, the embedded engine, and
+llama.cpp's own server over HTTP. Engines are killed while OpenAI's client drives it."""
 
 from __future__ import annotations
 
@@ -125,9 +125,7 @@ class Load:
     @contextmanager
     def of(self, clients: Counter[tuple[str, bool]]) -> Iterator[None]:
         """Run as many clients as ``clients`` says for each model, streaming or not."""
-        threads = [
-            threading.Thread(target=self._ask, args=kind) for kind in clients.elements()
-        ]
+        threads = [threading.Thread(target=self._ask, args=kind) for kind in clients.elements()]
         for thread in threads:
             thread.start()
         try:

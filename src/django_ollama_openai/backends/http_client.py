@@ -30,6 +30,7 @@ __all__ = [
     "Reader",
     "Requests",
     "adds_nothing",
+    "connection_failure",
     "encoded",
 ]
 
@@ -109,7 +110,7 @@ class HTTPClient(_Client):
                     raise self.failure(response.status_code, _first(response.iter_raw()), **blame)
                 answer = _first(response.iter_raw(), MAX_ANSWER_BYTES)
         except FAILURES as error:
-            raise _told(error) from error
+            raise connection_failure(error) from error
         return _whole(answer)
 
     def stream(
@@ -140,7 +141,7 @@ class HTTPClient(_Client):
                 yield reader.finish()
         except FAILURES as error:
             if not reader.is_over():
-                raise _told(error) from error
+                raise connection_failure(error) from error
 
 
 class AsyncHTTPClient(_Client):
@@ -166,7 +167,7 @@ class AsyncHTTPClient(_Client):
                     raise self.failure(response.status_code, await _afirst(response), **blame)
                 answer = await _afirst(response, MAX_ANSWER_BYTES)
         except FAILURES as error:
-            raise _told(error) from error
+            raise connection_failure(error) from error
         return _whole(answer)
 
     async def stream(
@@ -198,7 +199,7 @@ class AsyncHTTPClient(_Client):
                 raise
         except FAILURES as error:
             if not reader.is_over():
-                raise _told(error) from error
+                raise connection_failure(error) from error
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         """The response to ``request``, with its body still to come."""
@@ -301,7 +302,7 @@ def _whole(body: bytearray) -> bytes:
 FAILURES: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
 
 
-def _told(error: Exception) -> GatewayError:
+def connection_failure(error: Exception) -> GatewayError:
     """What ``httpx`` raises, as a client is told. Neither host nor port is named."""
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)):
         return UpstreamUnavailable()

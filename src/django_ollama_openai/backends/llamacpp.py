@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import logging
 import os
 import queue
 import secrets
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -33,6 +35,7 @@ __all__ = ["LlamaCppBackend", "bundled_model"]
 logger = logging.getLogger("django_ollama_openai")
 
 SLOT_POLL_SECONDS = 0.1
+STOP_SECONDS = 5
 
 SMOLLM2_OPTIONS = {"temperature": 0.2, "top_p": 0.9, "repeat_penalty": 1.1}
 """Without them the small default model babbles; greedy decoding is worst."""
@@ -302,10 +305,14 @@ class LlamaCppBackend(BaseBackend):
             finally:
                 self._slots.release()
             chunks.put(End(error))
+            _at_work.pop(thread, None)
 
+        thread = threading.Thread(target=generate, name="ollama-openai-llamacpp", daemon=True)
+        _at_work[thread] = gone
         try:
-            threading.Thread(target=generate, name="ollama-openai-llamacpp", daemon=True).start()
+            thread.start()
         except RuntimeError:
+            _at_work.pop(thread, None)
             self._slots.release()
             raise
         try:
@@ -323,6 +330,23 @@ class LlamaCppBackend(BaseBackend):
                     return
         finally:
             gone.set()
+
+
+_at_work: dict[threading.Thread, threading.Event] = {}
+"""The threads that the engine works in, and what tells each that its reader has gone."""
+
+
+@atexit.register
+def _stop() -> None:
+    """Have all work end at its next token. A thread that Python finds in the engine's code when it
+    ends would take the process down with an abort."""
+    at_work = list(_at_work.items())
+    for _, gone in at_work:
+        gone.set()
+    deadline = time.monotonic() + STOP_SECONDS
+    for thread, _ in at_work:
+        if thread.is_alive():
+            thread.join(max(0, deadline - time.monotonic()))
 
 
 def _check_model(path: Path) -> None:

@@ -11,7 +11,7 @@ from .. import conf
 from ..exceptions import GatewayError, ShuttingDown
 from .routing import Route
 
-__all__ = ["log_fallback", "log_missing_model", "told"]
+__all__ = ["cause_of", "log_fallback", "log_missing_model", "told"]
 
 logger = logging.getLogger("django_ollama_openai")
 
@@ -29,7 +29,7 @@ def told(error: Exception, alias: str, request_id: str) -> GatewayError:
                 request_id,
                 alias,
                 " ".join(error.message.split())[:MAX_LOGGED],
-                _cause(error),
+                cause_of(error),
             )
         return error
     logger.error("Request %s to the backend %r crashed", request_id, alias, exc_info=error)
@@ -56,7 +56,7 @@ def log_fallback(route: Route, fallback: Route, request_id: str) -> None:
     )
 
 
-def _cause(error: GatewayError) -> str:
+def cause_of(error: GatewayError) -> str:
     """The kind of error behind ``error``, and the system's own reason. Their texts stay out of the
     log: they quote what the engine sent, which may be an answer or a prompt."""
     causes = list(_causes(error))

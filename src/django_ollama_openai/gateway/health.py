@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import queue
 import threading
 import time
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ from django.http import HttpRequest
 from .. import conf
 from ..backends import BaseBackend, backends
 from ..exceptions import GatewayError
-from ..pump import End, Pump
 from .flow import Flow, call
 from .gates import authenticate
 from .mount import Mount
+from .survey import elapsed_ms, survey
 
 __all__ = ["check_health"]
 
@@ -75,44 +74,13 @@ def _check() -> dict[str, _Readiness]:
 
 
 def _ask_all() -> dict[str, _Readiness]:
-    answers: queue.SimpleQueue[tuple[str, _Readiness]] = queue.SimpleQueue()
-    started = time.perf_counter()
-    pumps = {alias: _asked(alias, backends[alias], started, answers) for alias in backends}
-    report = dict.fromkeys(pumps, _Readiness(False, READY_WITHIN_SECONDS * 1000))
-    waiting = set(pumps)
-    while waiting:
-        left = READY_WITHIN_SECONDS - (time.perf_counter() - started)
-        try:
-            alias, readiness = answers.get(timeout=max(0, left))
-        except queue.Empty:
-            break
-        report[alias] = readiness
-        waiting.discard(alias)
-    for alias in waiting:
-        pumps[alias].cancel()
+    answers = survey(lambda backend: backend.ping(), backends, READY_WITHIN_SECONDS)
+    report = {
+        alias: _Readiness(answer.error is None, answer.latency_ms)
+        for alias, answer in answers.items()
+    }
     _keep(report)
     return report
-
-
-def _asked(
-    alias: str,
-    backend: BaseBackend,
-    started: float,
-    answers: queue.SimpleQueue[tuple[str, _Readiness]],
-) -> Pump[None]:
-    """Ask one backend, in a thread that can be left alone when it takes too long."""
-
-    def answered(item: End | None) -> None:
-        if isinstance(item, End):
-            answers.put((alias, _readiness(item.error, started)))
-
-    def ask() -> Any:
-        backend.ping()
-        return iter(())
-
-    pump: Pump[None] = Pump(ask, answered)
-    pump.start()
-    return pump
 
 
 async def _acheck() -> dict[str, _Readiness]:
@@ -138,16 +106,12 @@ async def _aask_all() -> dict[str, _Readiness]:
 
 async def _aask(backend: BaseBackend) -> _Readiness:
     started = time.perf_counter()
-    error: BaseException | None = None
+    error: Exception | None = None
     try:
         await asyncio.wait_for(backend.aping(), READY_WITHIN_SECONDS)
     except Exception as raised:
         error = raised
-    return _readiness(error, started)
-
-
-def _readiness(error: BaseException | None, started: float) -> _Readiness:
-    return _Readiness(error is None, round((time.perf_counter() - started) * 1000, 1))
+    return _Readiness(error is None, elapsed_ms(started))
 
 
 def _recent() -> dict[str, _Readiness] | None:

@@ -15,7 +15,7 @@ from .accounting import Account
 from .failures import log_fallback, log_missing_model, told
 from .routing import Route
 
-__all__ = ["Attempt", "Source", "Work"]
+__all__ = ["Attempt", "Source", "Work", "is_of_the_backend"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -87,11 +87,11 @@ class Work(Generic[T]):
     def _fallback(self, error: Exception) -> Attempt:
         if not self._route.fallbacks or self.account.has_begun:
             raise error
-        if self._failure is None and not _is_of_the_backend(error):
+        if self._failure is None and not is_of_the_backend(error):
             raise error
         told = self._told(error)
         self._failure = self._failure or told
-        while self._fallbacks and _is_of_the_backend(error):
+        while self._fallbacks and is_of_the_backend(error):
             route = self._fallbacks.pop(0)
             if self._can_answer(route):
                 log_fallback(self._route, route, self.account.request_id)
@@ -148,7 +148,7 @@ class Work(Generic[T]):
         return told(error, route.alias, self.account.request_id)
 
 
-def _is_of_the_backend(error: Exception) -> bool:
+def is_of_the_backend(error: Exception) -> bool:
     """Whether another model may do better: nothing is wrong with the request."""
     if not isinstance(error, GatewayError):
         return True

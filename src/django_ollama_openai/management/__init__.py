@@ -1,0 +1,1 @@
+"""``manage.py ollama``: the engines and their models, from the command line."""

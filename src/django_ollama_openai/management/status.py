@@ -1,0 +1,93 @@
+"""``manage.py ollama status``: whether the backends are ready."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import pydantic_core
+from django.core.management.base import CommandError
+
+from .. import conf
+from ..backends import BaseBackend, OllamaBackend, backends
+from ..gateway.survey import Answer, elapsed_ms, survey
+from .engines import chosen, client_of, making_sense, reason
+from .terminal import INDENT, Terminal
+
+__all__ = ["report_status"]
+
+WITHIN_SECONDS: Final = 5
+"""As long as ``GET health`` waits: what is not ready for the one is not for the other."""
+
+
+def report_status(terminal: Terminal, alias: str | None) -> None:
+    """Say of each backend whether it is ready, and what there is to know about it.
+
+    Raises:
+        CommandError: one is not ready; all are reported before.
+    """
+    answers = survey(lambda backend: backend.ping(), chosen(alias), WITHIN_SECONDS)
+    ready = [each for each, answer in answers.items() if answer.error is None]
+    facts = survey(_facts, ready, WITHIN_SECONDS)
+    for each, answer in answers.items():
+        _report(terminal, each, answer, facts.get(each))
+        for line in _limits(each):
+            terminal.line(INDENT, line)
+    if len(ready) < len(answers):
+        down = ", ".join(repr(each) for each in answers if each not in ready)
+        raise CommandError(f"Not ready: {down}.")
+
+
+@dataclass(slots=True, frozen=True)
+class _Facts:
+    """What a backend that is ready says about itself, and how long a request to it takes once there
+    is a connection."""
+
+    latency_ms: float
+    lines: list[str]
+
+
+def _facts(backend: BaseBackend) -> _Facts:
+    started = time.perf_counter()
+    backend.ping()
+    latency_ms = elapsed_ms(started)
+    count = len(backend.list_models())
+    models = "1 model" if count == 1 else f"{count} models"
+    if not isinstance(backend, OllamaBackend):
+        return _Facts(latency_ms, [models])
+    with client_of(backend) as client, making_sense():
+        version = pydantic_core.from_json(client.fetch("GET", "/api/version"))["version"]
+    return _Facts(latency_ms, [f"Ollama {version}, {models}"])
+
+
+def _report(
+    terminal: Terminal, alias: str, answer: Answer[None], facts: Answer[_Facts] | None
+) -> None:
+    style = terminal.style
+    state = ("ready", style.SUCCESS) if answer.error is None else ("not ready", style.ERROR)
+    latency_ms, error = answer.latency_ms, answer.error
+    lines: list[str] = []
+    if facts is not None:
+        error = facts.error
+        for said in facts.values:
+            latency_ms, lines = said.latency_ms, said.lines
+    if error is not None:
+        lines = [reason(error)]
+    terminal.line(f"{alias}  {type(backends[alias]).__name__}  ", state, f", {latency_ms:.0f} ms")
+    for line in lines:
+        terminal.line(INDENT, line)
+
+
+def _limits(alias: str) -> Iterator[str]:
+    """What the site lets its backend do, in each of its processes, and what it does in this one."""
+    limits, slots = conf.get().limits(alias), backends[alias].slots
+    if limits.max_concurrency is not None:
+        yield (
+            f"up to {limits.max_concurrency} requests at once and {limits.max_queue} waiting, in "
+            "each process"
+        )
+    # A process has slots of its own, and one that only runs a command is asked for nothing.
+    if slots.running or slots.queued:
+        yield f"{slots.running} running and {slots.queued} queued in this process"
