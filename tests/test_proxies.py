@@ -429,10 +429,17 @@ def kill(site: Site) -> None:
     """Kill it, and wait until the system has closed all that was its."""
     os.killpg(site.process.pid, signal.SIGKILL)
     site.process.wait()
-    address = urlsplit(site.url)
-    with suppress(ConnectionRefusedError):
-        while True:
-            socket.create_connection((address.hostname or "", address.port or 0)).close()
+    url = urlsplit(site.url)
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection((url.hostname or "", url.port or 0)).close()
+        except ConnectionRefusedError:
+            break
+        except ConnectionResetError:
+            # It was about to be.
+            pass
+        time.sleep(0.01)
     time.sleep(0.1)
 
 
