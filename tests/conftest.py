@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.ollama_server import OllamaServer
+from tests.proxies import missing_proxies
 from tests.servers import KEY, SERVERS, Site, serve
 
 # How long an example takes says nothing where several environments share a machine.
@@ -20,12 +21,17 @@ DEAD_HOST = "http://127.0.0.1:9"  # the discard port: nothing listens there
 CLIENTS = ("langchain_openai", "llm", "openai", "pydantic_ai")
 MISSING_CLIENTS = [name for name in CLIENTS if find_spec(name) is None]
 
-# Where they are required, the imports in there may fail.
-collect_ignore = ["clients"] if MISSING_CLIENTS and "CLIENTS_REQUIRED" not in os.environ else []
+# Where they are required, they may fail.
+LEFT_OUT = {}
+if MISSING_CLIENTS and "CLIENTS_REQUIRED" not in os.environ:
+    LEFT_OUT["clients"] = MISSING_CLIENTS
+if missing_proxies() and "PROXIES_REQUIRED" not in os.environ:
+    LEFT_OUT["test_proxies.py"] = missing_proxies()
+collect_ignore = list(LEFT_OUT)
 
 
 def pytest_report_header() -> list[str]:
-    return [f"left out: tests/{name}, without {MISSING_CLIENTS}" for name in collect_ignore]
+    return [f"left out: tests/{name}, without {missing}" for name, missing in LEFT_OUT.items()]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

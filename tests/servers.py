@@ -19,7 +19,17 @@ from typing import Any, Literal, TypeAlias
 
 import httpx
 
-__all__ = ["KEY", "NO_TLS", "OTHER_SERVERS", "SERVERS", "Server", "Site", "serve"]
+__all__ = [
+    "KEY",
+    "NO_TLS",
+    "OTHER_SERVERS",
+    "SERVERS",
+    "Server",
+    "Site",
+    "free_port",
+    "running",
+    "serve",
+]
 
 ROOT = Path(__file__).parent.parent
 KEY = "sk-test-key"
@@ -90,7 +100,7 @@ def serve(
     """Run the site in ``server`` with ``options`` as its ``OLLAMA_OPENAI``; ``grace`` is for how
     many seconds requests may go on when it is told to stop, ``prefix`` the path that the site is
     below: a proxy cuts it off before uvicorn, gunicorn does so itself."""
-    port = _free_port()
+    port = free_port()
     output, signal_log = directory / "output.txt", directory / "signals.jsonl"
     environ = {
         **os.environ,
@@ -108,20 +118,30 @@ def serve(
     elif prefix:
         environ["SCRIPT_NAME"] = prefix
         url += prefix
+    with running(command, environ, output) as process:
+        site = Site(server, url, process, output, signal_log)
+        _wait_until_ready(site)
+        yield site
+
+
+@contextmanager
+def running(
+    command: list[str], environ: dict[str, str], output: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is told to stop at the end, and killed if it does not."""
     with output.open("wb") as log:
         # A group of its own: some servers are several processes.
         process = subprocess.Popen(
             command,
             cwd=ROOT,
             env=environ,
+            stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    site = Site(server, url, process, output, signal_log)
     try:
-        _wait_until_ready(site)
-        yield site
+        yield process
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -168,7 +188,8 @@ def _wait_until_ready(site: Site) -> None:
         time.sleep(0.05)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nothing listens on just now."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
