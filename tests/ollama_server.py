@@ -193,6 +193,10 @@ class OllamaServer:
         self.connections = 0
         self._replies: deque[Reply | Answer] = deque()
         self.routes: dict[str, Reply] = {}
+        self.models = _recorded_models()
+        """The entries of ``/api/tags``, by the names of the models."""
+        self.loaded: list[str] | None = None
+        """The models in memory, for ``/api/ps``; without it what was recorded."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._port = 0
@@ -219,6 +223,8 @@ class OllamaServer:
         self.requests.clear()
         self._replies.clear()
         self.routes.clear()
+        self.models = _recorded_models()
+        self.loaded = None
 
     def reply(self, *replies: Reply | Answer) -> None:
         """Answer the next requests to ``/api/chat`` and ``/api/generate`` like this."""
@@ -286,11 +292,20 @@ class OllamaServer:
 
         asyncio.run_coroutine_threadsafe(close(), self._loop).result()
 
+    def die(self) -> None:
+        """Listen no more, and reset all connections."""
+        self._loop.call_soon_threadsafe(self._server.close)
+        self.close_connections(reset=True)
+
+    def revive(self) -> None:
+        """Listen again, at the same port."""
+        self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
+
     async def _listen(self) -> asyncio.Server:
         self._connections: dict[asyncio.Task[None], _Connection] = {}
         if self._path is not None:
             return await asyncio.start_unix_server(self._connected, self._path)
-        return await asyncio.start_server(self._connected, "127.0.0.1", 0, backlog=1024)
+        return await asyncio.start_server(self._connected, "127.0.0.1", self._port, backlog=1024)
 
     async def _stop(self) -> None:
         self._server.close()
@@ -333,6 +348,10 @@ class OllamaServer:
             return self._embed(request)
         if path == "/api/show":
             return self._show(request)
+        if path == "/api/tags" and self.models != _recorded_models():
+            return _json({"models": list(self.models.values())})
+        if path == "/api/ps" and self.loaded is not None:
+            return _json({"models": [self.models[name] for name in self.loaded]})
         recordings = {"/": "root", "/api/tags": "tags", "/api/version": "version", "/api/ps": "ps"}
         return recorded(load(recordings.get(path, "route_404")))
 
@@ -346,7 +365,7 @@ class OllamaServer:
         name = body.get("model")
         if not name:
             return error(400, "model is required")
-        capabilities = _models().get(name)
+        capabilities = self._models().get(name)
         if capabilities is None:
             return error(404, f"model '{name}' not found")
         if "completion" not in capabilities:
@@ -360,7 +379,7 @@ class OllamaServer:
     def _generate(self, request: Received) -> Reply:
         body = request.body
         name = body["model"]
-        capabilities = _models().get(name)
+        capabilities = self._models().get(name)
         if capabilities is None:
             return error(404, f"model '{name}' not found")
         if body.get("think") and "thinking" not in capabilities:
@@ -377,6 +396,9 @@ class OllamaServer:
             )
         return self._next_reply(body)
 
+    def _models(self) -> dict[str, list[str]]:
+        return {name: tag["capabilities"] for name, tag in self.models.items()}
+
     def _next_reply(self, body: dict[str, Any]) -> Reply:
         reply = self._replies.popleft() if self._replies else Answer()
         return reply.reply(body) if isinstance(reply, Answer) else reply
@@ -384,7 +406,7 @@ class OllamaServer:
     def _embed(self, request: Received) -> Reply:
         body = request.body
         name, given = body["model"], body["input"]
-        capabilities = _models().get(name)
+        capabilities = self._models().get(name)
         if capabilities is None:
             return error(404, f'model "{name}" not found, try pulling it first')
         texts = given if isinstance(given, list) else [given] if given else []
@@ -408,7 +430,7 @@ class OllamaServer:
 
     def _show(self, request: Received) -> Reply:
         name = request.body["model"]
-        if name not in _models():
+        if name not in self._models():
             return error(404, f"model '{name}' not found")
         return recorded(load("show_embed" if "minilm" in name else "show"))
 
@@ -537,8 +559,14 @@ class _Connection:
         return True
 
 
-def _models() -> dict[str, list[str]]:
-    return {tag["name"]: tag["capabilities"] for tag in json.loads(load("tags").body)["models"]}
+def _recorded_models() -> dict[str, dict[str, Any]]:
+    return {tag["name"]: tag for tag in load("tags").json()["models"]}
+
+
+def _json(value: Any) -> Reply:
+    return Reply(
+        [Send(_go_json(value))], headers={"Content-Type": "application/json; charset=utf-8"}
+    )
 
 
 def _part(model: str, message: dict[str, Any], *, done: bool) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from .dummy import DummyBackend
 from .handler import BackendHandler, InvalidBackendError, backends
 from .llamacpp import LlamaCppBackend
 from .ollama import OllamaBackend
+from .pool import PoolBackend
 
 __all__ = [
     "BackendHandler",
@@ -18,5 +19,6 @@ __all__ = [
     "InvalidBackendError",
     "LlamaCppBackend",
     "OllamaBackend",
+    "PoolBackend",
     "backends",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import queue
 import threading
 import time
 from dataclasses import dataclass
@@ -12,9 +11,10 @@ from typing import Any, Final
 from django.http import HttpRequest
 
 from .. import conf
-from ..backends import BaseBackend, backends
+from ..backends import backends
+from ..backends.asking import aanswers, answers
 from ..exceptions import GatewayError
-from ..pump import End, Pump
+from ..pump import aclosed
 from .flow import Flow, call
 from .gates import authenticate
 from .mount import Mount
@@ -31,6 +31,8 @@ class _Readiness:
     latency_ms: float
 
 
+_TOO_LATE: Final = _Readiness(False, READY_WITHIN_SECONDS * 1000)
+
 _last: tuple[float, conf.Settings, dict[str, _Readiness]] | None = None
 """The last report, until when it holds, and of what. Anybody may ask, so the backends are not asked
 each time."""
@@ -41,9 +43,10 @@ _aasking: dict[asyncio.AbstractEventLoop, asyncio.Task[dict[str, _Readiness]]] =
 
 def check_health(request: HttpRequest) -> Flow[tuple[bool, dict[str, Any]]]:
     """Whether every backend is ready, and a report; callers who are not known see its status
-    only."""
+    only. Of a backend that is made of others it is for itself to say how many of them it takes."""
     report = yield from call(_check, _acheck)
-    ready = all(readiness.ready for readiness in report.values())
+    members = {member for alias in report for member in backends[alias].members}
+    ready = all(readiness.ready for alias, readiness in report.items() if alias not in members)
     health: dict[str, Any] = {"status": "ok" if ready else "unavailable"}
     if (yield from _is_known(request)):
         latency = "latencyMs" if Mount.of(request).case == "camel" else "latency_ms"
@@ -75,44 +78,13 @@ def _check() -> dict[str, _Readiness]:
 
 
 def _ask_all() -> dict[str, _Readiness]:
-    answers: queue.SimpleQueue[tuple[str, _Readiness]] = queue.SimpleQueue()
     started = time.perf_counter()
-    pumps = {alias: _asked(alias, backends[alias], started, answers) for alias in backends}
-    report = dict.fromkeys(pumps, _Readiness(False, READY_WITHIN_SECONDS * 1000))
-    waiting = set(pumps)
-    while waiting:
-        left = READY_WITHIN_SECONDS - (time.perf_counter() - started)
-        try:
-            alias, readiness = answers.get(timeout=max(0, left))
-        except queue.Empty:
-            break
-        report[alias] = readiness
-        waiting.discard(alias)
-    for alias in waiting:
-        pumps[alias].cancel()
+    report = dict.fromkeys(backends, _TOO_LATE)
+    asks = {alias: backends[alias].ping for alias in report}
+    for alias, answer in answers(asks, READY_WITHIN_SECONDS):
+        report[alias] = _readiness(answer, started)
     _keep(report)
     return report
-
-
-def _asked(
-    alias: str,
-    backend: BaseBackend,
-    started: float,
-    answers: queue.SimpleQueue[tuple[str, _Readiness]],
-) -> Pump[None]:
-    """Ask one backend, in a thread that can be left alone when it takes too long."""
-
-    def answered(item: End | None) -> None:
-        if isinstance(item, End):
-            answers.put((alias, _readiness(item.error, started)))
-
-    def ask() -> Any:
-        backend.ping()
-        return iter(())
-
-    pump: Pump[None] = Pump(ask, answered)
-    pump.start()
-    return pump
 
 
 async def _acheck() -> dict[str, _Readiness]:
@@ -129,25 +101,18 @@ async def _acheck() -> dict[str, _Readiness]:
 
 
 async def _aask_all() -> dict[str, _Readiness]:
-    aliases = list(backends)
-    answers = await asyncio.gather(*(_aask(backends[alias]) for alias in aliases))
-    report = dict(zip(aliases, answers, strict=True))
+    started = time.perf_counter()
+    report = dict.fromkeys(backends, _TOO_LATE)
+    asked = aanswers({alias: backends[alias].aping for alias in report}, READY_WITHIN_SECONDS)
+    async with aclosed(asked):
+        async for alias, answer in asked:
+            report[alias] = _readiness(answer, started)
     _keep(report)
     return report
 
 
-async def _aask(backend: BaseBackend) -> _Readiness:
-    started = time.perf_counter()
-    error: BaseException | None = None
-    try:
-        await asyncio.wait_for(backend.aping(), READY_WITHIN_SECONDS)
-    except Exception as raised:
-        error = raised
-    return _readiness(error, started)
-
-
-def _readiness(error: BaseException | None, started: float) -> _Readiness:
-    return _Readiness(error is None, round((time.perf_counter() - started) * 1000, 1))
+def _readiness(answer: Exception | None, started: float) -> _Readiness:
+    return _Readiness(answer is None, round((time.perf_counter() - started) * 1000, 1))
 
 
 def _recent() -> dict[str, _Readiness] | None:
