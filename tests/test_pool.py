@@ -244,7 +244,7 @@ def test_a_busy_host_leaves_work_to_the_others(
     gate = threading.Event()
     hosts[0].reply(*[Reply([Hold(gate), line({"done": False})])] * 2)
     pool = make(*hosts[:2], options={"loading_cost": 0})
-    with ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor(10) as threads:
         taken = [threads.submit(backends["1"].chat, chat()) for _ in range(2)]
         wait_until(lambda: len(hosts[0].chats()) == 2)
         # Whoever names the member takes its slots, too.
@@ -271,7 +271,7 @@ def test_one_queue_for_the_slots_of_all(
     pool = make(*hosts[:2], member={"MAX_CONCURRENCY": 1})
     ask(pool)
     ask(pool)
-    with ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor(10) as threads:
         running = [threads.submit(ask, pool) for _ in range(2)]
         wait_until(lambda: counts(hosts) == [2, 2, 0])
         waiting = [threads.submit(ask, pool)]
@@ -330,7 +330,7 @@ def test_the_general_limit_is_that_of_each_member(
     gate = threading.Event()
     for host in hosts:
         host.reply(*[_held(gate)] * 3)
-    with ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor(10) as threads:
         running = [threads.submit(backends["default"].chat, chat()) for _ in range(4)]
         wait_until(lambda: counts(hosts) == [2, 2, 0])
         with pytest.raises(Overloaded):
