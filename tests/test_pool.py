@@ -420,6 +420,21 @@ def test_a_request_that_times_out_goes_to_one_more(
     assert set(standing(pool).values()) == {Standing.IN}
 
 
+@pytest.mark.parametrize("failure", ["500", "reset"])
+def test_those_that_fail_do_not_attract_more_because_they_are_idle(
+    hosts: list[OllamaServer], make: Callable[..., PoolBackend], ask: Ask, failure: str
+) -> None:
+    for host in hosts[:2]:
+        host.routes["/api/chat"] = FAILURES[failure][0]
+    pool = make(*hosts, options={"look_seconds": 60})
+    with pytest.raises(UpstreamError):
+        ask(pool)
+    with backends["3"].slots.taken(Wait()):
+        for _ in range(5):
+            assert ask(pool).content == "Hello!"
+    assert counts(hosts) == [1, 1, 5]
+
+
 def test_the_last_failure_of_an_engine_says_more_than_a_missing_model(
     hosts: list[OllamaServer], make: Callable[..., PoolBackend], ask: Ask
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from django_ollama_openai.backends import BaseBackend
+from django_ollama_openai.backends import BaseBackend, selection
 from django_ollama_openai.backends.selection import (
     MAX_REMEMBERED,
     Member,
@@ -96,6 +96,21 @@ def test_a_model_that_was_asked_for_counts_as_loaded_until_the_next_look() -> No
     assert order(a, b) == "ab"
     a.loaded(frozenset())
     assert order(a, b) == "ba"
+
+
+def test_one_that_has_failed_is_avoided_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = member("a"), member("b", running=5, used=1)
+    a.is_set_back()
+    assert order(a, b) == "ab"
+    a.is_set_back()
+    assert order(a, b) == "ba"
+    a.has_answered()
+    assert order(a, b) == "ab"
+    for _ in range(5):
+        a.is_set_back()
+    assert order(a, b) == "ba"
+    monkeypatch.setattr(selection, "SETBACK_SECONDS", -1)
+    assert order(a, b) == "ab"
 
 
 def test_an_engine_that_does_not_tell_counts_as_having_it_loaded() -> None:

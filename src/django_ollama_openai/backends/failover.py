@@ -98,6 +98,8 @@ class Attempts:
     def failed(self, member: Member, error: Exception, *, begun: bool) -> bool:
         """``member`` has failed, after its first delta or before; whether another may be tried."""
         self._observer.failed(member, error)
+        if isinstance(error, UpstreamError):
+            member.is_set_back()
         if begun or not isinstance(error, (*NOT_BEGUN, UpstreamError)):
             return False
         self.tried.append(member)
@@ -111,9 +113,13 @@ class Attempts:
         return True
 
     def succeeded(self, member: Member) -> None:
-        """``member`` has answered. What failed before is forgotten: it holds on to the request."""
-        self._failure = None
+        """``member`` has answered."""
+        member.has_answered()
         self._observer.succeeded(member)
+
+    def end(self) -> None:
+        """Forget what has failed: its traceback holds on to the request."""
+        self._failure = None
 
     def told(self) -> GatewayError:
         """What the client is told when nothing is left to be tried."""
@@ -121,19 +127,14 @@ class Attempts:
         return failure or UpstreamUnavailable()
 
 
-class Attempt:
-    """One of them: a context that has a slot of a member, and gives the member's backend."""
+class _Pick:
+    """The choice of a member for one attempt."""
 
-    __slots__ = ("_attempts", "_member", "_slot", "begun")
+    __slots__ = ("_attempts", "member")
 
-    def __init__(self, attempts: Attempts, queue: Slots, wait: Wait) -> None:
+    def __init__(self, attempts: Attempts) -> None:
         self._attempts = attempts
-        self._member: Member | None = None
-        self._slot: AnySlot = queue.taken_of(self, wait)
-        self.begun = False
-        """Whether the client has something of the answer: what fails now has failed for good."""
-
-    # The choice of a slot
+        self.member: Member | None = None
 
     @property
     def lines(self) -> list[Slots]:
@@ -146,21 +147,40 @@ class Attempt:
 
     def granted(self, slots: Slots) -> None:
         attempts = self._attempts
-        (self._member,) = (each for each in attempts.members if each.slots is slots)
-        self._member.begins(attempts.model)
+        (self.member,) = (each for each in attempts.members if each.slots is slots)
+        self.member.begins(attempts.model)
 
     def returned(self, slots: Slots) -> None:
-        if self._member is not None:
-            self._member.ends(self._attempts.model)
+        if self.member is not None:
+            self.member.ends(self._attempts.model)
 
-    # The context
+
+class Attempt:
+    """One attempt: a context that has a slot of a member, and gives the member's backend."""
+
+    __slots__ = ("_attempts", "_pick", "_slot", "begun")
+
+    def __init__(self, attempts: Attempts, queue: Slots, wait: Wait) -> None:
+        self._attempts = attempts
+        self._pick = _Pick(attempts)
+        self._slot: AnySlot = queue.taken_of(self._pick, wait)
+        self.begun = False
+        """Whether the client has something of the answer: what fails now has failed for good."""
 
     def __enter__(self) -> BaseBackend:
-        self._slot.__enter__()
+        try:
+            self._slot.__enter__()
+        except BaseException:
+            self._attempts.end()
+            raise
         return self._backend()
 
     async def __aenter__(self) -> BaseBackend:
-        await self._slot.__aenter__()
+        try:
+            await self._slot.__aenter__()
+        except BaseException:
+            self._attempts.end()
+            raise
         return self._backend()
 
     def __exit__(
@@ -170,12 +190,14 @@ class Attempt:
         traceback: TracebackType | None,
     ) -> bool:
         self._slot.__exit__()
-        member, attempts = self._member, self._attempts
-        if member is not None and error is None:
+        member, attempts = self._pick.member, self._attempts
+        if member is not None and isinstance(error, Exception):
+            if attempts.failed(member, error, begun=self.begun):
+                return True
+        elif member is not None and error is None:
             attempts.succeeded(member)
-        if member is None or not isinstance(error, Exception):
-            return False
-        return attempts.failed(member, error, begun=self.begun)
+        attempts.end()
+        return False
 
     async def __aexit__(
         self,
@@ -186,6 +208,6 @@ class Attempt:
         return self.__exit__(kind, error, traceback)
 
     def _backend(self) -> BaseBackend:
-        if self._member is None:
+        if self._pick.member is None:
             raise RuntimeError("There is a slot of nobody")
-        return self._member.backend
+        return self._pick.member.backend

@@ -144,6 +144,7 @@ class Monitor:
             was, member.standing = member.standing, Standing.IN
             self._pauses[member] = FIRST_PAUSE
         if was is Standing.OUT:
+            member.has_answered()
             logger.info("The backend %r is back in the pool %r", member.alias, self._pool)
         if was is not Standing.IN:
             self._has_changed()

@@ -13,7 +13,7 @@ from django.utils.module_loading import import_string
 from pydantic import NonNegativeFloat, PositiveFloat, validate_call
 
 from .. import conf
-from ..exceptions import UpstreamTimeout
+from ..exceptions import GatewayError, UpstreamTimeout
 from ..pump import aclosed, closed
 from ..translation.model_cards import ModelCard
 from ..wire.chat import ChatCompletionRequest
@@ -331,6 +331,8 @@ class _Crew:
             answer = found.get(member, _too_late())
             if isinstance(answer, Exception):
                 failures.append(answer)
+                if not isinstance(answer, GatewayError):
+                    logger.error("Listing the models of %r crashed", member.alias, exc_info=answer)
                 continue
             member.listed(answer)
             new = [card for card in answer if names.isdisjoint(card.names)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import enum
 import itertools
+import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
@@ -14,6 +15,13 @@ from .base import BaseBackend
 from .slots import Slots
 
 __all__ = ["Member", "Standing", "able", "conflicts", "ranked", "versions"]
+
+SETBACK_COST: Final = 4
+"""How many requests one that has failed counts for. A member that fails at once has little to do,
+and would attract more and more of them."""
+
+SETBACK_SECONDS: Final = 5
+"""How long after the last failure they count."""
 
 MAX_REMEMBERED: Final = 1000
 """Names of models that are remembered as being loaded; clients choose them."""
@@ -46,6 +54,8 @@ class Member:
         self._loaded: frozenset[str] | None = None
         self._asked: set[str] = set()
         self._running: Counter[str] = Counter()
+        self._setbacks = 0
+        self._set_back_at = 0.0
 
     # What it has
 
@@ -89,6 +99,21 @@ class Member:
         self._loaded = names
         self._asked = set()
 
+    def is_set_back(self) -> None:
+        """A request has failed at it."""
+        self._setbacks = self.setbacks() + 1
+        self._set_back_at = time.monotonic()
+
+    def has_answered(self) -> None:
+        """A request has not, or it is back."""
+        self._setbacks = 0
+
+    def setbacks(self) -> int:
+        """How many have failed lately, since one has not."""
+        if self._setbacks and time.monotonic() - self._set_back_at > SETBACK_SECONDS:
+            self._setbacks = 0
+        return self._setbacks
+
     def begins(self, model: str) -> None:
         """It gets a request for ``model``."""
         self.used = next(_uses)
@@ -120,8 +145,9 @@ def ranked(
     """Those that are to get a request for ``model`` now, the best first.
 
     Nobody gets one who is out while another is in. The least busy comes first, where a model that
-    has to be loaded counts as ``loading_cost`` requests; of several the one that has had none for
-    longest; of those that are out the one whose failure is the oldest.
+    has to be loaded counts as ``loading_cost`` requests, and a recent failure as some, too; of
+    several the one that has had none for longest. Of those that are out it is the one whose failure
+    is the oldest.
     """
     left = [
         member for member in _of_one_version(able(members, model), model) if member not in tried
@@ -139,6 +165,7 @@ def _costs(member: Member, model: str, loading_cost: float) -> tuple[float, floa
     if member.standing is Standing.OUT:
         return member.failed_at, member.used
     load = member.slots.running + member.slots.queued
+    load += member.setbacks() * SETBACK_COST
     return load + (0 if member.has_loaded(model) else loading_cost), member.used
 
 

@@ -404,4 +404,4 @@ class AnySlot:
         self._waiter.end()
 
     async def __aexit__(self, *error: object) -> None:
-        self._waiter.end()
+        self.__exit__()
