@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 from contextvars import copy_context
 
@@ -223,6 +226,34 @@ async def test_who_wants_a_slot_gets_it_before_who_does_not() -> None:
     picky.cancel()
     await asyncio.wait([picky])
     assert all(map(is_empty, (one, pool)))
+
+
+def test_a_process_that_is_forked_off_does_not_wait_for_a_thread_of_the_other() -> None:
+    inside, may_go = threading.Event(), threading.Event()
+
+    class Slow(Either):
+        def ranked(self) -> Sequence[Slots]:
+            inside.set()
+            assert may_go.wait(WITHIN)
+            return super().ranked()
+
+    thread = AnyTaker(Slots(), Slow(Slots(1)), [], "slow")
+    assert inside.wait(WITHIN)
+    with warnings.catch_warnings():
+        # Python warns of threads: theirs are what is being tested.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        signal.alarm(5)
+        try:
+            with Slots(1).taken(Wait()):
+                os._exit(0)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    may_go.set()
+    assert thread.finish() is None
+    assert status == 0
 
 
 # All at once

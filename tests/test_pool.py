@@ -6,9 +6,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import random
+import signal
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -705,25 +709,24 @@ def test_who_dies_under_load_takes_nothing_along_that_has_not_begun(
     pool = make(*hosts, member={"MAX_CONCURRENCY": 4}, QUEUE_TIMEOUT=WITHIN)
     outcomes: list[tuple[int, Exception | None]] = []
 
-    def one() -> None:
-        got = 0
+    @contextmanager
+    def outcome() -> Iterator[list[Delta]]:
+        got: list[Delta] = []
+        failure = None
         try:
-            for _ in pool.stream_chat(chat()):
-                got += 1
+            yield got
         except Exception as raised:
-            outcomes.append((got, raised))
-        else:
-            outcomes.append((got, None))
+            failure = raised
+        outcomes.append((len(got), failure))
+
+    def one() -> None:
+        with outcome() as got:
+            got.extend(pool.stream_chat(chat()))
 
     async def aone() -> None:
-        got = 0
-        try:
-            async for _ in pool.astream_chat(chat()):
-                got += 1
-        except Exception as raised:
-            outcomes.append((got, raised))
-        else:
-            outcomes.append((got, None))
+        with outcome() as got:
+            async for delta in pool.astream_chat(chat()):
+                got.append(delta)
 
     async def all_of_them() -> None:
         await asyncio.gather(*(aone() for _ in range(200)))
@@ -751,6 +754,70 @@ def test_who_dies_under_load_takes_nothing_along_that_has_not_begun(
     assert all(isinstance(each, UpstreamError) for each in broken)
     assert len(asked(hosts[0])) > 50
     assert is_idle(pool)
+
+
+def test_whatever_happens_no_slot_is_lost(
+    hosts: list[OllamaServer], make: Callable[..., PoolBackend]
+) -> None:
+    chance = random.Random(1)
+    for host in hosts:
+        host.loaded = [MODEL]
+    pool = make(*hosts, member={"MAX_CONCURRENCY": 3}, QUEUE_TIMEOUT=WITHIN * 3)
+    outcomes: list[str] = []
+    is_over = threading.Event()
+
+    def one() -> None:
+        deltas = pool.stream_chat(chat())
+        try:
+            for _ in deltas:
+                if chance.random() < 0.05:
+                    deltas.close()  # type: ignore[attr-defined]
+            outcomes.append("ok")
+        except UpstreamError as raised:
+            outcomes.append(type(raised).__name__)
+
+    async def some() -> None:
+        async def one() -> None:
+            async for _ in pool.astream_chat(chat()):
+                pass
+
+        tasks = [asyncio.create_task(one()) for _ in range(60)]
+        for task in tasks[::7]:
+            await asyncio.sleep(0.005)
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        outcomes.extend("ok" if result is None else type(result).__name__ for result in results)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    def trouble() -> None:
+        while not is_over.wait(0.05):
+            host = chance.choice(hosts[:2])
+            what = chance.choice(["dies", "500", "reset", "503", "is well"])
+            if what == "dies":
+                host.die()
+                time.sleep(0.2)
+                host.revive()
+            elif what == "is well":
+                host.routes.pop("/api/chat", None)
+            else:
+                host.routes["/api/chat"] = FAILURES[what][0]
+
+    troubling = threading.Thread(target=trouble)
+    troubling.start()
+    try:
+        with ThreadPoolExecutor(20) as threads:
+            running = [threads.submit(one) for _ in range(120)]
+            running += [threads.submit(asyncio.run, some()) for _ in range(2)]
+            for each in running:
+                each.result(WITHIN * 3)
+    finally:
+        is_over.set()
+        troubling.join()
+    assert set(outcomes) <= {"ok", "CancelledError", "UpstreamError", "UpstreamUnavailable"}
+    assert outcomes.count("ok") > 100
+    assert is_idle(pool)
+    assert all(host.wait_for_released() for host in hosts)
+    assert not any(member._running for member in pool._members().members)
 
 
 # Who hangs up
@@ -997,6 +1064,31 @@ def test_it_can_be_asked_from_threads_and_loops_at_once(
     names = [thread.name for thread in threading.enumerate()]
     assert names.count("ollama-openai-monitor-default") == 1
     assert is_idle(pool)
+
+
+def test_a_process_that_is_forked_off_has_a_pool_of_its_own(
+    hosts: list[OllamaServer], make: Callable[..., PoolBackend]
+) -> None:
+    pool = make(*hosts)
+    pool.chat(chat())
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        # Python warns of threads: theirs are what is being tested.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        try:
+            made = backends["default"]
+            answer = made.chat(chat()).content if made is not pool else "the same"
+            os.write(writing, answer.encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    assert os.read(reading, 100) == b"Hello!"
+    os.close(reading)
+    os.waitpid(child, 0)
+    assert pool.chat(chat()).content == "Hello!"
 
 
 # Bad settings

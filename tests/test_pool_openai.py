@@ -75,18 +75,27 @@ def pooled_site(
 
 
 @pytest.fixture
-def hosts(servers: list[OllamaServer]) -> list[OllamaServer]:
+def site(pooled_site: Site, servers: list[OllamaServer]) -> Iterator[Site]:
+    """The site, with hosts that are all well and idle, and that it takes for that."""
     for server in servers:
         server.reset()
         server.loaded = [MODEL, EMBEDDER]
-    return servers
+        server.reply(*[Answer(pause=0.1)] * 2)
+    body = {"model": MODEL, "messages": ASK, "n": 6}
+    answer = httpx.post(
+        f"{pooled_site.base_url}/chat/completions", json=body, headers=HEADERS, timeout=30
+    )
+    assert answer.status_code == 200
+    assert counts(servers) == [2, 2, 2]
+    for server in servers:
+        server.requests.clear()
+    yield pooled_site
+    wait_until(lambda: is_idle(pooled_site))
 
 
 @pytest.fixture
-def site(pooled_site: Site, hosts: list[OllamaServer]) -> Iterator[Site]:
-    wait_until(lambda: set(health(pooled_site)) >= {"default"} and is_idle(pooled_site))
-    yield pooled_site
-    wait_until(lambda: is_idle(pooled_site))
+def hosts(site: Site, servers: list[OllamaServer]) -> list[OllamaServer]:
+    return servers
 
 
 @pytest.fixture

@@ -70,14 +70,14 @@ class Monitor:
     def attend(self) -> None:
         """There is traffic: wait until the members have been looked at once, if that is soon."""
         self._look_on()
-        if not self._seen.done():
+        if not self._seen.done() and self._thread is not None:
             with suppress(TimeoutError):
                 self._seen.result(FIRST_LOOK_SECONDS)
 
     async def aattend(self) -> None:
         """The same under ASGI."""
         self._look_on()
-        if not self._seen.done():
+        if not self._seen.done() and self._thread is not None:
             # Others wait for it, too.
             seen = asyncio.shield(asyncio.wrap_future(self._seen))
             with suppress(TimeoutError):
@@ -171,8 +171,9 @@ class Monitor:
                     name=f"ollama-openai-monitor-{self._pool}",
                     daemon=True,
                 )
-                thread.start()
-                self._thread = thread
+                with suppress(RuntimeError):  # there are no more threads to be had
+                    thread.start()
+                    self._thread = thread
 
     def _run(self) -> None:
         looks: dict[Member, _Look] = {}
@@ -196,9 +197,11 @@ class Monitor:
             look = looks.get(member)
             # One that is left alone and has not ended is not followed by another.
             if look is None and self._due[member] <= now:
-                look = looks[member] = _Look(member, self._events)
+                look = _Look(member, self._events)
                 self._due[member] = now + self._interval
-                look.start()
+                with suppress(RuntimeError):  # there are no more threads to be had
+                    look.start()
+                    looks[member] = look
             elif look is not None and look.is_overdue(now):
                 look.cancel()
                 if not look.has_answered:
