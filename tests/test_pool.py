@@ -16,11 +16,12 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 from django.core.checks import run_checks
-from django.test import override_settings
+from django.test import AsyncClient, Client, override_settings
 from pytest_django.fixtures import Settings
 
 from django_ollama_openai.backends import (
@@ -909,6 +910,22 @@ def test_it_is_ready_if_any_member_is(
             asyncio.run(pool.aping())
 
 
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_a_site_is_healthy_without_one_of_the_members(
+    hosts: list[OllamaServer], make: Callable[..., PoolBackend], client: type[Any]
+) -> None:
+    make(DEAD_HOST, hosts[0])
+    answer = client().get("/ai/health")
+    if client is AsyncClient:
+        answer = asyncio.run(answer)
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    make(DEAD_HOST, DEAD_HOST)
+    answer = client().get("/ai/health")
+    if client is AsyncClient:
+        answer = asyncio.run(answer)
+    assert answer.status_code == 503
+
+
 def test_versions_are_not_mixed(
     hosts: list[OllamaServer],
     make: Callable[..., PoolBackend],
@@ -1066,6 +1083,25 @@ def test_it_can_be_asked_from_threads_and_loops_at_once(
     assert is_idle(pool)
 
 
+def test_a_pool_is_closed_before_its_members(
+    hosts: list[OllamaServer], make: Callable[..., PoolBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aliases = [*make(*hosts).members, "default"]
+    backends.close()
+    closed: list[str] = []
+
+    def recording(alias: str, close: Callable[[], None]) -> None:
+        closed.append(alias)
+        close()
+
+    # Requests that name the members come first.
+    for backend in map(backends.__getitem__, aliases):
+        monkeypatch.setattr(backend, "close", partial(recording, backend.alias, backend.close))
+    backends["default"].chat(chat())
+    backends.close()
+    assert closed == ["default", "1", "2", "3"]
+
+
 def test_a_process_that_is_forked_off_has_a_pool_of_its_own(
     hosts: list[OllamaServer], make: Callable[..., PoolBackend]
 ) -> None:
@@ -1123,6 +1159,30 @@ def test_what_is_wrong_with_the_setting_is_said(
     with override_settings(OLLAMA_OPENAI=setting):
         (message,) = [each for each in run_checks() if each.id == "ollama_openai.E002"]
     assert f"OLLAMA_OPENAI['BACKENDS']['default']: {wrong}" in message.msg
+
+
+@pytest.mark.parametrize(("seconds", "ids"), [(20, ["ollama_openai.W004"] * 2), (10, [])])
+def test_a_queue_for_the_slots_of_members_is_checked_as_any(seconds: int, ids: list[str]) -> None:
+    limits = {"QUEUE_TIMEOUT": seconds}
+    setting = {
+        "BACKENDS": {
+            "a": {"HOST": DEAD_HOST, "MAX_CONCURRENCY": 1, **limits},
+            "second": {"HOST": DEAD_HOST},
+            "default": {"BACKEND": POOL, "OPTIONS": {"members": ["a", "second"]}, **limits},
+        },
+        "ALLOW_ANONYMOUS": True,
+    }
+    with override_settings(OLLAMA_OPENAI=setting):
+        assert [each.id for each in run_checks() if "ollama" in (each.id or "")] == ids
+
+
+def test_the_general_host_is_that_of_no_pool() -> None:
+    pool = {"BACKEND": POOL, "OPTIONS": {"members": ["a"]}}
+    setting = {"HOST": DEAD_HOST, "BACKENDS": {"a": {"HOST": DEAD_HOST}, "default": pool}}
+    with override_settings(OLLAMA_OPENAI=setting):
+        (message,) = [each for each in run_checks() if each.id == "ollama_openai.E002"]
+    assert "PoolBackend takes members, loading_cost, look_seconds." in message.msg
+    assert "Its host is OLLAMA_OPENAI['HOST'], which is the default's." in message.msg
 
 
 @pytest.mark.parametrize("options", [{"loading_cost": -1}, {"look_seconds": 0}, {"other": 1}])
