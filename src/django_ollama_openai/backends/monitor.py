@@ -224,8 +224,10 @@ class Monitor:
             return
         look, found = event
         member = look.member
+        if looks.get(member) is not look:
+            return  # it is from before the last pause
         if isinstance(found, End):
-            looks.pop(member, None)
+            del looks[member]
             if isinstance(found.error, Exception) and not look.has_answered:
                 self._has_failed(look, found.error)
             self._was_seen(member)
@@ -241,13 +243,13 @@ class Monitor:
 
     def _has_failed(self, look: _Look, error: Exception) -> None:
         member = look.member
-        self._was_seen(member)
         if member.standing is Standing.OUT:
             with self._lock:
                 pause = self._pauses[member] = min(self._pauses[member] * 2, LONGEST_PAUSE)
                 self._due[member] = time.monotonic() + pause
         else:
             self._is_out(member, error)
+        self._was_seen(member)
 
     def _was_seen(self, member: Member) -> None:
         self._unseen.discard(member)

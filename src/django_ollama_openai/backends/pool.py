@@ -44,7 +44,8 @@ class PoolBackend(BaseBackend):
     """Several backends as one: each request goes to one of them.
 
     Args:
-        members: their aliases in ``BACKENDS``. Where they differ, the first comes first.
+        members: their aliases in ``BACKENDS``. Where two have different models of the same name,
+            that of the first of them is taken.
         loading_cost: for how many requests at work it counts if a member would have to load the
             model first. A member that has it in memory gets a request unless it has so many more
             to do than another.
