@@ -13,6 +13,7 @@ import json
 import math
 import socket
 import struct
+import sys
 import threading
 import time
 import zlib
@@ -230,18 +231,24 @@ class Download:
 
 
 class OllamaServer:
-    """The server, in a thread with an event loop of its own; at ``path``, or at a free port."""
+    """The server, in a thread with an event loop of its own; at ``path``, or at ``port``."""
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, port: int = 0) -> None:
         self._path = path
         self.requests: list[Received] = []
         self.connections = 0
+        self.pace = 0.0
+        """Seconds between the tokens of an answer that has no script."""
         self._replies: deque[Reply | Answer] = deque()
         self.routes: dict[str, Reply] = {}
         self.downloads: dict[str, Download] = {}
+        self.models = _recorded_models()
+        """The entries of ``/api/tags``, by the names of the models."""
+        self.loaded: list[str] | None = None
+        """The models in memory, for ``/api/ps``; without it what was recorded."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._port = 0
+        self._port = port
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -257,6 +264,10 @@ class OllamaServer:
         self._loop.close()
 
     @property
+    def port(self) -> int:
+        return self._port
+
+    @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 
@@ -266,6 +277,8 @@ class OllamaServer:
         self._replies.clear()
         self.routes.clear()
         self.downloads.clear()
+        self.models = _recorded_models()
+        self.loaded = None
 
     def reply(self, *replies: Reply | Answer) -> None:
         """Answer the next requests to ``/api/chat`` and ``/api/generate`` like this."""
@@ -336,11 +349,20 @@ class OllamaServer:
 
         asyncio.run_coroutine_threadsafe(close(), self._loop).result()
 
+    def die(self) -> None:
+        """Listen no more, and reset all connections."""
+        self._loop.call_soon_threadsafe(self._server.close)
+        self.close_connections(reset=True)
+
+    def revive(self) -> None:
+        """Listen again, at the same port."""
+        self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
+
     async def _listen(self) -> asyncio.Server:
         self._connections: dict[asyncio.Task[None], _Connection] = {}
         if self._path is not None:
             return await asyncio.start_unix_server(self._connected, self._path)
-        return await asyncio.start_server(self._connected, "127.0.0.1", 0, backlog=1024)
+        return await asyncio.start_server(self._connected, "127.0.0.1", self._port, backlog=1024)
 
     async def _stop(self) -> None:
         self._server.close()
@@ -387,6 +409,10 @@ class OllamaServer:
             return self._pull(request)
         if path == "/api/delete":
             return self._delete(request)
+        if path == "/api/tags" and self.models != _recorded_models():
+            return _json({"models": list(self.models.values())})
+        if path == "/api/ps" and self.loaded is not None:
+            return _json({"models": [self.models[name] for name in self.loaded]})
         recordings = {"/": "root", "/api/tags": "tags", "/api/version": "version", "/api/ps": "ps"}
         return recorded(load(recordings.get(path, "route_404")))
 
@@ -400,7 +426,7 @@ class OllamaServer:
         name = body.get("model")
         if not name:
             return error(400, "model is required")
-        capabilities = _models().get(name)
+        capabilities = self._models().get(name)
         if capabilities is None:
             return error(404, f"model '{name}' not found")
         if "completion" not in capabilities:
@@ -414,7 +440,7 @@ class OllamaServer:
     def _generate(self, request: Received) -> Reply:
         body = request.body
         name = body["model"]
-        capabilities = _models().get(name)
+        capabilities = self._models().get(name)
         if capabilities is None:
             return error(404, f"model '{name}' not found")
         if body.get("think") and "thinking" not in capabilities:
@@ -431,14 +457,17 @@ class OllamaServer:
             )
         return self._next_reply(body)
 
+    def _models(self) -> dict[str, list[str]]:
+        return {name: tag["capabilities"] for name, tag in self.models.items()}
+
     def _next_reply(self, body: dict[str, Any]) -> Reply:
-        reply = self._replies.popleft() if self._replies else Answer()
+        reply = self._replies.popleft() if self._replies else Answer(pause=self.pace)
         return reply.reply(body) if isinstance(reply, Answer) else reply
 
     def _embed(self, request: Received) -> Reply:
         body = request.body
         name, given = body["model"], body["input"]
-        capabilities = _models().get(name)
+        capabilities = self._models().get(name)
         if capabilities is None:
             return error(404, f'model "{name}" not found, try pulling it first')
         texts = given if isinstance(given, list) else [given] if given else []
@@ -462,7 +491,7 @@ class OllamaServer:
 
     def _show(self, request: Received) -> Reply:
         name = request.body["model"]
-        if name not in _models():
+        if name not in self._models():
             return error(404, f"model '{name}' not found")
         return recorded(load("show_embed" if "minilm" in name else "show"))
 
@@ -471,12 +500,12 @@ class OllamaServer:
         if name in self.downloads:
             before = [pull for pull in self.pulls() if pull.body["model"] == name]
             return self.downloads[name].reply(len(before))
-        is_there = name.rpartition("/")[2] in _models()
+        is_there = name.rpartition("/")[2] in self.models
         return recorded(load("pull_stream" if is_there else "pull_nohost_missing"))
 
     def _delete(self, request: Received) -> Reply:
         name = request.body["model"]
-        if name not in _models():
+        if name not in self.models:
             return error(404, f"model '{name}' not found")
         return Reply([], headers={})
 
@@ -605,8 +634,14 @@ class _Connection:
         return True
 
 
-def _models() -> dict[str, list[str]]:
-    return {tag["name"]: tag["capabilities"] for tag in json.loads(load("tags").body)["models"]}
+def _recorded_models() -> dict[str, dict[str, Any]]:
+    return {tag["name"]: tag for tag in load("tags").json()["models"]}
+
+
+def _json(value: Any) -> Reply:
+    return Reply(
+        [Send(_go_json(value))], headers={"Content-Type": "application/json; charset=utf-8"}
+    )
 
 
 def _part(model: str, message: dict[str, Any], *, done: bool) -> dict[str, Any]:
@@ -643,3 +678,15 @@ def _go_json(value: Any) -> bytes:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text.encode()
+
+
+def main() -> None:
+    """Run one that takes its time, in a process of its own, until whoever has started that goes."""
+    with OllamaServer(port=int(sys.argv[1])) as server:
+        server.pace = 0.02
+        print(server.port, flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

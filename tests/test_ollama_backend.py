@@ -405,6 +405,20 @@ def test_the_tag_latest_may_be_left_out(backend: OllamaBackend, ollama: OllamaSe
         backend.get_model("model")
 
 
+def test_which_models_are_in_memory(backend: OllamaBackend, ollama: OllamaServer) -> None:
+    assert backend.loaded_models() == frozenset({"smollm2:135m"})
+    running = load("ps").json()
+    running["models"][0]["name"] = running["models"][0]["model"] = "house/model:latest"
+    ollama.routes["/api/ps"] = Reply([Send(json.dumps(running).encode())])
+    assert backend.loaded_models() == frozenset({"house/model:latest", "house/model"})
+    ollama.routes["/api/ps"] = recorded(load("ps_empty"))
+    assert backend.loaded_models() == frozenset()
+    ollama.routes["/api/ps"] = Reply([Send(b"nope")])
+    with pytest.raises(UpstreamError):
+        backend.loaded_models()
+    assert asked(ollama) == ["/api/ps"] * 4
+
+
 @BOTH_WAYS
 def test_ping(backend: OllamaBackend, ollama: OllamaServer, way: Way) -> None:
     def ping() -> None:

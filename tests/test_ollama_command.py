@@ -15,8 +15,8 @@ from django.core.management.base import CommandError, SystemCheckError
 
 from django_ollama_openai.backends import BaseBackend, DummyBackend, OllamaBackend, backends
 from django_ollama_openai.backends.slots import Wait
-from django_ollama_openai.gateway.survey import survey
 from django_ollama_openai.management import engines, inventory, pulling, status
+from django_ollama_openai.management.survey import survey
 from django_ollama_openai.management.terminal import printable, size
 from tests.conftest import DEAD_HOST
 from tests.ollama_server import (

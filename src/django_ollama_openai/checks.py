@@ -54,17 +54,25 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
 
 def _check_backends() -> Iterator[CheckMessage]:
     for alias in backends:
+        members: tuple[str, ...] = ()
         try:
-            backends.create(alias).close()
+            backend = backends.create(alias)
         except InvalidBackendError as error:
             yield Error(str(error), id="ollama_openai.E002")
-        yield from _check_queue(alias)
+        else:
+            members = backend.members
+            backend.close()
+        yield from _check_queue(alias, members)
 
 
-def _check_queue(alias: str) -> Iterator[CheckMessage]:
+def _check_queue(alias: str, members: tuple[str, ...]) -> Iterator[CheckMessage]:
     settings = conf.get()
     limits, keepalive = settings.limits(alias), settings.STREAM_KEEPALIVE_SECONDS
-    if limits.max_concurrency is not None and limits.queue_timeout >= keepalive:
+    # What is made of others waits for theirs.
+    is_limited = any(
+        settings.limits(each).max_concurrency is not None for each in members or (alias,)
+    )
+    if is_limited and limits.queue_timeout >= keepalive:
         yield Warning(
             f"{conf.SETTING}: for the backend {alias!r} QUEUE_TIMEOUT is {limits.queue_timeout:g} "
             f"seconds and STREAM_KEEPALIVE_SECONDS {keepalive:g}: a stream that waits has begun by "

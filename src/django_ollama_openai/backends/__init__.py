@@ -11,6 +11,7 @@ from .handler import BackendHandler, InvalidBackendError, backends
 from .llamacpp import LlamaCppBackend
 from .ollama import OllamaBackend
 from .openai import OpenAIBackend
+from .pool import PoolBackend
 
 __all__ = [
     "BackendHandler",
@@ -20,5 +21,6 @@ __all__ = [
     "LlamaCppBackend",
     "OllamaBackend",
     "OpenAIBackend",
+    "PoolBackend",
     "backends",
 ]

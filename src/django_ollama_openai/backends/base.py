@@ -81,6 +81,9 @@ class BaseBackend:
     ``base_url`` if the entry has ``HOST`` or ``BASE_URL``.
     """
 
+    members: tuple[str, ...] = ()
+    """The aliases of other backends that this one is made of."""
+
     supports_chat: bool = True
     """Whether there is :meth:`stream_chat`. Like the two below it is an attribute of the class, or
     of the instance where it depends on an option."""
@@ -104,6 +107,11 @@ class BaseBackend:
         self.slots = Slots()
         """What each answer takes one of while the engine works on it. There is no limit to them
         here; ``backends`` sets one where the setting says so."""
+
+    def make_slots(self, limit: int | None, *, max_queue: int, timeout: float) -> Slots:
+        """What :attr:`slots` is to be with the limits of the setting: ``MAX_CONCURRENCY``,
+        ``MAX_QUEUE`` and ``QUEUE_TIMEOUT``."""
+        return Slots(limit, max_queue=max_queue, timeout=timeout)
 
     def __repr__(self) -> str:
         # Hosts and options may hold credentials.
@@ -261,6 +269,11 @@ class BaseBackend:
             if name in card.names:
                 return card
         raise ModelNotFound(name)
+
+    def loaded_models(self) -> frozenset[str] | None:
+        """The models that the engine has in memory, by all of their names, so that a request for
+        them need not wait until they are loaded; ``None`` if it does not tell. It may block."""
+        return None
 
     # Life
 

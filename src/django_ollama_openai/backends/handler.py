@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from .. import conf
 from .base import BaseBackend
-from .slots import Slots
 
 __all__ = ["BackendHandler", "InvalidBackendError", "backends"]
 
@@ -85,7 +84,7 @@ class BackendHandler:
                     reason += f" Its host is {conf.SETTING}['HOST'], which is the default's."
             raise InvalidBackendError(f"{where}: {reason}") from error
         limits = conf.get().limits(alias)
-        backend.slots = Slots(
+        backend.slots = backend.make_slots(
             limits.max_concurrency, max_queue=limits.max_queue, timeout=limits.queue_timeout
         )
         return backend
@@ -101,7 +100,8 @@ class BackendHandler:
         """Forget all backends and close what they hold."""
         with self._lock:
             made, self._made = self._made, {}
-        for backend in made.values():
+        # Those that are made of others first: they might still ask them something.
+        for backend in sorted(made.values(), key=lambda backend: not backend.members):
             backend.close()
 
 

@@ -216,6 +216,10 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
         kept = dict(self._shown)
         return [model_card(kept.get(_cache_key(tag), (0, tag))[1]) for tag in found]
 
+    def loaded_models(self) -> frozenset[str] | None:
+        running = tags(self._sync().fetch("GET", "/api/ps"))
+        return frozenset(name for tag in running for name in model_card(tag).names)
+
     # Life
 
     def ping(self) -> None:

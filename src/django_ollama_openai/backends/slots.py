@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from typing import Protocol
 
 from ..cancellation import interruptible
 from ..exceptions import Overloaded
 
-__all__ = ["Slot", "Slots", "Wait"]
+__all__ = ["AnySlot", "Choice", "Slot", "Slots", "Wait", "serve"]
+
+_lock = threading.RLock()
+"""Of all slots: who waits for the first of several is given one only. It may be taken again by its
+holder, in whose time the garbage collector may come to a slot that nobody has given back."""
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    # A thread that does not live on in the child may hold it.
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class Wait:
@@ -47,18 +64,6 @@ class Wait:
         self._pending -= 1
 
 
-class _Waiter:
-    """A place in the queue; ``wake`` may be called from any thread and is false if nobody is
-    there any more."""
-
-    __slots__ = ("granted", "wait", "wake")
-
-    def __init__(self, wait: Wait, wake: Callable[[], bool]) -> None:
-        self.wait = wait
-        self.wake = wake
-        self.granted = False
-
-
 class Slots:
     """``limit`` slots (``None``: any number), and a queue for them that serves who came first:
     threads and the tasks of any event loop alike. ``max_queue`` may wait, ``timeout`` seconds each.
@@ -69,10 +74,9 @@ class Slots:
     ) -> None:
         self.running = 0
         """How many slots are taken."""
-        self._limit = limit
+        self._limit = math.inf if limit is None else limit
         self._max_queue = max_queue
         self._timeout = timeout
-        self._lock = threading.Lock()
         self._waiting: deque[_Waiter] = deque()
 
     @property
@@ -89,112 +93,267 @@ class Slots:
         """
         return Slot(self, wait)
 
-    def _take(self, wait: Wait, waiter: _Waiter | None = None) -> bool:
-        """Take a slot if one is free; if not, ``waiter`` joins the queue."""
-        with self._lock:
-            # While anybody waits none is free: a slot that is given back is handed on.
-            if self._limit is None or self.running < self._limit:
+    def taken_of(self, choice: Choice, wait: Wait) -> AnySlot:
+        """Have one of the slots of others, the first of ``choice`` that is or comes free. It is
+        these slots' queue that limits how many may wait and for how long, and these count what
+        runs; raises as :meth:`taken` does."""
+        return AnySlot(_AnyWaiter(self, wait, choice))
+
+    def _take(self, wait: Wait) -> bool:
+        """Take a slot if one is free."""
+        with _lock:
+            # While anybody waits for them none is free: a slot that is given back is handed on.
+            if self.running < self._limit:
                 self.running += 1
                 wait.known = wait.admitted = True
                 return True
-            if waiter is not None:
-                if not wait.known and len(self._waiting) >= self._max_queue:
-                    raise Overloaded
-                wait.known = True
-                wait.begin()
-                self._waiting.append(waiter)
             return False
 
-    def _wait(self, wait: Wait) -> None:
-        woken = threading.Event()
-
-        def wake() -> bool:
-            woken.set()
-            return True
-
-        waiter = _Waiter(wait, wake)
-        if self._take(wait, waiter):
-            return
-        try:
-            with interruptible(woken.set):
-                if not woken.wait(self._timeout):
-                    self._expire(waiter)
-                    woken.wait()
-        except BaseException:
-            self._abandon(waiter)
-            raise
-
-    async def _await(self, wait: Wait) -> None:
-        loop = asyncio.get_running_loop()
-        woken: asyncio.Future[None] = loop.create_future()
-
-        def resume() -> None:
-            if not woken.done():
-                woken.set_result(None)
-
-        def wake() -> bool:
-            try:
-                loop.call_soon_threadsafe(resume)
-            except RuntimeError:  # the loop is closed
-                return False
-            return True
-
-        def expire() -> None:
-            try:
-                self._expire(waiter)
-            except Overloaded as error:
-                if not woken.done():
-                    woken.set_exception(error)
-
-        waiter = _Waiter(wait, wake)
-        if self._take(wait, waiter):
-            return
-        timer = loop.call_later(self._timeout, expire)
-        try:
-            await woken
-        except BaseException:
-            self._abandon(waiter)
-            raise
-        finally:
-            timer.cancel()
-
-    def _expire(self, waiter: _Waiter) -> None:
-        """It took too long, unless there is a slot after all, or for something else of the same
-        request: then it waits on."""
-        with self._lock:
-            if waiter.granted or waiter.wait.admitted:
-                return
-            self._leave(waiter)
-        raise Overloaded
-
-    def _abandon(self, waiter: _Waiter) -> None:
-        """Nobody waits there any more; a slot that was on its way goes to the next."""
-        with self._lock:
-            if not waiter.granted:
-                self._leave(waiter)
-                return
-        self._release()
-
-    def _leave(self, waiter: _Waiter) -> None:
-        with suppress(ValueError):  # its loop was found closed
-            self._waiting.remove(waiter)
-            waiter.wait.end()
-
     def _release(self) -> None:
-        # Not within the lock: what is dropped with a waiter may want it.
-        while (waiter := self._hand_on()) is not None and not waiter.wake():
-            waiter.granted = False
+        with _lock:
+            self.running -= 1
+            waiter = self._hand_on()
+        self._wake(waiter)
 
     def _hand_on(self) -> _Waiter | None:
-        """Who gets the slot that has come free; without anybody it is free."""
-        with self._lock:
-            if not self._waiting:
-                self.running -= 1
-                return None
-            waiter = self._waiting.popleft()
-            waiter.granted = waiter.wait.admitted = True
-            waiter.wait.end()
-            return waiter
+        """Give a slot to whoever is first in line for it, if one is free and there is somebody.
+        The lock is held."""
+        if self._waiting and self.running < self._limit:
+            for waiter in tuple(self._waiting):
+                if waiter.wants(self):
+                    waiter.leave()
+                    waiter.grant(self)
+                    return waiter
+        return None
+
+    def _wake(self, waiter: _Waiter | None) -> None:
+        # Not within the lock: what is dropped with a waiter may want it.
+        while waiter is not None and not waiter.wake():
+            with _lock:
+                waiter = self._hand_on() if waiter.give_back() else None
+
+
+def serve(slots: Iterable[Slots]) -> None:
+    """Who waits for any of ``slots`` may have changed their choice: give them what is free."""
+    for each in slots:
+        while True:
+            with _lock:
+                waiter = each._hand_on()
+            if waiter is None:
+                break
+            each._wake(waiter)
+
+
+class Choice(Protocol):
+    """What a request would have of several slots. All of its methods are called while nobody takes
+    a slot or gives one back, so they must not wait."""
+
+    @property
+    def lines(self) -> Sequence[Slots]:
+        """Those that it waits for."""
+        ...
+
+    def ranked(self) -> Sequence[Slots]:
+        """Those that it would have now, the best first."""
+        ...
+
+    def granted(self, slots: Slots) -> None:
+        """It has one of these."""
+        ...
+
+    def returned(self, slots: Slots) -> None:
+        """It no longer has."""
+        ...
+
+
+class _Waiter:
+    """Who has a slot, or waits for one; ``wake`` may be called from any thread and is false if
+    nobody is there any more."""
+
+    __slots__ = ("_in_line", "granted", "queue", "wait", "wake")
+
+    def __init__(self, queue: Slots, wait: Wait) -> None:
+        self.queue = queue
+        self.wait = wait
+        self.wake: Callable[[], bool] = _nobody
+        self.granted: Slots | None = None
+        self._in_line = False
+
+    # While the lock is held
+
+    def ranked(self) -> Sequence[Slots]:
+        """The slots that it would have now, the best first."""
+        return (self.queue,)
+
+    def lines(self) -> Sequence[Slots]:
+        """Where it waits."""
+        return (self.queue,)
+
+    def wants(self, slots: Slots) -> bool:
+        """Whether it would have one of ``slots``, where it is in line."""
+        return True
+
+    def grant(self, slots: Slots) -> None:
+        """Take one of ``slots``, which is free."""
+        slots.running += 1
+        self.granted = slots
+        self.wait.known = self.wait.admitted = True
+
+    def give_back(self) -> Slots | None:
+        """Have it no longer, and tell whose it was."""
+        slots, self.granted = self.granted, None
+        if slots is not None:
+            slots.running -= 1
+        return slots
+
+    def take(self) -> bool:
+        """Take the best slot that is free, if any is."""
+        for slots in self.ranked():
+            if slots.running < slots._limit:
+                self.grant(slots)
+                return True
+        return False
+
+    def leave(self) -> None:
+        """Wait no longer."""
+        if self._in_line:
+            self._in_line = False
+            for slots in self.lines():
+                with suppress(ValueError):
+                    slots._waiting.remove(self)
+            self.wait.end()
+
+    # While it is not
+
+    def join(self) -> bool:
+        """Take a slot; if none is free, join the queue, and it is false."""
+        queue, wait = self.queue, self.wait
+        with _lock:
+            if self.take():
+                return True
+            if not wait.known and len(queue._waiting) >= queue._max_queue:
+                raise Overloaded
+            wait.known = True
+            wait.begin()
+            self._in_line = True
+            for slots in self.lines():
+                slots._waiting.append(self)
+            return False
+
+    def expire(self) -> None:
+        """It took too long, unless there is a slot after all, or for something else of the same
+        request: then it waits on."""
+        with _lock:
+            if self.granted is not None or self.wait.admitted:
+                return
+            self.leave()
+        raise Overloaded
+
+    def end(self) -> None:
+        """Nobody waits any more, or has the slot; it goes to the next."""
+        with _lock:
+            self.leave()
+            slots = self.give_back()
+            if slots is None:
+                return
+            waiter = slots._hand_on()
+        slots._wake(waiter)
+
+
+class _AnyWaiter(_Waiter):
+    """The same for the first of several slots; it is in the queue of ``queue``, which gives none,
+    too."""
+
+    __slots__ = ("_choice", "_lines")
+
+    def __init__(self, queue: Slots, wait: Wait, choice: Choice) -> None:
+        super().__init__(queue, wait)
+        self._choice = choice
+        self._lines: Sequence[Slots] = ()
+
+    def ranked(self) -> Sequence[Slots]:
+        return self._choice.ranked()
+
+    def lines(self) -> Sequence[Slots]:
+        # Those that it joined are those to leave.
+        self._lines = self._lines or (*self._choice.lines, self.queue)
+        return self._lines
+
+    def wants(self, slots: Slots) -> bool:
+        return slots in self._choice.ranked()
+
+    def grant(self, slots: Slots) -> None:
+        super().grant(slots)
+        self.queue.running += 1
+        self._choice.granted(slots)
+
+    def give_back(self) -> Slots | None:
+        slots = super().give_back()
+        if slots is not None:
+            self.queue.running -= 1
+            self._choice.returned(slots)
+        return slots
+
+
+def _nobody() -> bool:
+    return False
+
+
+def _wait(waiter: _Waiter) -> None:
+    """Have a slot for ``waiter``, in a thread."""
+    woken = threading.Event()
+
+    def wake() -> bool:
+        woken.set()
+        return True
+
+    waiter.wake = wake
+    if waiter.join():
+        return
+    try:
+        with interruptible(woken.set):
+            if not woken.wait(waiter.queue._timeout):
+                waiter.expire()
+                woken.wait()
+    except BaseException:
+        waiter.end()
+        raise
+
+
+async def _await(waiter: _Waiter) -> None:
+    """The same in a task."""
+    loop = asyncio.get_running_loop()
+    woken: asyncio.Future[None] = loop.create_future()
+
+    def resume() -> None:
+        if not woken.done():
+            woken.set_result(None)
+
+    def wake() -> bool:
+        try:
+            loop.call_soon_threadsafe(resume)
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
+
+    def expire() -> None:
+        try:
+            waiter.expire()
+        except Overloaded as error:
+            if not woken.done():
+                woken.set_exception(error)
+
+    waiter.wake = wake
+    if waiter.join():
+        return
+    timer = loop.call_later(waiter.queue._timeout, expire)
+    try:
+        await woken
+    except BaseException:
+        waiter.end()
+        raise
+    finally:
+        timer.cancel()
 
 
 class Slot:
@@ -208,14 +367,41 @@ class Slot:
 
     def __enter__(self) -> None:
         if not self._slots._take(self._wait):
-            self._slots._wait(self._wait)
+            _wait(_Waiter(self._slots, self._wait))
 
     async def __aenter__(self) -> None:
         if not self._slots._take(self._wait):
-            await self._slots._await(self._wait)
+            await _await(_Waiter(self._slots, self._wait))
 
     def __exit__(self, *error: object) -> None:
         self._slots._release()
 
     async def __aexit__(self, *error: object) -> None:
         self._slots._release()
+
+
+class AnySlot:
+    """One slot of several."""
+
+    __slots__ = ("_waiter",)
+
+    def __init__(self, waiter: _Waiter) -> None:
+        self._waiter = waiter
+
+    def __enter__(self) -> None:
+        with _lock:
+            has_one = self._waiter.take()
+        if not has_one:
+            _wait(self._waiter)
+
+    async def __aenter__(self) -> None:
+        with _lock:
+            has_one = self._waiter.take()
+        if not has_one:
+            await _await(self._waiter)
+
+    def __exit__(self, *error: object) -> None:
+        self._waiter.end()
+
+    async def __aexit__(self, *error: object) -> None:
+        self.__exit__()

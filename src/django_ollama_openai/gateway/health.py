@@ -11,12 +11,13 @@ from typing import Any, Final
 from django.http import HttpRequest
 
 from .. import conf
-from ..backends import BaseBackend, backends
+from ..backends import backends
+from ..backends.asking import aanswers, answers
 from ..exceptions import GatewayError
+from ..pump import aclosed
 from .flow import Flow, call
 from .gates import authenticate
 from .mount import Mount
-from .survey import elapsed_ms, survey
 
 __all__ = ["check_health"]
 
@@ -30,6 +31,8 @@ class _Readiness:
     latency_ms: float
 
 
+_TOO_LATE: Final = _Readiness(False, READY_WITHIN_SECONDS * 1000)
+
 _last: tuple[float, conf.Settings, dict[str, _Readiness]] | None = None
 """The last report, until when it holds, and of what. Anybody may ask, so the backends are not asked
 each time."""
@@ -40,9 +43,10 @@ _aasking: dict[asyncio.AbstractEventLoop, asyncio.Task[dict[str, _Readiness]]] =
 
 def check_health(request: HttpRequest) -> Flow[tuple[bool, dict[str, Any]]]:
     """Whether every backend is ready, and a report; callers who are not known see its status
-    only."""
+    only. Of a backend that is made of others it is for itself to say how many of them it takes."""
     report = yield from call(_check, _acheck)
-    ready = all(readiness.ready for readiness in report.values())
+    members = {member for alias in report for member in backends[alias].members}
+    ready = all(readiness.ready for alias, readiness in report.items() if alias not in members)
     health: dict[str, Any] = {"status": "ok" if ready else "unavailable"}
     if (yield from _is_known(request)):
         latency = "latencyMs" if Mount.of(request).case == "camel" else "latency_ms"
@@ -74,11 +78,11 @@ def _check() -> dict[str, _Readiness]:
 
 
 def _ask_all() -> dict[str, _Readiness]:
-    answers = survey(lambda backend: backend.ping(), backends, READY_WITHIN_SECONDS)
-    report = {
-        alias: _Readiness(answer.error is None, answer.latency_ms)
-        for alias, answer in answers.items()
-    }
+    started = time.perf_counter()
+    report = dict.fromkeys(backends, _TOO_LATE)
+    asks = {alias: backends[alias].ping for alias in report}
+    for alias, answer in answers(asks, READY_WITHIN_SECONDS):
+        report[alias] = _readiness(answer, started)
     _keep(report)
     return report
 
@@ -97,21 +101,18 @@ async def _acheck() -> dict[str, _Readiness]:
 
 
 async def _aask_all() -> dict[str, _Readiness]:
-    aliases = list(backends)
-    answers = await asyncio.gather(*(_aask(backends[alias]) for alias in aliases))
-    report = dict(zip(aliases, answers, strict=True))
+    started = time.perf_counter()
+    report = dict.fromkeys(backends, _TOO_LATE)
+    asked = aanswers({alias: backends[alias].aping for alias in report}, READY_WITHIN_SECONDS)
+    async with aclosed(asked):
+        async for alias, answer in asked:
+            report[alias] = _readiness(answer, started)
     _keep(report)
     return report
 
 
-async def _aask(backend: BaseBackend) -> _Readiness:
-    started = time.perf_counter()
-    error: Exception | None = None
-    try:
-        await asyncio.wait_for(backend.aping(), READY_WITHIN_SECONDS)
-    except Exception as raised:
-        error = raised
-    return _Readiness(error is None, elapsed_ms(started))
+def _readiness(answer: Exception | None, started: float) -> _Readiness:
+    return _Readiness(answer is None, round((time.perf_counter() - started) * 1000, 1))
 
 
 def _recent() -> dict[str, _Readiness] | None:

@@ -16,7 +16,7 @@ from ..backends.http_client import connection_failure
 from ..backends.ollama_client import OllamaClient
 from ..exceptions import GatewayError, UpstreamError
 from ..gateway.failures import cause_of
-from ..gateway.survey import Answer, survey
+from .survey import Answer, survey
 from .terminal import printable
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "chosen",
     "client_of",
     "failure",
+    "listed",
     "making_sense",
     "reason",
     "the_ollama",
@@ -49,7 +50,7 @@ def chosen(alias: str | None) -> list[str]:
     if alias is None:
         return known
     if alias not in known:
-        raise CommandError(f"There is no backend {alias!r}. BACKENDS has {_listed(known)}.")
+        raise CommandError(f"There is no backend {alias!r}. BACKENDS has {listed(known)}.")
     return [alias]
 
 
@@ -68,7 +69,7 @@ def the_ollamas(alias: str | None) -> list[OllamaBackend]:
     kind = type(backends[alias]).__name__
     raise CommandError(
         f"The backend {alias!r} is no Ollama but a {kind}, whose models are not managed here. "
-        + (f"Name an Ollama with --backend: {_listed(others)}." if others else "There is no other.")
+        + (f"Name an Ollama with --backend: {listed(others)}." if others else "There is no other.")
     )
 
 
@@ -146,5 +147,6 @@ def reason(error: BaseException) -> str:
     return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…"
 
 
-def _listed(aliases: list[str]) -> str:
+def listed(aliases: Iterable[str]) -> str:
+    """``aliases`` as a message has them."""
     return ", ".join(map(repr, aliases))

@@ -14,7 +14,6 @@ from .. import conf
 from ..backends import BaseBackend, backends
 from ..backends.ollama_client import OllamaClient
 from ..exceptions import ModelNotFound
-from ..gateway.survey import Answer, survey
 from ..translation.model_cards import ModelCard
 from .engines import (
     WITHIN_SECONDS,
@@ -26,6 +25,7 @@ from .engines import (
     the_ollama,
     the_ollamas,
 )
+from .survey import Answer, survey
 from .terminal import INDENT, Terminal, local_time, size
 
 __all__ = ["list_loaded", "list_models", "no_model", "remove_models", "show_model"]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import pydantic_core
 from django.core.management.base import CommandError
 
 from .. import conf
-from ..backends import BaseBackend, OllamaBackend, backends
-from ..gateway.survey import Answer, elapsed_ms, survey
-from .engines import chosen, client_of, making_sense, reason
+from ..backends import BaseBackend, OllamaBackend, PoolBackend, backends
+from .engines import chosen, client_of, listed, making_sense, reason
+from .survey import Answer, elapsed_ms, survey
 from .terminal import INDENT, Terminal
 
 __all__ = ["report_status"]
@@ -26,7 +26,8 @@ def report_status(terminal: Terminal, alias: str | None) -> None:
     """Say of each backend whether it is ready, and what there is to know about it.
 
     Raises:
-        CommandError: one is not ready; all are reported before.
+        CommandError: one is not ready, or a pool has models in different versions; all are reported
+            before.
     """
     answers = survey(lambda backend: backend.ping(), chosen(alias), WITHIN_SECONDS)
     ready = [each for each, answer in answers.items() if answer.error is None]
@@ -35,9 +36,14 @@ def report_status(terminal: Terminal, alias: str | None) -> None:
         _report(terminal, each, answer, facts.get(each))
         for line in _limits(each):
             terminal.line(INDENT, line)
-    if len(ready) < len(answers):
-        down = ", ".join(repr(each) for each in answers if each not in ready)
-        raise CommandError(f"Not ready: {down}.")
+    down = [each for each in answers if each not in ready]
+    if down:
+        raise CommandError(f"Not ready: {listed(down)}.")
+    at_odds = [
+        each for each, answer in facts.items() if any(said.conflicts for said in answer.values)
+    ]
+    if at_odds:
+        raise CommandError(f"With models of different versions: {listed(at_odds)}.")
 
 
 @dataclass(slots=True, frozen=True)
@@ -47,6 +53,7 @@ class _Facts:
 
     latency_ms: float
     lines: list[str]
+    conflicts: list[str] = field(default_factory=list)
 
 
 def _facts(backend: BaseBackend) -> _Facts:
@@ -55,11 +62,22 @@ def _facts(backend: BaseBackend) -> _Facts:
     latency_ms = elapsed_ms(started)
     count = len(backend.list_models())
     models = "1 model" if count == 1 else f"{count} models"
+    if isinstance(backend, PoolBackend):
+        members = f"a pool of {', '.join(backend.members)}, {models}"
+        return _Facts(latency_ms, [members], _conflicts(backend))
     if not isinstance(backend, OllamaBackend):
         return _Facts(latency_ms, [models])
     with client_of(backend) as client, making_sense():
         version = pydantic_core.from_json(client.fetch("GET", "/api/version"))["version"]
     return _Facts(latency_ms, [f"Ollama {version}, {models}"])
+
+
+def _conflicts(pool: PoolBackend) -> list[str]:
+    return [
+        f"{model} is not the same everywhere: "
+        + ", ".join(f"{alias} has {digest[:12]}" for alias, digest in digests.items())
+        for model, digests in pool.version_conflicts().items()
+    ]
 
 
 def _report(
@@ -69,21 +87,26 @@ def _report(
     state = ("ready", style.SUCCESS) if answer.error is None else ("not ready", style.ERROR)
     latency_ms, error = answer.latency_ms, answer.error
     lines: list[str] = []
+    conflicts: list[str] = []
     if facts is not None:
         error = facts.error
         for said in facts.values:
-            latency_ms, lines = said.latency_ms, said.lines
+            latency_ms, lines, conflicts = said.latency_ms, said.lines, said.conflicts
     if error is not None:
         lines = [reason(error)]
     terminal.line(f"{alias}  {type(backends[alias]).__name__}  ", state, f", {latency_ms:.0f} ms")
     for line in lines:
         terminal.line(INDENT, line)
+    for line in conflicts:
+        terminal.line(INDENT, (line, style.WARNING))
 
 
 def _limits(alias: str) -> Iterator[str]:
     """What the site lets its backend do, in each of its processes, and what it does in this one."""
-    limits, slots = conf.get().limits(alias), backends[alias].slots
-    if limits.max_concurrency is not None:
+    limits, backend = conf.get().limits(alias), backends[alias]
+    slots = backend.slots
+    # A pool has the limits of its members.
+    if limits.max_concurrency is not None and not backend.members:
         yield (
             f"up to {limits.max_concurrency} requests at once and {limits.max_queue} waiting, in "
             "each process"

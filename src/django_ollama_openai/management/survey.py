@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import queue
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from ..backends import BaseBackend, backends
+from ..backends.asking import answers
 from ..exceptions import UpstreamTimeout
-from ..pump import End, Pump
 
 __all__ = ["Answer", "elapsed_ms", "survey"]
 
@@ -22,7 +22,7 @@ class Answer(Generic[T]):
     """What one backend has said: ``values`` has it, unless there was an ``error``."""
 
     values: tuple[T, ...]
-    error: BaseException | None
+    error: Exception | None
     latency_ms: float
 
 
@@ -32,45 +32,14 @@ def survey(
     """What ``ask`` gives for each backend, in the order of ``aliases``. One that takes longer than
     ``within`` seconds is given up, in the middle of a blocking read too, with an
     :class:`~django_ollama_openai.exceptions.UpstreamTimeout`."""
-    answers: queue.SimpleQueue[tuple[str, Answer[T]]] = queue.SimpleQueue()
     started = time.perf_counter()
-    pumps = {alias: _asked(alias, ask, started, answers) for alias in aliases}
     late = UpstreamTimeout(f"There was no answer within {within:g} seconds.")
-    report: dict[str, Answer[T]] = dict.fromkeys(pumps, Answer((), late, within * 1000))
-    waiting = set(pumps)
-    try:
-        while waiting:
-            left = within - (time.perf_counter() - started)
-            alias, answer = answers.get(timeout=max(0, left))
-            report[alias] = answer
-            waiting.discard(alias)
-    except queue.Empty:
-        pass
-    finally:
-        for alias in waiting:
-            pumps[alias].cancel()
+    report: dict[str, Answer[T]] = dict.fromkeys(aliases, Answer((), late, within * 1000))
+    asks = {alias: partial(ask, backends[alias]) for alias in report}
+    for alias, found in answers(asks, within):
+        error, values = (found, ()) if isinstance(found, Exception) else (None, (found,))
+        report[alias] = Answer(values, error, elapsed_ms(started))
     return report
-
-
-def _asked(
-    alias: str,
-    ask: Callable[[BaseBackend], T],
-    started: float,
-    answers: queue.SimpleQueue[tuple[str, Answer[T]]],
-) -> Pump[T]:
-    """Ask one backend, in a thread that can be left alone when it takes too long."""
-    backend = backends[alias]
-    values: list[T] = []
-
-    def answered(item: T | End) -> None:
-        if isinstance(item, End):
-            answers.put((alias, Answer(tuple(values), item.error, elapsed_ms(started))))
-        else:
-            values.append(item)
-
-    pump: Pump[T] = Pump(lambda: iter([ask(backend)]), answered)
-    pump.start()
-    return pump
 
 
 def elapsed_ms(started: float) -> float:
