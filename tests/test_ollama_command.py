@@ -890,3 +890,69 @@ def test_a_survey_asks_all_at_once_and_keeps_their_order(
     ]
     assert repr(answers["b"].error) == "ValueError('no')"
     assert answers["a"].error is None
+
+
+# A pool
+
+
+@pytest.fixture
+def second() -> Iterator[OllamaServer]:
+    with OllamaServer() as server:
+        yield server
+
+
+@pytest.fixture
+def pool(command: Ollama, ollama: OllamaServer, second: OllamaServer, settings: Settings) -> None:
+    settings.OLLAMA_OPENAI = {
+        "BACKENDS": {
+            "a": {"HOST": ollama.url, "MAX_CONCURRENCY": 2},
+            "b": {"HOST": second.url, "MAX_CONCURRENCY": 2},
+            "default": {
+                "BACKEND": "django_ollama_openai.backends.PoolBackend",
+                "OPTIONS": {"members": ["a", "b"]},
+            },
+        },
+        "ALLOW_ANONYMOUS": True,
+    }
+
+
+@pytest.mark.usefixtures("pool")
+def test_pull_and_rm_go_to_every_member(
+    command: Ollama, ollama: OllamaServer, second: OllamaServer
+) -> None:
+    for server in (ollama, second):
+        server.downloads["llama3.2"] = Download(LAYERS, step=500_000)
+    said = command("pull", "llama3.2")
+    assert "The backend 'a' has 'llama3.2'." in said
+    assert "The backend 'b' has 'llama3.2'." in said
+    assert [len(server.pulls()) for server in (ollama, second)] == [1, 1]
+    command("rm", "gemma3:270m")
+    deleted = [
+        [request.path for request in server.requests if request.method == "DELETE"]
+        for server in (ollama, second)
+    ]
+    assert deleted == [["/api/delete"]] * 2
+
+
+@pytest.mark.usefixtures("pool")
+def test_ps_lists_a_member_once(command: Ollama) -> None:
+    assert [line for line in command("ps").splitlines() if "OllamaBackend" in line] == [
+        "a  OllamaBackend",
+        "b  OllamaBackend",
+    ]
+
+
+@pytest.mark.usefixtures("pool")
+def test_the_status_of_a_pool(command: Ollama, second: OllamaServer) -> None:
+    rows = command("status").splitlines()
+    assert rows[-1].startswith("    a pool of a, b, ")
+    assert "up to 2 requests" in command("status", "--backend", "a")
+    other = second.models["gemma3:270m"]
+    second.models["gemma3:270m"] = {**other, "digest": "f" * 64}
+    output = StringIO()
+    with pytest.raises(CommandError) as raised:
+        call_command("ollama", "status", stdout=output, no_color=True)
+    assert str(raised.value) == "With models of different versions: 'default'."
+    digests = f"a has {other['digest'][:12]}, b has {'f' * 12}"
+    last = output.getvalue().splitlines()[-1]
+    assert last == f"    gemma3:270m is not the same everywhere: {digests}"

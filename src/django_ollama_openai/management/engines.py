@@ -27,8 +27,8 @@ __all__ = [
     "failure",
     "listed",
     "making_sense",
+    "named_ollamas",
     "reason",
-    "the_ollama",
     "the_ollamas",
 ]
 
@@ -55,7 +55,7 @@ def chosen(alias: str | None) -> list[str]:
 
 
 def the_ollamas(alias: str | None) -> list[OllamaBackend]:
-    """The same of those that are Ollamas.
+    """The same of those that are Ollamas, or are made of some.
 
     Raises:
         CommandError: there is no such backend, or it is another engine.
@@ -73,14 +73,15 @@ def the_ollamas(alias: str | None) -> list[OllamaBackend]:
     )
 
 
-def the_ollama(alias: str | None) -> OllamaBackend:
-    """The Ollama that was named, or ``default``; raises as :func:`the_ollamas` does."""
-    return the_ollamas(alias or conf.DEFAULT_BACKEND)[0]
+def named_ollamas(alias: str | None) -> list[OllamaBackend]:
+    """Those of the backend that was named, or of ``default``; raises as :func:`the_ollamas`."""
+    return the_ollamas(alias or conf.DEFAULT_BACKEND)
 
 
 def _ollamas(aliases: Iterable[str]) -> list[OllamaBackend]:
-    made = [backends[alias] for alias in aliases]
-    return [backend for backend in made if isinstance(backend, OllamaBackend)]
+    made = [backends[each] for alias in aliases for each in (backends[alias].members or (alias,))]
+    # A pool and its members may be asked for together.
+    return [backend for backend in dict.fromkeys(made) if isinstance(backend, OllamaBackend)]
 
 
 @contextmanager

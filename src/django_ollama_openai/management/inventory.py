@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import product
 from typing import Any, Final, TypeVar
 
 import ollama
@@ -21,8 +22,8 @@ from .engines import (
     ask_ollamas,
     chosen,
     failure,
+    named_ollamas,
     reason,
-    the_ollama,
     the_ollamas,
 )
 from .survey import Answer, survey
@@ -83,7 +84,7 @@ def show_model(terminal: Terminal, name: str, alias: str | None) -> None:
     Raises:
         CommandError: there is no such model or backend, or it does not say.
     """
-    backend = the_ollama(alias)
+    backend = named_ollamas(alias)[0]
     answer = ask_ollama(backend, lambda client: client.show(name))
     if answer.error is not None:
         raise _refusal(backend, name, answer.error) from answer.error
@@ -99,9 +100,8 @@ def remove_models(terminal: Terminal, names: Sequence[str], alias: str | None) -
     Raises:
         CommandError: one is not there, or cannot be deleted; the others are deleted before.
     """
-    backend = the_ollama(alias)
     refusals = []
-    for name in names:
+    for backend, name in product(named_ollamas(alias), names):
         answer = ask_ollama(backend, partial(OllamaClient.delete, model=name))
         if answer.error is None:
             terminal.tell(f"Deleted {name!r} from the backend {backend.alias!r}.")

@@ -12,7 +12,7 @@ from django.core.management.base import CommandError
 
 from ..backends.ollama_client import OllamaClient
 from ..pump import closed
-from .engines import client_of, failure, making_sense, reason, the_ollama
+from .engines import client_of, failure, making_sense, named_ollamas, reason
 from .progress import Progress, progress_in
 from .terminal import Terminal, printable
 
@@ -26,22 +26,23 @@ PAUSE_SECONDS: Final = 1
 
 
 def pull_model(terminal: Terminal, name: str, alias: str | None) -> None:
-    """Download the model ``name``. Ollama keeps what it has of a layer, and goes on from there when
-    it is asked again: so a connection that breaks off is no failure as long as that helps.
+    """Download the model ``name``, to each member if the backend is a pool. Ollama keeps what it
+    has of a layer, and goes on from there when it is asked again: so a connection that breaks off
+    is no failure as long as that helps.
 
     Raises:
         CommandError: there is no such backend, Ollama cannot be reached, refuses, or gets no
             further.
     """
-    backend = the_ollama(alias)
-    try:
-        with client_of(backend) as client, progress_in(terminal) as progress:
-            _Pull(backend.alias, name, client, progress).run()
-    except KeyboardInterrupt:
-        terminal.tell("Interrupted. Run the same command again to go on from here.")
-        raise
-    done = f"The backend {backend.alias!r} has {name!r}."
-    terminal.tell((done, terminal.style.SUCCESS))
+    for backend in named_ollamas(alias):
+        try:
+            with client_of(backend) as client, progress_in(terminal) as progress:
+                _Pull(backend.alias, name, client, progress).run()
+        except KeyboardInterrupt:
+            terminal.tell("Interrupted. Run the same command again to go on from here.")
+            raise
+        done = f"The backend {backend.alias!r} has {name!r}."
+        terminal.tell((done, terminal.style.SUCCESS))
 
 
 class _BrokenOff(Exception):

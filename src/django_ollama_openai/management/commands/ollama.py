@@ -57,7 +57,7 @@ class Command(BaseCommand):
         pull = add(
             "pull",
             "Have an Ollama download a model.",
-            "Alias of the Ollama in BACKENDS; 'default' if left out.",
+            "Alias of the Ollama in BACKENDS, or of a pool of some; 'default' if left out.",
             "If it is interrupted, run it again: it goes on from where it was.",
         )
         pull.add_argument("name", metavar="NAME", help="The model, such as llama3.2 or qwen3:8b.")
@@ -70,7 +70,7 @@ class Command(BaseCommand):
         rm = add(
             "rm",
             "Delete models from an Ollama, without a question.",
-            "Alias of the Ollama in BACKENDS; 'default' if left out.",
+            "Alias of the Ollama in BACKENDS, or of a pool of some; 'default' if left out.",
         )
         rm.add_argument("names", metavar="NAME", nargs="+", help="A model as Ollama calls it.")
         add(
