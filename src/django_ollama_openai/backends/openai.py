@@ -39,6 +39,9 @@ def openai_address(value: str) -> str:
         ValueError: it cannot.
     """
     parts = http_address(value, example="http://gpu-1:8000/v1")
+    if parts.username is not None or parts.password is not None:
+        # It would be logged with every request.
+        raise ValueError("Put credentials into 'api_key' or 'headers', not into the address")
     if parts.query or parts.fragment:
         raise ValueError("An address that other paths are added to has no '?' and no '#'")
     if _ENDPOINT.search(parts.path):
@@ -57,6 +60,18 @@ def parameters(names: list[str]) -> list[str]:
         if name not in known:
             raise ValueError(f"{name!r} is no optional parameter; there are {', '.join(known)}")
     return names
+
+
+def bearer_token(value: SecretStr) -> SecretStr:
+    """``value``, if it can be sent as it is.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    token = value.get_secret_value()
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise ValueError("A key has no spaces, no line ends and only letters of ASCII")
+    return value
 
 
 class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
@@ -100,13 +115,13 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
         self,
         *,
         base_url: Annotated[str, AfterValidator(openai_address)],
-        api_key: SecretStr | None = None,
+        api_key: Annotated[SecretStr, AfterValidator(bearer_token)] | None = None,
         lacks: Annotated[list[str], AfterValidator(parameters)] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self._base_url = base_url
-        if api_key is not None:
+        if api_key:
             self._headers = {
                 **self._headers,
                 "Authorization": f"Bearer {api_key.get_secret_value()}",
