@@ -169,7 +169,7 @@ def test_null_is_as_good_as_nothing(name: str) -> None:
 
 
 def test_unknown_keys_do_not_go_on_at_any_depth() -> None:
-    odd = {"x-secret": 1}
+    odd: dict[str, Any] = {"x-secret": 1}
     sent = chat(
         {"role": "system", "content": [{"type": "text", "text": "a", **odd}], **odd},
         {"role": "user", "content": [picture(**odd)], **odd},

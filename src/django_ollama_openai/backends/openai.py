@@ -23,7 +23,7 @@ from ..wire.completions import CompletionRequest
 from ..wire.delta import Delta, Embeddings
 from ..wire.embeddings import EmbeddingsRequest
 from .base import OPTIONAL_PARAMETERS
-from .http_backend import HTTPBackend, http_address
+from .http_backend import SECRETIVE, HTTPBackend, http_address
 from .http_client import encoded
 from .openai_client import AsyncOpenAIClient, OpenAIClient
 
@@ -110,7 +110,7 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
         }
     )
 
-    @validate_call
+    @validate_call(config=SECRETIVE)
     def __init__(
         self,
         *,

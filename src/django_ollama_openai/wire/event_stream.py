@@ -17,9 +17,10 @@ _BOM = b"\xef\xbb\xbf"
 
 class Events:
     """Cuts a stream of bytes into the data of its events, up to OpenAI's ``[DONE]``; the data of no
-    event may be longer than ``max_bytes``."""
+    event may be longer than ``max_bytes``. ``is_over`` says whether there was the ``[DONE]`` after
+    which nothing comes."""
 
-    __slots__ = ("_data", "_ends_in_cr", "_has_begun", "_is_over", "_lines", "_max_bytes", "_size")
+    __slots__ = ("_data", "_ends_in_cr", "_has_begun", "_lines", "_max_bytes", "_size", "is_over")
 
     def __init__(self, max_bytes: int = 16 * 2**20) -> None:
         self._lines = Lines(max_bytes)
@@ -28,7 +29,7 @@ class Events:
         self._size = 0
         self._ends_in_cr = False
         self._has_begun = False
-        self._is_over = False
+        self.is_over = False
 
     def feed(self, data: bytes) -> list[bytes]:
         """The data of the events that ``data`` completes.
@@ -49,10 +50,6 @@ class Events:
                 self._dispatch(events)
         return events
 
-    def is_over(self) -> bool:
-        """Whether there was the ``[DONE]`` after which nothing comes."""
-        return self._is_over
-
     def finish(self) -> list[bytes]:
         """The data of the last event, if the blank line after it is missing."""
         events = self.feed(b"\n")
@@ -72,8 +69,8 @@ class Events:
         self._data.clear()
         self._size = 0
         if event == _DONE:
-            self._is_over = True
-        elif event and not self._is_over:
+            self.is_over = True
+        elif event and not self.is_over:
             events.append(event)
 
     def _with_line_feeds(self, data: bytes) -> bytes:
