@@ -121,12 +121,13 @@ def test_nothing_that_arrives_between_a_carriage_return_and_its_line_feed_parts_
 
 def test_it_is_over_when_the_engine_says_so() -> None:
     events = Events()
-    assert events.feed(b"data: a\n\ndata: [DONE]\n") == [b"a"]
-    assert not events.is_over
-    assert events.feed(b"\n") == []
-    assert events.is_over
-    assert events.feed(b"data: b\n\n") == []
-    assert events.is_over
+
+    def after(data: bytes) -> tuple[list[bytes], bool]:
+        return events.feed(data), events.is_over
+
+    assert after(b"data: a\n\ndata: [DONE]\n") == ([b"a"], False)
+    assert after(b"\n") == ([], True)
+    assert after(b"data: b\n\n") == ([], True)
 
 
 def test_an_unfinished_event_is_given_once() -> None:

@@ -7,7 +7,7 @@ import gzip
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import aclosing, closing
 from typing import Any, Literal, TypeAlias
 
@@ -534,7 +534,8 @@ def test_comments_are_no_answer(
 
 
 def test_a_long_stream_takes_longer_in_all_than_its_limits(ollama: OllamaServer, way: Way) -> None:
-    ollama.routes[CHAT] = sse(*[TOKEN, Wait(0.1)] * 8, *REST, DONE)
+    slowly: list[Step] = [TOKEN, Wait(0.1)]
+    ollama.routes[CHAT] = sse(*slowly * 8, *REST, DONE)
     with closing(made(ollama, way, timeout=0.5)) as backend:
         assert fold(stream(backend, way)).content == "Hel" * 8 + "lo"
 
@@ -613,17 +614,18 @@ def test_whoever_hangs_up_frees_the_engine(
             assert ollama.requests[0].hung_up.wait(1)
         assert [type(error) for error in raised] == [Cancelled]
     else:
-        asyncio.run(cancelled(backend, ollama))
+
+        async def read() -> None:
+            async for _ in backend.astream_chat(REQUEST):
+                pass
+
+        asyncio.run(cancelled(ollama, read))
     # The connection was not put back for the next request.
     ollama.routes[CHAT] = STREAM
     assert fold(stream(backend, way)) == HELLO
 
 
-async def cancelled(backend: OpenAIBackend, ollama: OllamaServer) -> None:
-    async def read() -> None:
-        async for _ in backend.astream_chat(REQUEST):
-            pass
-
+async def cancelled(ollama: OllamaServer, read: Callable[[], Coroutine[Any, Any, object]]) -> None:
     task = asyncio.create_task(read())
     assert await asyncio.to_thread(wait_until, lambda: bool(ollama.requests))
     await asyncio.sleep(0.15)
@@ -638,6 +640,21 @@ def wait_until(is_so: Callable[[], bool], timeout: float = 5) -> bool:
     while not is_so() and time.monotonic() < deadline:
         time.sleep(0.005)
     return is_so()
+
+
+def test_whoever_does_not_wait_for_a_whole_answer_frees_the_engine(
+    backend: OpenAIBackend, ollama: OllamaServer, way: Way
+) -> None:
+    ollama.routes[CHAT] = sse(before=[Hold()])
+    if way != "sync":
+        asyncio.run(cancelled(ollama, lambda: backend.achat(REQUEST)))
+        return
+    with in_a_thread(lambda: backend.chat(REQUEST)) as (work, raised):
+        assert wait_until(lambda: bool(ollama.requests))
+        time.sleep(0.15)
+        work.cancel()
+        assert ollama.requests[0].hung_up.wait(1)
+    assert [type(error) for error in raised] == [Cancelled]
 
 
 def test_a_reader_that_stops_frees_the_engine(

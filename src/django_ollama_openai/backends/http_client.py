@@ -129,14 +129,17 @@ class HTTPClient(_Client):
                     raise self.failure(response.status_code, _first(response.iter_raw()), **blame)
                 with read_timeout(response) as limit:
                     until = time.monotonic() + patience.first_token
+                    is_over = False
                     for data in response.iter_raw():
-                        if reader.is_over:
+                        if is_over:
                             break
+                        arrived = reader.feed(data)
+                        is_over = reader.is_over
                         # What is no piece yet, or a comment, does not count.
-                        if arrived := reader.feed(data):
+                        if arrived:
                             yield arrived
                             until = time.monotonic() + patience.token
-                        if reader.is_over:
+                        if is_over:
                             until = time.monotonic() + REST_SECONDS
                         limit(max(0.001, until - time.monotonic()))
                 yield reader.finish()
@@ -183,15 +186,18 @@ class AsyncHTTPClient(_Client):
                 async with aclosed(response):
                     if response.status_code != 200:
                         raise self.failure(response.status_code, await _afirst(response), **blame)
+                    is_over = False
                     async for data in _arriving(response):
-                        if reader.is_over:
+                        if is_over:
                             break
+                        arrived = reader.feed(data)
+                        is_over = reader.is_over
                         # What is no piece yet, or a comment, does not count.
-                        if arrived := reader.feed(data):
+                        if arrived:
                             silence.ends()
                             yield arrived
-                            silence.begins(REST_SECONDS if reader.is_over else patience.token)
-                        elif reader.is_over:
+                            silence.begins(REST_SECONDS if is_over else patience.token)
+                        elif is_over:
                             silence.begins(REST_SECONDS)
                     silence.ends()
                     yield reader.finish()
