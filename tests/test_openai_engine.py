@@ -273,6 +273,7 @@ def test_a_tool_in_a_stream(client: openai.OpenAI, model: str, choice: Any) -> N
 # The other endpoints
 
 
+@pytest.mark.compat("completions.request.prompt (tokens)")
 @pytest.mark.parametrize("prompt", [PARIS, PARIS_TOKENS], ids=["text", "tokens"])
 def test_completions(client: openai.OpenAI, prompt: Any) -> None:
     asked: dict[str, Any] = {"model": "small", "prompt": prompt, "max_tokens": 2}

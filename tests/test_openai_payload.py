@@ -101,6 +101,7 @@ SENT: dict[str, Any] = {
 }
 
 
+@pytest.mark.compat("chat.request.logit_bias")
 def test_what_the_engine_is_to_be_asked_for_goes_on_as_it_came() -> None:
     assert chat(**SENT) == {"model": "m", "messages": [HELLO], "stream": False, **SENT}
 
@@ -430,6 +431,7 @@ COMPLETION: dict[str, Any] = {
 }
 
 
+@pytest.mark.compat("completions.request.logit_bias")
 def test_what_is_asked_of_a_completion_goes_on_as_it_came() -> None:
     assert completion(**COMPLETION) == {"model": "m", "stream": False, **COMPLETION}
 
@@ -469,6 +471,7 @@ def test_the_limit_of_a_completion() -> None:
 # Embeddings
 
 
+@pytest.mark.compat("embeddings.request.input (tokens)")
 @pytest.mark.parametrize("given_input", ["a", ["a", "b"], [1, 2], [[1], [2, 3]]])
 def test_embeddings(given_input: Any) -> None:
     assert embeddings(input=given_input, dimensions=5) == {

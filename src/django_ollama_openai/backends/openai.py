@@ -29,6 +29,11 @@ from .openai_client import AsyncOpenAIClient, OpenAIClient
 
 __all__ = ["OpenAIBackend"]
 
+CHAT: Final = "/chat/completions"
+COMPLETIONS: Final = "/completions"
+EMBEDDINGS: Final = "/embeddings"
+MODELS: Final = "/models"
+
 _ENDPOINT: Final = re.compile(r"/(chat/completions|completions|embeddings|models|responses)/?$")
 
 
@@ -214,12 +219,6 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
 
     async def alist_models(self) -> list[ModelCard]:
         return openai_models(await (await self._async()).fetch("GET", MODELS))
-
-
-CHAT: Final = "/chat/completions"
-COMPLETIONS: Final = "/completions"
-EMBEDDINGS: Final = "/embeddings"
-MODELS: Final = "/models"
 
 
 def _answer(chunks: OpenAIChunks, body: bytes) -> Delta:
