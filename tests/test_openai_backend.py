@@ -285,6 +285,15 @@ def test_without_a_key_none_is_sent(ollama: OllamaServer, key: str | None, way: 
     assert "authorization" not in ollama.requests[0].headers
 
 
+@pytest.mark.parametrize(("key", "sent"), [(SECRET, f"Bearer {SECRET}"), (None, "Basic bWU6")])
+def test_the_key_wins_over_a_header(key: str | None, sent: str) -> None:
+    headers = {"authorization": "Basic bWU6", "X-Tenant": "a"}
+    backend = made_with(base_url="http://gpu-1/v1", api_key=key, headers=headers)
+    with closing(backend.get_client()) as client:
+        assert client._client.headers.get_list("authorization") == [sent]
+        assert client._client.headers["x-tenant"] == "a"
+
+
 def test_the_key_is_told_to_nobody(
     ollama: OllamaServer, way: Way, caplog: pytest.LogCaptureFixture
 ) -> None:

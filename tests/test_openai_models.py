@@ -31,7 +31,7 @@ def test_openais_models() -> None:
 def test_what_is_not_there_is_made_up_for() -> None:
     (card,) = cards({"id": "m"})
     assert (card.created, card.owned_by, card.aliases) == (0, "unknown", ())
-    (card,) = cards({"id": "m", "created": None, "owned_by": None, "aliases": None})
+    (card,) = cards({"id": "m", "created": -1, "owned_by": None, "aliases": None})
     assert (card.created, card.owned_by, card.aliases) == (0, "unknown", ())
 
 
@@ -133,6 +133,8 @@ def test_an_engine_without_a_model() -> None:
         b'{"data": [{}]}',
         b'{"data": [{"id": 5}]}',
         b'{"data": [{"id": "m", "created": "now"}]}',
+        b'{"data": [{"id": "m", "created": NaN}]}',
+        b'{"data": [{"id": "m", "created": 1e999}]}',
         b'{"data": [{"id": "m", "owned_by": 5}]}',
         b'{"error": {"message": "no"}}',
     ],

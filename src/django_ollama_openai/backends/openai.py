@@ -85,7 +85,7 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
 
     Args:
         base_url: the address of its API, usually one that ends in ``/v1``.
-        api_key: sent as a bearer token.
+        api_key: sent as a bearer token; it wins over an ``Authorization`` in ``headers``.
         lacks: those of the optional parameters that this engine or its models do not honour. What
             ``tool_choice`` and ``parallel_tool_calls`` ask for, the gateway then sees to.
 
@@ -127,10 +127,12 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
         super().__init__(**options)
         self._base_url = base_url
         if api_key:
-            self._headers = {
-                **self._headers,
-                "Authorization": f"Bearer {api_key.get_secret_value()}",
+            others = {
+                name: value
+                for name, value in self._headers.items()
+                if name.lower() != "authorization"
             }
+            self._headers = {**others, "Authorization": f"Bearer {api_key.get_secret_value()}"}
         self.supported_parameters -= frozenset(lacks or ())
 
     # Transport

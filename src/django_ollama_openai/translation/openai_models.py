@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from ..exceptions import UpstreamError
+from ..wire.answers.models import ModelMetadata
 from .model_cards import ModelCard
 
 __all__ = ["openai_models"]
@@ -17,7 +18,7 @@ T = TypeVar("T")
 
 class _Model(TypedDict):
     id: str
-    created: NotRequired[float | None]
+    created: NotRequired[FiniteFloat | None]
     owned_by: NotRequired[str | None]
     # Beyond OpenAI's, where others may mean something else.
     aliases: NotRequired[Any]
@@ -39,24 +40,9 @@ class _Meta(TypedDict, total=False):
     ftype: str | None
 
 
-class _Metadata(TypedDict, total=False):
-    """What another gateway of this kind says."""
-
-    family: str | None
-    parameter_size: str | None
-    quantization_level: str | None
-    format: str | None
-    size: int | None
-    digest: str | None
-    context_length: int | None
-    embedding_length: int | None
-    capabilities: list[str] | None
-    modified_at: str | None
-
-
 _MODELS = TypeAdapter(_Models)
 _META = TypeAdapter(_Meta)
-_METADATA = TypeAdapter(_Metadata)
+_METADATA = TypeAdapter(ModelMetadata)
 _ALIASES = TypeAdapter(list[str])
 _LENGTH = TypeAdapter(int)
 
@@ -79,7 +65,7 @@ def openai_models(answer: bytes) -> list[ModelCard]:
 
 def _card(model: _Model) -> ModelCard:
     meta = _read(_META, model.get("meta")) or {}
-    metadata: _Metadata = _read(_METADATA, model.get("metadata")) or {}
+    metadata = _read(_METADATA, model.get("metadata"))
     told = {
         "context_length": _read(_LENGTH, model.get("max_model_len")) or meta.get("n_ctx"),
         "embedding_length": meta.get("n_embd"),
@@ -91,9 +77,9 @@ def _card(model: _Model) -> ModelCard:
         aliases=tuple(
             name for name in _read(_ALIASES, model.get("aliases")) or () if name != model["id"]
         ),
-        created=int(model.get("created") or 0),
+        created=max(0, int(model.get("created") or 0)),
         owned_by=model.get("owned_by") or "unknown",
-        metadata={**told, **metadata},
+        metadata={**told, **(metadata or {})},
     )
 
 
