@@ -214,12 +214,13 @@ def _class(name: str) -> str:
 
 def parameters() -> str:
     """The optional parameters, and which backend honours them."""
+    openai = shipped.OpenAIBackend.supported_parameters
     ollama = shipped.OllamaBackend.supported_parameters
     llamacpp = shipped.LlamaCppBackend.supported_parameters
     with_tools = llamacpp | shipped.LlamaCppBackend.tool_parameters
     rows, nowhere = [], []
     for name in OPTIONAL_PARAMETERS:
-        if name not in ollama | with_tools:
+        if name not in ollama | openai | with_tools:
             nowhere.append(f"``{name}``")
             continue
         in_process = "yes" if name in llamacpp else "with ``tools=True``"
@@ -227,13 +228,16 @@ def parameters() -> str:
             [
                 f"``{name}``",
                 "yes" if name in ollama else "no",
+                "yes" if name in openai else "no",
                 in_process if name in with_tools else "no",
             ]
         )
     table = _table(
-        ["Parameter", "``OllamaBackend``", "``LlamaCppBackend``"], rows, widths=[36, 28, 36]
+        ["Parameter", "``OllamaBackend``", "``OpenAIBackend``", "``LlamaCppBackend``"],
+        rows,
+        widths=[28, 22, 22, 28],
     )
-    return f"{table}\nNeither honours {', '.join(nowhere[:-1])} or {nowhere[-1]}.\n"
+    return f"{table}\nNone honours {', '.join(nowhere[:-1])} or {nowhere[-1]}.\n"
 
 
 # Compatibility

@@ -95,6 +95,9 @@ def main() -> None:
     params.endpoint_slots = True
     if pooling := given.pop("pooling", None):
         params.embedding = True
+        # As in LlamaCppBackend: inputs of different lengths would be cut.
+        params.n_batch = params.n_ubatch = params.kv_unified_per_slot = 4096
+        params.kv_unified = True
         params.pooling_type = xllamacpp.llama_pooling_type[f"LLAMA_POOLING_TYPE_{pooling}"]
     for name, value in given.items():
         setattr(params, name, value)

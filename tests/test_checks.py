@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 GATEWAY = "django_ollama_openai.urls"
 DUMMY = "django_ollama_openai.backends.DummyBackend"
+OPENAI = "django_ollama_openai.backends.OpenAIBackend"
 STATIC = "django_ollama_openai.auth.StaticKeyAuthenticator"
 SESSION = "django_ollama_openai.auth.SessionAuthenticator"
 HERE = __name__
@@ -92,6 +93,16 @@ FINE: list[dict[str, Any]] = [
     },
     {"ALLOWED_MODELS": ["llama*"]},
     {"REMOTE_IMAGES": True},
+    {"BACKENDS": {"o": {"BACKEND": OPENAI, "BASE_URL": "http://gpu-1:8000/v1"}}},
+    {
+        "BACKENDS": {
+            "o": {
+                "BACKEND": OPENAI,
+                "BASE_URL": "https://gpu-1/v1/",
+                "OPTIONS": {"api_key": SECRET, "lacks": ["tool_choice"], "timeout": 5},
+            }
+        }
+    },
     {"MAX_CONCURRENCY": 1},
     {"QUEUE_TIMEOUT": 60},
     {"MAX_CONCURRENCY": 1, "QUEUE_TIMEOUT": 60, "STREAM_KEEPALIVE_SECONDS": 61},
@@ -134,6 +145,59 @@ WRONG: list[tuple[dict[str, Any], str, int, list[str]]] = [
         ["['b']['BACKEND']", "not a subclass of BaseBackend"],
     ),
     ({"BACKENDS": {"b": {"BACKEND": DUMMY, "HOST": URL}}}, "E002", ERROR, ["['b']", "'host'"]),
+    ({"BACKENDS": {"o": {"BACKEND": OPENAI}}}, "E002", ERROR, ["['BACKENDS']['o']", "base_url"]),
+    (
+        {"BACKENDS": {"o": {"BACKEND": OPENAI, "HOST": URL}}},
+        "E002",
+        ERROR,
+        ["['BACKENDS']['o']", "base_url: Missing"],
+    ),
+    (
+        {"BACKENDS": {"o": {"BACKEND": OPENAI, "BASE_URL": f"{URL}/v1"}}},
+        "E002",
+        ERROR,
+        ["['BACKENDS']['o']", "base_url", "'api_key' or 'headers'"],
+    ),
+    (
+        {"BACKENDS": {"o": {"BACKEND": OPENAI, "BASE_URL": "http://gpu-1/v1/embeddings"}}},
+        "E002",
+        ERROR,
+        ["['BACKENDS']['o']", "base_url", "Leave the endpoint out"],
+    ),
+    (
+        {"BACKENDS": {"o": {"BACKEND": OPENAI, "BASE_URL": f"http://gpu-1/v1?key={SECRET}"}}},
+        "E002",
+        ERROR,
+        ["['BACKENDS']['o']", "base_url", "no '?'"],
+    ),
+    (
+        {
+            "BACKENDS": {
+                "o": {
+                    "BACKEND": OPENAI,
+                    "BASE_URL": "http://gpu-1/v1",
+                    "OPTIONS": {"api_key": f"{SECRET}\n"},
+                }
+            }
+        },
+        "E002",
+        ERROR,
+        ["['BACKENDS']['o']", "api_key", "no line ends"],
+    ),
+    (
+        {
+            "BACKENDS": {
+                "o": {
+                    "BACKEND": OPENAI,
+                    "BASE_URL": "http://gpu-1/v1",
+                    "OPTIONS": {"lacks": ["tool-choice"]},
+                }
+            }
+        },
+        "E002",
+        ERROR,
+        ["['BACKENDS']['o']", "lacks", "'tool-choice'", "tool_choice"],
+    ),
     ({"AUTHENTICATION": ["no.Way"]}, "E003", ERROR, ["['AUTHENTICATION']", "no.Way"]),
     (
         {"AUTHENTICATION": [f"{HERE}.NeedsArguments"]},

@@ -1,5 +1,6 @@
 """The same cases through the official OpenAI client for every engine: the scripted Ollama, the
-model inside the process, and the real Ollama at ``$OLLAMA_LIVE_HOST``."""
+model inside the process, the same model in llama.cpp's own server, and the real Ollama at
+``$OLLAMA_LIVE_HOST``."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,8 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
+from django_ollama_openai.backends.llamacpp import SMOLLM2_OPTIONS
+from tests.llama_server import ENGINE_KEY, llama_server
 from tests.ollama_server import Answer, OllamaServer, Reply, recorded
 from tests.recordings import load
 from tests.servers import KEY, serve
@@ -59,19 +63,33 @@ class Engine:
             self.scripted.reply(*replies)
 
 
-def options(kind: str, scripted: OllamaServer) -> dict[str, Any]:
+@contextmanager
+def running(kind: str, scripted: OllamaServer) -> Iterator[dict[str, Any]]:
+    """The engine's entry in ``BACKENDS``, and the engine as long as it is needed."""
     if kind == "embedded":
         # Its threads wait by spinning: with one for each core they are in the way of other tests.
-        return {
+        yield {
             "BACKEND": "django_ollama_openai.backends.LlamaCppBackend",
             "OPTIONS": {"threads": 1},
         }
-    host = scripted.url if kind == "scripted" else os.environ["OLLAMA_LIVE_HOST"]
-    return {"BACKEND": "django_ollama_openai.backends.OllamaBackend", "HOST": host}
+    elif kind == "served":
+        with llama_server() as server:
+            yield {
+                "BACKEND": "django_ollama_openai.backends.OpenAIBackend",
+                "BASE_URL": server.base_url,
+                "OPTIONS": {"api_key": ENGINE_KEY, "lacks": ["tools"]},
+            }
+    else:
+        host = scripted.url if kind == "scripted" else os.environ["OLLAMA_LIVE_HOST"]
+        yield {"BACKEND": "django_ollama_openai.backends.OllamaBackend", "HOST": host}
 
 
 OLLAMAS = ["scripted", pytest.param("live", marks=pytest.mark.live)]
-ENGINES = [*OLLAMAS, pytest.param("embedded", marks=pytest.mark.llamacpp)]
+ENGINES = [
+    *OLLAMAS,
+    pytest.param("embedded", marks=pytest.mark.llamacpp),
+    pytest.param("served", marks=pytest.mark.llamacpp),
+]
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -81,15 +99,23 @@ def engine(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Engine]:
     kind: str = request.param
-    settings = {"API_KEYS": [KEY], "BACKENDS": {"default": options(kind, ollama_server)}}
+    settings: dict[str, Any] = {"API_KEYS": [KEY]}
+    if kind == "served":
+        settings["MODELS"] = {"smollm2": {"OPTIONS": SMOLLM2_OPTIONS}}
+        # It answers by whatever name it is asked.
+        settings["ALLOWED_MODELS"] = ["smollm2"]
     ollama_server.reset()
     with (
-        serve("uvicorn", tmp_path_factory.mktemp(kind), settings) as site,
+        running(kind, ollama_server) as backend,
+        serve(
+            "uvicorn", tmp_path_factory.mktemp(kind), {**settings, "BACKENDS": {"default": backend}}
+        ) as site,
         openai.OpenAI(base_url=site.base_url, api_key=KEY, max_retries=0, timeout=120) as client,
     ):
         cards: list[dict[str, Any]] = [card.to_dict() for card in client.models.list()]
         cards.sort(key=lambda card: card["metadata"]["size"])
-        models = {card["id"]: card["metadata"]["capabilities"] for card in cards}
+        # OpenAI's API does not tell what a model is capable of.
+        models = {card["id"]: card["metadata"]["capabilities"] or ["completion"] for card in cards}
         yield Engine(client, models, ollama_server if kind == "scripted" else None)
 
 

@@ -14,7 +14,11 @@ from django_ollama_openai.exceptions import (
     InvalidRequest,
     UpstreamError,
 )
-from django_ollama_openai.translation.openai_chunks import OpenAIChunks, OpenAITextChunks
+from django_ollama_openai.translation.openai_chunks import (
+    OpenAIAnswer,
+    OpenAIChunks,
+    OpenAITextChunks,
+)
 from django_ollama_openai.translation.openai_errors import engine_error
 from django_ollama_openai.wire.delta import Delta, ToolCallDelta, Usage, fold
 from tests.test_chat_completion import answers, frames, write
@@ -52,6 +56,8 @@ def feed(chunk: Any) -> Delta:
         ({"content": "a\x85b\u2028"}, Delta("a\x85b\u2028")),
         ({"reasoning_content": "hm"}, Delta(reasoning="hm")),
         ({"reasoning": "hm"}, Delta(reasoning="hm")),
+        ({"content": None, "refusal": "No."}, Delta("No.")),
+        ({"content": "x", "refusal": None}, Delta("x")),
         ({"content": "x", "reasoning_content": "hm"}, Delta("x", "hm")),
         ({"content": None, "reasoning_content": None, "tool_calls": None}, Delta(tokens=0)),
         ({}, Delta(tokens=0)),
@@ -89,6 +95,27 @@ def test_a_call_without_an_id_is_given_one() -> None:
         assert first.id.startswith("call_")
         (second,) = chunks.feed(chunk({"tool_calls": [piece]})).tool_calls
         assert second == ToolCallDelta(index, arguments="{")
+
+
+def test_calls_without_an_index_are_told_apart_by_their_names() -> None:
+    """Some engines send whole calls, each in a chunk of its own or several in one."""
+
+    def piece(**function: Any) -> dict[str, Any]:
+        return {"id": "c", "function": function}
+
+    chunks = OpenAIChunks()
+    fed = [
+        [piece(name="f", arguments="{}")],
+        [piece(name="g", arguments='{"a"'), piece(arguments=":1}")],
+        [piece(name="f", arguments="{}"), piece(name="h", arguments="{}")],
+    ]
+    whole = fold([chunks.feed(chunk({"tool_calls": calls})) for calls in fed])
+    assert [(call.name, call.arguments) for call in whole.tool_calls] == [
+        ("f", "{}"),
+        ("g", '{"a":1}'),
+        ("f", "{}"),
+        ("h", "{}"),
+    ]
 
 
 @pytest.mark.parametrize("function", [None, {}, {"name": None}, {"name": ""}])
@@ -165,6 +192,19 @@ def test_an_answer_without_a_finish_reason_is_an_error(fed: list[dict[str, Any]]
         chunks.feed(part)
     with pytest.raises(UpstreamError, match="broke off"):
         chunks.finish()
+
+
+@pytest.mark.parametrize("reason", ["abort", "error"])
+def test_an_answer_that_the_engine_gave_up_is_an_error(reason: str) -> None:
+    chunks = OpenAIChunks()
+    chunks.feed(chunk({"content": "x"}))
+    with pytest.raises(UpstreamError, match="broke off"):
+        chunks.feed(chunk({}, reason))
+
+
+def test_nothing_at_all_is_no_answer() -> None:
+    with pytest.raises(UpstreamError, match="not an answer"):
+        OpenAIChunks().finish()
 
 
 @settings(max_examples=40)
@@ -350,7 +390,66 @@ def test_whatever_is_translated_is_well_formed(part: Any) -> None:
         assert well_formed(delta)
 
 
-# Completions of llama-server
+# Answers in one piece
+
+
+def answer(
+    message: dict[str, Any] | None, finish_reason: str | None = "stop", **fields: Any
+) -> dict[str, Any]:
+    choice = {"index": 0, "message": message, "finish_reason": finish_reason, "logprobs": None}
+    return {"id": "x", "object": "chat.completion", "choices": [choice], **fields}
+
+
+def whole(data: Any) -> Delta:
+    state = OpenAIAnswer("m")
+    delta = state.feed(data if isinstance(data, bytes) else json.dumps(data).encode())
+    state.finish()
+    return delta
+
+
+def test_a_whole_answer() -> None:
+    data = answer({"role": "assistant", "content": "Hi", "reasoning": "hm"}, usage=USAGE)
+    assert whole(data) == Delta("Hi", "hm", finish_reason="stop", usage=Usage(3, 4))
+    assert whole(answer({"content": "Hi"}, usage=None)).usage is None
+    assert whole(answer({"content": None, "refusal": "No."})).content == "No."
+
+
+def test_the_calls_of_a_whole_answer_have_no_index() -> None:
+    calls = [
+        {"id": f"call_{name}", "type": "function", "function": {"name": name, "arguments": "{}"}}
+        for name in "fgf"
+    ]
+    delta = whole(answer({"content": None, "tool_calls": calls}, "tool_calls"))
+    assert delta.tool_calls == [
+        ToolCallDelta(0, "call_f", "f", "{}"),
+        ToolCallDelta(1, "call_g", "g", "{}"),
+        ToolCallDelta(2, "call_f", "f", "{}"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "not an answer"),
+        (b"<html>", "not an answer"),
+        (b"data: {}\n\n", "not an answer"),
+        (b"\x1f\x8b\x08", "not an answer"),
+        (b"{}", "not an answer"),
+        (chunk({"content": "x"}, "stop"), "not an answer"),
+        (answer(None), "not an answer"),
+        (answer({"content": "x"}, None), "broke off"),
+        (answer({"content": "x"}, "error"), "broke off"),
+        ({"object": "chat.completion", "choices": []}, "broke off"),
+        ({"error": {"message": "/srv", "code": 500}}, "failed in the middle"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_whole_answer(data: Any, message: str) -> None:
+    with pytest.raises(UpstreamError, match=message):
+        whole(data)
+
+
+# Completions
 
 
 def text_chunk(
@@ -399,6 +498,58 @@ def test_no_more_alternatives_than_were_asked_for(alternatives: int) -> None:
     (entry,) = delta.logprobs
     assert (entry["token"], entry["logprob"], entry["bytes"]) == ("a", -1, [97])
     assert [top["token"] for top in entry["top_logprobs"]] == ["a", "b"][:alternatives]
+
+
+def test_openais_own_log_probabilities_of_completions() -> None:
+    """As lists side by side; the alternatives of a token in any order, with the token itself."""
+    logprobs = {
+        "tokens": [" Par", "\u00e9"],
+        "token_logprobs": [-3, -0.5],
+        "top_logprobs": [{" Par": -3, " Lyon": -0.1, " Nice": -2}, {"\u00e9": -0.5}],
+        "text_offset": [0, 4],
+    }
+    delta = OpenAITextChunks(alternatives=2).feed(text_chunk(" Par\u00e9", logprobs=logprobs))
+    assert delta.logprobs == [
+        {
+            "token": " Par",
+            "logprob": -3,
+            "bytes": list(b" Par"),
+            "top_logprobs": [
+                {"token": " Lyon", "logprob": -0.1, "bytes": list(b" Lyon")},
+                {"token": " Nice", "logprob": -2, "bytes": list(b" Nice")},
+            ],
+        },
+        {
+            "token": "\u00e9",
+            "logprob": -0.5,
+            "bytes": [195, 169],
+            "top_logprobs": [{"token": "\u00e9", "logprob": -0.5, "bytes": [195, 169]}],
+        },
+    ]
+
+
+@pytest.mark.parametrize("tops", [None, [None, None], [{}, {}]])
+def test_log_probabilities_without_alternatives(tops: Any) -> None:
+    logprobs = {"tokens": ["a", "b"], "token_logprobs": [None, -1], "top_logprobs": tops}
+    delta = OpenAITextChunks(alternatives=2).feed(text_chunk("ab", logprobs=logprobs))
+    # The first token of an echoed prompt has none.
+    assert delta.logprobs == [{"token": "b", "logprob": -1, "bytes": [98], "top_logprobs": []}]
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        {"tokens": ["a"]},
+        {"tokens": ["a"], "token_logprobs": [-1, -1]},
+        {"tokens": ["a"], "token_logprobs": [float("-inf")]},
+        {"tokens": ["a"], "token_logprobs": ["-1"]},
+        {"tokens": [5], "token_logprobs": [-1]},
+    ],
+    ids=repr,
+)
+def test_lists_that_do_not_fit_together(logprobs: Any) -> None:
+    with pytest.raises(UpstreamError, match="not an answer"):
+        OpenAITextChunks(alternatives=2).feed(text_chunk("a", logprobs=logprobs))
 
 
 @pytest.mark.parametrize(

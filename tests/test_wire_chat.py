@@ -815,6 +815,13 @@ def test_what_is_declared_is_all_that_goes_on() -> None:
     assert parse(FULL).declared() == FULL
 
 
+def test_a_call_is_declared_with_its_type() -> None:
+    function = {"name": "f", "arguments": "{}"}
+    body = {"messages": [{"role": "assistant", "tool_calls": [{"id": "c", "function": function}]}]}
+    (message,) = parse(body).declared()["messages"]
+    assert message["tool_calls"] == [{"id": "c", "type": "function", "function": function}]
+
+
 def nested(depth: int) -> bytes:
     schema = b'{"a":' * depth + b"1" + b"}" * depth
     tool = b'{"type":"function","function":{"name":"f","parameters":{"a":%b}}}' % schema

@@ -6,11 +6,11 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from importlib.util import find_spec
-from typing import Any, Generic, Protocol, TypeVar, Unpack
+from typing import Any, Final, Generic, Protocol, TypeVar, Unpack
 from urllib.parse import SplitResult, urlsplit
 
 import httpx
-from pydantic import NonNegativeInt, PositiveFloat, validate_call
+from pydantic import ConfigDict, NonNegativeInt, PositiveFloat, validate_call
 
 from ..pump import aclosed
 from ..translation.blame import Blame
@@ -19,7 +19,10 @@ from .base import BaseBackend
 from .http_client import AsyncHTTPClient, HTTPClient, NoCookies, Patience
 from .interruptible import InterruptibleTransport
 
-__all__ = ["HTTPBackend", "Parts", "http_address"]
+__all__ = ["SECRETIVE", "HTTPBackend", "Parts", "http_address"]
+
+SECRETIVE: Final = ConfigDict(hide_input_in_errors=True)
+"""For constructors: an error that quotes an option would show keys and credentials."""
 
 C = TypeVar("C", bound=HTTPClient)
 A = TypeVar("A", bound=AsyncHTTPClient)
@@ -75,7 +78,7 @@ class HTTPBackend(BaseBackend, Generic[C, A]):
     For another transport, override :meth:`get_client` and :meth:`get_async_client`.
     """
 
-    @validate_call
+    @validate_call(config=SECRETIVE)
     def __init__(
         self,
         *,

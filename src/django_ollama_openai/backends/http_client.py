@@ -34,8 +34,9 @@ __all__ = [
     "encoded",
 ]
 
-HEADERS: Final = {"Accept-Encoding": "identity"}
-"""A compressed answer could unpack to more than there is memory, before any of it is counted."""
+HEADERS: Final = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+"""Of every request. A compressed answer could unpack to more than there is memory, before any of it
+is counted."""
 
 MAX_ERROR_BYTES = 64 * 2**10
 MAX_ANSWER_BYTES = 64 * 2**20
@@ -56,6 +57,7 @@ class Patience:
 class Reader(Protocol):
     """Cuts the body of a stream into what the engine says, piece by piece."""
 
+    @property
     def is_over(self) -> bool:
         """Whether the engine has said that there is no more."""
         ...
@@ -128,19 +130,22 @@ class HTTPClient(_Client):
                     raise self.failure(response.status_code, _first(response.iter_raw()), **blame)
                 with read_timeout(response) as limit:
                     until = time.monotonic() + patience.first_token
+                    is_over = False
                     for data in response.iter_raw():
-                        if reader.is_over():
+                        if is_over:
                             break
+                        arrived = reader.feed(data)
+                        is_over = reader.is_over
                         # What is no piece yet, or a comment, does not count.
-                        if arrived := reader.feed(data):
+                        if arrived:
                             yield arrived
                             until = time.monotonic() + patience.token
-                        if reader.is_over():
+                        if is_over:
                             until = time.monotonic() + REST_SECONDS
                         limit(max(0.001, until - time.monotonic()))
                 yield reader.finish()
         except FAILURES as error:
-            if not reader.is_over():
+            if not reader.is_over:
                 raise connection_failure(error) from error
 
 
@@ -182,23 +187,26 @@ class AsyncHTTPClient(_Client):
                 async with aclosed(response):
                     if response.status_code != 200:
                         raise self.failure(response.status_code, await _afirst(response), **blame)
+                    is_over = False
                     async for data in _arriving(response):
-                        if reader.is_over():
+                        if is_over:
                             break
+                        arrived = reader.feed(data)
+                        is_over = reader.is_over
                         # What is no piece yet, or a comment, does not count.
-                        if arrived := reader.feed(data):
+                        if arrived:
                             silence.ends()
                             yield arrived
-                            silence.begins(REST_SECONDS if reader.is_over() else patience.token)
-                        elif reader.is_over():
+                            silence.begins(REST_SECONDS if is_over else patience.token)
+                        elif is_over:
                             silence.begins(REST_SECONDS)
                     silence.ends()
                     yield reader.finish()
         except UpstreamTimeout:
-            if not reader.is_over():
+            if not reader.is_over:
                 raise
         except FAILURES as error:
-            if not reader.is_over():
+            if not reader.is_over:
                 raise connection_failure(error) from error
 
     async def _send(self, request: httpx.Request) -> httpx.Response:

@@ -31,7 +31,7 @@ from ..wire.completions import CompletionRequest
 from ..wire.delta import Delta, Embeddings
 from ..wire.embeddings import EmbeddingsRequest
 from ..wire.engine import EngineRequest
-from .http_backend import HTTPBackend, http_address
+from .http_backend import SECRETIVE, HTTPBackend, http_address
 from .http_client import encoded
 from .ollama_client import AsyncOllamaClient, OllamaClient
 
@@ -85,7 +85,7 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
         }
     )
 
-    @validate_call
+    @validate_call(config=SECRETIVE)
     def __init__(
         self,
         *,

@@ -23,11 +23,16 @@ from ..wire.completions import CompletionRequest
 from ..wire.delta import Delta, Embeddings
 from ..wire.embeddings import EmbeddingsRequest
 from .base import OPTIONAL_PARAMETERS
-from .http_backend import HTTPBackend, http_address
+from .http_backend import SECRETIVE, HTTPBackend, http_address
 from .http_client import encoded
 from .openai_client import AsyncOpenAIClient, OpenAIClient
 
 __all__ = ["OpenAIBackend"]
+
+CHAT: Final = "/chat/completions"
+COMPLETIONS: Final = "/completions"
+EMBEDDINGS: Final = "/embeddings"
+MODELS: Final = "/models"
 
 _ENDPOINT: Final = re.compile(r"/(chat/completions|completions|embeddings|models|responses)/?$")
 
@@ -39,6 +44,9 @@ def openai_address(value: str) -> str:
         ValueError: it cannot.
     """
     parts = http_address(value, example="http://gpu-1:8000/v1")
+    if parts.username is not None or parts.password is not None:
+        # It would be logged with every request.
+        raise ValueError("Put credentials into 'api_key' or 'headers', not into the address")
     if parts.query or parts.fragment:
         raise ValueError("An address that other paths are added to has no '?' and no '#'")
     if _ENDPOINT.search(parts.path):
@@ -59,13 +67,25 @@ def parameters(names: list[str]) -> list[str]:
     return names
 
 
+def bearer_token(value: SecretStr) -> SecretStr:
+    """``value``, if it can be sent as it is.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    token = value.get_secret_value()
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise ValueError("A key has no spaces, no line ends and only letters of ASCII")
+    return value
+
+
 class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
     """An engine that speaks OpenAI's API: vLLM, SGLang, Ray Serve, llama.cpp's server, OpenAI
     itself, or another gateway.
 
     Args:
         base_url: the address of its API, usually one that ends in ``/v1``.
-        api_key: sent as a bearer token.
+        api_key: sent as a bearer token; it wins over an ``Authorization`` in ``headers``.
         lacks: those of the optional parameters that this engine or its models do not honour. What
             ``tool_choice`` and ``parallel_tool_calls`` ask for, the gateway then sees to.
 
@@ -95,22 +115,24 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
         }
     )
 
-    @validate_call
+    @validate_call(config=SECRETIVE)
     def __init__(
         self,
         *,
         base_url: Annotated[str, AfterValidator(openai_address)],
-        api_key: SecretStr | None = None,
+        api_key: Annotated[SecretStr, AfterValidator(bearer_token)] | None = None,
         lacks: Annotated[list[str], AfterValidator(parameters)] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self._base_url = base_url
-        if api_key is not None:
-            self._headers = {
-                **self._headers,
-                "Authorization": f"Bearer {api_key.get_secret_value()}",
+        if api_key:
+            others = {
+                name: value
+                for name, value in self._headers.items()
+                if name.lower() != "authorization"
             }
+            self._headers = {**others, "Authorization": f"Bearer {api_key.get_secret_value()}"}
         self.supported_parameters -= frozenset(lacks or ())
 
     # Transport
@@ -199,12 +221,6 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
 
     async def alist_models(self) -> list[ModelCard]:
         return openai_models(await (await self._async()).fetch("GET", MODELS))
-
-
-CHAT: Final = "/chat/completions"
-COMPLETIONS: Final = "/completions"
-EMBEDDINGS: Final = "/embeddings"
-MODELS: Final = "/models"
 
 
 def _answer(chunks: OpenAIChunks, body: bytes) -> Delta:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NotRequired
+from typing import Any, ClassVar, Final, NotRequired
 
 from pydantic import FiniteFloat, TypeAdapter
 from typing_extensions import TypedDict
@@ -75,6 +75,9 @@ class _Chunk(TypedDict, total=False):
 
 _CHUNK = TypeAdapter(_Chunk)
 
+_BROKEN: Final = frozenset({"abort", "error"})
+"""How SGLang, vLLM and OpenRouter call the end of an answer that they gave up."""
+
 
 class OpenAIChunks:
     """The state of one streamed answer: feed it every chunk, then ``finish()``.
@@ -139,23 +142,24 @@ class OpenAIChunks:
         delta.content = message.get("content") or message.get("refusal") or ""
         # Engines have two names for it.
         delta.reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
-        delta.tool_calls = [
-            self._tool_call(place, call)
-            for place, call in enumerate(message.get("tool_calls") or ())
-        ]
+        delta.tool_calls = [self._tool_call(call) for call in message.get("tool_calls") or ()]
         if logprobs := choice.get("logprobs"):
             delta.logprobs = _entries(logprobs)
         if delta.content or delta.reasoning or delta.tool_calls:
             delta.tokens = 1
         if reason := choice.get("finish_reason"):
+            if reason in _BROKEN:
+                raise UpstreamError("The engine broke off in the middle of its answer.")
             delta.finish_reason = reason
             self._is_finished = True
 
-    def _tool_call(self, place: int, call: _ToolCall) -> ToolCallDelta:
-        given = call.get("index")
-        # Those of a whole answer have none, and some engines send whole calls in a stream.
-        index = place if given is None else given
+    def _tool_call(self, call: _ToolCall) -> ToolCallDelta:
         function = call.get("function") or {}
+        index = call.get("index")
+        if index is None:
+            # Those of a whole answer have none, and some engines send whole calls in a stream.
+            begins = function.get("name") is not None
+            index = max(self._calls, default=-1) + begins
         is_first = index not in self._calls
         self._calls.add(index)
         if is_first and not function.get("name"):
@@ -213,7 +217,8 @@ def _entries(logprobs: _Logprobs) -> list[dict[str, Any]]:
                     "token": token,
                     "logprob": number,
                     "top_logprobs": [
-                        {"token": other, "logprob": likely} for other, likely in (top or {}).items()
+                        {"token": other, "logprob": likely}
+                        for other, likely in sorted((top or {}).items(), key=_likeliest_first)
                     ],
                 }
             )
@@ -222,6 +227,10 @@ def _entries(logprobs: _Logprobs) -> list[dict[str, Any]]:
             if number is not None
         ]
     return [logprob(entry) for entry in logprobs.get("content") or ()]
+
+
+def _likeliest_first(alternative: tuple[str, float]) -> float:
+    return -alternative[1]
 
 
 def _usage(usage: _Usage) -> Usage:

@@ -1,7 +1,8 @@
 """What the errors of an engine that speaks OpenAI's API mean to a client.
 
-Most answer ``{"error": {"message", "type", "param", "code"}}``. vLLM has been sending the inner
-object alone, and whatever stands on FastAPI says ``{"detail": …}`` of what it did not get to.
+Most answer ``{"error": {"message", "type", "param", "code"}}``. Some send the inner object alone,
+as vLLM and SGLang have long done, or a text for it, and whatever stands on FastAPI says
+``{"detail": …}`` of what it did not get to. The status may also be the code, as a number or a text.
 """
 
 from __future__ import annotations
@@ -25,17 +26,42 @@ from .ollama_errors import context_message
 
 __all__ = ["engine_error", "openai_error"]
 
-_TOO_LARGE: Final = re.compile(r"input \((\d+) tokens\) is too large .* batch size: (\d+)")
-"""How llama-server says that an input of embeddings does not fit."""
-
-_MAXIMUM: Final = re.compile(r"maximum context length", re.IGNORECASE)
-"""How OpenAI and vLLM say that a prompt does not fit; each goes on in its own words."""
-
-_FIGURES: Final = re.compile(
-    r"maximum context length (?:is|of) (\d+) tokens.*?(?:resulted in|requested|contains at least|"
-    r"has|contains) (\d+) (?:input )?tokens",
-    re.IGNORECASE | re.DOTALL,
+_TOO_LONG: Final = re.compile(
+    r"""
+      maximum\ (?:context|model|allowed)\ length
+    | the\ (?:model's\ )?context\ length
+    | (?:available\ context\ size|context\ window)
+    | tokens\ exceed\ the\ configured\ limit
+    | input\ .*is\ too\ large\ to\ process
+    """,
+    re.IGNORECASE | re.VERBOSE,
 )
+"""How engines say that a prompt does not fit: OpenAI and vLLM, SGLang, LM Studio, llama.cpp."""
+
+_LIMIT: Final = re.compile(
+    r"(?:(?:context|model|allowed) length(?: is| of)?|(?:context|batch) size:?|limit of) "
+    r"\(?(\d{1,12})\b",
+    re.IGNORECASE,
+)
+"""The length of the context in such a text."""
+
+_SIZE: Final = re.compile(
+    r"""
+      (?:resulted\ in|has|contains|at\ least)\ (\d{1,12})(?:\ input)?\ tokens
+    | (?:input|request|input\ length)\ \((\d{1,12})\ tokens\)
+    | prompt\ \(length\ (\d{1,12})\)
+    | (\d{1,12})\ in\ (?:the\ messages|your\ prompt)
+    | (\d{1,12})\ tokens\ from\ the\ input
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+"""The length of the prompt in such a text."""
+
+_LACKS_ENDPOINT: Final = re.compile(r"does not support (?:logits|[\w ]{1,40} API\b)")
+"""How llama-server and vLLM say that a model is for something else."""
+
+_LACKS_INPUT: Final = re.compile(r"(image|audio|video) input is not supported")
+"""How llama-server says that a model takes texts only. It calls that a failure of its own."""
 
 _ENDPOINTS: Final = {
     "messages": "chat completions",
@@ -56,18 +82,17 @@ def openai_error(status: int, body: bytes | bytearray, **blame: Unpack[Blame]) -
     Messages of a refusal are for whoever made the request, and are passed on. Those of the engine's
     own failures may name files and hosts of the server, and are not.
     """
+    if status in (401, 403):
+        return UpstreamError("The engine refused the gateway's own credentials.")
     error = _parsed(body)
     if status in _REFUSALS:
         return engine_error(error, is_refusal=True, **blame)
+    if known := _known(error, is_refusal=False, **blame):
+        return known
     if status == 404:
-        return _not_found(error, blame.get("model", ""))
+        return _not_found(error, **blame)
     if status in (405, 501):
-        endpoint = _ENDPOINTS.get(blame.get("param", "messages"), "this endpoint")
-        return InvalidRequest(
-            f"This model does not support {endpoint}.", param="model", code="unsupported_endpoint"
-        )
-    if status in (401, 403):
-        return UpstreamError("The engine refused the gateway's own credentials.")
+        return _other_endpoint(**blame)
     if status in (408, 504):
         return UpstreamTimeout("The engine did not answer in time.")
     if status in (429, 503):
@@ -78,59 +103,90 @@ def openai_error(status: int, body: bytes | bytearray, **blame: Unpack[Blame]) -
 def engine_error(error: Any, *, is_refusal: bool = False, **blame: Unpack[Blame]) -> GatewayError:
     """The error for an ``error`` object: that of a refusal, or one that came instead of an answer
     or in the middle of it."""
-    param = blame.get("param", "messages")
     if not isinstance(error, dict):
         error = {"message": error}
-    message = error.get("message")
-    text = message if isinstance(message, str) else ""
-    if detail := _too_long(error, text[:MAX_SEARCHED]):
-        return ContextLengthExceeded(context_message(detail, param), param=param)
-    if "does not support logits" in text:
+    is_refusal = (
+        is_refusal
+        or error.get("code") in (400, "400")
+        or error.get("type") == "invalid_request_error"
+    )
+    if known := _known(error, is_refusal=is_refusal, **blame):
+        return known
+    if is_refusal:
         return InvalidRequest(
-            "This model does not produce text.", param="model", code="unsupported_endpoint"
-        )
-    if text.startswith("Pooling type"):
-        return UpstreamError("This model's file does not say how to pool; set 'pooling'.")
-    if error.get("code") == "model_not_found":
-        return ModelNotFound(blame.get("model", ""))
-    if is_refusal or error.get("code") == 400 or error.get("type") == "invalid_request_error":
-        return InvalidRequest(
-            text or "The engine refused the request.",
-            param=_text(error.get("param")),
-            code=_text(error.get("code")),
+            _message(error) or "The engine refused the request.",
+            param=_word(error.get("param")),
+            code=_word(error.get("code")),
         )
     return UpstreamError("The engine failed in the middle of its answer.")
 
 
-def _too_long(error: dict[str, Any], text: str) -> dict[str, Any] | None:
-    """Figures of a prompt that does not fit, as far as the engine gives any."""
+def _known(
+    error: dict[str, Any], *, is_refusal: bool, **blame: Unpack[Blame]
+) -> GatewayError | None:
+    """What ``error`` says itself, whatever status it has come with."""
+    text = _message(error)[:MAX_SEARCHED]
+    if error.get("code") == "model_not_found":
+        return ModelNotFound(blame.get("model", ""))
+    if _LACKS_ENDPOINT.search(text):
+        return _other_endpoint(**blame)
+    if lack := _LACKS_INPUT.search(text):
+        return InvalidRequest(f"This model does not support {lack[1]} input.", param="messages")
+    if text.startswith("Pooling type"):
+        return UpstreamError("This model's file does not say how to pool; set 'pooling'.")
     if error.get("type") == "exceed_context_size_error":
-        return error
-    sizes = _TOO_LARGE.search(text)
-    if sizes is not None:
-        return {"n_prompt_tokens": int(sizes[1]), "n_ctx": int(sizes[2])}
-    if error.get("code") == "context_length_exceeded" or _MAXIMUM.search(text):
-        figures = _FIGURES.search(text)
-        return (
-            {"figures": None}
-            if figures is None
-            else {"n_prompt_tokens": int(figures[2]), "n_ctx": int(figures[1])}
-        )
+        return _too_long(error, **blame)
+    if error.get("code") == "context_length_exceeded" or _TOO_LONG.search(text):
+        limit, size = _LIMIT.search(text), _SIZE.search(text)
+        if limit and size and int(size[size.lastindex or 0]) > int(limit[1]):
+            figures = {"n_prompt_tokens": int(size[size.lastindex or 0]), "n_ctx": int(limit[1])}
+            return _too_long(figures, **blame)
+        # It is too long together with what it asks for, or there are no figures.
+        if is_refusal and text:
+            return ContextLengthExceeded(text, param=_param(**blame))
+        return _too_long({}, **blame)
     return None
 
 
-def _not_found(error: dict[str, Any], model: str) -> GatewayError:
-    """The model is missing, or the whole endpoint: engines answer both with 404."""
-    message = error.get("message")
-    text = message[:MAX_SEARCHED] if isinstance(message, str) else ""
-    if error.get("code") == "model_not_found" or (model and model in text):
+def _too_long(figures: dict[str, Any], **blame: Unpack[Blame]) -> GatewayError:
+    param = _param(**blame)
+    return ContextLengthExceeded(context_message(figures, param), param=param)
+
+
+def _not_found(error: dict[str, Any], **blame: Unpack[Blame]) -> GatewayError:
+    """The model is missing, or is for something else, or there is no such endpoint: engines answer
+    all of these with 404."""
+    model = blame.get("model", "")
+    if model and model in _message(error)[:MAX_SEARCHED]:
         return ModelNotFound(model)
+    if error.get("param") == "model":
+        return _other_endpoint(**blame)
     # Where the address of the engine is wrong, it is the site's owner who has to know.
     return UpstreamError("The engine does not have this endpoint.")
 
 
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+def _other_endpoint(**blame: Unpack[Blame]) -> GatewayError:
+    return InvalidRequest(
+        f"This model does not support {_ENDPOINTS[_param(**blame)]}.",
+        param="model",
+        code="unsupported_endpoint",
+    )
+
+
+def _param(**blame: Unpack[Blame]) -> str:
+    return blame.get("param", "messages")
+
+
+def _message(error: dict[str, Any]) -> str:
+    message = error.get("message")
+    return message if isinstance(message, str) else ""
+
+
+def _word(value: Any) -> str | None:
+    """``value``, if it is a name: some engines send the status for a code, and ``None`` in
+    letters."""
+    is_name = isinstance(value, str) and not value.isdecimal() and value not in ("", "None")
+    return value if is_name else None
 
 
 def _parsed(body: bytes | bytearray) -> dict[str, Any]:
@@ -146,5 +202,17 @@ def _parsed(body: bytes | bytearray) -> dict[str, Any]:
         return {"message": error}
     if not isinstance(error, dict):
         return {}
-    detail = error.get("detail")
-    return {**error, "message": detail} if isinstance(detail, str) else error
+    return {**error, **_detailed(error.get("detail"))}
+
+
+def _detailed(detail: Any) -> dict[str, Any]:
+    """The same from FastAPI's ``detail``: a text, or what is wrong field by field."""
+    if isinstance(detail, str):
+        return {"message": detail}
+    first = detail[0] if isinstance(detail, list) and detail else None
+    if not isinstance(first, dict) or not isinstance(first.get("msg"), str):
+        return {}
+    location = first.get("loc")
+    steps = [step for step in location if step != "body"] if isinstance(location, list) else []
+    param = ".".join(map(str, steps))
+    return {"message": f"Invalid value for '{param}': {first['msg']}.", "param": param}

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired
+from typing import Any, NotRequired, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from ..exceptions import UpstreamError
+from ..wire.answers.models import ModelMetadata
 from .model_cards import ModelCard
 
 __all__ = ["openai_models"]
+
+T = TypeVar("T")
+
+
+class _Model(TypedDict):
+    id: str
+    created: NotRequired[FiniteFloat | None]
+    owned_by: NotRequired[str | None]
+    # Beyond OpenAI's, where others may mean something else.
+    aliases: NotRequired[Any]
+    max_model_len: NotRequired[Any]
+    meta: NotRequired[Any]
+    metadata: NotRequired[Any]
+
+
+class _Models(TypedDict):
+    data: list[_Model]
 
 
 class _Meta(TypedDict, total=False):
@@ -22,28 +40,18 @@ class _Meta(TypedDict, total=False):
     ftype: str | None
 
 
-class _Model(TypedDict):
-    id: str
-    created: NotRequired[float | None]
-    owned_by: NotRequired[str | None]
-    aliases: NotRequired[list[str] | None]
-    max_model_len: NotRequired[int | None]
-    meta: NotRequired[_Meta | None]
-    metadata: NotRequired[dict[str, Any] | None]
-
-
-class _Models(TypedDict):
-    data: list[_Model]
-
-
 _MODELS = TypeAdapter(_Models)
+_META = TypeAdapter(_Meta)
+_METADATA = TypeAdapter(ModelMetadata)
+_ALIASES = TypeAdapter(list[str])
+_LENGTH = TypeAdapter(int)
 
 
 def openai_models(answer: bytes) -> list[ModelCard]:
     """The entries of ``GET models``.
 
     ``context_length`` is vLLM's and SGLang's ``max_model_len``. Another gateway of this kind has
-    all metadata itself.
+    all metadata itself. What is not what it is with these engines is left out.
 
     Raises:
         UpstreamError: that is not what ``answer`` is.
@@ -56,17 +64,28 @@ def openai_models(answer: bytes) -> list[ModelCard]:
 
 
 def _card(model: _Model) -> ModelCard:
-    meta = model.get("meta") or {}
+    meta = _read(_META, model.get("meta")) or {}
+    metadata = _read(_METADATA, model.get("metadata"))
     told = {
-        "context_length": model.get("max_model_len") or meta.get("n_ctx"),
+        "context_length": _read(_LENGTH, model.get("max_model_len")) or meta.get("n_ctx"),
         "embedding_length": meta.get("n_embd"),
         "size": meta.get("size"),
         "quantization_level": meta.get("ftype"),
     }
     return ModelCard(
         id=model["id"],
-        aliases=tuple(name for name in model.get("aliases") or () if name != model["id"]),
-        created=int(model.get("created") or 0),
+        aliases=tuple(
+            name for name in _read(_ALIASES, model.get("aliases")) or () if name != model["id"]
+        ),
+        created=max(0, int(model.get("created") or 0)),
         owned_by=model.get("owned_by") or "unknown",
-        metadata={**told, **(model.get("metadata") or {})},
+        metadata={**told, **(metadata or {})},
     )
+
+
+def _read(kind: TypeAdapter[T], value: Any) -> T | None:
+    """``value``, if it is of this kind."""
+    try:
+        return kind.validate_python(value, strict=True)
+    except ValidationError:
+        return None

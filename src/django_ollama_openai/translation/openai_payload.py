@@ -8,10 +8,19 @@ the fields of others (Ollama's), nor those that say what becomes of a request at
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
-from ..wire.chat import ChatCompletionRequest, ImagePart, Message, content_media
+from ..wire.chat import (
+    AssistantMessage,
+    AudioPart,
+    ChatCompletionRequest,
+    ImagePart,
+    Message,
+    Part,
+    RefusalPart,
+    content_media,
+)
 from ..wire.completions import CompletionRequest
 from ..wire.embeddings import EmbeddingsRequest
 from ..wire.media import image_type
@@ -36,6 +45,7 @@ _CHAT_OPTIONAL: Final = {
 """The fields of the optional parameters."""
 
 _LIMITS: Final = ("max_completion_tokens", "max_tokens")
+_OF_TOOLS: Final = ("tools", "tool_choice", "parallel_tool_calls")
 
 
 def openai_chat_payload(
@@ -48,9 +58,15 @@ def openai_chat_payload(
     if request.reasoning_effort is not None and "reasoning_effort" in fields:
         # It may have come by another name.
         sent["reasoning_effort"] = request.reasoning_effort
-    options = request.engine_options
+    if not request.tools:
+        # OpenAI and vLLM refuse an empty list, and what is said of the choice among no tools.
+        _leave_out(sent, _OF_TOOLS)
+    options = dict(request.engine_options)
     if request.output_limit is not None:
-        options = {name: value for name, value in options.items() if name not in _LIMITS}
+        _leave_out(options, _LIMITS)
+    if "max_completion_tokens" in sent:
+        # Both at once are refused by OpenAI; this is the one that counts here.
+        _leave_out(sent, ("max_tokens",))
     return {
         **options,
         "model": request.model,
@@ -100,17 +116,52 @@ def _streamed(stream: bool) -> dict[str, Any]:
     return {"stream": stream, **options}
 
 
+def _leave_out(body: dict[str, Any], names: Iterable[str]) -> None:
+    for name in names:
+        body.pop(name, None)
+
+
 def _message(message: Message) -> dict[str, Any]:
     sent = message.declared()
-    content = message.content
-    if isinstance(content, list):
-        for part, given in zip(sent["content"], content, strict=True):
-            if isinstance(given, ImagePart):
-                # Always the picture itself: no engine is sent to an address.
-                part["image_url"]["url"] = _data_uri(given)
+    if message.role == "developer":
+        # Few templates know the role that OpenAI renamed "system" to, and OpenAI takes both.
+        sent["role"] = "system"
+    if isinstance(message.content, list):
+        sent["content"] = [_part(part) for part in message.content] or ""
+    if isinstance(message, AssistantMessage):
+        _answer(message, sent)
+    elif message.content is None:
+        sent["content"] = ""
     return sent
 
 
-def _data_uri(part: ImagePart) -> str:
-    (data,) = content_media([part])
-    return f"data:{image_type(data)};base64,{base64.b64encode(data).decode()}"
+def _answer(message: AssistantMessage, sent: dict[str, Any]) -> None:
+    """Put an earlier answer into the form that all engines take."""
+    if not sent.get("tool_calls"):
+        # Some engines refuse an empty list, and an answer that has neither calls nor content.
+        _leave_out(sent, ("tool_calls",))
+        sent.setdefault("content", "")
+    for call in sent.get("tool_calls", ()):
+        # Models that call a function without parameters leave the text empty.
+        call["function"]["arguments"] = call["function"]["arguments"].strip() or "{}"
+    # Only OpenAI's own models know refusals from other texts.
+    refusal = sent.pop("refusal", None)
+    if refusal and not message.content:
+        sent["content"] = refusal
+
+
+def _part(part: Part) -> dict[str, Any]:
+    sent = part.declared()
+    if isinstance(part, RefusalPart):
+        return {"type": "text", "text": part.refusal}
+    # Always the thing itself, in the alphabet that all engines read: none is sent to an address.
+    if isinstance(part, ImagePart):
+        (data,) = content_media([part])
+        sent["image_url"]["url"] = f"data:{image_type(data)};base64,{_base64(data)}"
+    elif isinstance(part, AudioPart):
+        sent["input_audio"]["data"] = _base64(part.input_audio.sound)
+    return sent
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

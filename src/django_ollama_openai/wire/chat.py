@@ -6,7 +6,7 @@ accepted and kept, as OpenAI adds new ones all the time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 
 import pydantic_core
@@ -40,6 +40,7 @@ __all__ = [
     "ImagePart",
     "JSONSchemaFormat",
     "Message",
+    "Part",
     "ReasoningEffort",
     "RefusalPart",
     "SystemMessage",
@@ -227,6 +228,10 @@ class ToolCall(WireModel):
     id: str
     type: Literal["function"] = "function"
     function: FunctionCall
+
+    def declared(self, only: Collection[str] | None = None) -> dict[str, Any]:
+        # Clients may leave the type out. Engines insist on it.
+        return {"type": self.type, **super().declared(only)}
 
 
 class SystemMessage(WireModel):

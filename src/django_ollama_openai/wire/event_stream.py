@@ -12,13 +12,15 @@ from .ndjson import Lines
 __all__ = ["Events"]
 
 _DONE = b"[DONE]"
+_BOM = b"\xef\xbb\xbf"
 
 
 class Events:
     """Cuts a stream of bytes into the data of its events, up to OpenAI's ``[DONE]``; the data of no
-    event may be longer than ``max_bytes``."""
+    event may be longer than ``max_bytes``. ``is_over`` says whether there was the ``[DONE]`` after
+    which nothing comes."""
 
-    __slots__ = ("_data", "_ends_in_cr", "_is_over", "_lines", "_max_bytes", "_size")
+    __slots__ = ("_data", "_ends_in_cr", "_has_begun", "_lines", "_max_bytes", "_size", "is_over")
 
     def __init__(self, max_bytes: int = 16 * 2**20) -> None:
         self._lines = Lines(max_bytes)
@@ -26,7 +28,8 @@ class Events:
         self._data: list[bytes] = []
         self._size = 0
         self._ends_in_cr = False
-        self._is_over = False
+        self._has_begun = False
+        self.is_over = False
 
     def feed(self, data: bytes) -> list[bytes]:
         """The data of the events that ``data`` completes.
@@ -38,15 +41,14 @@ class Events:
             data = self._with_line_feeds(data)
         events: list[bytes] = []
         for line in self._lines.cut(data):
+            if not self._has_begun:
+                self._has_begun = True
+                line = line.removeprefix(_BOM)
             if line[:5] == b"data:":
                 self._keep(line[6:] if line[5:6] == b" " else line[5:])
             elif not line and self._data:
                 self._dispatch(events)
         return events
-
-    def is_over(self) -> bool:
-        """Whether there was the ``[DONE]`` after which nothing comes."""
-        return self._is_over
 
     def finish(self) -> list[bytes]:
         """The data of the last event, if the blank line after it is missing."""
@@ -56,9 +58,9 @@ class Events:
         return events
 
     def _keep(self, value: bytes) -> None:
-        self._size += len(value)
-        # The line that has no end yet counts on its own.
-        if self._size > self._max_bytes:
+        # With the line feed before the next; the line that has no end yet counts on its own.
+        self._size += len(value) + 1
+        if self._size > self._max_bytes + 1:
             raise UpstreamError("The engine sent an event that is too long.")
         self._data.append(value)
 
@@ -67,16 +69,16 @@ class Events:
         self._data.clear()
         self._size = 0
         if event == _DONE:
-            self._is_over = True
-        elif event and not self._is_over:
+            self.is_over = True
+        elif event and not self.is_over:
             events.append(event)
 
     def _with_line_feeds(self, data: bytes) -> bytes:
         """``data`` with line feeds for its ends of lines; JSON has no other carriage return."""
+        if not data:
+            return data
+        ends_in_cr = data[-1:] == b"\r"
         if self._ends_in_cr and data[:1] == b"\n":
             data = data[1:]
-            self._ends_in_cr = False
-            if not data:
-                return data
-        self._ends_in_cr = data[-1:] == b"\r"
+        self._ends_in_cr = ends_in_cr
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")

@@ -6,6 +6,8 @@ which Ollama may send unescaped within a string, and so breaks the JSON around t
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from ..exceptions import UpstreamError
 
 __all__ = ["Lines"]
@@ -15,6 +17,9 @@ class Lines:
     """Cuts a stream of bytes into lines; no line may be longer than ``max_bytes``."""
 
     __slots__ = ("_max_bytes", "_tail")
+
+    is_over: ClassVar[bool] = False
+    """Which line is the last, only its text tells."""
 
     def __init__(self, max_bytes: int = 16 * 2**20) -> None:
         self._tail = bytearray()
@@ -43,10 +48,6 @@ class Lines:
         for line in lines:
             self._limit(line)
         return lines
-
-    def is_over(self) -> bool:
-        """Which line is the last, only its text tells."""
-        return False
 
     def finish(self) -> list[bytes]:
         """What came after the last line end: the last line, if its end is missing."""
