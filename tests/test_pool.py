@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
+import httpx
 import pytest
 from django.core.checks import run_checks
 from django.test import AsyncClient, Client, override_settings
@@ -31,7 +32,7 @@ from django_ollama_openai.backends import (
     backends,
     monitor,
 )
-from django_ollama_openai.backends.selection import Standing
+from django_ollama_openai.backends.selection import Member, Standing
 from django_ollama_openai.backends.slots import Wait
 from django_ollama_openai.exceptions import (
     GatewayError,
@@ -548,7 +549,8 @@ def test_a_later_attempt_waits_no_longer_than_others(
 ) -> None:
     hosts[0].routes["/api/chat"] = error(503, "busy")
     pool = make(*hosts[:2], member={"MAX_CONCURRENCY": 1}, QUEUE_TIMEOUT=0.3)
-    with backends["2"].slots.taken(Wait()):
+    # As the gateway does; this is how long all of the request's choices have waited.
+    with backends["2"].slots.taken(Wait()), pool.slots.taken(Wait()):
         started = time.monotonic()
         with pytest.raises(Overloaded):
             ask(pool)
@@ -695,6 +697,50 @@ def test_who_is_out_is_asked_less_and_less_often(
     wait_until(lambda: len(looks()) >= 6)
     # 0.05 + 0.1 + 0.2 + 0.4 + 0.4
     assert time.monotonic() - started > 0.9
+
+
+def unreachable() -> UpstreamUnavailable:
+    failure = UpstreamUnavailable()
+    failure.__cause__ = httpx.ConnectError("refused")
+    return failure
+
+
+def test_who_waits_is_told_when_there_is_nobody_better_to_wait_for(
+    hosts: list[OllamaServer],
+    make: Callable[..., PoolBackend],
+    ask: Ask,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(monitor, "FIRST_PAUSE", 60)
+    pool = make(*hosts[:2], member={"MAX_CONCURRENCY": 1}, options={"look_seconds": 60})
+    ask(pool)
+    before = counts(hosts)[1]
+    crew = pool._members()
+    wait_until(lambda: set(standing(pool).values()) == {Standing.IN})
+    with ThreadPoolExecutor(1) as threads, backends["1"].slots.taken(Wait()):
+        crew.monitor.failed(crew.members[1], unreachable())
+        waiting = threads.submit(ask, pool)
+        wait_until(lambda: pool.slots.queued == 1)
+        assert backends["2"].slots.running == 0
+        crew.monitor.failed(crew.members[0], unreachable())
+        assert waiting.result(WITHIN / 2).content == "Hello!"
+    assert counts(hosts)[1] == before + 1
+    assert is_idle(pool)
+
+
+def test_an_answer_from_before_a_failure_is_no_sign_of_life() -> None:
+    member = Member("a", BaseBackend(alias="a"))
+    watching = monitor.Monitor("pool", [member], 60)
+    began = time.monotonic()
+    seen = []
+    watching._answers(member, began)
+    seen.append(member.standing)
+    watching.failed(member, unreachable())
+    watching._answers(member, began)
+    seen.append(member.standing)
+    watching._answers(member, time.monotonic())
+    seen.append(member.standing)
+    assert seen == [Standing.IN, Standing.OUT, Standing.IN]
 
 
 # Who dies under load
