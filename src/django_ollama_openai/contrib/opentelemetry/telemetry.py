@@ -11,7 +11,7 @@ from typing import Any, Final
 from opentelemetry import metrics, trace
 
 from ... import __version__
-from ...backends import BaseBackend
+from ...backends import BaseBackend, backends
 from ...exceptions import GatewayError
 from ...gateway.accounting import Timings
 from ...wire.delta import Usage
@@ -78,7 +78,6 @@ _names = ModelNames()
 
 def record(
     *,
-    sender: type[BaseBackend],
     request_id: str,
     endpoint: str,
     body: EngineRequest,
@@ -98,7 +97,7 @@ def record(
     asked, name = operation(endpoint), _names.label(model, has_answered=is_known)
     named: Attributes = {
         "gen_ai.operation.name": asked,
-        "gen_ai.provider.name": provider(sender),
+        "gen_ai.provider.name": provider(_answerer(backend)),
         "gen_ai.request.model": name,
     }
     _measure(named, body, usage, timings, error, choices)
@@ -126,6 +125,12 @@ def record(
             # Without its message, which may quote the request.
             span.set_status(trace.StatusCode.ERROR)
     span.end(ended)
+
+
+def _answerer(alias: str) -> type[BaseBackend]:
+    """The class of the backend that has answered; of a pool, that of its members."""
+    backend = backends[alias]
+    return type(backends[backend.members[0]] if backend.members else backend)
 
 
 def _measure(
