@@ -583,7 +583,7 @@ def test_whatever_comes_after_the_end_neither_delays_nor_breaks_the_answer(
     ollama.routes[CHAT] = sse(TOKEN, *REST, DONE, last)
     started = time.monotonic()
     assert fold(stream(backend, way)) == HELLO
-    assert time.monotonic() - started < 1.6
+    assert time.monotonic() - started < 2
     assert ollama.wait_for_released(1)
 
 

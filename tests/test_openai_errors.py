@@ -274,12 +274,6 @@ NOT_THIS: dict[str, tuple[int, Any]] = {
             "not_supported_error",
         ),
     ),
-    "llama-server, no text": (
-        500,
-        llama_server(
-            "the current context does not support logits computation. skipping", 500, "server_error"
-        ),
-    ),
     "FastAPI": (405, {"detail": "Method Not Allowed"}),
 }
 
@@ -294,6 +288,13 @@ def test_a_model_that_is_for_something_else(
 ) -> None:
     error = told(status, body, param)
     assert error.message == f"This model does not support {endpoint}."
+    assert (error.status, error.param, error.code) == (400, "model", "unsupported_endpoint")
+
+
+def test_a_model_that_is_for_embeddings_only() -> None:
+    text = "the current context does not support logits computation. skipping"
+    error = told(500, llama_server(text, 500, "server_error"))
+    assert error.message == "This model does not produce text."
     assert (error.status, error.param, error.code) == (400, "model", "unsupported_endpoint")
 
 

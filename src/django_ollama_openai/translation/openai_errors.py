@@ -57,8 +57,8 @@ _SIZE: Final = re.compile(
 )
 """The length of the prompt in such a text."""
 
-_LACKS_ENDPOINT: Final = re.compile(r"does not support (?:logits|[\w ]{1,40} API\b)")
-"""How llama-server and vLLM say that a model is for something else."""
+_LACKS_ENDPOINT: Final = re.compile(r"does not support [\w ]{1,40} API\b")
+"""How vLLM says that a model is for something else."""
 
 _LACKS_INPUT: Final = re.compile(r"(image|audio|video) input is not supported")
 """How llama-server says that a model takes texts only. It calls that a failure of its own."""
@@ -130,6 +130,10 @@ def _known(
         return ModelNotFound(blame.get("model", ""))
     if _LACKS_ENDPOINT.search(text):
         return _other_endpoint(**blame)
+    if "does not support logits" in text:
+        return InvalidRequest(
+            "This model does not produce text.", param="model", code="unsupported_endpoint"
+        )
     if lack := _LACKS_INPUT.search(text):
         return InvalidRequest(f"This model does not support {lack[1]} input.", param="messages")
     if text.startswith("Pooling type"):
