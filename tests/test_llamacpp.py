@@ -62,6 +62,17 @@ def test_a_model_that_cannot_be_loaded_is_unavailable(gguf: Path) -> None:
 
 
 @pytest.mark.llamacpp
+def test_it_can_be_closed_as_soon_as_it_is_loaded() -> None:
+    for _ in range(3):
+        backend = LlamaCppBackend(context_size=128, threads=1)
+        backend._engine()
+        closing = threading.Thread(target=backend.close, daemon=True)
+        closing.start()
+        closing.join(60)
+        assert not closing.is_alive()
+
+
+@pytest.mark.llamacpp
 def test_tools_are_for_models_that_know_them(gguf: Path) -> None:
     backend = LlamaCppBackend(model_path=gguf, tools=True, name="mine")
     assert backend.list_models()[0].metadata["capabilities"] == ["completion", "tools"]

@@ -263,6 +263,7 @@ class LlamaCppBackend(BaseBackend):
         # key, so nobody gets past this site's gates through it.
         params.api_keys = [secrets.token_urlsafe(32)]
         params.endpoint_slots = False
+        params.endpoint_metrics = True
         if self.supports_embeddings:
             params.embedding = True
             # What is pooled has to go through in one batch. Without one cache for all, inputs of
@@ -275,9 +276,12 @@ class LlamaCppBackend(BaseBackend):
                 params.pooling_type = kinds[f"LLAMA_POOLING_TYPE_{self._pooling.upper()}"]
         logger.info("Loading %s into the process", self.name)
         try:
-            return xllamacpp.Server(params)
+            server = xllamacpp.Server(params)
         except RuntimeError as error:
             raise UpstreamUnavailable("The model cannot be loaded. Try again later.") from error
+        # Its own loop answers this. A server that is ended before that runs never comes to an end.
+        server.handle_metrics()
+        return server
 
     def _run(
         self, work: Callable[[Any, Callable[[dict[str, Any]], bool]], Any]
