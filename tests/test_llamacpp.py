@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import json
 import math
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
