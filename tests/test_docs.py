@@ -574,6 +574,7 @@ def command_runs() -> list[tuple[str, str]]:
     return [(typed, shown) for typed, shown in split if shown.strip()]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("typed", "shown"), command_runs(), ids=lambda text: text.split("\n")[0])
 def test_output_of_the_command(ollama: OllamaServer, typed: str, shown: str) -> None:
     options = settings_from(example("command", "OLLAMA_OPENAI = {"))

@@ -22,6 +22,8 @@ from tests.ollama_server import Answer, OllamaServer, Reply, recorded
 from tests.recordings import load
 from tests.servers import KEY, serve
 
+pytestmark = pytest.mark.once
+
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Say hello in a sentence."}]
 TOO_LONG: list[ChatCompletionMessageParam] = [{"role": "user", "content": "word " * 400_000}]
 WEATHER: ChatCompletionToolParam = {

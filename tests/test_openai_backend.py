@@ -34,6 +34,8 @@ from tests.conftest import DEAD_HOST
 from tests.ollama_server import Close, Flood, Hold, OllamaServer, Reply, Reset, Send, Step, Wait
 from tests.test_ollama_client import in_a_thread
 
+pytestmark = pytest.mark.once
+
 Way: TypeAlias = Literal["sync", "async", "fast"]
 WAYS = ["sync", "async", pytest.param("fast", marks=pytest.mark.fast)]
 

@@ -19,7 +19,7 @@ from django_ollama_openai.wire.embeddings import EmbeddingsRequest
 from tests.llama_server import ENGINE_KEY, LlamaServer, llama_server
 from tests.servers import KEY, SERVERS, Site, serve
 
-pytestmark = pytest.mark.llamacpp
+pytestmark = [pytest.mark.llamacpp, pytest.mark.once]
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Say hello."}]
 LONG: list[ChatCompletionMessageParam] = [{"role": "user", "content": "word " * 6000}]

@@ -29,6 +29,8 @@ from django_ollama_openai.translation import chat_parts, tool_choice
 from tests.ollama_server import Answer, Close, OllamaServer, Reply, error, line, recorded
 from tests.recordings import load
 
+pytestmark = pytest.mark.once
+
 TWINS: list[type] = [
     *(one for name in backends.__all__ if inspect.isclass(one := getattr(backends, name))),
     BaseAuthenticator,

@@ -18,6 +18,8 @@ from tests.conftest import DEAD_HOST
 from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply, Reset, error, line
 from tests.servers import KEY, SERVERS, Site, serve
 
+pytestmark = pytest.mark.once
+
 MODEL, EMBEDDER = "smollm2:135m", "all-minilm:22m"
 ASK: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hi"}]
 HEADERS = {"Authorization": f"Bearer {KEY}"}

@@ -19,7 +19,7 @@ import pytest
 from tests.llama_server import ENGINE_KEY, LlamaServer, llama_server
 from tests.servers import KEY, ROOT, SERVERS, Site, serve
 
-pytestmark = pytest.mark.llamacpp
+pytestmark = [pytest.mark.llamacpp, pytest.mark.once]
 
 BACKENDS = "django_ollama_openai.backends"
 POOLED, EMBEDDED, SERVED = "pooled", "embedded", "served/smollm2"
