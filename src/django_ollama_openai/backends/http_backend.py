@@ -163,7 +163,15 @@ class HTTPBackend(BaseBackend, Generic[C, A]):
         if client is not None:
             client.close()
 
-    # Streams
+    # Answers
+
+    def _ask(self, path: str, content: bytes, parts: Parts, **blame: Unpack[Blame]) -> Delta:
+        """An answer in one piece, which is the only one that ``parts`` get."""
+        return _whole(parts, self._sync().fetch("POST", path, content, **blame))
+
+    async def _aask(self, path: str, content: bytes, parts: Parts, **blame: Unpack[Blame]) -> Delta:
+        client = await self._async()
+        return _whole(parts, await client.fetch("POST", path, content, **blame))
 
     def _stream(
         self, path: str, content: bytes, parts: Parts, **blame: Unpack[Blame]
@@ -184,6 +192,12 @@ class HTTPBackend(BaseBackend, Generic[C, A]):
                 for piece in pieces:
                     yield parts.feed(piece)
         parts.finish()
+
+
+def _whole(parts: Parts, answer: bytes) -> Delta:
+    delta = parts.feed(answer)
+    parts.finish()
+    return delta
 
 
 async def _closed_with_its_loop(client: A) -> AsyncGenerator[A]:

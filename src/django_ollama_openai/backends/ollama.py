@@ -112,12 +112,11 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
 
     def chat(self, request: ChatCompletionRequest) -> Delta:
         body = self._payload(request, stream=False)
-        return _answer(self._sync().fetch("POST", "/api/chat", encoded(body), model=body["model"]))
+        return self._ask("/api/chat", encoded(body), ChatParts(), model=body["model"])
 
     async def achat(self, request: ChatCompletionRequest) -> Delta:
         body = self._payload(request, stream=False)
-        client = await self._async()
-        return _answer(await client.fetch("POST", "/api/chat", encoded(body), model=body["model"]))
+        return await self._aask("/api/chat", encoded(body), ChatParts(), model=body["model"])
 
     def stream_chat(self, request: ChatCompletionRequest) -> Iterator[Delta]:
         body = self._payload(request, stream=True)
@@ -135,14 +134,11 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
 
     def complete(self, request: CompletionRequest) -> Delta:
         body = self._completion_payload(request, stream=False)
-        answer = self._sync().fetch("POST", "/api/generate", encoded(body), **_prompt(body))
-        return _answer(answer, GenerateParts)
+        return self._ask("/api/generate", encoded(body), GenerateParts(), **_prompt(body))
 
     async def acomplete(self, request: CompletionRequest) -> Delta:
         body = self._completion_payload(request, stream=False)
-        client = await self._async()
-        answer = await client.fetch("POST", "/api/generate", encoded(body), **_prompt(body))
-        return _answer(answer, GenerateParts)
+        return await self._aask("/api/generate", encoded(body), GenerateParts(), **_prompt(body))
 
     def stream_complete(self, request: CompletionRequest) -> Iterator[Delta]:
         body = self._completion_payload(request, stream=True)
@@ -228,13 +224,6 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
     async def aping(self) -> None:
         client = await self._async()
         await client.fetch("GET", "/api/version")
-
-
-def _answer(body: bytes, kind: type[ChatParts] = ChatParts) -> Delta:
-    parts = kind()
-    delta = parts.feed(body)
-    parts.finish()
-    return delta
 
 
 def _prompt(body: dict[str, Any]) -> Blame:

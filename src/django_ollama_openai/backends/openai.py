@@ -149,13 +149,11 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
 
     def chat(self, request: ChatCompletionRequest) -> Delta:
         body, blame = self._payload(request, stream=False)
-        answer = self._sync().fetch("POST", CHAT, body, **blame)
-        return _answer(OpenAIAnswer(blame["model"]), answer)
+        return self._ask(CHAT, body, OpenAIAnswer(blame["model"]), **blame)
 
     async def achat(self, request: ChatCompletionRequest) -> Delta:
         body, blame = self._payload(request, stream=False)
-        answer = await (await self._async()).fetch("POST", CHAT, body, **blame)
-        return _answer(OpenAIAnswer(blame["model"]), answer)
+        return await self._aask(CHAT, body, OpenAIAnswer(blame["model"]), **blame)
 
     def stream_chat(self, request: ChatCompletionRequest) -> Iterator[Delta]:
         body, blame = self._payload(request, stream=True)
@@ -174,13 +172,11 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
 
     def complete(self, request: CompletionRequest) -> Delta:
         body, blame = self._completion_payload(request, stream=False)
-        answer = self._sync().fetch("POST", COMPLETIONS, body, **blame)
-        return _answer(_text_chunks(request, blame), answer)
+        return self._ask(COMPLETIONS, body, _text_chunks(request, blame), **blame)
 
     async def acomplete(self, request: CompletionRequest) -> Delta:
         body, blame = self._completion_payload(request, stream=False)
-        answer = await (await self._async()).fetch("POST", COMPLETIONS, body, **blame)
-        return _answer(_text_chunks(request, blame), answer)
+        return await self._aask(COMPLETIONS, body, _text_chunks(request, blame), **blame)
 
     def stream_complete(self, request: CompletionRequest) -> Iterator[Delta]:
         body, blame = self._completion_payload(request, stream=True)
@@ -221,12 +217,6 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
 
     async def alist_models(self) -> list[ModelCard]:
         return openai_models(await (await self._async()).fetch("GET", MODELS))
-
-
-def _answer(chunks: OpenAIChunks, body: bytes) -> Delta:
-    delta = chunks.feed(body)
-    chunks.finish()
-    return delta
 
 
 def _text_chunks(request: CompletionRequest, blame: Blame) -> OpenAITextChunks:
