@@ -127,7 +127,8 @@ WRONG: list[tuple[dict[str, Any], str, int, list[str]]] = [
         [
             "['BACKENDS']['b']",
             "'tiemout'",
-            "OllamaBackend takes host, max_num_ctx, headers",
+            "OllamaBackend does not take",
+            "but HOST, max_num_ctx, headers",
             "timeout",
         ],
     ),
@@ -135,7 +136,7 @@ WRONG: list[tuple[dict[str, Any], str, int, list[str]]] = [
         {"HOST": URL, "BACKENDS": {"default": {"BACKEND": f"{HERE}.Hostless"}}},
         "E002",
         ERROR,
-        ["['BACKENDS']['default']", "'host'", "OLLAMA_OPENAI['HOST']"],
+        ["['BACKENDS']['default']", "'HOST'", "OLLAMA_OPENAI['HOST']"],
     ),
     ({"BACKENDS": {"b": {"BACKEND": "no.Way"}}}, "E002", ERROR, ["['b']['BACKEND']", "no.Way"]),
     (
@@ -144,13 +145,13 @@ WRONG: list[tuple[dict[str, Any], str, int, list[str]]] = [
         ERROR,
         ["['b']['BACKEND']", "not a subclass of BaseBackend"],
     ),
-    ({"BACKENDS": {"b": {"BACKEND": DUMMY, "HOST": URL}}}, "E002", ERROR, ["['b']", "'host'"]),
+    ({"BACKENDS": {"b": {"BACKEND": DUMMY, "HOST": URL}}}, "E002", ERROR, ["['b']", "'HOST'"]),
     ({"BACKENDS": {"o": {"BACKEND": OPENAI}}}, "E002", ERROR, ["['BACKENDS']['o']", "base_url"]),
     (
         {"BACKENDS": {"o": {"BACKEND": OPENAI, "HOST": URL}}},
         "E002",
         ERROR,
-        ["['BACKENDS']['o']", "base_url: Missing"],
+        ["['BACKENDS']['o']", "base_url: it is missing; set BASE_URL"],
     ),
     (
         {"BACKENDS": {"o": {"BACKEND": OPENAI, "BASE_URL": f"{URL}/v1"}}},

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import socket
+import ssl
 
 import httpx
 import pytest
 
+from django_ollama_openai.backends.http_client import HTTPStatus
 from django_ollama_openai.exceptions import (
     GatewayError,
     InvalidRequest,
@@ -15,6 +18,7 @@ from django_ollama_openai.exceptions import (
 )
 from django_ollama_openai.gateway.failures import MAX_LOGGED, told
 from django_ollama_openai.translation.chat_parts import ChatParts
+from tests.servers import NO_TLS
 
 
 def logged(error: Exception, caplog: pytest.LogCaptureFixture) -> str:
@@ -23,6 +27,11 @@ def logged(error: Exception, caplog: pytest.LogCaptureFixture) -> str:
     assert record.levelno == logging.WARNING
     assert record.exc_info is None
     return record.getMessage()
+
+
+def answered(status: int) -> httpx.Response:
+    request = httpx.Request("POST", "http://gpu-1:8000/v1/chat/completions")
+    return httpx.Response(status, request=request)
 
 
 def raised(error: GatewayError, *causes: Exception) -> GatewayError:
@@ -59,6 +68,32 @@ def test_the_reason_of_the_system_is_told(caplog: pytest.LogCaptureFixture) -> N
         ConnectionRefusedError(111, "gpu-1 refused"),
     )
     assert logged(error, caplog).endswith("reached. (ConnectError: Connection refused)")
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
+        (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] of gpu-1"), None),
+        (HTTPStatus(answered(404)), "404 to POST /v1/chat/completions"),
+    ],
+)
+def test_the_reason_is_nobodys_text(
+    caplog: pytest.LogCaptureFixture, cause: Exception, reason: str | None
+) -> None:
+    line = logged(raised(UpstreamError("No."), cause), caplog)
+    kind = type(cause).__name__
+    assert line.endswith(f"No. ({kind}: {reason})" if reason else f"No. ({kind})")
+
+
+def test_the_reason_of_tls_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        there.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        with pytest.raises(ssl.SSLError) as caught:
+            NO_TLS.wrap_socket(here, server_hostname="gpu-1")
+    line = logged(raised(UpstreamError("No."), caught.value), caplog)
+    assert line.endswith("No. (SSLError: WRONG_VERSION_NUMBER)")
 
 
 def test_a_long_message_is_cut(caplog: pytest.LogCaptureFixture) -> None:

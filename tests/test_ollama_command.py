@@ -167,7 +167,9 @@ def test_status_of_an_engine_that_does_not_say_what_it_has(
 ) -> None:
     ollama.routes["/api/tags"] = error(500, "disk failure")
     assert "ready, " in command("status", backend="default")
-    assert "    The engine failed with status 500.\n" in command("status", backend="default")
+    assert "    The engine failed with status 500. (HTTPStatus: 500 to GET /api/tags)\n" in command(
+        "status", backend="default"
+    )
 
 
 class Broken(DummyBackend):
@@ -507,7 +509,7 @@ def test_ps_asks_the_ollamas_only(command: Ollama) -> None:
 @pytest.mark.parametrize("args", [("pull", "x"), ("show", "x"), ("rm", "x"), ("ps",)])
 def test_what_only_an_ollama_can_do(command: Ollama, settings: Settings, args: Any) -> None:
     assert refused(command, *args, "--backend", "canned") == (
-        "The backend 'canned' is no Ollama but a DummyBackend, whose models are not managed here. "
+        "The backend 'canned' is no Ollama (DummyBackend), so its models are not managed here. "
         "Name an Ollama with --backend: 'default', 'dead'."
     )
     settings.OLLAMA_OPENAI = {"BACKENDS": {"default": {"BACKEND": DUMMY}}}
@@ -576,8 +578,8 @@ def test_ask_does_without_a_route_that_is_none(
     command: Ollama, ollama: OllamaServer, settings: Settings
 ) -> None:
     assert refused(command, "ask", "Why?", "--model", "small", "--backend", "canned") == (
-        "MODELS has 'small' on the backend 'default'. Leave --backend out, or name the model as "
-        "the engine calls it."
+        "The model 'small' is on the backend 'default' by MODELS, not on 'canned'. Leave --backend "
+        "out, or name another model with --model."
     )
     assert refused(command, "ask", "Why?", "--model", "gone") == (
         "The backend 'default' has no model 'nope'. Pull it: manage.py ollama pull nope --backend "
@@ -939,6 +941,11 @@ def test_pull_and_rm_go_to_every_member(
     assert "The backend 'a' has 'llama3.2'." in said
     assert "The backend 'b' has 'llama3.2'." in said
     assert [len(server.pulls()) for server in (ollama, second)] == [1, 1]
+    # One that fails keeps nobody else from it.
+    ollama.downloads.clear()
+    ollama.routes["/api/pull"] = error(500, "no space left")
+    assert "'a': no space left" in refused(command, "pull", "llama3.2")
+    assert [len(server.pulls()) for server in (ollama, second)] == [2, 2]
     command("rm", "gemma3:270m")
     deleted = [
         [request.path for request in server.requests if request.method == "DELETE"]

@@ -1227,8 +1227,8 @@ def test_the_general_host_is_that_of_no_pool() -> None:
     setting = {"HOST": DEAD_HOST, "BACKENDS": {"a": {"HOST": DEAD_HOST}, "default": pool}}
     with override_settings(OLLAMA_OPENAI=setting):
         (message,) = [each for each in run_checks() if each.id == "ollama_openai.E002"]
-    assert "PoolBackend takes members, loading_cost, look_seconds." in message.msg
-    assert "Its host is OLLAMA_OPENAI['HOST'], which is the default's." in message.msg
+    assert "PoolBackend does not take 'HOST', but members, " in message.msg
+    assert "Its HOST is OLLAMA_OPENAI['HOST'], which is the default's." in message.msg
 
 
 @pytest.mark.parametrize("options", [{"loading_cost": -1}, {"look_seconds": 0}, {"other": 1}])

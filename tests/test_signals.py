@@ -66,7 +66,7 @@ ALWAYS = {
     "model",
     "backend",
 }
-ENDING = {"answered_by", "usage", "timings", "messages"}
+ENDING = {"answered_by", "failures", "usage", "timings", "messages"}
 DUMMY = "django_ollama_openai.backends.DummyBackend"
 HERE = __name__
 KEY = "sk-test-key"
@@ -439,7 +439,7 @@ def test_every_end_is_told_without_its_text(
 ) -> None:
     ask(stream=stream, n=2)
     (facts,), finished = ends, ending(events, "finished")
-    more = {"answered_by", "usage", "timings", "finish_reason", "error", "choices"}
+    more = {"answered_by", "failures", "usage", "timings", "finish_reason", "error", "choices"}
     assert set(facts) == ALWAYS | more
     told = {"finish_reason", "usage", "timings", *ALWAYS} - {"signal"}
     assert {name: facts[name] for name in told} == {name: finished[name] for name in told}

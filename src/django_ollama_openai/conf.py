@@ -40,6 +40,7 @@ __all__ = [
     "get",
     "is_pattern",
     "make",
+    "plain_reason",
     "problems",
     "reasons",
 ]
@@ -311,12 +312,13 @@ def problems() -> list[tuple[str, str]]:
     return []
 
 
-def _plain_reason(item: ErrorDetails) -> str:
+def plain_reason(item: ErrorDetails) -> str:
+    """What pydantic says, without its own words around what a validator of ours has said."""
     return item["msg"].removeprefix("Value error, ")
 
 
 def reasons(
-    error: ValidationError, reason: Callable[[ErrorDetails], str] = _plain_reason
+    error: ValidationError, reason: Callable[[ErrorDetails], str] = plain_reason
 ) -> list[tuple[str, str]]:
     """What is wrong with a configuration: pairs of the path and the reason."""
     # Inputs are left out: they may be secrets.
@@ -328,7 +330,7 @@ def reasons(
 
 def _settings_reason(item: ErrorDetails) -> str:
     if item["type"] not in ("extra_forbidden", "model_type"):
-        return _plain_reason(item)
+        return plain_reason(item)
     path = [str(step) for step in item["loc"]]
     is_entry = len(path) > 1
     known = ", ".join((_ENTRIES[path[0]] if is_entry else Settings).model_fields)

@@ -20,8 +20,10 @@ Every signal is sent with the backend's class as ``sender`` and these arguments:
     The alias of the backend in ``BACKENDS``: of the two that end a completion, the one that was
     asked last.
 
-The two that end a completion also have ``answered_by``, the public name of the model that was asked
-last: another one than ``model`` where a model has fallen back on it.
+The two that end a completion also have ``answered_by``, the public name of the model that was
+asked last, another one than ``model`` where a model has fallen back on it; and ``failures``, what
+was asked before: for each the alias of the backend, and the
+:class:`~django_ollama_openai.exceptions.GatewayError` that it has failed with.
 
 Receivers are called with ``send_robust``: one that raises is logged and disturbs nothing. Under
 ASGI, asynchronous receivers are awaited and synchronous ones run in a thread, other than those of

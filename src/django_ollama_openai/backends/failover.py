@@ -107,8 +107,9 @@ class Attempts:
             member.lacks(self.model)
         elif not isinstance(error, NOT_BEGUN):
             self._broken += 1
-        # That one lacks the model says little, if another that has it cannot be asked.
-        if self._failure is None or not isinstance(error, ModelNotFound):
+        # That one lacks the model says little, if another that may have it cannot be asked.
+        is_of_no_use = isinstance(error, ModelNotFound) or member.is_without(self.model)
+        if self._failure is None or not is_of_no_use:
             self._failure = error
         return True
 

@@ -6,12 +6,13 @@ import inspect
 import os
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from .. import conf
 from .base import BaseBackend
@@ -73,16 +74,16 @@ class BackendHandler:
             backend = backend_class(alias=alias, **config.keywords())
         except ValidationError as error:
             # Not its own text, which shows the values.
-            wrong = "; ".join(f"{path}: {reason}" for path, reason in conf.reasons(error))
-            raise InvalidBackendError(f"{where}: {wrong}.") from None
+            wrong = "; ".join(
+                f"{path}: {reason}" for path, reason in conf.reasons(error, _option_reason)
+            )
+            raise InvalidBackendError(
+                f"{where}: {wrong}.{_strangers(backend_class, config)}"
+            ) from None
         except Exception as error:
             reason = str(error) or type(error).__name__
-            if isinstance(error, TypeError):
-                reason += f"; {backend_class.__name__} takes {_options(backend_class)}."
-                is_the_general_one = config.HOST is not None and config.HOST == conf.get().HOST
-                if is_the_general_one and "'host'" in str(error):
-                    reason += f" Its host is {conf.SETTING}['HOST'], which is the default's."
-            raise InvalidBackendError(f"{where}: {reason}") from error
+            strangers = _strangers(backend_class, config) if isinstance(error, TypeError) else ""
+            raise InvalidBackendError(f"{where}: {strangers.lstrip() or reason}") from error
         limits = conf.get().limits(alias)
         backend.slots = backend.make_slots(
             limits.max_concurrency, max_queue=limits.max_queue, timeout=limits.queue_timeout
@@ -105,7 +106,32 @@ class BackendHandler:
             backend.close()
 
 
-def _options(backend_class: type[BaseBackend]) -> str:
+_KEYS: Final = {"host": "HOST", "base_url": "BASE_URL"}
+"""The keys of an entry that are keywords of the constructor."""
+
+
+def _option_reason(item: ErrorDetails) -> str:
+    if item["type"] == "missing_keyword_only_argument":
+        name = str(item["loc"][-1])
+        return f"it is missing; set {_KEYS[name]}" if name in _KEYS else "it is missing"
+    return conf.plain_reason(item)
+
+
+def _strangers(backend_class: type[BaseBackend], config: conf.BackendConfig) -> str:
+    """What the entry has that the class does not take, as far as that can be told."""
+    known = _options(backend_class)
+    given = {name: _KEYS.get(name, name) for name in config.keywords() if name not in known}
+    if not given:
+        return ""
+    names = ", ".join(repr(key) for key in given.values())
+    takes = ", ".join(_KEYS.get(name, name) for name in known) or "no options"
+    text = f" {backend_class.__name__} does not take {names}, but {takes}."
+    if "host" in given and config.HOST == conf.get().HOST:
+        text += f" Its HOST is {conf.SETTING}['HOST'], which is the default's."
+    return text
+
+
+def _options(backend_class: type[BaseBackend]) -> list[str]:
     """The keywords of the constructor, and of those that it passes further ones on to."""
     constructors = [
         vars(each)["__init__"] for each in backend_class.__mro__[:-1] if "__init__" in vars(each)
@@ -116,7 +142,7 @@ def _options(backend_class: type[BaseBackend]) -> str:
         for parameter in inspect.signature(constructor).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "alias"
     ]
-    return ", ".join(dict.fromkeys(names)) or "no options"
+    return list(dict.fromkeys(names))
 
 
 backends = BackendHandler()

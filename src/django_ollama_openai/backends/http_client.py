@@ -25,6 +25,7 @@ __all__ = [
     "AsyncHTTPClient",
     "Failure",
     "HTTPClient",
+    "HTTPStatus",
     "NoCookies",
     "Patience",
     "Reader",
@@ -71,6 +72,14 @@ class Reader(Protocol):
         ...
 
 
+class HTTPStatus(Exception):
+    """What the engine has answered instead, for the log of whoever has to mend it."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        request = response.request
+        super().__init__(f"{response.status_code} to {request.method} {request.url.path}")
+
+
 class Failure(Protocol):
     """What a response with ``status`` that is no answer means to a client."""
 
@@ -109,7 +118,8 @@ class HTTPClient(_Client):
             response = self._client.send(request, stream=True)
             with closed(response):
                 if response.status_code != 200:
-                    raise self.failure(response.status_code, _first(response.iter_raw()), **blame)
+                    error = self.failure(response.status_code, _first(response.iter_raw()), **blame)
+                    raise error from HTTPStatus(response)
                 answer = _first(response.iter_raw(), MAX_ANSWER_BYTES)
         except FAILURES as error:
             raise connection_failure(error) from error
@@ -127,7 +137,8 @@ class HTTPClient(_Client):
             response = self._client.send(request, stream=True)
             with closed(response):
                 if response.status_code != 200:
-                    raise self.failure(response.status_code, _first(response.iter_raw()), **blame)
+                    error = self.failure(response.status_code, _first(response.iter_raw()), **blame)
+                    raise error from HTTPStatus(response)
                 with read_timeout(response) as limit:
                     until = time.monotonic() + patience.first_token
                     is_over = False
@@ -169,7 +180,8 @@ class AsyncHTTPClient(_Client):
             response = await self._send(request)
             async with aclosed(response):
                 if response.status_code != 200:
-                    raise self.failure(response.status_code, await _afirst(response), **blame)
+                    error = self.failure(response.status_code, await _afirst(response), **blame)
+                    raise error from HTTPStatus(response)
                 answer = await _afirst(response, MAX_ANSWER_BYTES)
         except FAILURES as error:
             raise connection_failure(error) from error
@@ -186,7 +198,8 @@ class AsyncHTTPClient(_Client):
                 response = await self._send(request)
                 async with aclosed(response):
                     if response.status_code != 200:
-                        raise self.failure(response.status_code, await _afirst(response), **blame)
+                        error = self.failure(response.status_code, await _afirst(response), **blame)
+                        raise error from HTTPStatus(response)
                     is_over = False
                     async for data in _arriving(response):
                         if is_over:

@@ -73,6 +73,9 @@ def bearer_token(value: SecretStr) -> SecretStr:
     Raises:
         ValueError: it cannot.
     """
+    # As with API_KEYS: a variable may be missing from the environment.
+    if not value:
+        raise ValueError("The key is empty; leave it out, or set the variable that it comes from")
     token = value.get_secret_value()
     if not (token.isascii() and token.isprintable()) or " " in token:
         raise ValueError("A key has no spaces, no line ends and only letters of ASCII")

@@ -61,7 +61,7 @@ class PoolBackend(BaseBackend):
     def __init__(
         self,
         *,
-        members: Sequence[str],
+        members: list[str],
         loading_cost: NonNegativeFloat = 4,
         look_seconds: PositiveFloat = 5,
         **options: Any,
@@ -236,12 +236,13 @@ class PoolBackend(BaseBackend):
         """The models that members have in different versions, by the engine's names of them: the
         digest that each member has, by its alias. The members are asked, which takes some seconds
         where one is silent; those that do not answer are left out."""
-        asks = {member: member.backend.list_models for member in self._members().members}
-        found = answers(asks, ASK_SECONDS)
+        members = self._members().members
+        found = dict(answers({each: each.backend.list_models for each in members}, ASK_SECONDS))
+        told = {each: found[each] for each in members if each in found}
         return conflicts(
             {
                 member.alias: versions(answer)
-                for member, answer in found
+                for member, answer in told.items()
                 if not isinstance(answer, Exception)
             }
         )
@@ -383,7 +384,7 @@ def _check_entry(alias: str, members: Sequence[str]) -> None:
         ImproperlyConfigured: saying what is wrong.
     """
     entries = conf.get().BACKENDS
-    others = ", ".join(repr(each) for each in entries if each != alias)
+    others = ", ".join(repr(each) for each in entries if each != alias) or "no others"
     if not members:
         raise ImproperlyConfigured(f"members: name at least one backend; there are {others}.")
     for member in members:

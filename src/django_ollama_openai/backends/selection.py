@@ -68,6 +68,10 @@ class Member:
         """Whether it is known to have ``model``."""
         return self._models is not None and model in self._models
 
+    def is_without(self, model: str) -> bool:
+        """Whether it is known not to have ``model``."""
+        return self._models is not None and model not in self._models
+
     def digest(self, model: str) -> str | None:
         """Which version of ``model`` it has, if that is known and the engine tells versions."""
         return None if self._models is None else self._models.get(model)

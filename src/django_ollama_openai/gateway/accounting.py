@@ -66,6 +66,7 @@ class Account:
         self._slots = route.backend.slots
         self._sender = type(route.backend)
         self._answerer = route
+        self._failures: list[tuple[str, GatewayError]] = []
         self._facts: dict[str, Any] = {
             "request": request,
             "request_id": request_id,
@@ -98,8 +99,9 @@ class Account:
         self._waits.append(wait)
         return wait
 
-    def falls_back(self, route: Route) -> None:
-        """Another backend is asked instead."""
+    def falls_back(self, route: Route, error: GatewayError) -> None:
+        """The backend has failed with ``error``, and another one is asked instead."""
+        self._failures.append((self._answerer.alias, error))
         self._answerer = route
 
     def feed(self, delta: Delta) -> None:
@@ -171,7 +173,11 @@ class Account:
         outcome["messages"] = [
             chat_message(fold(tally.deltas)) for tally in self._tallies[: self._choices]
         ]
-        answerer = {"backend": self._answerer.alias, "answered_by": self._answerer.name}
+        answerer = {
+            "backend": self._answerer.alias,
+            "answered_by": self._answerer.name,
+            "failures": tuple(self._failures),
+        }
         self._ending = (signal, {**self._facts, **answerer, **outcome})
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import ssl
 from collections.abc import Iterator
 from typing import Final
 
 from .. import conf
+from ..backends.http_client import HTTPStatus
 from ..exceptions import GatewayError, ShuttingDown
 from .routing import Route
 
@@ -39,7 +42,7 @@ def told(error: Exception, alias: str, request_id: str) -> GatewayError:
 def log_missing_model(route: Route, request_id: str) -> None:
     """Tell the site's owner what a client is not told: which model its settings promise in vain."""
     logger.warning(
-        "Request %s: the backend %r has no model %r, which %s names as %r. Pull it there.",
+        "Request %s: the backend %r has no model %r, which %s names as %r. Put it there.",
         request_id,
         route.alias,
         route.model,
@@ -62,13 +65,23 @@ def cause_of(error: GatewayError) -> str:
     causes = list(_causes(error))
     if not causes:
         return ""
-    reasons = [
-        os.strerror(cause.errno)
-        for cause in causes
-        if isinstance(cause, OSError) and isinstance(cause.errno, int) and cause.errno > 0
-    ]
+    reasons = list(filter(None, map(_reason, causes)))
     kind = type(causes[0]).__name__
     return f" ({kind}: {reasons[-1]})" if reasons else f" ({kind})"
+
+
+def _reason(cause: BaseException) -> str | None:
+    """The reason in ``cause``, if there is one that is nobody's text."""
+    match cause:
+        case HTTPStatus():
+            return str(cause)
+        case ssl.SSLError():
+            return getattr(cause, "reason", None)
+        case socket.gaierror():
+            return cause.strerror
+        case OSError(errno=int(number)) if number > 0:
+            return os.strerror(number)
+    return None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

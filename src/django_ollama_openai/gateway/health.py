@@ -18,6 +18,7 @@ from ..pump import aclosed
 from .flow import Flow, call
 from .gates import authenticate
 from .mount import Mount
+from .routing import fallback_routes
 
 __all__ = ["check_health"]
 
@@ -43,13 +44,18 @@ _aasking: dict[asyncio.AbstractEventLoop, asyncio.Task[dict[str, _Readiness]]] =
 
 def check_health(request: HttpRequest) -> Flow[tuple[bool, dict[str, Any]]]:
     """Whether every backend is ready, and a report; callers who are not known see its status
-    only. Of a backend that is made of others it is for itself to say how many of them it takes."""
+    only. Of a backend that is made of others it is for itself to say how many of them it takes, and
+    one that others stand in for may be down."""
     report = yield from call(_check, _acheck)
+    mount = Mount.of(request)
     members = {member for alias in report for member in backends[alias].members}
-    ready = all(readiness.ready for alias, readiness in report.items() if alias not in members)
+    ready = all(
+        readiness.ready or alias in members or _has_stand_ins(alias, report, mount)
+        for alias, readiness in report.items()
+    )
     health: dict[str, Any] = {"status": "ok" if ready else "unavailable"}
     if (yield from _is_known(request)):
-        latency = "latencyMs" if Mount.of(request).case == "camel" else "latency_ms"
+        latency = "latencyMs" if mount.case == "camel" else "latency_ms"
         health["backends"] = {
             alias: {
                 "status": "ok" if readiness.ready else "unavailable",
@@ -61,6 +67,19 @@ def check_health(request: HttpRequest) -> Flow[tuple[bool, dict[str, Any]]]:
             for alias, readiness in report.items()
         }
     return ready, health
+
+
+def _has_stand_ins(alias: str, report: dict[str, _Readiness], mount: Mount) -> bool:
+    """Whether all models that ``MODELS`` sends to the backend fall back on one that is ready."""
+    sent = [name for name, entry in conf.get().MODELS.items() if alias == entry.BACKEND]
+    return (
+        alias != mount.backend
+        and bool(sent)
+        and all(
+            any(report[route.alias].ready for route in fallback_routes(name, mount))
+            for name in sent
+        )
+    )
 
 
 def _is_known(request: HttpRequest) -> Flow[bool]:

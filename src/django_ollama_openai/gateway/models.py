@@ -35,12 +35,15 @@ def list_models(request: HttpRequest, request_id: str) -> Flow[dict[str, Any]]:
         for name, entry in settings.MODELS.items()
         if entry.BACKEND is not None and entry.MODEL is None and conf.is_pattern(name)
     ]
-    cards = yield from _cards([*open_aliases, *(route.alias for route in routes)], request_id)
+    ways = [way for route in routes for way in _ways(route)]
+    cards = yield from _cards([*open_aliases, *(way.alias for way in ways)], request_id)
     data = []
     for route in routes:
-        card = _card_of(route, cards.get(route.alias, []))
-        if card is not None:
-            data.append(card.as_openai(name=route.name, backend=route.alias))
+        for way in _ways(route):
+            card = _card_of(way, cards.get(way.alias, []))
+            if card is not None:
+                data.append(card.as_openai(name=route.name, backend=way.alias))
+                break
     for alias in dict.fromkeys(open_aliases):
         for card in cards.get(alias, []):
             own = [name for name in card.names if _leads_to(name, alias, mount)]
@@ -60,16 +63,24 @@ def retrieve_model(request: HttpRequest, request_id: str, name: str) -> Flow[dic
     authorise(caller, "models")
     mount = Mount.of(request)
     route = resolve_model(name, mount)
-    backend = route.backend
-    try:
-        card = yield from call(backend.get_model, backend.aget_model, route.model)
-    except ModelNotFound:
-        raise ModelNotFound(name) from None
-    except GatewayError as error:
-        told(error, route.alias, request_id)
-        raise
-    model = card.as_openai(name=name, backend=route.alias)
-    return camel_keys(model) if mount.case == "camel" else model
+    failure: GatewayError | None = None
+    for way in _ways(route):
+        backend = way.backend
+        try:
+            card = yield from call(backend.get_model, backend.aget_model, way.model)
+        except ModelNotFound:
+            continue
+        except GatewayError as error:
+            failure = failure or told(error, way.alias, request_id)
+            continue
+        model = card.as_openai(name=name, backend=way.alias)
+        return camel_keys(model) if mount.case == "camel" else model
+    raise failure or ModelNotFound(name)
+
+
+def _ways(route: Route) -> tuple[Route, ...]:
+    """Where a request for the model may go, the first first."""
+    return (route, *route.fallbacks)
 
 
 def _cards(aliases: list[str], request_id: str) -> Flow[dict[str, list[ModelCard]]]:

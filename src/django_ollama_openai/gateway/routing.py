@@ -11,7 +11,7 @@ from ..backends import BaseBackend, backends
 from ..exceptions import InvalidRequest, ModelNotFound
 from .mount import Mount
 
-__all__ = ["Route", "resolve_model"]
+__all__ = ["Route", "fallback_routes", "resolve_model"]
 
 
 @dataclass(slots=True, frozen=True)
@@ -48,12 +48,14 @@ def resolve_model(name: str | None, mount: Mount) -> Route:
     if not settings.allows_model(name):
         raise ModelNotFound(name)
     route = _route(name, mount, settings)
-    fallbacks = _fallbacks(name, settings)
-    if not fallbacks:
-        return route
-    return replace(
-        route, fallbacks=tuple(_route(fallback, mount, settings) for fallback in fallbacks)
-    )
+    fallbacks = fallback_routes(name, mount)
+    return replace(route, fallbacks=fallbacks) if fallbacks else route
+
+
+def fallback_routes(name: str, mount: Mount) -> tuple[Route, ...]:
+    """What the model or the pattern ``name`` of ``MODELS`` falls back on."""
+    settings = conf.get()
+    return tuple(_route(each, mount, settings) for each in _fallbacks(name, settings))
 
 
 def _route(name: str, mount: Mount, settings: conf.Settings) -> Route:

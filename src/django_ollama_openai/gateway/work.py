@@ -95,7 +95,7 @@ class Work(Generic[T]):
             route = self._fallbacks.pop(0)
             if self._can_answer(route):
                 log_fallback(self._route, route, self.account.request_id)
-                self.account.falls_back(route)
+                self.account.falls_back(route, told)
                 return Attempt(route, self.account.new_wait())
         raise self._failure
 
@@ -136,7 +136,8 @@ class Work(Generic[T]):
         # The backend knows its own name of the model; the client asked for the public one.
         public, route = self._route.name, self.attempt.route
         if isinstance(error, ModelNotFound):
-            if route.promised:
+            # What a model falls back on is named by the settings, too.
+            if route.promised or route is not self._route:
                 log_missing_model(route, self.account.request_id)
             return ModelNotFound(public)
         if isinstance(error, InvalidRequest):

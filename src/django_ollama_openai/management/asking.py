@@ -62,8 +62,9 @@ def _route(model: str | None, alias: str | None) -> Route:
     chosen(route.alias)
     if alias not in (None, route.alias):
         raise CommandError(
-            f"MODELS has {name!r} on the backend {route.alias!r}. Leave --backend out, or name the "
-            "model as the engine calls it."
+            f"The model {name!r}{'' if model else ' (DEFAULT_MODEL)'} is on the backend "
+            f"{route.alias!r} by MODELS, not on {alias!r}. Leave --backend out, or name another "
+            "model with --model."
         )
     return route
 

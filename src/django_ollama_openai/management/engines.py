@@ -68,7 +68,7 @@ def the_ollamas(alias: str | None) -> list[OllamaBackend]:
     others = [each.alias for each in _ollamas(backends)]
     kind = type(backends[alias]).__name__
     raise CommandError(
-        f"The backend {alias!r} is no Ollama but a {kind}, whose models are not managed here. "
+        f"The backend {alias!r} is no Ollama ({kind}), so its models are not managed here. "
         + (f"Name an Ollama with --backend: {listed(others)}." if others else "There is no other.")
     )
 

@@ -32,8 +32,9 @@ def pull_model(terminal: Terminal, name: str, alias: str | None) -> None:
 
     Raises:
         CommandError: there is no such backend, Ollama cannot be reached, refuses, or gets no
-            further.
+            further; the other members have the model by then.
     """
+    failures = []
     for backend in named_ollamas(alias):
         try:
             with client_of(backend) as client, progress_in(terminal) as progress:
@@ -41,8 +42,13 @@ def pull_model(terminal: Terminal, name: str, alias: str | None) -> None:
         except KeyboardInterrupt:
             terminal.tell("Interrupted. Run the same command again to go on from here.")
             raise
-        done = f"The backend {backend.alias!r} has {name!r}."
-        terminal.tell((done, terminal.style.SUCCESS))
+        except CommandError as error:
+            failures.append(error)
+        else:
+            done = f"The backend {backend.alias!r} has {name!r}."
+            terminal.tell((done, terminal.style.SUCCESS))
+    if failures:
+        raise CommandError("\n".join(map(str, failures))) from failures[0]
 
 
 class _BrokenOff(Exception):
