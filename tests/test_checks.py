@@ -191,6 +191,20 @@ WRONG: list[tuple[dict[str, Any], str, int, list[str]]] = [
                 "o": {
                     "BACKEND": OPENAI,
                     "BASE_URL": "http://gpu-1/v1",
+                    "OPTIONS": {"api_key": ""},
+                }
+            }
+        },
+        "E002",
+        ERROR,
+        ["['BACKENDS']['o']", "api_key", "empty"],
+    ),
+    (
+        {
+            "BACKENDS": {
+                "o": {
+                    "BACKEND": OPENAI,
+                    "BASE_URL": "http://gpu-1/v1",
                     "OPTIONS": {"lacks": ["tool-choice"]},
                 }
             }

@@ -290,6 +290,59 @@ def test_all_choices(
     assert len(engine_requests(ollama)) == 1
 
 
+def test_all_choices_are_of_one_model(
+    ask: Ask, configure: Configure, ollama: OllamaServer, second: OllamaServer
+) -> None:
+    settings = two(ollama, second)
+    settings["BACKENDS"]["first"]["MAX_CONCURRENCY"] = 2
+    configure(**settings)
+    # One is at work there when the other has failed.
+    ollama.reply(Answer(["of the first"], pause=0.3), error(500, "no"))
+    second.reply(Answer(["of the second"]), Answer(["of the second"]))
+    choices = ask(n=2).json()["choices"]
+    assert [choice["message"]["content"] for choice in choices] == ["of the second"] * 2
+
+
+def test_a_fallback_that_cannot_be_made_is_passed_over(
+    ask: Ask, configure: Configure, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = chain(m=["broken", "up"])
+    settings["BACKENDS"]["broken"] = {"BACKEND": "no.Way"}
+    settings["MODELS"]["broken"] = {"BACKEND": "broken"}
+    configure(**settings)
+    with caplog.at_level(logging.ERROR, "django_ollama_openai"):
+        assert ask().json()["choices"][0]["message"]["content"] == "up"
+    assert "to the backend 'broken' crashed" in caplog.text
+
+
+def test_a_model_is_listed_as_long_as_somebody_answers_for_it(
+    client: Client, configure: Configure
+) -> None:
+    configure(**chain(m=["up"]), ALLOWED_MODELS=["m"])
+    headers = {"Authorization": f"Bearer {KEY}"}
+    (card,) = client.get("/ai/v1/models", headers=headers).json()["data"]
+    assert (card["id"], card["metadata"]["backend"]) == ("m", "up")
+    assert client.get("/ai/v1/models/m", headers=headers).json() == card
+
+
+@pytest.mark.parametrize(
+    ("fallbacks", "status"),
+    [
+        ({"m": ["up"]}, 200),
+        ({"m": ["up"], "a": ["m"]}, 200),
+        ({"m": ["up"], "a": []}, 503),
+        ({"m": ["a"], "a": ["m"]}, 503),
+    ],
+)
+def test_a_site_is_ready_if_others_stand_in_for_what_is_down(
+    client: Client, configure: Configure, fallbacks: dict[str, list[str]], status: int
+) -> None:
+    settings = chain(**fallbacks)
+    settings["BACKENDS"]["default"] = dummy("d")
+    configure(**settings)
+    assert client.get("/ai/health").status_code == status
+
+
 def test_not_after_the_first_delta(
     ask: Ask,
     configure: Configure,
@@ -340,7 +393,7 @@ def test_when_all_fail_the_client_is_told_of_the_first(
     assert ["failed" in message for message in messages[:3]] == [True, False, True]
     (ending,) = endings
     assert ending["error"].status == 503
-    assert ending["backend"] == "second"
+    assert (ending["backend"], ending["answered_by"]) == ("first", "m")
 
 
 def test_a_refusal_by_the_second_is_not_what_the_client_is_told(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -78,10 +79,10 @@ def test_the_pieces_of_a_call() -> None:
         chunks.feed(chunk({"tool_calls": [{"index": 1}, {"index": 1, "function": None}]})),
     ]
     assert [delta.tool_calls for delta in deltas] == [
-        [ToolCallDelta(1, "call_1", "get_weather")],
-        [ToolCallDelta(1, arguments='{"a"')],
-        [ToolCallDelta(1, arguments=":1}")],
-        [ToolCallDelta(1), ToolCallDelta(1)],
+        [ToolCallDelta(0, "call_1", "get_weather")],
+        [ToolCallDelta(0, arguments='{"a"')],
+        [ToolCallDelta(0, arguments=":1}")],
+        [ToolCallDelta(0), ToolCallDelta(0)],
     ]
     assert [delta.tokens for delta in deltas] == [1, 1, 1, 1]
 
@@ -116,6 +117,42 @@ def test_calls_without_an_index_are_told_apart_by_their_names() -> None:
         ("f", "{}"),
         ("h", "{}"),
     ]
+
+
+@pytest.mark.parametrize("choice", [{}, {"delta": None}, {"delta": {}}])
+def test_a_choice_without_a_delta_says_nothing(choice: dict[str, Any]) -> None:
+    assert feed({"choices": [choice]}) == Delta(tokens=0)
+
+
+def test_usage_may_lack_what_there_is_none_of() -> None:
+    for usage in ({"prompt_tokens": 3}, {"prompt_tokens": 3, "completion_tokens": None}):
+        assert feed({"choices": [], "usage": usage}).usage == Usage(prompt_tokens=3)
+
+
+def test_calls_with_the_same_index_are_told_apart_by_their_ids() -> None:
+    def piece(index: int, id: str | None = None, **function: Any) -> dict[str, Any]:
+        return {"index": index, "id": id, "function": function}
+
+    chunks = OpenAIChunks()
+    fed = [
+        [piece(0, "call_1", name="f", arguments="{"), piece(0, "call_1", arguments='"a"')],
+        [piece(0, "call_1", name="f", arguments=":1}")],
+        [piece(0, "call_2", name="g", arguments="{}")],
+        [piece(-7, "call_3", name="h", arguments={"b": [2]})],
+    ]
+    whole = fold([chunks.feed(chunk({"tool_calls": calls})) for calls in fed])
+    assert whole.tool_calls == [
+        ToolCallDelta(0, "call_1", "f", '{"a":1}'),
+        ToolCallDelta(1, "call_2", "g", "{}"),
+        ToolCallDelta(2, "call_3", "h", '{"b":[2]}'),
+    ]
+
+
+def test_many_calls_take_no_longer_each() -> None:
+    calls = [{"id": "c", "function": {"name": "f", "arguments": "{}"}}] * 50_000
+    started = time.process_time()
+    assert len(feed(chunk({"tool_calls": calls})).tool_calls) == 50_000
+    assert time.process_time() - started < 3
 
 
 @pytest.mark.parametrize("function", [None, {}, {"name": None}, {"name": ""}])
@@ -290,8 +327,6 @@ def test_what_an_error_of_the_engine_is_told_as(
         {"choices": None},
         {"choices": 5},
         {"choices": [None]},
-        {"choices": [{}]},
-        {"choices": [{"delta": None}]},
         {"choices": [{"delta": "x"}]},
         chunk({"tool_calls": 5}),
         chunk({"tool_calls": [None]}),
@@ -300,7 +335,9 @@ def test_what_an_error_of_the_engine_is_told_as(
         chunk(logprobs=5),
         chunk(logprobs={"content": [{}]}),
         {"choices": [], "usage": 5},
-        {"choices": [], "usage": {"prompt_tokens": 3}},
+        {"choices": [], "usage": {"completion_tokens": 3}},
+        {"choices": [], "usage": {"prompt_tokens": -1, "completion_tokens": 3}},
+        {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2**60}},
     ],
     ids=repr,
 )

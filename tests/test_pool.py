@@ -177,6 +177,10 @@ def wait_until(is_so: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
+def looks_at(host: OllamaServer) -> list[Received]:
+    return [each for each in list(host.requests) if each.path == "/api/version"]
+
+
 def standing(pool: PoolBackend) -> dict[str, Standing]:
     return {member.alias: member.standing for member in pool._members().members}
 
@@ -617,8 +621,39 @@ def test_requests_that_crash_their_connection_put_nobody_out(
             ask(pool)
     assert Standing.OUT not in standing(pool).values()
     wait_until(lambda: set(standing(pool).values()) == {Standing.IN})
-    assert caplog.records == []
+    assert "out of the pool" not in caplog.text
+    assert (
+        "The backend '1' of the pool 'default' failed: The connection to the engine" in caplog.text
+    )
     ask(pool, "complete")
+
+
+@pytest.mark.parametrize("status", [401, 404, 429, 500, 503])
+def test_a_status_is_a_sign_of_life(
+    hosts: list[OllamaServer], make: Callable[..., PoolBackend], ask: Ask, status: int
+) -> None:
+    hosts[0].routes["/api/version"] = error(status, "not for you")
+    pool = make(*hosts[:2])
+    ask(pool)
+    wait_until(lambda: set(standing(pool).values()) == {Standing.IN})
+
+
+def test_one_that_is_silent_once_is_looked_at_again(
+    hosts: list[OllamaServer],
+    make: Callable[..., PoolBackend],
+    ask: Ask,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(monitor, "ANSWER_SECONDS", 2)
+    hosts[0].routes["/api/version"] = Reply([], before=[Hold()])
+    pool = make(*hosts[:2])
+    # It waits for half of that.
+    ask(pool)
+    hosts[0].routes.clear()
+    assert standing(pool)["1"] is Standing.DOUBTFUL
+    wait_until(lambda: standing(pool)["1"] is Standing.IN)
+    assert "out of the pool" not in caplog.text
 
 
 @pytest.mark.parametrize("failure", ["500", "503"])
@@ -686,15 +721,12 @@ def test_who_is_out_is_asked_less_and_less_often(
 ) -> None:
     monkeypatch.setattr(monitor, "FIRST_PAUSE", 0.05)
     monkeypatch.setattr(monitor, "LONGEST_PAUSE", 0.4)
-    hosts[0].routes["/api/version"] = error(500, "boom")
+    hosts[0].routes["/api/version"] = REFUSED
     pool = make(hosts[0], hosts[1])
     ask(pool)
     started = time.monotonic()
 
-    def looks() -> list[Received]:
-        return [each for each in hosts[0].requests if each.path == "/api/version"]
-
-    wait_until(lambda: len(looks()) >= 6)
+    wait_until(lambda: len(looks_at(hosts[0])) >= 6)
     # 0.05 + 0.1 + 0.2 + 0.4 + 0.4
     assert time.monotonic() - started > 0.9
 

@@ -162,12 +162,12 @@ def test_nobody_gets_anything_who_is_out_while_another_is_in() -> None:
     assert order(a, b, c, tried=[c, b, a]) == ""
 
 
-def test_if_all_are_out_the_oldest_failure_comes_first() -> None:
+def test_if_all_are_out_they_share_what_there_is() -> None:
     out = Standing.OUT
-    a = member("a", standing=out, failed_at=3)
-    b = member("b", standing=out, failed_at=1, running=5)
-    c = member("c", standing=out, failed_at=2)
-    assert order(a, b, c) == "bca"
+    a = member("a", standing=out, running=1)
+    b = member("b", standing=out, running=5)
+    c = member("c", standing=out)
+    assert order(a, b, c) == "cab"
 
 
 def test_one_that_lacks_the_model_does_not_stand_in_for_one_that_is_out() -> None:

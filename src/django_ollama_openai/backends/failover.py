@@ -11,6 +11,7 @@ member. It swallows the failures after which there may be another attempt::
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Final, Protocol
@@ -19,10 +20,11 @@ import httpx
 
 from ..exceptions import GatewayError, ModelNotFound, Overloaded, UpstreamError, UpstreamUnavailable
 from .base import BaseBackend
+from .http_client import HTTPStatus
 from .selection import Member, able, ranked
 from .slots import AnySlot, Slots, Wait
 
-__all__ = ["Attempt", "Attempts", "broke_off", "cannot_be_reached"]
+__all__ = ["Attempt", "Attempts", "broke_off", "cannot_be_reached", "has_answered"]
 
 NOT_BEGUN: Final = (UpstreamUnavailable, Overloaded, ModelNotFound)
 """Failures of a member that has not begun to work on the request."""
@@ -36,7 +38,29 @@ _UNREACHED: Final = (httpx.ConnectError, httpx.ConnectTimeout, ConnectionRefused
 def cannot_be_reached(error: BaseException) -> bool:
     """Whether there was no connection to the engine at all. A client cannot bring that about while
     the engine is well."""
-    return isinstance(error, GatewayError) and isinstance(error.__cause__, _UNREACHED)
+    return (
+        isinstance(error, GatewayError)
+        and isinstance(error.__cause__, _UNREACHED)
+        and not any(map(_is_of_this_process, _behind(error)))
+    )
+
+
+def _behind(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    cause = error.__cause__
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _is_of_this_process(cause: BaseException) -> bool:
+    return isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE)
+
+
+def has_answered(error: BaseException) -> bool:
+    """Whether the engine is there, and has answered with a status of its own."""
+    return isinstance(error, GatewayError) and isinstance(error.__cause__, HTTPStatus)
 
 
 def broke_off(error: BaseException) -> bool:
@@ -81,12 +105,13 @@ class Attempts:
         self.tried: list[Member] = []
         self._queue = queue
         self._wait = wait
+        # All choices of a request share it, and what they have broken.
+        self._request = wait or Wait()
         self._observer = observer
-        self._broken = 0
         self._failure: GatewayError | None = None
 
     def __iter__(self) -> Iterator[Attempt]:
-        while not self.tried or (self._broken < MAX_BROKEN and self.ranked()):
+        while not self.tried or (self._request.broken < MAX_BROKEN and self.ranked()):
             # The next wait is one of its own: a request that had a slot would wait without limit.
             wait, self._wait = self._wait or Wait(), None
             yield Attempt(self, self._queue, wait)
@@ -106,7 +131,7 @@ class Attempts:
         if isinstance(error, ModelNotFound):
             member.lacks(self.model)
         elif not isinstance(error, NOT_BEGUN):
-            self._broken += 1
+            self._request.broken += 1
         # That one lacks the model says little, if another that may have it cannot be asked.
         is_of_no_use = isinstance(error, ModelNotFound) or member.is_without(self.model)
         if self._failure is None or not is_of_no_use:

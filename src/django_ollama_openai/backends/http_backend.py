@@ -14,7 +14,7 @@ from pydantic import ConfigDict, NonNegativeInt, PositiveFloat, validate_call
 
 from ..pump import aclosed
 from ..translation.blame import Blame
-from ..wire.delta import Delta
+from ..wire.delta import Delta, says_something
 from .base import BaseBackend
 from .http_client import AsyncHTTPClient, HTTPClient, NoCookies, Patience
 from .interruptible import InterruptibleTransport
@@ -176,21 +176,31 @@ class HTTPBackend(BaseBackend, Generic[C, A]):
     def _stream(
         self, path: str, content: bytes, parts: Parts, **blame: Unpack[Blame]
     ) -> Iterator[Delta]:
+        begun = False
         for pieces in self._sync().stream(path, content, self._patience, **blame):
             for piece in pieces:
-                yield parts.feed(piece)
+                delta = parts.feed(piece)
+                # Some engines say first that they are about to: until there is more, another one
+                # may be asked.
+                if begun or says_something(delta):
+                    begun = True
+                    yield delta
         parts.finish()
 
     async def _astream(
         self, path: str, content: bytes, parts: Parts, **blame: Unpack[Blame]
     ) -> AsyncIterator[Delta]:
+        begun = False
         client = await self._async()
         # Closed here and not by the garbage collector: the engine generates until it is.
         arriving = client.stream(path, content, self._patience, **blame)
         async with aclosed(arriving):
             async for pieces in arriving:
                 for piece in pieces:
-                    yield parts.feed(piece)
+                    delta = parts.feed(piece)
+                    if begun or says_something(delta):
+                        begun = True
+                        yield delta
         parts.finish()
 
 

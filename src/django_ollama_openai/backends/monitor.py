@@ -15,9 +15,9 @@ from contextvars import Context
 from functools import partial
 from typing import Final, TypeAlias
 
-from ..exceptions import GatewayError
+from ..exceptions import GatewayError, UpstreamError, UpstreamTimeout
 from ..pump import End, Pump
-from .failover import broke_off, cannot_be_reached
+from .failover import broke_off, cannot_be_reached, has_answered
 from .selection import Member, Standing
 from .slots import serve
 
@@ -60,6 +60,8 @@ class Monitor:
         self._due = dict.fromkeys(members, 0.0)
         self._pauses = dict.fromkeys(members, FIRST_PAUSE)
         self._unseen = set(members)
+        self._silent: set[Member] = set()
+        """Those that have not answered in time when they were last looked at."""
         self._seen: Future[None] = Future()
         """Done as soon as all have been looked at once."""
         self.on_look: Callable[[], None] = lambda: None
@@ -87,8 +89,13 @@ class Monitor:
         """A request to ``member`` has failed."""
         if cannot_be_reached(error):
             self._is_out(member, error)
-        elif broke_off(error):
+            return
+        if broke_off(error):
             self._is_doubtful(member)
+        if isinstance(error, UpstreamError):
+            logger.warning(
+                "The backend %r of the pool %r failed: %s", member.alias, self._pool, _reason(error)
+            )
 
     def succeeded(self, member: Member) -> None:
         """A request to ``member`` has been answered."""
@@ -138,6 +145,7 @@ class Monitor:
     def _answers(self, member: Member, since: float) -> None:
         """It has answered to what it was asked at ``since``."""
         with self._lock:
+            self._silent.discard(member)
             if member.failed_at > since:
                 self._due[member] = 0.0
                 return
@@ -243,13 +251,25 @@ class Monitor:
 
     def _has_failed(self, look: _Look, error: Exception) -> None:
         member = look.member
+        if has_answered(error):
+            # That it refuses to say what it has is a sign of life, too.
+            self._answers(member, look.began)
+        elif isinstance(error, (TimeoutError, UpstreamTimeout)) and member not in self._silent:
+            # Some engines answer nothing while they read a long prompt.
+            self._silent.add(member)
+            self._is_doubtful(member)
+            self._due[member] = 0.0
+        else:
+            self._is_not_there(member, error)
+        self._was_seen(member)
+
+    def _is_not_there(self, member: Member, error: Exception) -> None:
         if member.standing is Standing.OUT:
             with self._lock:
                 pause = self._pauses[member] = min(self._pauses[member] * 2, LONGEST_PAUSE)
                 self._due[member] = time.monotonic() + pause
         else:
             self._is_out(member, error)
-        self._was_seen(member)
 
     def _was_seen(self, member: Member) -> None:
         self._unseen.discard(member)

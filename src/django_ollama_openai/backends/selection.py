@@ -150,8 +150,7 @@ def ranked(
 
     Nobody gets one who is out while another is in. The least busy comes first, where a model that
     has to be loaded counts as ``loading_cost`` requests, and a recent failure as some, too; of
-    several the one that has had none for longest. Of those that are out it is the one whose failure
-    is the oldest.
+    several the one that has had none for longest.
     """
     left = [
         member for member in _of_one_version(able(members, model), model) if member not in tried
@@ -166,8 +165,6 @@ def ranked(
 
 
 def _costs(member: Member, model: str, loading_cost: float) -> tuple[float, float]:
-    if member.standing is Standing.OUT:
-        return member.failed_at, member.used
     load = member.slots.running + member.slots.queued
     load += member.setbacks() * SETBACK_COST
     return load + (0 if member.has_loaded(model) else loading_cost), member.used

@@ -36,9 +36,11 @@ class Wait:
     """How one request waits. All that it asks the engine for shares it: a request that has come
     through is not refused because of its own further choices."""
 
-    __slots__ = ("_began", "_ended", "_pending", "admitted", "known")
+    __slots__ = ("_began", "_ended", "_pending", "admitted", "broken", "known")
 
     def __init__(self) -> None:
+        self.broken = 0
+        """How many engines have failed while they worked on it."""
         self.known = False
         """Whether any of it runs or waits, or has done so."""
         self.admitted = False

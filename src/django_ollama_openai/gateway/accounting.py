@@ -88,11 +88,6 @@ class Account:
         self._first: float | None = None
         self._ending: tuple[Signal, dict[str, Any]] | None = None
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether the backend has produced anything."""
-        return self._first is not None
-
     def new_wait(self) -> Wait:
         """How the request waits for a backend, or for another one."""
         wait = Wait()
@@ -103,6 +98,10 @@ class Account:
         """The backend has failed with ``error``, and another one is asked instead."""
         self._failures.append((self._answerer.alias, error))
         self._answerer = route
+
+    def is_told_of(self, route: Route) -> None:
+        """All have failed, and it is the failure of ``route`` that counts."""
+        self._answerer, self._failures = route, self._failures[1:]
 
     def feed(self, delta: Delta) -> None:
         """The backend has produced ``delta``."""

@@ -206,7 +206,10 @@ def _attempted(
         items = source.items(attempt.route)
         with closed(items):
             for item in items:
-                begun = True
+                if not begun:
+                    if not work.begins(attempt):
+                        return work.attempt
+                    begun = True
                 yield item
     except Exception as error:
         if begun:
@@ -352,11 +355,15 @@ async def _forward(source: Source[Any], work: Work[Any], channel: Channel) -> No
                 items = source.aitems(attempt.route)
                 async with aclosed(items):
                     async for item in items:
+                        if not begun and not work.begins(attempt):
+                            break
                         begun = True
                         data = work.feed(item)
                         if data and channel.put(data):
                             await channel.drained()
-            return
+                    else:
+                        return
+            attempt = work.attempt
         except Exception as error:
             if begun:
                 raise

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from django.core.exceptions import ImproperlyConfigured
+
 from ..backends.slots import Slot, Wait
 from ..exceptions import GatewayError, InvalidRequest, ModelNotFound, ShuttingDown
 from ..wire.engine import EngineRequest
@@ -69,7 +71,15 @@ class Work(Generic[T]):
         self._request = request
         self._fallbacks = list(route.fallbacks)
         self._failure: GatewayError | None = None
+        self._has_begun = False
         self._lock = threading.Lock()
+
+    def begins(self, attempt: Attempt) -> bool:
+        """Whether a source that has got the first of ``attempt`` is to go on with it. It is not if
+        another source has left it meanwhile: an answer is to come from one model."""
+        with self._lock:
+            self._has_begun = self._has_begun or attempt is self.attempt
+            return attempt is self.attempt
 
     def next_attempt(self, failed: Attempt, error: Exception) -> Attempt:
         """What a source goes on with that has got nothing out of ``failed``.
@@ -85,7 +95,7 @@ class Work(Generic[T]):
             return self.attempt
 
     def _fallback(self, error: Exception) -> Attempt:
-        if not self._route.fallbacks or self.account.has_begun:
+        if not self._route.fallbacks or self._has_begun:
             raise error
         if self._failure is None and not is_of_the_backend(error):
             raise error
@@ -97,14 +107,20 @@ class Work(Generic[T]):
                 log_fallback(self._route, route, self.account.request_id)
                 self.account.falls_back(route, told)
                 return Attempt(route, self.account.new_wait())
+        # Of the first one, as the client is told.
+        self.account.is_told_of(self._route)
         raise self._failure
 
     def _can_answer(self, route: Route) -> bool:
         """Whether all that the request asks for can be had there."""
-        backend = route.backend
         try:
+            backend = route.backend
             backend.check_support(self._request)
         except InvalidRequest:
+            return False
+        except ImproperlyConfigured as error:
+            # The system checks say so, too. Another one may do.
+            told(error, route.alias, self.account.request_id)
             return False
         return not backend.unsupported_parameters(self._request)
 

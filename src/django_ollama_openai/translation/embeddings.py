@@ -87,6 +87,8 @@ def openai_embeddings(answers: Iterable[Any], request: EmbeddingsRequest) -> Emb
             data, figures = part["data"], part["usage"]
         except (ValueError, KeyError) as error:
             raise UpstreamError("The engine sent something that is not an answer.") from error
+        if sorted(vector["index"] for vector in data) != list(range(len(data))):
+            raise UpstreamError("The engine did not send a vector for each input.")
         # Nine digits tell any two float32 apart; llama-server writes seventeen.
         vectors += [
             [float(f"{number:.9g}") for number in vector["embedding"]]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final, NotRequired
+from typing import Annotated, Any, ClassVar, Final, NotRequired, TypeAlias
 
-from pydantic import FiniteFloat, TypeAdapter
+from pydantic import Field, FiniteFloat, TypeAdapter
+from pydantic_core import to_json
 from typing_extensions import TypedDict
 
 from ..exceptions import UpstreamError
@@ -18,7 +19,8 @@ __all__ = ["OpenAIAnswer", "OpenAIChunks", "OpenAITextChunks"]
 
 class _Function(TypedDict, total=False):
     name: str | None
-    arguments: str | None
+    # Some engines send the object itself.
+    arguments: str | dict[str, Any] | None
 
 
 class _ToolCall(TypedDict):
@@ -45,24 +47,27 @@ class _Logprobs(TypedDict, total=False):
 
 class _Choice(TypedDict, total=False):
     # One of the three, by what it is a choice of.
-    delta: _Message
+    delta: _Message | None
     message: _Message
     text: str
     finish_reason: str | None
     logprobs: _Logprobs | None
 
 
+Count: TypeAlias = Annotated[int, Field(ge=0, le=2**53)]
+
+
 class _PromptDetails(TypedDict, total=False):
-    cached_tokens: int | None
+    cached_tokens: Count | None
 
 
 class _CompletionDetails(TypedDict, total=False):
-    reasoning_tokens: int | None
+    reasoning_tokens: Count | None
 
 
 class _Usage(TypedDict):
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: Count
+    completion_tokens: NotRequired[Count | None]
     prompt_tokens_details: NotRequired[_PromptDetails | None]
     completion_tokens_details: NotRequired[_CompletionDetails | None]
 
@@ -86,7 +91,7 @@ class OpenAIChunks:
     is what an error may name.
     """
 
-    __slots__ = ("_calls", "_has_begun", "_is_finished", "_model")
+    __slots__ = ("_calls", "_count", "_has_begun", "_is_finished", "_model")
 
     param: ClassVar[str] = "messages"
     """The field of the request that may be too long."""
@@ -95,7 +100,9 @@ class OpenAIChunks:
         self._model = model
         self._has_begun = False
         self._is_finished = False
-        self._calls: set[int] = set()
+        self._calls: dict[int | None, tuple[int, str | None]] = {}
+        """The place of the last call and its id, by the engine's index or ``None`` for none."""
+        self._count = 0
 
     def feed(self, data: Any) -> Delta:
         """The delta that one ``chat.completion.chunk`` stands for; ``data`` is its JSON, as bytes
@@ -135,7 +142,8 @@ class OpenAIChunks:
             raise UpstreamError("The engine broke off in the middle of its answer.")
 
     def _message(self, choice: _Choice) -> _Message:
-        return choice["delta"]
+        # Azure leaves it out where it has only something to say of its filters.
+        return choice.get("delta") or {}
 
     def _choice(self, choice: _Choice, delta: Delta) -> None:
         message = self._message(choice)
@@ -155,21 +163,30 @@ class OpenAIChunks:
 
     def _tool_call(self, call: _ToolCall) -> ToolCallDelta:
         function = call.get("function") or {}
-        index = call.get("index")
-        if index is None:
-            # Those of a whole answer have none, and some engines send whole calls in a stream.
-            begins = function.get("name") is not None
-            index = max(self._calls, default=-1) + begins
-        is_first = index not in self._calls
-        self._calls.add(index)
-        if is_first and not function.get("name"):
-            raise ValueError("A tool call begins without a name")
-        return ToolCallDelta(
-            index=index,
-            id=(call.get("id") or new_tool_call_id()) if is_first else None,
-            name=function.get("name") if is_first else None,
-            arguments=function.get("arguments") or "",
+        index, id, name = call.get("index"), call.get("id"), function.get("name")
+        known = self._calls.get(index)
+        # Those of a whole answer have no index, and some engines send whole calls in a stream,
+        # without one or all with the same.
+        is_first = known is None or (
+            name is not None and (index is None or _is_other(id, known[1]))
         )
+        if is_first:
+            if not name:
+                raise ValueError("A tool call begins without a name")
+            known = self._calls[index] = (self._count, id)
+            self._count += 1
+        place = known[0] if known is not None else 0
+        arguments = function.get("arguments") or ""
+        return ToolCallDelta(
+            index=place,
+            id=(id or new_tool_call_id()) if is_first else None,
+            name=name if is_first else None,
+            arguments=arguments if isinstance(arguments, str) else to_json(arguments).decode(),
+        )
+
+
+def _is_other(id: str | None, known: str | None) -> bool:
+    return None not in (id, known) and id != known
 
 
 class OpenAIAnswer(OpenAIChunks):
@@ -238,7 +255,7 @@ def _usage(usage: _Usage) -> Usage:
     completion_details = usage.get("completion_tokens_details") or {}
     return Usage(
         prompt_tokens=usage["prompt_tokens"],
-        completion_tokens=usage["completion_tokens"],
+        completion_tokens=usage.get("completion_tokens") or 0,
         cached_tokens=prompt_details.get("cached_tokens") or 0,
         reasoning_tokens=completion_details.get("reasoning_tokens") or 0,
     )

@@ -73,6 +73,9 @@ _ENDPOINTS: Final = {
 _REFUSALS: Final = frozenset({400, 413, 415, 422})
 """With these an engine blames the request."""
 
+_NAME: Final = re.compile(r"(?!\d+$)[\w.\[\]-]{1,100}", re.ASCII)
+"""What codes and names of parameters look like."""
+
 MAX_SEARCHED: Final = 2_000
 
 
@@ -189,7 +192,7 @@ def _message(error: dict[str, Any]) -> str:
 def _word(value: Any) -> str | None:
     """``value``, if it is a name: some engines send the status for a code, and ``None`` in
     letters."""
-    is_name = isinstance(value, str) and not value.isdecimal() and value not in ("", "None")
+    is_name = isinstance(value, str) and _NAME.fullmatch(value) and value != "None"
     return value if is_name else None
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypeVar
+from typing import Annotated, Any, NotRequired, TypeVar
 
-from pydantic import FiniteFloat, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from ..exceptions import UpstreamError
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 class _Model(TypedDict):
     id: str
-    created: NotRequired[FiniteFloat | None]
+    created: NotRequired[Any]
     owned_by: NotRequired[str | None]
     # Beyond OpenAI's, where others may mean something else.
     aliases: NotRequired[Any]
@@ -45,6 +45,8 @@ _META = TypeAdapter(_Meta)
 _METADATA = TypeAdapter(ModelMetadata)
 _ALIASES = TypeAdapter(list[str])
 _LENGTH = TypeAdapter(int)
+_MOMENT: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(ge=0, lt=2**37)])
+"""Seconds since the epoch, as far as calendars reach."""
 
 
 def openai_models(answer: bytes) -> list[ModelCard]:
@@ -77,7 +79,7 @@ def _card(model: _Model) -> ModelCard:
         aliases=tuple(
             name for name in _read(_ALIASES, model.get("aliases")) or () if name != model["id"]
         ),
-        created=max(0, int(model.get("created") or 0)),
+        created=int(_read(_MOMENT, model.get("created")) or 0),
         owned_by=model.get("owned_by") or "unknown",
         metadata={**told, **(metadata or {})},
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Delta", "Embeddings", "ToolCallDelta", "Usage", "fold"]
+__all__ = ["Delta", "Embeddings", "ToolCallDelta", "Usage", "fold", "says_something"]
 
 
 @dataclass(slots=True, frozen=True)
@@ -69,6 +69,18 @@ class Delta:
     usage: Usage | None = None
     tokens: int = 1
     index: int = 0
+
+
+def says_something(delta: Delta) -> bool:
+    """Whether there is anything in ``delta`` for a client."""
+    return bool(
+        delta.content
+        or delta.reasoning
+        or delta.tool_calls
+        or delta.logprobs
+        or delta.finish_reason
+        or delta.usage
+    )
 
 
 def fold(deltas: Iterable[Delta]) -> Delta:
