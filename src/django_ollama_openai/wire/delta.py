@@ -88,6 +88,7 @@ def fold(deltas: Iterable[Delta]) -> Delta:
     content: list[str] = []
     reasoning: list[str] = []
     calls: dict[int, ToolCallDelta] = {}
+    arguments: dict[int, list[str]] = {}
     whole = Delta(tokens=0)
     for delta in deltas:
         content.append(delta.content)
@@ -96,7 +97,7 @@ def fold(deltas: Iterable[Delta]) -> Delta:
             call = calls.setdefault(piece.index, ToolCallDelta(piece.index))
             call.id = call.id or piece.id
             call.name = call.name or piece.name
-            call.arguments += piece.arguments
+            arguments.setdefault(piece.index, []).append(piece.arguments)
         if delta.logprobs is not None:
             whole.logprobs = whole.logprobs or []
             whole.logprobs += delta.logprobs
@@ -105,6 +106,8 @@ def fold(deltas: Iterable[Delta]) -> Delta:
         whole.tokens += delta.tokens
     whole.content = "".join(content)
     whole.reasoning = "".join(reasoning)
+    for index, call in calls.items():
+        call.arguments = "".join(arguments[index])
     whole.tool_calls = [calls[index] for index in sorted(calls)]
     return whole
 
