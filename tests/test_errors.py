@@ -381,7 +381,7 @@ def test_the_owner_is_told_of_a_model_that_the_settings_promise_in_vain(
         (record,) = ours
         assert record.getMessage().endswith(
             f"the backend 'default' has no model 'absent', which OLLAMA_OPENAI names as {told}. "
-            "Pull it there."
+            "Put it there."
         )
 
 

@@ -359,6 +359,8 @@ def test_not_after_the_first_delta(
     assert engine_requests(second) == []
     (ending,) = endings
     assert (ending["backend"], ending["answered_by"]) == ("first", "m")
+    ((other, failure),) = ending["failures"]
+    assert (other, failure.status) == ("second", 502)
     assert ending["signal"] is completion_failed
 
 

@@ -99,9 +99,12 @@ class Account:
         self._failures.append((self._answerer.alias, error))
         self._answerer = route
 
-    def is_told_of(self, route: Route) -> None:
-        """All have failed, and it is the failure of ``route`` that counts."""
-        self._answerer, self._failures = route, self._failures[1:]
+    def all_have_failed(self, first: Route, error: GatewayError) -> None:
+        """The last with ``error``, too; it is the failure of the ``first`` that the client hears
+        of."""
+        if self._answerer is not first:
+            self._failures = [*self._failures[1:], (self._answerer.alias, error)]
+            self._answerer = first
 
     def feed(self, delta: Delta) -> None:
         """The backend has produced ``delta``."""

@@ -108,7 +108,7 @@ class Work(Generic[T]):
                 self.account.falls_back(route, told)
                 return Attempt(route, self.account.new_wait())
         # Of the first one, as the client is told.
-        self.account.is_told_of(self._route)
+        self.account.all_have_failed(self._route, told)
         raise self._failure
 
     def _can_answer(self, route: Route) -> bool:
