@@ -7,6 +7,7 @@ import asyncio
 import inspect
 import re
 import shlex
+import subprocess
 import sys
 import types
 import unittest
@@ -581,6 +582,9 @@ def test_output_of_the_command(ollama: OllamaServer, typed: str, shown: str) -> 
     hosts = {"default": ollama.url, "large": DEAD_HOST}
     for alias, entry in options["BACKENDS"].items():
         entry["HOST"] = hosts[alias]
+    if "both" in typed:
+        entry = example("command", '"both": {')
+        options["BACKENDS"] |= ast.literal_eval(f"{{{entry}}}")
     layers = {"dde5aa3fc5ff": 2_019_377_376, "966de95ca8a6": 1429, "fcc5a6bec9da": 7711}
     ollama.downloads["llama3.2"] = Download(
         {f"sha256:{name:0<64}": size for name, size in layers.items()},
@@ -623,6 +627,21 @@ def test_example_authenticator() -> None:
             assert response.status_code == status
 
 
+def test_example_logging() -> None:
+    code = example("deployment", "LOGGING = {") + dedent(
+        """
+        import logging.config
+
+        logging.config.dictConfig(LOGGING)
+        logging.getLogger("django_ollama_openai").info("is back")
+        """
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert said.stderr == "is back\n"
+
+
 @override_settings(PROMETHEUS_KEY="sk-prometheus")
 def test_example_metrics_key() -> None:
     path_ = "myapp.auth.PrometheusAuthenticator"
@@ -634,6 +653,7 @@ def test_example_metrics_key() -> None:
         found = run_gates("sk-prometheus")
         assert found.may("metrics")
         assert not found.may("chat")
+        assert found.key_id
         for key in ("sk-other", "é"):
             with pytest.raises(exceptions.AuthenticationFailed):
                 run_gates(key)

@@ -529,6 +529,9 @@ def test_head_is_answered_where_get_is(send: Send) -> None:
     for rest in ("v1/models", "v1/models/dummy", "health?probe=live"):
         response = send("HEAD", f"/ai/{rest}")
         assert (response.status_code, response.content) == (200, b"")
+        # Django's client would have left a body out.
+        length = int(response.headers["Content-Length"])
+        assert length == len(send("GET", f"/ai/{rest}").content) > 0
 
 
 @pytest.mark.usefixtures("quiet")

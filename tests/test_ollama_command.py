@@ -14,10 +14,12 @@ from django.core.management import call_command
 from django.core.management.base import CommandError, SystemCheckError
 
 from django_ollama_openai.backends import BaseBackend, DummyBackend, OllamaBackend, backends
+from django_ollama_openai.backends.pool import ASK_SECONDS
 from django_ollama_openai.backends.slots import Wait
 from django_ollama_openai.management import engines, inventory, pulling, status
 from django_ollama_openai.management.survey import survey
 from django_ollama_openai.management.terminal import printable, size
+from django_ollama_openai.translation.model_cards import ModelCard
 from tests.conftest import DEAD_HOST
 from tests.ollama_server import (
     Answer,
@@ -40,9 +42,12 @@ if TYPE_CHECKING:
 HERE = __name__
 OLLAMA = "django_ollama_openai.backends.OllamaBackend"
 DUMMY = "django_ollama_openai.backends.DummyBackend"
+POOL = "django_ollama_openai.backends.PoolBackend"
 LARGE, SMALL = f"sha256:{'1a' * 32}", f"sha256:{'2b' * 32}"
 LAYERS = {LARGE: 1_000_000, SMALL: 500}
 ESCAPE = "\x1b]0;owned\x07\x9b31m"
+BIDI = "\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Turn the direction of writing, or begin a line."""
 
 Ollama: TypeAlias = Callable[..., str]
 """Runs a subcommand and gives what it has written to the standard output."""
@@ -167,9 +172,24 @@ def test_status_of_an_engine_that_does_not_say_what_it_has(
 ) -> None:
     ollama.routes["/api/tags"] = error(500, "disk failure")
     assert "ready, " in command("status", backend="default")
-    assert "    The engine failed with status 500. (HTTPStatus: 500 to GET /api/tags)\n" in command(
+    reason = "The engine failed with status 500. (HTTPStatus: 500 to GET /api/tags)"
+    assert f"    but its models cannot be listed: {reason}\n" in command(
         "status", backend="default"
     )
+
+
+def test_status_of_an_engine_that_is_silent_when_asked_what_it_has(
+    command: Ollama, ollama: OllamaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The second question may take longer than the first: a pool asks three times, for 4 s each.
+    assert status.FACTS_SECONDS > 3 * ASK_SECONDS > status.WITHIN_SECONDS
+    monkeypatch.setattr(status, "FACTS_SECONDS", 0.3)
+    ollama.routes["/api/tags"] = Reply([Hold()])
+    said = command("status", backend="default")
+    assert "  ready, " in said
+    reason = "There was no answer within 0.3 seconds."
+    assert f"    but its models cannot be listed: {reason}\n" in said
+    assert ollama.wait_for_released()
 
 
 class Broken(DummyBackend):
@@ -190,7 +210,8 @@ def test_a_crash_of_a_sites_own_backend_is_told_as_what_it_is(
 def test_status_of_something_that_is_no_ollama(command: Ollama, ollama: OllamaServer) -> None:
     ollama.routes["/api/version"] = Reply([Send(b"[]")])
     said = command("status", backend="default")
-    assert "    The engine said something that makes no sense. (TypeError)\n" in said
+    reason = "The engine said something that makes no sense. (TypeError)"
+    assert f"    5 models\n    but its version is not known: {reason}\n" in said
 
 
 # models
@@ -214,6 +235,33 @@ def test_models_lists_what_there_is_and_the_names_that_lead_to_it(
 def test_models_of_a_backend_that_is_no_ollama(command: Ollama) -> None:
     _, _, row = command("models", "--backend", "canned").splitlines()
     assert row.split() == ["dummy", "elsewhere"]
+
+
+class Boastful(DummyBackend):
+    """Says of its models what cannot be."""
+
+    def list_models(self) -> Any:
+        return [
+            ModelCard(name, created=created, metadata={"size": size})
+            for name, created, size in (
+                ("late", int(1e300), 10**400),
+                ("later", 253402300800, -5),
+                ("last", 253402300799, 10**30),
+                ("first", 1, 1000),
+            )
+        ]
+
+
+def test_models_with_times_and_sizes_that_cannot_be(command: Ollama, settings: Settings) -> None:
+    settings.TIME_ZONE = "Asia/Tokyo"
+    settings.OLLAMA_OPENAI = {"BACKENDS": {"default": {"BACKEND": f"{HERE}.Boastful"}}}
+    rows = [row.split() for row in command("models").splitlines()[2:]]
+    assert rows == [
+        ["late"],
+        ["later"],
+        ["last"],
+        ["first", "1", "kB", "1970-01-01", "09:00"],
+    ]
 
 
 def test_models_shows_the_patterns_that_fit(
@@ -831,24 +879,26 @@ def test_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_control_characters_are_not_printable() -> None:
     assert printable(f"a\tb\nc{ESCAPE}\r\x00\x7fd é漢") == "a\tb\nc]0;owned31md é漢"
+    # What joins letters and pictures stays.
+    assert printable(f"a{BIDI}b\u200d\u200cעברית") == "ab\u200d\u200cעברית"
 
 
 @pytest.mark.once
 @pytest.mark.parametrize("columns", [80, None], ids=["terminal", "pipe"])
 def test_an_answer_cannot_steer_the_terminal(ollama: OllamaServer, columns: int | None) -> None:
-    ollama.reply(Answer(["a", ESCAPE, "\tb"], thinking=[ESCAPE]))
+    ollama.reply(Answer(["a", ESCAPE + BIDI, "\tb"], thinking=[ESCAPE]))
     options = site_options(ollama)
     _, said, thought = run("ollama", "ask", "x", options=options, columns=columns)
     if columns is None:
         # It is whoever reads who decides what to do with it.
-        assert (said, thought) == (f"a{ESCAPE}\tb\n", f"{ESCAPE}\n\n")
+        assert (said, thought) == (f"a{ESCAPE}{BIDI}\tb\n", f"{ESCAPE}\n\n")
     else:
         assert said.replace("\r\n", "\n") == "]0;owned31m\n\na]0;owned31m\tb\n"
 
 
 @pytest.mark.once
 def test_names_and_errors_cannot_steer_the_terminal(ollama: OllamaServer) -> None:
-    name = f"evil{ESCAPE}\nrow"
+    name = f"evil{ESCAPE}{BIDI}\nrow"
     tag = {"name": name, "capabilities": [], "details": {"context_length": 1}}
     ollama.routes["/api/tags"] = Reply([line({"models": [tag]})])
     ollama.routes["/api/ps"] = Reply([line({"models": [{"name": name}]})])
@@ -861,7 +911,7 @@ def test_names_and_errors_cannot_steer_the_terminal(ollama: OllamaServer) -> Non
         where = ("--backend", "default", "--no-color")
         _, said, _ = run("ollama", *args, *where, options=options, columns=80)
         assert "owned" in said
-        assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", said), args
+        assert not re.search(rf"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{BIDI}]", said), args
 
 
 @pytest.mark.once
@@ -877,7 +927,15 @@ def test_characters_that_the_terminal_does_not_know(ollama: OllamaServer) -> Non
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(None, ""), (0, "0 B"), (999, "999 B"), (98_362_823, "98.4 MB"), (2_019_000_000, "2.02 GB")],
+    [
+        (None, ""),
+        (-1, ""),
+        (10**400, ""),
+        (0, "0 B"),
+        (999, "999 B"),
+        (98_362_823, "98.4 MB"),
+        (2_019_000_000, "2.02 GB"),
+    ],
 )
 def test_sizes_are_in_ollamas_units(count: int | None, text: str) -> None:
     assert size(count) == text
@@ -923,7 +981,7 @@ def pool(command: Ollama, ollama: OllamaServer, second: OllamaServer, settings: 
             "a": {"HOST": ollama.url, "MAX_CONCURRENCY": 2},
             "b": {"HOST": second.url, "MAX_CONCURRENCY": 2},
             "default": {
-                "BACKEND": "django_ollama_openai.backends.PoolBackend",
+                "BACKEND": POOL,
                 "OPTIONS": {"members": ["a", "b"]},
             },
         },
@@ -976,3 +1034,46 @@ def test_the_status_of_a_pool(command: Ollama, second: OllamaServer) -> None:
     digests = f"a has {other['digest'][:12]}, b has {'f' * 12}"
     last = output.getvalue().splitlines()[-1]
     assert last == f"    gemma3:270m is not the same everywhere: {digests}"
+
+
+def test_the_status_of_a_pool_without_one_of_its_members(
+    command: Ollama, ollama: OllamaServer, settings: Settings
+) -> None:
+    reason = "The engine cannot be reached. Try again later. (ConnectError: Connection refused)"
+    members = {"a": {"HOST": ollama.url}, "b": {"HOST": DEAD_HOST}}
+    pool = {"BACKEND": POOL, "OPTIONS": {"members": ["a", "b"]}}
+    settings.OLLAMA_OPENAI = {"BACKENDS": {**members, "default": pool}, "ALLOW_ANONYMOUS": True}
+    said = command("status", "--backend", "default")
+    assert re.sub(r"\d+ ms", "1 ms", said) == (
+        "default  PoolBackend  ready, without b, 1 ms\n"
+        "    a pool of a, b, 5 models\n"
+        f"    b: {reason}\n"
+    )
+    # Where all are asked for, a member is a backend as any other.
+    assert refused(command, "status") == "Not ready: 'b'."
+
+
+def test_the_status_of_a_pool_that_is_not_ready(command: Ollama, settings: Settings) -> None:
+    members = {alias: {"HOST": DEAD_HOST} for alias in "ab"}
+    pool = {"BACKEND": POOL, "OPTIONS": {"members": ["a", "b"]}}
+    settings.OLLAMA_OPENAI = {"BACKENDS": {**members, "default": pool}}
+    output = StringIO()
+    with pytest.raises(CommandError, match=r"^Not ready: 'default'\.$"):
+        call_command("ollama", "status", backend="default", stdout=output, no_color=True)
+    head, *reasons = output.getvalue().splitlines()
+    assert head.startswith("default  PoolBackend  not ready, ")
+    assert [line.partition(": The engine cannot")[0] for line in reasons] == ["    a", "    b"]
+
+
+@pytest.mark.usefixtures("pool")
+def test_show_asks_the_members_in_turn(
+    command: Ollama, ollama: OllamaServer, second: OllamaServer
+) -> None:
+    assert command("show", "smollm2:135m").startswith("smollm2:135m\n")
+    assert [request.path for request in second.requests] == []
+    ollama.routes["/api/show"] = error(404, "model not found")
+    assert command("show", "smollm2:135m").startswith("smollm2:135m\n")
+    second.routes["/api/show"] = error(500, "disk failure")
+    assert refused(command, "show", "smollm2:135m") == (
+        "The backend 'a' has no model 'smollm2:135m'.\nThe backend 'b': disk failure (status 500)"
+    )

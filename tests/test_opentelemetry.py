@@ -15,7 +15,7 @@ from django.test import override_settings
 
 from django_ollama_openai.backends import DummyBackend, LlamaCppBackend, OllamaBackend
 from django_ollama_openai.backends.base import BaseBackend
-from django_ollama_openai.exceptions import GatewayError, Overloaded
+from django_ollama_openai.exceptions import GatewayError, InvalidRequest, Overloaded
 from django_ollama_openai.gateway.accounting import Timings
 from django_ollama_openai.wire.chat import ChatCompletionRequest
 from django_ollama_openai.wire.delta import Usage
@@ -353,3 +353,24 @@ def test_measurements(reader: Any) -> None:
     assert again["gen_ai.server.time_to_first_token", ""].count == 2
     failed = again["gen_ai.server.request.duration", ""]
     assert failed.attributes["error.type"] == "server_error"
+
+
+def test_what_an_engine_sends_for_codes_and_tokens(reader: Any) -> None:
+    usage = Usage(prompt_tokens=-3, completion_tokens=10**400)
+    refusal = InvalidRequest("No.", code="x" * 3000)
+    record(model="absurd", endpoint="absurd", usage=usage)
+    record(model="absurd", endpoint="absurd", usage=usage, error=refusal, finish_reason=None)
+    measured = {
+        (metric.name, point.attributes.get("error.type", ""))
+        for scope in reader.get_metrics_data().resource_metrics[0].scope_metrics
+        for metric in scope.metrics
+        for point in metric.data.data_points
+        if point.attributes["gen_ai.operation.name"] == "absurd"
+    }
+    assert measured == {
+        ("gen_ai.server.request.duration", ""),
+        ("gen_ai.client.operation.duration", ""),
+        ("gen_ai.server.time_to_first_token", ""),
+        ("gen_ai.server.request.duration", "invalid_request_error"),
+        ("gen_ai.client.operation.duration", "invalid_request_error"),
+    }

@@ -575,13 +575,17 @@ def test_who_dies_is_out_and_comes_back(
     for host in hosts[:2]:
         host.loaded = [MODEL]
     pool = make(*hosts[:2])
+    # Looking at what is known starts nothing.
+    assert (pool.members_out(), of_pools()) == (frozenset(), [])
     ask(pool)
     wait_until(lambda: set(standing(pool).values()) == {Standing.IN})
+    assert pool.members_out() == frozenset()
     hosts[0].die()
     try:
         for _ in range(4):
             ask(pool)
         wait_until(lambda: standing(pool)["1"] is Standing.OUT)
+        assert pool.members_out() == {"1"}
         before = hosts[0].connections
         for _ in range(4):
             ask(pool)

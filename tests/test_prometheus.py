@@ -8,19 +8,23 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import httpx
 import pytest
+from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
 from django.test import Client, override_settings
 from django.urls import include, path
 
 from django_ollama_openai.auth import BaseAuthenticator, Caller
 from django_ollama_openai.contrib.extras import require
-from django_ollama_openai.contrib.model_names import ModelNames
+from django_ollama_openai.contrib.labels import ErrorCodes, ModelNames
+from django_ollama_openai.contrib.tokens import plausible
+from django_ollama_openai.exceptions import GatewayError, InvalidRequest, UpstreamTimeout
+from django_ollama_openai.wire.delta import Usage
 from tests.conftest import site_options
-from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply, error
+from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply, error, line
 from tests.servers import SERVERS, Site, serve
 from tests.test_streaming import HEADERS, MODEL, ask_by_hand, body, part
 
@@ -64,6 +68,10 @@ def samples(response: httpx.Response) -> Samples:
 
 def sample(name: str, labels: Mapping[str, str]) -> Sample:
     return f"ollama_openai_{name}", frozenset(labels.items())
+
+
+def failure(backend: str, code: str) -> Sample:
+    return sample("backend_failures_total", {"backend": backend, "code": code})
 
 
 def counted(site: Site, ask: Callable[[], object], requests: int = 1) -> Samples:
@@ -124,6 +132,7 @@ def test_a_failure_before_the_first_token(site: Site, ollama: OllamaServer, stre
     rise = counted(site, lambda: post(site, stream=stream, model="gpt-4o-mini"))
     labels = {**CHAT, "model": "gpt-4o-mini"}
     assert rise[sample("requests_total", {**labels, "outcome": "upstream_unavailable"})] == 1
+    assert rise[failure("default", "upstream_unavailable")] == 1
     assert rise[sample("request_duration_seconds_count", labels)] == 1
     assert sample("time_to_first_token_seconds_count", labels) not in rise
     assert not any(name == "ollama_openai_tokens_total" for name, _ in rise)
@@ -133,7 +142,104 @@ def test_a_failure_within_a_stream(site: Site, ollama: OllamaServer) -> None:
     ollama.reply(Reply([part("half"), Close()]))
     rise = counted(site, lambda: post(site, stream=True))
     assert rise[sample("requests_total", {**CHAT, "outcome": "bad_upstream"})] == 1
+    assert rise[failure("default", "bad_upstream")] == 1
     assert rise[sample("tokens_total", {**CHAT, "type": "completion"})] == 1
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def pooled(
+    request: pytest.FixtureRequest,
+    ollama_server: OllamaServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Site]:
+    """A site with fallbacks, an engine with OpenAI's API, and a pool of one that is there and one
+    that is not."""
+    openai = {"BACKEND": "django_ollama_openai.backends.OpenAIBackend"}
+    options = site_options(ollama_server)
+    backends = {
+        **options["BACKENDS"],
+        "openai": {**openai, "BASE_URL": f"{ollama_server.url}/v1"},
+        "pool": {
+            "BACKEND": "django_ollama_openai.backends.PoolBackend",
+            "OPTIONS": {"members": ["default", "second"], "look_seconds": 0.2},
+        },
+    }
+    models = {
+        "safe": {"MODEL": MODEL, "BACKEND": "second", "FALLBACKS": [MODEL]},
+        "hopeless": {"MODEL": MODEL, "BACKEND": "second", "FALLBACKS": ["dead"]},
+        "pooled": {"MODEL": MODEL, "BACKEND": "pool"},
+        "cluster": {"MODEL": "m", "BACKEND": "openai"},
+    }
+    more = {"BACKENDS": backends, "MODELS": {**options["MODELS"], **models}}
+    directory = tmp_path_factory.mktemp(f"pooled-{request.param}")
+    with serve(request.param, directory, {**options, **more}, SITE_APPS=APP) as site:
+        yield site
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_failure_that_a_fallback_makes_up_for(
+    pooled: Site, ollama: OllamaServer, stream: bool
+) -> None:
+    rise = counted(pooled, lambda: post(pooled, stream=stream, model="safe"))
+    # What was asked, and who has answered.
+    labels = {**CHAT, "model": "safe", "outcome": "stop"}
+    assert rise[sample("requests_total", labels)] == 1
+    assert rise[failure("second", "upstream_unavailable")] == 1
+    assert failure("default", "upstream_unavailable") not in rise
+    rise = counted(pooled, lambda: post(pooled, stream=stream, model="hopeless"))
+    assert rise[failure("second", "upstream_unavailable")] == 2
+
+
+def test_which_members_of_a_pool_are_up(pooled: Site, ollama: OllamaServer) -> None:
+    def up() -> dict[str, float]:
+        return {
+            dict(labels)["member"]: value
+            for (name, labels), value in samples(get(pooled)).items()
+            if name == "ollama_openai_member_up" and ("backend", "pool") in labels
+        }
+
+    assert set(up()) == {"default", "second"}
+    rise = counted(pooled, lambda: post(pooled, model="pooled"))
+    # A pool has made up for it itself.
+    assert (
+        rise[
+            sample(
+                "requests_total", {**CHAT, "model": "pooled", "backend": "pool", "outcome": "stop"}
+            )
+        ]
+        == 1
+    )
+    deadline = time.monotonic() + 5
+    while up() != {"default": 1, "second": 0}:
+        assert time.monotonic() < deadline, up()
+        time.sleep(0.05)
+
+
+def test_what_an_engine_sends_for_codes_and_tokens(pooled: Site, ollama: OllamaServer) -> None:
+    def refusal(code: str) -> Reply:
+        told = {"error": {"message": "No.", "type": "invalid_request_error", "code": code}}
+        return Reply([line(told)], status=400)
+
+    def ask() -> None:
+        for code in ("rate_weird", "x" * 3000, "two words"):
+            ollama.routes["/v1/chat/completions"] = refusal(code)
+            assert post(pooled, model="cluster").status_code == 400
+
+    labels = {**CHAT, "model": "cluster", "backend": "openai"}
+    rise = counted(pooled, ask, requests=3)
+    assert rise[sample("requests_total", {**labels, "outcome": "rate_weird"})] == 1
+    assert rise[sample("requests_total", {**labels, "outcome": "invalid_request_error"})] == 2
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": "Hi"},
+        "finish_reason": "stop",
+    }
+    usage = {"prompt_tokens": -3, "completion_tokens": 10**400}
+    ollama.routes["/v1/chat/completions"] = Reply([line({"choices": [choice], "usage": usage})])
+    rise = counted(pooled, lambda: post(pooled, model="cluster"))
+    assert rise[sample("queue_seconds_count", labels)] == 1
+    assert not any(name == "ollama_openai_tokens_total" for name, _ in rise)
+    assert "Traceback" not in pooled.log()
 
 
 def test_a_client_that_hangs_up(site: Site, ollama: OllamaServer) -> None:
@@ -148,6 +254,7 @@ def test_a_client_that_hangs_up(site: Site, ollama: OllamaServer) -> None:
 
     rise = counted(site, hang_up)
     assert rise[sample("requests_total", {**CHAT, "outcome": "cancelled"})] == 1
+    assert not any(name == "ollama_openai_backend_failures_total" for name, _ in rise)
     assert rise[sample("tokens_total", {**CHAT, "type": "completion"})] == 2
 
 
@@ -204,6 +311,34 @@ def test_names_of_models_are_few() -> None:
         assert names.label("usual", has_answered=False) == "usual"
 
 
+def test_codes_of_errors_are_few() -> None:
+    codes = ErrorCodes(limit=2)
+
+    def label(code: str | None) -> str:
+        return codes.label(InvalidRequest("No.", code=code))
+
+    assert [label(code) for code in ("a", "b-2.c", "d", "a")] == [
+        "a",
+        "b-2.c",
+        "invalid_request_error",
+        "a",
+    ]
+    assert label(None) == "invalid_request_error"
+    # However many others there are, the app's own are told.
+    assert codes.label(UpstreamTimeout("Late.")) == "upstream_timeout"
+    assert codes.label(GatewayError("Crashed.")) == "server_error"
+    roomy = ErrorCodes()
+    for code in ("", "x" * 65, "two words", "line\n", "naïve", '"}'):
+        assert roomy.label(InvalidRequest("No.", code=code)) == "invalid_request_error"
+    assert roomy.label(InvalidRequest("No.", code="x" * 64)) == "x" * 64
+
+
+def test_numbers_of_tokens_are_plausible() -> None:
+    usage = Usage(prompt_tokens=-3, completion_tokens=10**400, cached_tokens=7, reasoning_tokens=0)
+    assert plausible(usage) == Usage(cached_tokens=7)
+    assert plausible(Usage(10**9, 1, 2, 3, estimated=True)) == Usage(10**9, 1, 2, 3, estimated=True)
+
+
 # Who may read it, and how
 
 
@@ -240,6 +375,66 @@ def test_formats(site: Site, accept: str, content_type: str) -> None:
     assert response.status_code == 200
     assert response.headers["content-type"].startswith(content_type)
     assert response.text.endswith("# EOF\n") is (accept == OPENMETRICS)
+
+
+class Known(BaseAuthenticator):
+    """Lets in whoever the test says."""
+
+    caller = Caller()
+
+    def authenticate(self, request: Any) -> Caller:
+        return self.caller
+
+
+class Somebody:
+    """A user, as far as it matters."""
+
+    def __init__(self, is_staff: bool) -> None:
+        self.is_staff = is_staff
+
+
+@pytest.mark.parametrize(
+    ("caller", "status"),
+    [
+        (Caller(user=cast("Any", Somebody(is_staff=False))), 403),
+        (Caller(user=cast("Any", Somebody(is_staff=True))), 200),
+        (Caller(user=cast("Any", object())), 403),
+        (Caller(), 403),
+        (Caller(key_id="a"), 200),
+        (Caller(key_id="a", user=cast("Any", Somebody(is_staff=False))), 200),
+        (Caller(key_name="prometheus", scopes=frozenset({"metrics"})), 200),
+    ],
+    ids=["user", "staff", "no-user-of-Djangos", "anybody", "key", "key-of-a-user", "scope"],
+)
+def test_only_keys_and_staff_read_it(
+    caller: Caller, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Known, "caller", caller)
+    options = {"AUTHENTICATION": [f"{__name__}.Known"]}
+    with override_settings(OLLAMA_OPENAI=options, ROOT_URLCONF=Mounted()):
+        response = Client().get("/metrics")
+    assert response.status_code == status
+    if status == 403:
+        assert response.json()["error"]["code"] == "permission_denied"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("is_staff", [False, True])
+def test_a_session_reads_it_if_its_user_is_staff(is_staff: bool) -> None:
+    user = get_user_model().objects.create_user("somebody", is_staff=is_staff)
+    client = Client()
+    client.force_login(user)
+    with override_settings(OLLAMA_OPENAI={}, ROOT_URLCONF=Mounted()):
+        response = client.get("/metrics")
+    assert response.status_code == (200 if is_staff else 403)
+
+
+def test_head_has_no_body(site: Site) -> None:
+    response = httpx.head(f"{site.url}/ai/metrics", headers=HEADERS, timeout=10)
+    assert (response.status_code, response.content) == (200, b"")
+    assert int(response.headers["content-length"]) > 100
+    # gunicorn warns of a site that sends one.
+    assert "body bytes" not in site.log()
 
 
 class Scoped(BaseAuthenticator):
@@ -293,16 +488,36 @@ def test_metrics_that_cannot_be_kept_disturb_no_answer(
 
 
 def test_a_backend_that_cannot_be_made_hides_no_other() -> None:
-    from django_ollama_openai.contrib.prometheus.metrics import SlotsCollector
+    from django_ollama_openai.contrib.prometheus.metrics import BackendsCollector
 
     dummy = "django_ollama_openai.backends.DummyBackend"
     made = {"BACKENDS": {"broken": {"BACKEND": "nowhere.Backend"}, "sound": {"BACKEND": dummy}}}
     with override_settings(OLLAMA_OPENAI=made):
-        running, queued = SlotsCollector().collect()
+        running, queued, _ = BackendsCollector().collect()
     for metric in (running, queued):
         labels = [sample.labels["backend"] for sample in metric.samples]
         assert "sound" in labels
         assert "broken" not in labels
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_gauges_say_whose_they_are(monkeypatch: pytest.MonkeyPatch, shared: bool) -> None:
+    from django_ollama_openai.contrib.prometheus.metrics import BackendsCollector
+
+    if shared:
+        monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "anywhere")
+    own = {"pid": str(os.getpid())} if shared else {}
+    dummy = {"BACKEND": "django_ollama_openai.backends.DummyBackend"}
+    pool = {
+        "BACKEND": "django_ollama_openai.backends.PoolBackend",
+        "OPTIONS": {"members": ["a", "b"]},
+    }
+    with override_settings(OLLAMA_OPENAI={"BACKENDS": {"a": dummy, "b": dummy, "default": pool}}):
+        running, _, up = BackendsCollector().collect()
+    assert {"backend": "a", **own} in [sample.labels for sample in running.samples]
+    assert [(sample.labels, sample.value) for sample in up.samples] == [
+        ({"backend": "default", "member": member, **own}, 1) for member in "ab"
+    ]
 
 
 def test_a_missing_library_is_named() -> None:

@@ -247,6 +247,13 @@ class PoolBackend(BaseBackend):
             }
         )
 
+    def members_out(self) -> frozenset[str]:
+        """The members that get no requests at the moment, as far as this process knows: it asks
+        nobody, and knows of none before the pool's first request."""
+        crew = self._crew
+        members = () if crew is None else crew.members
+        return frozenset(each.alias for each in members if each.standing is Standing.OUT)
+
     # Life
 
     def ping(self) -> None:

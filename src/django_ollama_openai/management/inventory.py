@@ -79,16 +79,24 @@ def list_loaded(terminal: Terminal, alias: str | None) -> None:
 
 
 def show_model(terminal: Terminal, name: str, alias: str | None) -> None:
-    """Say what there is to know about the model ``name``.
+    """Say what there is to know about the model ``name``. The members of a pool are asked in turn,
+    until one has it.
 
     Raises:
         CommandError: there is no such model or backend, or it does not say.
     """
-    backend = named_ollamas(alias)[0]
-    answer = ask_ollama(backend, lambda client: client.show(name))
-    if answer.error is not None:
-        raise _refusal(backend, name, answer.error) from answer.error
-    for title, lines in _sections(name, answer.values[0]):
+    refusals = []
+    for backend in named_ollamas(alias):
+        answer = ask_ollama(backend, lambda client: client.show(name))
+        if answer.error is None:
+            _tell(terminal, name, answer.values[0])
+            return
+        refusals.append(_refusal(backend, name, answer.error))
+    raise CommandError("\n".join(map(str, refusals)))
+
+
+def _tell(terminal: Terminal, name: str, shown: ollama.ShowResponse) -> None:
+    for title, lines in _sections(name, shown):
         terminal.line((title, terminal.style.MIGRATE_HEADING))
         for line in lines:
             terminal.line(INDENT, line)
@@ -163,16 +171,23 @@ def _public_names(
 
 def _model_row(card: ModelCard, names: Sequence[str]) -> list[str]:
     facts = card.metadata
-    modified = datetime.fromtimestamp(card.created, UTC) if card.created else None
     return [
         card.id,
         size(facts.get("size")),
         _text(facts.get("parameter_size")),
         _text(facts.get("quantization_level")),
         _text(facts.get("context_length")),
-        local_time(modified),
+        local_time(_moment(card.created)),
         ", ".join(names),
     ]
+
+
+def _moment(seconds: int) -> datetime | None:
+    """The moment so many seconds after the epoch, if a calendar has it; an engine may say any."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC) if seconds else None
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 def _loaded_row(model: ollama.ProcessResponse.Model) -> list[str]:
@@ -187,7 +202,7 @@ def _loaded_row(model: ollama.ProcessResponse.Model) -> list[str]:
 
 def _processor(total: int, in_vram: int) -> str:
     """How much of a model is where, as ``ollama ps`` says it."""
-    gpu = round(100 * min(in_vram, total) / total) if total > 0 else 0
+    gpu = round(100 * max(0, min(in_vram, total)) / total) if total > 0 else 0
     if gpu in (0, 100):
         return "100% GPU" if gpu else "100% CPU"
     return f"{100 - gpu}% CPU, {gpu}% GPU"

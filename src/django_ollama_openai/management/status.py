@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,6 +21,10 @@ __all__ = ["report_status"]
 WITHIN_SECONDS: Final = 5
 """As long as ``GET health`` waits: what is not ready for the one is not for the other."""
 
+FACTS_SECONDS: Final = 15
+"""How long one that is ready may take to tell the rest. A pool asks its members three things, and
+waits four seconds for each."""
+
 
 def report_status(terminal: Terminal, alias: str | None) -> None:
     """Say of each backend whether it is ready, and what there is to know about it.
@@ -29,11 +33,17 @@ def report_status(terminal: Terminal, alias: str | None) -> None:
         CommandError: one is not ready, or a pool has models in different versions; all are reported
             before.
     """
-    answers = survey(lambda backend: backend.ping(), chosen(alias), WITHIN_SECONDS)
+    named = chosen(alias)
+    members = [member for each in named for member in backends[each].members]
+    # A pool and its members may be asked for together.
+    everybody = dict.fromkeys([*named, *members])
+    found = survey(lambda backend: backend.ping(), everybody, WITHIN_SECONDS)
+    answers = {each: found[each] for each in named}
     ready = [each for each, answer in answers.items() if answer.error is None]
-    facts = survey(_facts, ready, WITHIN_SECONDS)
+    facts = survey(_facts, ready, FACTS_SECONDS)
     for each, answer in answers.items():
-        _report(terminal, each, answer, facts.get(each))
+        missing = {member: found[member].error for member in backends[each].members}
+        _report(terminal, each, answer, facts.get(each), missing)
         for line in _limits(each):
             terminal.line(INDENT, line)
     down = [each for each in answers if each not in ready]
@@ -67,8 +77,11 @@ def _facts(backend: BaseBackend) -> _Facts:
         return _Facts(latency_ms, [members], _conflicts(backend))
     if not isinstance(backend, OllamaBackend):
         return _Facts(latency_ms, [models])
-    with client_of(backend) as client, making_sense():
-        version = pydantic_core.from_json(client.fetch("GET", "/api/version"))["version"]
+    try:
+        with client_of(backend) as client, making_sense():
+            version = pydantic_core.from_json(client.fetch("GET", "/api/version"))["version"]
+    except Exception as error:
+        return _Facts(latency_ms, [models, f"but its version is not known: {reason(error)}"])
     return _Facts(latency_ms, [f"Ollama {version}, {models}"])
 
 
@@ -81,23 +94,36 @@ def _conflicts(pool: PoolBackend) -> list[str]:
 
 
 def _report(
-    terminal: Terminal, alias: str, answer: Answer[None], facts: Answer[_Facts] | None
+    terminal: Terminal,
+    alias: str,
+    answer: Answer[None],
+    facts: Answer[_Facts] | None,
+    members: Mapping[str, Exception | None],
 ) -> None:
     style = terminal.style
-    state = ("ready", style.SUCCESS) if answer.error is None else ("not ready", style.ERROR)
-    latency_ms, error = answer.latency_ms, answer.error
+    latency_ms = answer.latency_ms
+    down = {member: error for member, error in members.items() if error is not None}
+    warnings = [f"{member}: {reason(error)}" for member, error in down.items()]
     lines: list[str] = []
-    conflicts: list[str] = []
+    if answer.error is None:
+        state = [("ready", style.SUCCESS)]
+        if down:
+            state.append((f", without {', '.join(down)}", style.WARNING))
+    else:
+        state = [("not ready", style.ERROR)]
+        # The members say it better.
+        lines = [] if down else [reason(answer.error)]
     if facts is not None:
-        error = facts.error
+        if facts.error is not None:
+            lines = [f"but its models cannot be listed: {reason(facts.error)}"]
         for said in facts.values:
-            latency_ms, lines, conflicts = said.latency_ms, said.lines, said.conflicts
-    if error is not None:
-        lines = [reason(error)]
-    terminal.line(f"{alias}  {type(backends[alias]).__name__}  ", state, f", {latency_ms:.0f} ms")
+            latency_ms, lines = said.latency_ms, said.lines
+            warnings += said.conflicts
+    kind = type(backends[alias]).__name__
+    terminal.line(f"{alias}  {kind}  ", *state, f", {latency_ms:.0f} ms")
     for line in lines:
         terminal.line(INDENT, line)
-    for line in conflicts:
+    for line in warnings:
         terminal.line(INDENT, (line, style.WARNING))
 
 

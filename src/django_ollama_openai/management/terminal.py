@@ -18,12 +18,19 @@ INDENT: Final = "    "
 Styled: TypeAlias = tuple[str, Callable[[str], str]]
 """A text, and one of the functions of Django's ``style``."""
 
-# Those of C1 too: U+009B begins an escape sequence as well as ESC and "[" do.
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Those of C1 too: U+009B begins an escape sequence as well as ESC and "[" do. Those that turn the
+# direction of writing show a text as another one, and U+2028 and U+2029 begin lines.
+_CONTROL: Final = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
+
+LARGEST_SIZE: Final = 10**18
+"""Bytes. No file is larger, but an engine may say so."""
 
 
 def printable(text: str) -> str:
-    """``text`` without control characters; line feeds and tabs stay."""
+    """``text`` without what controls a terminal or the order of characters; line feeds and tabs
+    stay."""
     return _CONTROL.sub("", text)
 
 
@@ -109,8 +116,9 @@ def _encodable(text: str, output: OutputWrapper) -> str:
 
 
 def size(count: float | None) -> str:
-    """A number of bytes in the units that Ollama uses, which are decimal."""
-    if count is None:
+    """A number of bytes in the units that Ollama uses, which are decimal; nothing for one that is
+    not known or cannot be."""
+    if count is None or not 0 <= count <= LARGEST_SIZE:
         return ""
     unit = "B"
     for larger in ("kB", "MB", "GB", "TB"):
@@ -125,4 +133,8 @@ def local_time(moment: datetime | None) -> str:
     if moment is None:
         return ""
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return f"{timezone.localtime(aware):%Y-%m-%d %H:%M}"
+    try:
+        return f"{timezone.localtime(aware):%Y-%m-%d %H:%M}"
+    except OverflowError:
+        # The site's time zone takes it out of the calendar.
+        return ""

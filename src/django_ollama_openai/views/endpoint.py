@@ -78,6 +78,10 @@ class Endpoint:
             response = HttpResponse(status=CLIENT_CLOSED_REQUEST)
         except Exception as error:
             response = _error_response(request, request_id, error)
+        if request.method == "HEAD" and isinstance(response, HttpResponse):
+            # Not every server leaves it out, and gunicorn warns of it.
+            response.headers["Content-Length"] = str(len(response.content))
+            response.content = b""
         response.headers["x-request-id"] = request_id
         return response
 

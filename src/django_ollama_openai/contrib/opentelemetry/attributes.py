@@ -18,6 +18,7 @@ from ...exceptions import GatewayError
 from ...gateway.accounting import Timings
 from ...wire.delta import Usage
 from ...wire.engine import EngineRequest
+from ..labels import ErrorCodes
 
 __all__ = [
     "Attributes",
@@ -47,6 +48,7 @@ _REQUEST: Final = {
     "max_output_tokens": "gen_ai.request.max_tokens",
     "dimensions": "gen_ai.embeddings.dimension.count",
 }
+_codes: Final = ErrorCodes()
 
 
 def operation(endpoint: str) -> str:
@@ -63,8 +65,8 @@ def provider(backend: type[BaseBackend]) -> str:
 
 
 def error_type(error: GatewayError) -> str:
-    """``error.type``: the code that the client is told, or the type where there is none."""
-    return error.code or error.type
+    """``error.type``: the code that the client is told, if it is one of few."""
+    return _codes.label(error)
 
 
 def request_attributes(body: EngineRequest) -> Attributes:

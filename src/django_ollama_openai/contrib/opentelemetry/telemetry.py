@@ -16,7 +16,8 @@ from ...exceptions import GatewayError
 from ...gateway.accounting import Timings
 from ...wire.delta import Usage
 from ...wire.engine import EngineRequest
-from ..model_names import MAX_NAME_LENGTH, ModelNames
+from ..labels import MAX_NAME_LENGTH, ModelNames
+from ..tokens import plausible
 from .attributes import (
     Attributes,
     error_type,
@@ -93,6 +94,7 @@ def record(
 ) -> None:
     """Record a completion that has ended; a receiver."""
     ended = time.time_ns()
+    usage = plausible(usage)
     is_known = timings.time_to_first_token is not None
     asked, name = operation(endpoint), _names.label(model, has_answered=is_known)
     named: Attributes = {

@@ -14,14 +14,15 @@ from prometheus_client import REGISTRY, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from ...backends import InvalidBackendError, backends
-from ...exceptions import GatewayError
+from ...backends import InvalidBackendError, PoolBackend, backends
+from ...exceptions import ClientTimeout, GatewayError, ShuttingDown
 from ...gateway.accounting import Timings
 from ...wire.delta import Usage
 from ...wire.engine import EngineRequest
-from ..model_names import OTHER, ModelNames
+from ..labels import OTHER, ErrorCodes, ModelNames
+from ..tokens import plausible
 
-__all__ = ["SlotsCollector", "count", "is_multiprocess"]
+__all__ = ["BackendsCollector", "count", "is_multiprocess"]
 
 FINISHED: Final = "finished"
 """The outcome of an answer that is no text."""
@@ -58,7 +59,13 @@ _tokens = Counter(
     "Tokens of ended requests; cached ones are prompt too, and reasoning ones completion.",
     (*_LABELS, "type"),
 )
+_failures = Counter(
+    "ollama_openai_backend_failures",
+    "Failures of a backend, also those that a fallback has made up for.",
+    ("backend", "code"),
+)
 _names = ModelNames()
+_codes = ErrorCodes()
 
 
 def count(
@@ -71,9 +78,11 @@ def count(
     timings: Timings,
     finish_reason: str | None,
     error: GatewayError | None,
+    failures: tuple[tuple[str, GatewayError], ...],
     **facts: Any,
 ) -> None:
     """Count a completion that has ended; a receiver."""
+    usage = plausible(usage)
     first = timings.time_to_first_token
     labels = (endpoint, _names.label(model, has_answered=first is not None), backend)
     _requests.labels(*labels, _outcome(finish_reason, error)).inc()
@@ -89,15 +98,23 @@ def count(
     ):
         if tokens:
             _tokens.labels(*labels, kind).inc(tokens)
+    for alias, failure in failures:
+        _failures.labels(alias, _codes.label(failure)).inc()
+    if error is not None and _is_of_the_backend(error):
+        _failures.labels(backend, _codes.label(error)).inc()
 
 
 def _outcome(finish_reason: str | None, error: GatewayError | None) -> str:
     if error is not None:
-        return error.code or error.type
+        return _codes.label(error)
     if finish_reason is None:
         return FINISHED
     # A backend may say what it likes.
     return finish_reason if finish_reason in _FINISH_REASONS else OTHER
+
+
+def _is_of_the_backend(error: GatewayError) -> bool:
+    return error.status >= 500 and not isinstance(error, (ShuttingDown, ClientTimeout))
 
 
 def is_multiprocess() -> bool:
@@ -105,33 +122,46 @@ def is_multiprocess() -> bool:
     return "PROMETHEUS_MULTIPROC_DIR" in os.environ
 
 
-class SlotsCollector(Collector):
-    """How many requests each backend works on and has waiting in this process, now.
+class BackendsCollector(Collector):
+    """What there is to know of the backends in this process, now: how many requests each works on
+    and has waiting, and which members of a pool are up.
 
-    Where several processes share their metrics, these two have the label ``pid``: they are those of
-    the process that is asked, and no file has them.
+    Where several processes share their metrics, these have the label ``pid``: they are those of the
+    process that is asked, and no file has them.
     """
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        labels = ("backend", "pid") if is_multiprocess() else ("backend",)
+        more = ("pid",) if is_multiprocess() else ()
         yield GaugeMetricFamily(
-            "ollama_openai_running", "Requests that the backend works on.", labels=labels
+            "ollama_openai_running",
+            "Requests that the backend works on.",
+            labels=("backend", *more),
         )
         yield GaugeMetricFamily(
-            "ollama_openai_queued", "Requests that wait for the backend.", labels=labels
+            "ollama_openai_queued", "Requests that wait for the backend.", labels=("backend", *more)
+        )
+        yield GaugeMetricFamily(
+            "ollama_openai_member_up",
+            "Whether the member of a pool is not known to be out.",
+            labels=("backend", "member", *more),
         )
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        running, queued = self.describe()
+        running, queued, up = self.describe()
         more = [str(os.getpid())] if is_multiprocess() else []
         for alias in backends:
             # The system checks say what is wrong with one that cannot be made.
             with suppress(InvalidBackendError):
-                slots = backends[alias].slots
-                running.add_metric([alias, *more], slots.running)
-                queued.add_metric([alias, *more], slots.queued)
+                backend = backends[alias]
+                running.add_metric([alias, *more], backend.slots.running)
+                queued.add_metric([alias, *more], backend.slots.queued)
+                if isinstance(backend, PoolBackend):
+                    out = backend.members_out()
+                    for member in backend.members:
+                        up.add_metric([alias, member, *more], member not in out)
         yield running
         yield queued
+        yield up
 
 
-REGISTRY.register(SlotsCollector())
+REGISTRY.register(BackendsCollector())

@@ -10,11 +10,13 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from ...auth import Caller
+from ...exceptions import PermissionDenied
 from ...gateway.flow import Flow, call
 from ...gateway.gates import authenticate, authorise
 from ...threads import in_thread
 from ...views.endpoint import endpoint
-from .metrics import SlotsCollector, is_multiprocess
+from .metrics import BackendsCollector, is_multiprocess
 
 __all__ = ["metrics"]
 
@@ -26,10 +28,19 @@ def metrics(
     """All metrics of the library's default registry, the site's own among them."""
     caller = yield from authenticate(request)
     authorise(caller, "metrics")
+    if not _may_look_behind(caller):
+        raise PermissionDenied("The metrics are for API keys, and for the staff of this site.")
     content, content_type = yield from call(_render, _arender, request.headers.get("Accept", ""))
     response = HttpResponse(content, content_type=content_type)
     response.headers["Cache-Control"] = "no-store"
     return response
+
+
+def _may_look_behind(caller: Caller) -> bool:
+    """Whether the caller is more than a user of the site: a key, or somebody of its staff, or one
+    whom an authenticator has given the scope by its name."""
+    is_staff = bool(getattr(caller.user, "is_staff", False))
+    return caller.key_id is not None or is_staff or caller.scopes is not None
 
 
 def _render(accept: str) -> tuple[bytes, str]:
@@ -50,5 +61,5 @@ def _registry() -> CollectorRegistry:
         return REGISTRY
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    registry.register(SlotsCollector())
+    registry.register(BackendsCollector())
     return registry
