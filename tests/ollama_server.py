@@ -113,6 +113,11 @@ def line(value: Any) -> Send:
     return Send(_go_json(value) + b"\n")
 
 
+def drip(data: bytes) -> list[Step]:
+    """``data`` again and again, for ten seconds, and never silent for long."""
+    return [Send(data), Wait(0.05)] * 200
+
+
 def error(status: int, message: str) -> Reply:
     """An error in Ollama's format."""
     body = _go_json({"error": message})

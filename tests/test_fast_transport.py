@@ -26,8 +26,8 @@ from tests.ollama_server import (
     Reply,
     Reset,
     Send,
-    Step,
     Wait,
+    drip,
     line,
 )
 
@@ -51,9 +51,9 @@ GARBLED = Reply(
     raw=True,
 )
 
-DRIP: list[Step] = [Send(b" "), Wait(0.05)] * 200
-HEAD = Send(b"HTTP/1.1 200 OK\r\nX:")
-INTERIM = Send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+DRIP = drip(b" ")
+HEADLESS = Reply([Send(b"HTTP/1.1 200 OK\r\nX:"), *DRIP], raw=True)
+INTERIM = Reply(drip(b"HTTP/1.1 103 Early Hints\r\n\r\n"), raw=True)
 
 
 @pytest.fixture
@@ -116,8 +116,8 @@ def test_it_holds_what_is_used_of_it(ollama: OllamaServer) -> None:
         (Reply([], before=[Hold()]), UpstreamTimeout),
         (Reply([Hold()]), UpstreamTimeout),
         (Reply([TOKEN, Hold()]), UpstreamTimeout),
-        (Reply([HEAD, *DRIP], raw=True), UpstreamTimeout),
-        (Reply([INTERIM, Wait(0.05)] * 200, raw=True), UpstreamTimeout),
+        (HEADLESS, UpstreamTimeout),
+        (INTERIM, UpstreamTimeout),
         (Reply(DRIP), UpstreamTimeout),
         (Reply([TOKEN, *DRIP]), UpstreamTimeout),
         (Reply(DRIP, 500), UpstreamTimeout),
@@ -155,8 +155,8 @@ def test_failures_are_told_alike(
     [
         Reply([], before=[Hold()]),
         Reply([Hold()]),
-        Reply([HEAD, *DRIP], raw=True),
-        Reply([INTERIM, Wait(0.05)] * 200, raw=True),
+        HEADLESS,
+        INTERIM,
         Reply(DRIP),
         Reply(DRIP, 500),
     ],

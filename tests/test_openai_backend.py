@@ -31,7 +31,18 @@ from django_ollama_openai.wire.delta import Delta, ToolCallDelta, Usage, fold
 from django_ollama_openai.wire.embeddings import EmbeddingsRequest
 from django_ollama_openai.wire.event_stream import Events
 from tests.conftest import DEAD_HOST
-from tests.ollama_server import Close, Flood, Hold, OllamaServer, Reply, Reset, Send, Step, Wait
+from tests.ollama_server import (
+    Close,
+    Flood,
+    Hold,
+    OllamaServer,
+    Reply,
+    Reset,
+    Send,
+    Step,
+    Wait,
+    drip,
+)
 from tests.test_ollama_client import in_a_thread
 
 pytestmark = pytest.mark.once
@@ -516,11 +527,6 @@ def test_an_event_without_an_end_does_not_fill_the_memory(
     with pytest.raises(UpstreamError, match="too long"):
         stream(backend, way)
     assert ollama.requests[0].hung_up.wait(1)
-
-
-def drip(data: bytes) -> list[Step]:
-    """For ten seconds, and never silent."""
-    return [Send(data), Wait(0.05)] * 200
 
 
 PINGS = drip(PING.data)
