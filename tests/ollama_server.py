@@ -12,6 +12,7 @@ import asyncio
 import json
 import math
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -110,6 +111,11 @@ class Reply:
 def line(value: Any) -> Send:
     """One line of NDJSON, as Go encodes it."""
     return Send(_go_json(value) + b"\n")
+
+
+def drip(data: bytes) -> list[Step]:
+    """``data`` again and again, for ten seconds, and never silent for long."""
+    return [Send(data), Wait(0.05)] * 200
 
 
 def error(status: int, message: str) -> Reply:
@@ -232,10 +238,14 @@ class Download:
 
 
 class OllamaServer:
-    """The server, in a thread with an event loop of its own; at ``path``, or at ``port``."""
+    """The server, in a thread with an event loop of its own; at ``path``, or at ``port``, there
+    with ``tls`` as it says."""
 
-    def __init__(self, path: Path | None = None, *, port: int = 0) -> None:
+    def __init__(
+        self, path: Path | None = None, *, port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._path = path
+        self._tls = tls
         self.requests: list[Received] = []
         self.connections = 0
         self.pace = 0.0
@@ -270,7 +280,7 @@ class OllamaServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}"
 
     def reset(self) -> None:
         """Forget what came in, and what was to be answered."""
@@ -363,7 +373,9 @@ class OllamaServer:
         self._connections: dict[asyncio.Task[None], _Connection] = {}
         if self._path is not None:
             return await asyncio.start_unix_server(self._connected, self._path)
-        return await asyncio.start_server(self._connected, "127.0.0.1", self._port, backlog=1024)
+        return await asyncio.start_server(
+            self._connected, "127.0.0.1", self._port, backlog=1024, ssl=self._tls
+        )
 
     async def _stop(self) -> None:
         self._server.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from collections.abc import Iterator
 from contextlib import aclosing
 from importlib.util import find_spec
@@ -17,7 +18,18 @@ from django_ollama_openai.backends import OllamaBackend
 from django_ollama_openai.exceptions import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from django_ollama_openai.wire.chat import ChatCompletionRequest
 from tests.conftest import DEAD_HOST
-from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply, Reset, Send, Wait, line
+from tests.ollama_server import (
+    Answer,
+    Close,
+    Hold,
+    OllamaServer,
+    Reply,
+    Reset,
+    Send,
+    Wait,
+    drip,
+    line,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -38,6 +50,10 @@ GARBLED = Reply(
     ],
     raw=True,
 )
+
+DRIP = drip(b" ")
+HEADLESS = Reply([Send(b"HTTP/1.1 200 OK\r\nX:"), *DRIP], raw=True)
+INTERIM = Reply(drip(b"HTTP/1.1 103 Early Hints\r\n\r\n"), raw=True)
 
 
 @pytest.fixture
@@ -100,6 +116,11 @@ def test_it_holds_what_is_used_of_it(ollama: OllamaServer) -> None:
         (Reply([], before=[Hold()]), UpstreamTimeout),
         (Reply([Hold()]), UpstreamTimeout),
         (Reply([TOKEN, Hold()]), UpstreamTimeout),
+        (HEADLESS, UpstreamTimeout),
+        (INTERIM, UpstreamTimeout),
+        (Reply(DRIP), UpstreamTimeout),
+        (Reply([TOKEN, *DRIP]), UpstreamTimeout),
+        (Reply(DRIP, 500), UpstreamTimeout),
     ],
     ids=[
         "closed before the head",
@@ -111,6 +132,11 @@ def test_it_holds_what_is_used_of_it(ollama: OllamaServer) -> None:
         "silent before the head",
         "silent before the first token",
         "silent between tokens",
+        "slow with its head",
+        "nothing but interim responses",
+        "slow with its first token",
+        "slow with the next token",
+        "slow with an error",
     ],
 )
 def test_failures_are_told_alike(
@@ -120,6 +146,36 @@ def test_failures_are_told_alike(
     with pytest.raises(UpstreamError) as raised:
         ask(ollama.url, fast=fast, timeout=0.5)
     assert type(raised.value) is error
+    assert ollama.wait_for_closed()
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply([], before=[Hold()]),
+        Reply([Hold()]),
+        HEADLESS,
+        INTERIM,
+        Reply(DRIP),
+        Reply(DRIP, 500),
+    ],
+    ids=[
+        "silent before the head",
+        "silent before the body",
+        "slow with its head",
+        "nothing but interim responses",
+        "slow with its body",
+        "slow with an error",
+    ],
+)
+def test_a_whole_answer_is_late_alike(ollama: OllamaServer, reply: Reply, fast: bool) -> None:
+    ollama.reply(reply)
+    backend = OllamaBackend(host=ollama.url, fast=fast, timeout=0.5)
+    started = time.monotonic()
+    with pytest.raises(UpstreamTimeout, match="did not answer in time"):
+        asyncio.run(backend.achat(REQUEST))
+    assert 0.5 <= time.monotonic() - started < 1.5
     assert ollama.wait_for_closed()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -15,13 +16,16 @@ import httpcore
 import httpx
 import ollama as official
 import pytest
+import trustme
 
 from django_ollama_openai import cancellation
+from django_ollama_openai.backends.deadline import Deadline
 from django_ollama_openai.backends.http_client import NoCookies, Patience
 from django_ollama_openai.backends.interruptible import InterruptibleTransport
 from django_ollama_openai.backends.ollama_client import AsyncOllamaClient, OllamaClient
 from django_ollama_openai.cancellation import Cancellation, Cancelled
-from tests.ollama_server import Hold, OllamaServer, Reply, Send
+from django_ollama_openai.exceptions import UpstreamTimeout
+from tests.ollama_server import Hold, OllamaServer, Reply, Send, drip
 
 PATIENT = Patience(first_token=30, token=30)
 
@@ -225,3 +229,130 @@ def test_work_that_nobody_can_cancel_just_blocks(
 ) -> None:
     assert cancellation.current.get() is None
     assert client.fetch("GET", "/api/version") == b'{"version":"0.33.0-rc2"}'
+
+
+# Limiting what never ends
+
+
+DRIP = drip(b" ")
+DRIPS: dict[str, Reply] = {
+    "of the head": Reply([Send(b"HTTP/1.1 200 OK\r\nX:"), *DRIP], raw=True),
+    "of the body": Reply(DRIP),
+    "of an error": Reply(DRIP, status=500),
+    "after a line": Reply([Send(b"{}\n"), *DRIP]),
+}
+
+
+def ways_to_ask(client: OllamaClient, seconds: float) -> list[Callable[[], object]]:
+    patience = Patience(seconds, seconds)
+    return [
+        lambda: client.fetch("POST", "/api/chat", b"{}"),
+        lambda: list(client.stream("/api/chat", b"{}", patience)),
+    ]
+
+
+def assert_given_up(ask: Callable[[], object], ollama: OllamaServer) -> None:
+    started = time.monotonic()
+    with pytest.raises(UpstreamTimeout):
+        ask()
+    assert 0.3 <= time.monotonic() - started < 1.5
+    assert ollama.chats()[-1].hung_up.wait(1)
+
+
+@pytest.mark.parametrize("reply", DRIPS.values(), ids=DRIPS)
+def test_an_engine_that_drips_is_given_up(ollama: OllamaServer, reply: Reply) -> None:
+    ollama.routes["/api/chat"] = reply
+    with closing(InterruptibleTransport()) as transport:
+        client = OllamaClient(ollama.url, transport=transport, timeout=0.3)
+        for ask in ways_to_ask(client, 0.3):
+            assert_given_up(ask, ollama)
+
+
+@pytest.mark.parametrize("reply", DRIPS.values(), ids=DRIPS)
+def test_so_it_is_where_the_connection_is_secure(reply: Reply) -> None:
+    authority = trustme.CA()
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    with (
+        OllamaServer(tls=tls) as ollama,
+        closing(InterruptibleTransport(verify=trusting)) as transport,
+    ):
+        client = OllamaClient(ollama.url, transport=transport, timeout=0.3)
+        assert client.fetch("GET", "/api/version") == b'{"version":"0.33.0-rc2"}'
+        ollama.routes["/api/chat"] = reply
+        for ask in ways_to_ask(client, 0.3):
+            assert_given_up(ask, ollama)
+
+
+@pytest.mark.parametrize("what", ["of the body", "of an error", "after a line"])
+def test_so_it_is_with_a_transport_that_knows_no_deadlines(ollama: OllamaServer, what: str) -> None:
+    ollama.routes["/api/chat"] = DRIPS[what]
+    with closing(httpx.HTTPTransport()) as transport:
+        client = OllamaClient(ollama.url, transport=transport, timeout=0.3)
+        for ask in ways_to_ask(client, 0.3):
+            assert_given_up(ask, ollama)
+
+
+def test_an_engine_that_is_silent_is_given_up_by_any_transport(ollama: OllamaServer) -> None:
+    ollama.routes["/api/chat"] = Reply([Hold()])
+    with closing(httpx.HTTPTransport()) as transport:
+        client = OllamaClient(ollama.url, transport=transport, timeout=0.3)
+        for ask in ways_to_ask(client, 0.3):
+            assert_given_up(ask, ollama)
+
+
+def test_an_engine_that_takes_a_request_slowly_is_given_up() -> None:
+    is_given_up = threading.Event()
+
+    def sip(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            while not is_given_up.wait(0.01):
+                connection.recv(2**14)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=sip, args=[server])
+        thread.start()
+        with closing(InterruptibleTransport()) as transport:
+            port = server.getsockname()[1]
+            client = OllamaClient(f"127.0.0.1:{port}", transport=transport, timeout=0.3)
+            started = time.monotonic()
+            try:
+                with pytest.raises(UpstreamTimeout):
+                    client.fetch("POST", "/api/chat", b"x" * 50_000_000)
+            finally:
+                is_given_up.set()
+            assert 0.3 <= time.monotonic() - started < 1.5
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def test_the_limits_that_a_site_has_set_stay(ollama: OllamaServer) -> None:
+    asked: list[Any] = []
+
+    def note(request: httpx.Request) -> None:
+        asked.append(request.extensions["timeout"])
+
+    limits = httpx.Timeout(30, connect=3, write=4, pool=5)
+    client = OllamaClient(ollama.url, timeout=limits, event_hooks={"request": [note]})
+    unlimited = OllamaClient(ollama.url, event_hooks={"request": [note]})
+    with closing(client._client), closing(unlimited._client):
+        client.fetch("GET", "/api/version")
+        unlimited.fetch("GET", "/api/version")
+    assert asked == [
+        {"connect": 3, "read": 30, "write": 4, "pool": 5},
+        {"connect": None, "read": None, "write": None, "pool": None},
+    ]
+
+
+def test_a_deadline_passes() -> None:
+    deadline = Deadline(0.05)
+    assert deadline == 0.05
+    assert 0 < deadline.left() <= 0.05
+    time.sleep(0.06)
+    assert deadline.left() <= 0
+    deadline.begins(5)
+    assert 4 < deadline.left() <= 5
+    assert deadline == 0.05

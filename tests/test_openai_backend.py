@@ -31,7 +31,18 @@ from django_ollama_openai.wire.delta import Delta, ToolCallDelta, Usage, fold
 from django_ollama_openai.wire.embeddings import EmbeddingsRequest
 from django_ollama_openai.wire.event_stream import Events
 from tests.conftest import DEAD_HOST
-from tests.ollama_server import Close, Flood, Hold, OllamaServer, Reply, Reset, Send, Step, Wait
+from tests.ollama_server import (
+    Close,
+    Flood,
+    Hold,
+    OllamaServer,
+    Reply,
+    Reset,
+    Send,
+    Step,
+    Wait,
+    drip,
+)
 from tests.test_ollama_client import in_a_thread
 
 pytestmark = pytest.mark.once
@@ -517,7 +528,7 @@ def test_an_event_without_an_end_does_not_fill_the_memory(
     assert ollama.requests[0].hung_up.wait(1)
 
 
-PINGS: list[Step] = [step for _ in range(200) for step in (PING, Wait(0.05))]
+PINGS = drip(PING.data)
 
 
 @pytest.mark.parametrize(
@@ -541,6 +552,103 @@ def test_comments_are_no_answer(
         stream(backend, way)
     assert time.monotonic() - started < 2
     assert ollama.requests[0].hung_up.wait(1)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+EVASIONS: dict[str, Reply] = {
+    "bytes of the head": Reply([Send(b"HTTP/1.1 200 OK\r\nX: "), *drip(b"a")], raw=True),
+    "interim responses": Reply(drip(b"HTTP/1.1 103 Early Hints\r\n\r\n"), raw=True),
+    "a flood of interim responses": Reply(
+        [Flood(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 100, 1_000_000)], raw=True
+    ),
+    "bytes of the body": sse(*drip(b" ")),
+    "bytes of a chunk's extension": Reply([Send(CHUNKED + b"1;"), *drip(b"a")], raw=True),
+    "bytes of an error": sse(*drip(b"a"), status=500),
+}
+
+
+@pytest.mark.parametrize("reply", EVASIONS.values(), ids=EVASIONS)
+def test_whatever_is_no_answer_does_not_hold_a_request(
+    ollama: OllamaServer, reply: Reply, way: Way
+) -> None:
+    ollama.routes[CHAT] = reply
+    with closing(made(ollama, way, timeout=0.4)) as backend:
+        for attempt in both(backend, way):
+            started = time.monotonic()
+            with pytest.raises(UpstreamTimeout, match="did not answer in time"):
+                attempt()
+            assert 0.4 <= time.monotonic() - started < 1.5
+            assert ollama.requests[-1].hung_up.wait(1)
+    assert len(ollama.requests) == 2
+
+
+@pytest.mark.parametrize("before", [[], [TOKEN]], ids=["before the first token", "between tokens"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        [Flood(PING.data, 10_000_000)],
+        [Flood(PING.data * 10_000, 1_000_000)],
+        drip(b"d"),
+        drip(b"\n"),
+    ],
+    ids=["a flood of comments", "a flood of many at once", "bytes of an event", "empty lines"],
+)
+def test_whatever_is_no_token_does_not_hold_a_stream(
+    ollama: OllamaServer, before: list[Step], rest: list[Step], way: Way
+) -> None:
+    ollama.routes[CHAT] = sse(*before, *rest)
+    started = time.monotonic()
+    with (
+        closing(made(ollama, way, timeout=0.4)) as backend,
+        pytest.raises(UpstreamTimeout, match="did not answer in time"),
+    ):
+        stream(backend, way)
+    assert 0.4 <= time.monotonic() - started < 1.5
+    assert ollama.requests[0].hung_up.wait(1)
+
+
+@pytest.mark.parametrize("method", ["embed", "list_models"])
+def test_neither_embeddings_nor_models_hold_a_request(
+    ollama: OllamaServer, method: str, way: Way
+) -> None:
+    ollama.routes[EMBEDDINGS] = ollama.routes[MODELS] = sse(*drip(b" "))
+    request = [INPUTS] if method == "embed" else []
+    started = time.monotonic()
+    with closing(made(ollama, way, timeout=0.4)) as backend, pytest.raises(UpstreamTimeout):
+        ask(backend, way, method, *request)
+    assert 0.4 <= time.monotonic() - started < 1.5
+    assert ollama.requests[0].hung_up.wait(1)
+
+
+def test_the_first_token_is_waited_for_from_the_request_on(ollama: OllamaServer, way: Way) -> None:
+    late = [Wait(0.3)]
+    ollama.routes[CHAT] = sse(*late, TOKEN, *REST, DONE, before=late)
+    with (
+        closing(made(ollama, way, first_token_timeout=0.5)) as backend,
+        pytest.raises(UpstreamTimeout),
+    ):
+        stream(backend, way)
+
+
+def test_a_reader_may_take_longer_than_the_engine(ollama: OllamaServer, way: Way) -> None:
+    ollama.routes[CHAT] = sse(TOKEN, Wait(0.2), *REST, DONE)
+
+    async def slowly(backend: OpenAIBackend) -> list[Delta]:
+        deltas = []
+        async for delta in backend.astream_chat(REQUEST):
+            await asyncio.sleep(0.15)
+            deltas.append(delta)
+        return deltas
+
+    with closing(made(ollama, way, timeout=0.3)) as backend:
+        if way == "sync":
+            deltas = []
+            for delta in backend.stream_chat(REQUEST):
+                time.sleep(0.15)
+                deltas.append(delta)
+        else:
+            deltas = asyncio.run(slowly(backend))
+    assert fold(deltas) == HELLO
 
 
 def test_a_long_stream_takes_longer_in_all_than_its_limits(ollama: OllamaServer, way: Way) -> None:
@@ -582,6 +690,18 @@ def test_whatever_comes_after_the_end_neither_delays_nor_breaks_the_answer(
     backend: OpenAIBackend, ollama: OllamaServer, last: Step, way: Way
 ) -> None:
     ollama.routes[CHAT] = sse(TOKEN, *REST, DONE, last)
+    started = time.monotonic()
+    assert fold(stream(backend, way)) == HELLO
+    assert time.monotonic() - started < 2
+    assert ollama.wait_for_released(1)
+
+
+def test_the_rest_of_a_response_is_waited_for_no_longer_for_arriving_slowly(
+    backend: OpenAIBackend, ollama: OllamaServer, way: Way
+) -> None:
+    said = b"".join(step.data for step in STREAM.steps if isinstance(step, Send))
+    rest = [Send(CHUNKED + b"%x\r\n%b\r\n0;" % (len(said), said)), *drip(b"a")]
+    ollama.routes[CHAT] = Reply(rest, raw=True)
     started = time.monotonic()
     assert fold(stream(backend, way)) == HELLO
     assert time.monotonic() - started < 2
@@ -699,7 +819,7 @@ def test_addresses(address: str) -> None:
     with closing(made_with(base_url=address, api_key=SECRET)) as backend:
         client = backend.get_client()
         with closing(client):
-            url = str(client._requests.make("POST", "/chat/completions", b"", 1).url)
+            url = str(client._requests.make("POST", "/chat/completions", b"", None).url)
         assert url == f"{address.rstrip('/')}/chat/completions"
         assert repr(backend) == "<OpenAIBackend: default>"
 

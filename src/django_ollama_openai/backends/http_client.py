@@ -6,8 +6,8 @@ event by event; what it means is the translation's affair.
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, ClassVar, Final, Protocol, Unpack
@@ -18,7 +18,7 @@ import pydantic_core
 from ..exceptions import GatewayError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from ..pump import aclosed, closed
 from ..translation.blame import Blame
-from .interruptible import read_timeout
+from .deadline import Deadline
 from .silence import Silence
 
 __all__ = [
@@ -108,19 +108,23 @@ class HTTPClient(_Client):
     def fetch(
         self, method: str, path: str, content: bytes | None = None, **blame: Unpack[Blame]
     ) -> bytes:
-        """The body of the response to ``content``.
+        """The body of the response to ``content``, which has to be there within the time limit of
+        the client's reads.
 
         Raises:
             GatewayError: what a failure means to a client; ``blame`` is what it may name.
         """
+        limit = self._client.timeout.read
+        deadline = None if limit is None else Deadline(limit)
         try:
-            request = self._requests.make(method, path, content, self._client.timeout.read)
+            request = self._requests.make(method, path, content, deadline)
             response = self._client.send(request, stream=True)
             with closed(response):
+                arriving = _in_time(response.iter_raw(), deadline)
                 if response.status_code != 200:
-                    error = self.failure(response.status_code, _first(response.iter_raw()), **blame)
+                    error = self.failure(response.status_code, _first(arriving), **blame)
                     raise error from HTTPStatus(response)
-                answer = _first(response.iter_raw(), MAX_ANSWER_BYTES)
+                answer = _first(arriving, MAX_ANSWER_BYTES)
         except FAILURES as error:
             raise connection_failure(error) from error
         return _whole(answer)
@@ -132,28 +136,27 @@ class HTTPClient(_Client):
         :meth:`fetch` does. ``content`` is the body, encoded: it is held as long as the response
         lasts, and there should be nothing else of it."""
         reader = self.reader()
+        deadline = Deadline(patience.first_token)
         try:
-            request = self._requests.make("POST", path, content, patience.first_token)
+            request = self._requests.make("POST", path, content, deadline)
             response = self._client.send(request, stream=True)
             with closed(response):
+                arriving = _in_time(response.iter_raw(), deadline)
                 if response.status_code != 200:
-                    error = self.failure(response.status_code, _first(response.iter_raw()), **blame)
+                    error = self.failure(response.status_code, _first(arriving), **blame)
                     raise error from HTTPStatus(response)
-                with read_timeout(response) as limit:
-                    until = time.monotonic() + patience.first_token
-                    is_over = False
-                    for data in response.iter_raw():
-                        if is_over:
-                            break
-                        arrived = reader.feed(data)
-                        is_over = reader.is_over
-                        # What is no piece yet, or a comment, does not count.
-                        if arrived:
-                            yield arrived
-                            until = time.monotonic() + patience.token
-                        if is_over:
-                            until = time.monotonic() + REST_SECONDS
-                        limit(max(0.001, until - time.monotonic()))
+                is_over = False
+                for data in arriving:
+                    if is_over:
+                        break
+                    arrived = reader.feed(data)
+                    is_over = reader.is_over
+                    # What is no piece yet, or a comment, does not count.
+                    if arrived:
+                        yield arrived
+                        deadline.begins(REST_SECONDS if is_over else patience.token)
+                    elif is_over:
+                        deadline.begins(REST_SECONDS)
                 yield reader.finish()
         except FAILURES as error:
             if not reader.is_over:
@@ -175,14 +178,16 @@ class AsyncHTTPClient(_Client):
     async def fetch(
         self, method: str, path: str, content: bytes | None = None, **blame: Unpack[Blame]
     ) -> bytes:
+        limit = self._client.timeout.read
         try:
-            request = self._requests.make(method, path, content, self._client.timeout.read)
-            response = await self._send(request)
-            async with aclosed(response):
-                if response.status_code != 200:
-                    error = self.failure(response.status_code, await _afirst(response), **blame)
-                    raise error from HTTPStatus(response)
-                answer = await _afirst(response, MAX_ANSWER_BYTES)
+            request = self._requests.make(method, path, content, None)
+            with nullcontext() if limit is None else Silence(limit):
+                response = await self._send(request)
+                async with aclosed(response):
+                    if response.status_code != 200:
+                        error = self.failure(response.status_code, await _afirst(response), **blame)
+                        raise error from HTTPStatus(response)
+                    answer = await _afirst(response, MAX_ANSWER_BYTES)
         except FAILURES as error:
             raise connection_failure(error) from error
         return _whole(answer)
@@ -192,7 +197,6 @@ class AsyncHTTPClient(_Client):
     ) -> AsyncGenerator[list[bytes]]:
         reader = self.reader()
         try:
-            # The transport's own limit would set a timer for each read.
             request = self._requests.make("POST", path, content, None)
             with Silence(patience.first_token) as silence:
                 response = await self._send(request)
@@ -258,27 +262,30 @@ class Requests:
 
     def __init__(self, client: httpx.Client | httpx.AsyncClient) -> None:
         self._client = client
-        self._templates: dict[tuple[str, str, float | None], httpx.Request] = {}
+        self._templates: dict[tuple[str, str], httpx.Request] = {}
 
     def make(
-        self, method: str, path: str, content: bytes | None, read_timeout: float | None
+        self, method: str, path: str, content: bytes | None, deadline: Deadline | None
     ) -> httpx.Request:
-        key = method, path, read_timeout
+        """A request that is to be sent and answered within ``deadline``; ``None``: whoever sends it
+        sees to that, and a transport need not set a timer for each read."""
+        key = method, path
         template = self._templates.get(key)
         if template is None:
-            template = self._templates[key] = self._template(method, path, read_timeout)
+            template = self._templates[key] = self._template(method, path)
+        limits = {**template.extensions["timeout"], "read": deadline}
+        if deadline is not None and (limits["write"] is None or deadline <= limits["write"]):
+            limits["write"] = deadline
         return httpx.Request(
             method,
             template.url,
             headers=template.headers,
             content=content,
-            extensions=template.extensions,
+            extensions={"timeout": limits},
         )
 
-    def _template(self, method: str, path: str, read_timeout: float | None) -> httpx.Request:
-        limits = self._client.timeout.as_dict()
-        timeout = httpx.Timeout(**{**limits, "read": read_timeout})
-        template = self._client.build_request(method, path, headers=HEADERS, timeout=timeout)
+    def _template(self, method: str, path: str) -> httpx.Request:
+        template = self._client.build_request(method, path, headers=HEADERS)
         # That of the body, which the template has not.
         template.headers.pop("Content-Length", None)
         return template
@@ -288,6 +295,14 @@ def _arriving(response: httpx.Response) -> AsyncIterable[bytes]:
     """The body as it arrives; past httpx's own iterators, which take longer than all the rest."""
     stream = response.stream
     return stream if isinstance(stream, httpx.AsyncByteStream) else response.aiter_raw()
+
+
+def _in_time(body: Iterable[bytes], deadline: Deadline | None) -> Iterator[bytes]:
+    """``body`` as it arrives. A transport of the site's own may not know what a deadline is."""
+    for data in body:
+        yield data
+        if deadline is not None and deadline.left() <= 0:
+            raise httpx.ReadTimeout("The deadline has passed.")
 
 
 def encoded(body: Any) -> bytes:

@@ -1,36 +1,29 @@
-"""A synchronous transport whose reads can be cancelled and limited while a response arrives."""
+"""A synchronous transport whose reads and writes can be cancelled, and limited in all."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
 
 import httpcore
 import httpx
 
 from .. import cancellation
+from .deadline import Deadline
 
-__all__ = ["InterruptibleTransport", "read_timeout"]
+__all__ = ["InterruptibleTransport"]
 
 
-@contextmanager
-def read_timeout(response: httpx.Response) -> Iterator[Callable[[float], None]]:
-    """A function that limits the following reads of ``response`` to so many seconds. ``httpcore``
-    looks at the request's own limit only once, before the first."""
-    stream = response.extensions.get("network_stream")
-    if not isinstance(stream, _InterruptibleStream):
-        yield lambda seconds: None
-        return
-    try:
-        yield stream.limit
-    finally:
-        stream.limit(None)
+WRITTEN_AT_ONCE: Final = 64 * 2**10
+"""Bytes. ``httpcore`` sends what it is given in as many steps as the engine makes of it, and limits
+each."""
 
 
 class InterruptibleTransport(httpx.HTTPTransport):
-    """A transport whose blocking reads end when the current work is cancelled.
+    """A transport whose blocking reads end when the current work is cancelled, and when a
+    :class:`~.deadline.Deadline` that is the limit of a request's reads or writes has passed.
 
     ``httpcore`` has a hook for the network it runs on; ``httpx`` does not pass it through.
     """
@@ -72,19 +65,16 @@ class _InterruptibleNetwork(httpcore.NetworkBackend):
 class _InterruptibleStream(httpcore.NetworkStream):
     def __init__(self, stream: httpcore.NetworkStream) -> None:
         self._stream = stream
-        self._read_timeout: float | None = None
-
-    def limit(self, seconds: float | None) -> None:
-        """Let reads take so many seconds, or as many as whoever reads says."""
-        self._read_timeout = seconds
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         with cancellation.interruptible(self._shut_down):
-            return self._stream.read(max_bytes, self._read_timeout or timeout)
+            return self._stream.read(max_bytes, _left(timeout, httpcore.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         with cancellation.interruptible(self._shut_down):
-            self._stream.write(buffer, timeout)
+            for at in range(0, len(buffer), WRITTEN_AT_ONCE):
+                piece = buffer[at : at + WRITTEN_AT_ONCE]
+                self._stream.write(piece, _left(timeout, httpcore.WriteTimeout))
 
     def close(self) -> None:
         self._stream.close()
@@ -102,3 +92,13 @@ class _InterruptibleStream(httpcore.NetworkStream):
         # an SSLSocket's own would unwrap it under the reader.
         with suppress(OSError):
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def _left(timeout: float | None, error: type[httpcore.TimeoutException]) -> float | None:
+    """The limit of the next step of those that ``timeout`` is for."""
+    if not isinstance(timeout, Deadline):
+        return timeout
+    left = timeout.left()
+    if left <= 0:
+        raise error("The deadline has passed.")
+    return left
