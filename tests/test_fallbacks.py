@@ -227,6 +227,7 @@ FAILS: dict[str, Reply] = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("kind", BODIES)
 @pytest.mark.parametrize("failure", FAILS)
 def test_a_failure_before_the_first_delta(

@@ -32,6 +32,8 @@ from django_ollama_openai.wire.delta import Delta, fold
 from django_ollama_openai.wire.embeddings import EmbeddingsRequest
 from tests.tiny_gguf import CONTEXT, DIMENSIONS, write_embedding_model
 
+pytestmark = pytest.mark.once
+
 PARIS = "The capital of France is"
 PARIS_TOKENS = [504, 3575, 282, 4649, 314]
 
