@@ -21,7 +21,7 @@ import httpx2
 import openai
 import pytest
 
-from django_ollama_openai.backends import OllamaBackend
+from django_ollama_openai.backends.http_backend import HTTPBackend
 from django_ollama_openai.conf import Settings
 from tests.conftest import site_options
 from tests.ollama_server import Answer, Hold, OllamaServer, Received, Reply, Reset, Step, Wait, line
@@ -276,7 +276,7 @@ def test_the_limits_of_the_proxies_are_those_of_the_site() -> None:
     assert f"client_max_body_size {limit // MIB}m;" in nginx
     assert f"max_size {limit // MIB}MiB\n" in caddy
     assert f" > {limit}`" in caddy
-    timeout = inspect.signature(OllamaBackend).parameters["timeout"].default
+    timeout = inspect.signature(HTTPBackend).parameters["timeout"].default
     assert f"proxy_read_timeout {timeout + 60:.0f}s;" in nginx
     assert f"response_header_timeout {timeout + 60:.0f}s\n" in caddy
 

@@ -29,7 +29,7 @@ from tests.test_streaming import (
     part,
 )
 
-pytestmark = pytest.mark.endurance
+pytestmark = [pytest.mark.endurance, pytest.mark.once]
 
 
 @pytest.fixture(scope="module", params=OTHER_SERVERS)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.soak import soak
 
-pytestmark = pytest.mark.endurance
+pytestmark = [pytest.mark.endurance, pytest.mark.once]
 
 SEED = 1
 

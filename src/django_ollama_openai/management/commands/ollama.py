@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from typing import Any, Final
 
 from django.core.checks import Tags
@@ -101,7 +103,9 @@ class Command(BaseCommand):
         except KeyboardInterrupt:
             raise SystemExit(INTERRUPTED) from None
         except BrokenPipeError:
-            # Whoever reads has read enough.
+            # Whoever reads has read enough. What is left to be written would fail once more at the
+            # end, if there is any (Python's documentation, "Note on SIGPIPE").
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(1) from None
 
     def _run(self, terminal: Terminal, options: dict[str, Any]) -> None:
