@@ -741,6 +741,16 @@ def unreachable() -> UpstreamUnavailable:
     return failure
 
 
+def test_a_second_question_waits_no_longer_than_the_first(
+    hosts: list[OllamaServer], make: Callable[..., PoolBackend]
+) -> None:
+    pool = make(hosts[0], member={"MAX_CONCURRENCY": 1}, QUEUE_TIMEOUT=0.2)
+    with pool.slots.taken(Wait()):
+        pool.chat(chat())
+        with backends["1"].slots.taken(Wait()), pytest.raises(Overloaded):
+            pool.chat(chat())
+
+
 def test_who_waits_is_told_when_there_is_nobody_better_to_wait_for(
     hosts: list[OllamaServer],
     make: Callable[..., PoolBackend],

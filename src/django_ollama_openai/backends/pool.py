@@ -181,11 +181,13 @@ class PoolBackend(BaseBackend):
         members = crew.having(type(request))
         if not members:
             self.check_support(request)
+        # Once: with what is asked after it the request waits anew.
+        wait, _ = _wait.get(), _wait.set(None)
         return Attempts(
             members,
             str(request.model),
             queue=self.slots,
-            wait=_wait.get(),
+            wait=wait,
             loading_cost=self._loading_cost,
             observer=crew.monitor,
         )
