@@ -25,6 +25,8 @@ from django_ollama_openai.wire.case import Case, to_camel
 from django_ollama_openai.wire.delta import Delta, ToolCallDelta, Usage, fold
 from tests.test_wire_sse import BREAKS, events, strictly, texts
 
+pytestmark = pytest.mark.once
+
 GOLDEN = Path(__file__).parent / "golden"
 UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"
 
@@ -558,7 +560,6 @@ def test_openais_types_take_everything_and_know_every_key(
         assert parsed_chunk.model_dump(exclude_unset=True) == chunk
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("case", ["both", "snake"])
 @few
 @given(deltas=answers(), include_usage=st.booleans())
@@ -604,7 +605,6 @@ def test_camel_case_changes_keys_and_never_values(deltas: list[Delta]) -> None:
 # No content forges a frame
 
 
-@pytest.mark.once
 @pytest.mark.compat("chat.response.choices[].delta.content")
 @pytest.mark.parametrize("case", CASES)
 @few
@@ -629,7 +629,6 @@ def test_any_text_arrives_as_it_is_in_as_many_frames_as_it_was_split_into(
     assert message["content"] == "".join(pieces)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("case", CASES)
 @few
 @given(deltas=answers())

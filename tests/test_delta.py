@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from django_ollama_openai.wire.delta import Delta, ToolCallDelta, Usage, fold
 
+pytestmark = pytest.mark.once
+
 
 def test_nothing_folds_into_an_empty_answer() -> None:
     assert fold([]) == Delta(tokens=0)

@@ -10,6 +10,8 @@ from django_ollama_openai.exceptions import UpstreamError
 from django_ollama_openai.wire.event_stream import Events
 from tests.test_wire_ndjson import chunked, cuts, texts
 
+pytestmark = pytest.mark.once
+
 BOM = b"\xef\xbb\xbf"
 
 

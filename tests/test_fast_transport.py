@@ -31,7 +31,7 @@ from tests.ollama_server import (
     line,
 )
 
-pytestmark = pytest.mark.fast
+pytestmark = [pytest.mark.fast, pytest.mark.once]
 
 aiohttp = pytest.importorskip("aiohttp")
 

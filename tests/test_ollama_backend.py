@@ -27,6 +27,8 @@ from django_ollama_openai.wire.delta import Delta, fold
 from tests.ollama_server import Close, Hold, OllamaServer, Reply, Send, recorded
 from tests.recordings import Recording, load, names
 
+pytestmark = pytest.mark.once
+
 Way: TypeAlias = Literal["sync", "async"]
 WAYS: tuple[Way, ...] = ("sync", "async")
 BOTH_WAYS = pytest.mark.parametrize("way", WAYS)

@@ -39,6 +39,8 @@ from tests.terminals import manage, run
 if TYPE_CHECKING:
     from pytest_django import Settings
 
+pytestmark = pytest.mark.once
+
 HERE = __name__
 OLLAMA = "django_ollama_openai.backends.OllamaBackend"
 DUMMY = "django_ollama_openai.backends.DummyBackend"
@@ -421,7 +423,6 @@ def test_a_silent_verification_may_take_the_backends_own_time(
     assert len(ollama.pulls()) == pulling.ATTEMPTS
 
 
-@pytest.mark.once
 def test_a_pull_that_resumes_shows_no_layer_twice_in_a_terminal(ollama: OllamaServer) -> None:
     breaks = [(400_000, Close())]
     ollama.downloads["llama3.2"] = Download(LAYERS, step=50_000, pause=0.03, breaks=breaks)
@@ -440,7 +441,6 @@ def test_a_pull_that_resumes_shows_no_layer_twice_in_a_terminal(ollama: OllamaSe
     assert lines[-2].endswith("The backend 'default' has 'llama3.2'.\x1b[0m")
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("columns", [None, 80], ids=["pipe", "terminal"])
 def test_a_pull_that_is_interrupted_can_go_on(ollama: OllamaServer, columns: int | None) -> None:
     breaks = [(200_000, Hold())]
@@ -711,7 +711,6 @@ def test_ask_takes_its_turn(command: Ollama, ollama: OllamaServer, settings: Set
     assert backends["default"].slots.running == 0
 
 
-@pytest.mark.once
 def test_ask_reads_a_question(ollama: OllamaServer) -> None:
     options = site_options(ollama)
     question = "Wörter\nin zwei Zeilen\n"
@@ -740,7 +739,6 @@ def test_a_site_without_a_default_backend(
         assert command(*args, backend="gpu")
 
 
-@pytest.mark.once
 def test_an_answer_comes_token_by_token_and_ctrl_c_ends_it(ollama: OllamaServer) -> None:
     said = [line({**part, "model": "x", "done": False}) for part in _parts("Once", " upon")]
     ollama.reply(Reply([*said, Hold()]))
@@ -757,7 +755,6 @@ def _parts(*tokens: str) -> Iterator[dict[str, Any]]:
         yield {"message": {"role": "assistant", "content": token}}
 
 
-@pytest.mark.once
 def test_ctrl_c_before_the_first_token(ollama: OllamaServer) -> None:
     ollama.reply(Reply([], before=[Hold()]))
     with manage("ollama", "ask", "Tell.", options=site_options(ollama)) as running:
@@ -768,7 +765,6 @@ def test_ctrl_c_before_the_first_token(ollama: OllamaServer) -> None:
     assert running.said == ("", "")
 
 
-@pytest.mark.once
 @pytest.mark.llamacpp
 def test_ctrl_c_ends_an_engine_within_the_process() -> None:
     engine = {"BACKEND": "django_ollama_openai.backends.LlamaCppBackend"}
@@ -781,7 +777,6 @@ def test_ctrl_c_ends_an_engine_within_the_process() -> None:
     assert running.said[1] == ""
 
 
-@pytest.mark.once
 def test_a_reader_that_has_read_enough(ollama: OllamaServer) -> None:
     ollama.reply(Answer(["word "] * 100_000))
     with manage("ollama", "ask", "Tell.", options=site_options(ollama), enough=5) as running:
@@ -790,7 +785,6 @@ def test_a_reader_that_has_read_enough(ollama: OllamaServer) -> None:
     assert ollama.wait_for_released()
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("args", [("status",), ("models",), ("ps",), ("show", "x"), ("rm", "x")])
 def test_ctrl_c_while_an_ollama_is_asked(ollama: OllamaServer, args: tuple[str, ...]) -> None:
     for path in ("version", "tags", "ps", "show", "delete"):
@@ -811,7 +805,6 @@ def test_ctrl_c_while_an_ollama_is_asked(ollama: OllamaServer, args: tuple[str, 
 # In its own process
 
 
-@pytest.mark.once
 def test_the_status_of_the_process_tells_whether_it_worked(ollama: OllamaServer) -> None:
     options = site_options(ollama)
     status, said, failed = run("ollama", "status", options=options)
@@ -846,7 +839,6 @@ def test_a_broken_mount_keeps_nobody_from_pulling(command: Ollama, settings: Set
     assert "has 'smollm2:135m'" in command("pull", "smollm2:135m", skip_checks=False)
 
 
-@pytest.mark.once
 def test_djangos_own_options_stand_on_either_side(ollama: OllamaServer) -> None:
     options = site_options(ollama)
     shown = {
@@ -883,7 +875,6 @@ def test_control_characters_are_not_printable() -> None:
     assert printable(f"a{BIDI}b\u200d\u200cעברית") == "ab\u200d\u200cעברית"
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("columns", [80, None], ids=["terminal", "pipe"])
 def test_an_answer_cannot_steer_the_terminal(ollama: OllamaServer, columns: int | None) -> None:
     ollama.reply(Answer(["a", ESCAPE + BIDI, "\tb"], thinking=[ESCAPE]))
@@ -896,7 +887,6 @@ def test_an_answer_cannot_steer_the_terminal(ollama: OllamaServer, columns: int 
         assert said.replace("\r\n", "\n") == "]0;owned31m\n\na]0;owned31m\tb\n"
 
 
-@pytest.mark.once
 def test_names_and_errors_cannot_steer_the_terminal(ollama: OllamaServer) -> None:
     name = f"evil{ESCAPE}{BIDI}\nrow"
     tag = {"name": name, "capabilities": [], "details": {"context_length": 1}}
@@ -914,7 +904,6 @@ def test_names_and_errors_cannot_steer_the_terminal(ollama: OllamaServer) -> Non
         assert not re.search(rf"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{BIDI}]", said), args
 
 
-@pytest.mark.once
 def test_characters_that_the_terminal_does_not_know(ollama: OllamaServer) -> None:
     ollama.reply(Answer(["Größe ", "漢"]))
     options = site_options(ollama)

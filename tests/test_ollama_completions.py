@@ -29,6 +29,8 @@ from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply, Send, 
 from tests.recordings import load, names
 from tests.test_ollama_backend import BOTH_WAYS, Way, replayed
 
+pytestmark = pytest.mark.once
+
 MODEL = "smollm2:135m"
 EMBEDDER = "all-minilm:22m"
 

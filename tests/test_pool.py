@@ -63,6 +63,8 @@ from tests.ollama_server import (
     line,
 )
 
+pytestmark = pytest.mark.once
+
 POOL = "django_ollama_openai.backends.PoolBackend"
 MODEL, EMBEDDER = "smollm2:135m", "all-minilm:22m"
 MEMBER = {"OPTIONS": {"verify": False}}

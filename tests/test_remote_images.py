@@ -35,6 +35,8 @@ from django_ollama_openai.gateway.remote_images import (
     is_public,
 )
 
+pytestmark = pytest.mark.once
+
 PIXEL = b"\x89PNG\r\n\x1a\n and so on"
 OTHER = b"\xff\xd8\xff another"
 MIB = 2**20

@@ -47,6 +47,8 @@ from tests.test_chat_completion import (
 from tests.test_wire_responses import FULL, TOOL, asking, parse
 from tests.test_wire_sse import strictly, texts
 
+pytestmark = pytest.mark.once
+
 CASES: tuple[Case, ...] = get_args(Case)
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 
