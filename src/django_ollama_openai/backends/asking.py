@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from ..pump import End, Pump
 
-__all__ = ["aanswers", "answers"]
+__all__ = ["aanswers", "answers", "elapsed_ms"]
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -85,3 +85,8 @@ async def aanswers(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def elapsed_ms(started: float) -> float:
+    """Milliseconds since ``started``, which :func:`time.perf_counter` gave."""
+    return round((time.perf_counter() - started) * 1000, 1)

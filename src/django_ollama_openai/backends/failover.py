@@ -24,7 +24,7 @@ from .http_client import HTTPStatus
 from .selection import Member, able, ranked
 from .slots import AnySlot, Slots, Wait
 
-__all__ = ["Attempt", "Attempts", "broke_off", "cannot_be_reached", "has_answered"]
+__all__ = ["Attempt", "Attempts", "broke_off", "cannot_be_reached", "causes", "has_answered"]
 
 NOT_BEGUN: Final = (UpstreamUnavailable, Overloaded, ModelNotFound)
 """Failures of a member that has not begun to work on the request."""
@@ -41,12 +41,13 @@ def cannot_be_reached(error: BaseException) -> bool:
     return (
         isinstance(error, GatewayError)
         and isinstance(error.__cause__, _UNREACHED)
-        and not any(map(_is_of_this_process, _behind(error)))
+        and not any(map(_is_of_this_process, causes(error)))
     )
 
 
-def _behind(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """What is behind ``error``, the nearest first."""
+    seen = {id(error)}
     cause = error.__cause__
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))

@@ -6,10 +6,10 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Iterator
 from typing import Final
 
 from .. import conf
+from ..backends.failover import causes
 from ..backends.http_client import HTTPStatus
 from ..exceptions import GatewayError, ShuttingDown
 from .routing import Route
@@ -62,11 +62,11 @@ def log_fallback(route: Route, fallback: Route, request_id: str) -> None:
 def cause_of(error: GatewayError) -> str:
     """The kind of error behind ``error``, and the system's own reason. Their texts stay out of the
     log: they quote what the engine sent, which may be an answer or a prompt."""
-    causes = list(_causes(error))
-    if not causes:
+    behind = list(causes(error))
+    if not behind:
         return ""
-    reasons = list(filter(None, map(_reason, causes)))
-    kind = type(causes[0]).__name__
+    reasons = list(filter(None, map(_reason, behind)))
+    kind = type(behind[0]).__name__
     return f" ({kind}: {reasons[-1]})" if reasons else f" ({kind})"
 
 
@@ -82,12 +82,3 @@ def _reason(cause: BaseException) -> str | None:
         case OSError(errno=int(number)) if number > 0:
             return os.strerror(number)
     return None
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen = {id(error)}
-    cause = error.__cause__
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        yield cause
-        cause = cause.__cause__ or cause.__context__

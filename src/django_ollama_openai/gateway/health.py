@@ -12,7 +12,7 @@ from django.http import HttpRequest
 
 from .. import conf
 from ..backends import backends
-from ..backends.asking import aanswers, answers
+from ..backends.asking import aanswers, answers, elapsed_ms
 from ..exceptions import GatewayError
 from ..pump import aclosed
 from .flow import Flow, call
@@ -131,7 +131,7 @@ async def _aask_all() -> dict[str, _Readiness]:
 
 
 def _readiness(answer: Exception | None, started: float) -> _Readiness:
-    return _Readiness(answer is None, round((time.perf_counter() - started) * 1000, 1))
+    return _Readiness(answer is None, elapsed_ms(started))
 
 
 def _recent() -> dict[str, _Readiness] | None:

@@ -12,8 +12,9 @@ from django.core.management.base import CommandError
 
 from .. import conf
 from ..backends import BaseBackend, OllamaBackend, PoolBackend, backends
+from ..backends.asking import elapsed_ms
 from .engines import chosen, client_of, listed, making_sense, reason
-from .survey import Answer, elapsed_ms, survey
+from .survey import Answer, survey
 from .terminal import INDENT, Terminal
 
 __all__ = ["report_status"]

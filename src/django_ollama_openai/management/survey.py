@@ -9,10 +9,10 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from ..backends import BaseBackend, backends
-from ..backends.asking import answers
+from ..backends.asking import answers, elapsed_ms
 from ..exceptions import UpstreamTimeout
 
-__all__ = ["Answer", "elapsed_ms", "survey"]
+__all__ = ["Answer", "survey"]
 
 T = TypeVar("T")
 
@@ -40,8 +40,3 @@ def survey(
         error, values = (found, ()) if isinstance(found, Exception) else (None, (found,))
         report[alias] = Answer(values, error, elapsed_ms(started))
     return report
-
-
-def elapsed_ms(started: float) -> float:
-    """Milliseconds since ``started``, which :func:`time.perf_counter` gave."""
-    return round((time.perf_counter() - started) * 1000, 1)

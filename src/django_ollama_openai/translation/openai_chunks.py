@@ -167,18 +167,16 @@ class OpenAIChunks:
         known = self._calls.get(index)
         # Those of a whole answer have no index, and some engines send whole calls in a stream,
         # without one or all with the same.
-        is_first = known is None or (
-            name is not None and (index is None or _is_other(id, known[1]))
-        )
-        if is_first:
+        is_first = False
+        if known is None or (name is not None and (index is None or _is_other(id, known[1]))):
             if not name:
                 raise ValueError("A tool call begins without a name")
+            is_first = True
             known = self._calls[index] = (self._count, id)
             self._count += 1
-        place = known[0] if known is not None else 0
         arguments = function.get("arguments") or ""
         return ToolCallDelta(
-            index=place,
+            index=known[0],
             id=(id or new_tool_call_id()) if is_first else None,
             name=name if is_first else None,
             arguments=arguments if isinstance(arguments, str) else to_json(arguments).decode(),

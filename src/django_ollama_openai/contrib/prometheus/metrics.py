@@ -15,7 +15,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from ...backends import InvalidBackendError, PoolBackend, backends
-from ...exceptions import ClientTimeout, GatewayError, ShuttingDown
+from ...exceptions import GatewayError, ShuttingDown
 from ...gateway.accounting import Timings
 from ...wire.delta import Usage
 from ...wire.engine import EngineRequest
@@ -114,7 +114,7 @@ def _outcome(finish_reason: str | None, error: GatewayError | None) -> str:
 
 
 def _is_of_the_backend(error: GatewayError) -> bool:
-    return error.status >= 500 and not isinstance(error, (ShuttingDown, ClientTimeout))
+    return error.status >= 500 and not isinstance(error, ShuttingDown)
 
 
 def is_multiprocess() -> bool:
