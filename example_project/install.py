@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import sys
 
+STEPS = ("Building ", "Collecting ", "Downloading ", "Installing ", "Obtaining ", "Processing ")
+
 
 def main() -> int:
     # "raw" makes pip report the progress of downloads also to a pipe.
@@ -24,7 +26,9 @@ def main() -> int:
             if progress := re.fullmatch(r"Progress (\d+) of (\d+)", line):
                 if terminal and (total := int(progress[2])):
                     show(f"{step} {int(progress[1]) * 100 // total}%")
-            elif re.match(r"(Collecting|Downloading|Building|Installing) ", line):
+            elif re.match(
+                r"(Obtaining|Processing|Collecting|Downloading|Building|Installing) ", line
+            ):
                 step = re.sub(r"https?://\S+/", "", line)
                 if terminal:
                     show(step)

@@ -25,6 +25,7 @@ PICTURES = HERE.parent / "docs" / "_static"
 QUESTION = "What is the capital of France?"
 WIDTH = 800
 LIMIT_SECONDS = 60
+PAINTED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
 class Browser:
@@ -108,7 +109,7 @@ def browser() -> Iterator[Browser]:
         arguments += ["--remote-debugging-pipe", f"--user-data-dir={profile}"]
         # Chromium reads commands from descriptor 3 and writes answers to 4.
         process = subprocess.Popen(
-            ["sh", "-c", f'exec "$@" 3<&{commands} 4>&{answers}', "sh", program, *arguments],
+            ["/bin/sh", "-c", f'exec "$@" 3<&{commands} 4>&{answers}', "sh", program, *arguments],
             pass_fds=(commands, answers),
             stderr=subprocess.DEVNULL,
         )

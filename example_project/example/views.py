@@ -10,7 +10,7 @@ from django.urls import reverse
 
 
 class Home(LoginView):
-    """Show how to call the gateway, with a chat box for users and a login form for everyone else."""
+    """Show how to call the gateway, with a chat box for users and a login form for others."""
 
     template_name = "home.html"
     next_page = "home"
