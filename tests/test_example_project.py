@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -22,7 +24,7 @@ from tests.servers import NO_TLS, ROOT, free_port
 from tests.terminals import run
 
 PROJECT = ROOT / "example_project"
-LIMIT_SECONDS = 30
+LIMIT_SECONDS = 120
 QUESTION = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
 
 
@@ -35,7 +37,7 @@ def project(tmp_path: Path) -> Path:
 
 @contextmanager
 def started(ollama: OllamaServer, *command: str) -> Iterator[subprocess.Popen[str]]:
-    environ = {**os.environ, "OLLAMA_HOST": ollama.url, "PYTHONUNBUFFERED": "1"}
+    environ = {**os.environ, "OLLAMA_HOST": ollama.url, "PYTHONFAULTHANDLER": "1"}
     for name in ("ASK", "DJANGO_SETTINGS_MODULE"):
         environ.pop(name, None)
     with subprocess.Popen(
@@ -50,6 +52,12 @@ def started(ollama: OllamaServer, *command: str) -> Iterator[subprocess.Popen[st
             yield process
         finally:
             process.terminate()
+            try:
+                process.wait(LIMIT_SECONDS)
+            except subprocess.TimeoutExpired:
+                # Says where each of its threads is.
+                process.send_signal(signal.SIGABRT)
+                pytest.fail(process.communicate()[1])
 
 
 @contextmanager
@@ -75,7 +83,7 @@ def log_in(client: httpx.Client, user: str, password: str) -> httpx.Response:
 
 
 def csrf_token(page: httpx.Response) -> str:
-    return re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)[-1]
+    return str(re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)[-1])
 
 
 def test_the_printed_user_chats_and_administers(project: Path, ollama: OllamaServer) -> None:
@@ -198,8 +206,7 @@ def test_a_model_that_can_chat_is_chosen(
 ) -> None:
     monkeypatch.syspath_prepend(PROJECT)
     monkeypatch.setenv("OLLAMA_HOST", ollama.url)
-    from example import engine
-
+    engine = importlib.import_module("example.engine")
     ollama.models = {one[0]: tag(*one) for one in tags}
     if chosen is None:
         with pytest.raises(engine.NoModel, match="no model that can chat"):

@@ -71,8 +71,7 @@ def embedded(why: str) -> Engine:
         "BACKEND": "django_ollama_openai.backends.LlamaCppBackend",
         "OPTIONS": {"name": model},
     }
-    # Without a limit it may go on until its context is full. The seed makes its answers repeatable;
-    # with this one it gets the question in the README right.
+    # The quickstart says why, and a test compares.
     options = {"max_tokens": 400, "seed": 4}
     return Engine("llama.cpp, inside this site", model, backend, options, why)
 
