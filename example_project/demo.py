@@ -65,7 +65,9 @@ def run(question: str) -> None:
             ask(question, f"{site}/ai/v1", key, engine.model)
         else:
             print(instructions(site, key, engine.model, user, password), flush=True)
-            server.join()
+            # Python acts on a signal that arrives just before a wait only after that wait.
+            while server.is_alive():
+                server.join(1)
             raise DemoError("uvicorn has ended; the reason stands above.")
 
 
