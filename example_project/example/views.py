@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.contrib.auth.views import LoginView
 from django.urls import reverse
 
 
-def home(request: HttpRequest) -> HttpResponse:
-    """Say what runs here and how to call it."""
-    context = {
-        "base_url": request.build_absolute_uri(reverse("ollama_openai_root") + "v1"),
-        "engine": settings.ENGINE.name,
-        "model": settings.ENGINE.model,
-    }
-    return render(request, "home.html", context)
+class Home(LoginView):
+    """Show how to call the gateway, with a chat box for users and a login form for others."""
+
+    template_name = "home.html"
+    next_page = "home"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        """Add the address of the gateway and what answers there."""
+        return super().get_context_data(
+            base_url=self.request.build_absolute_uri(reverse("ollama_openai_root") + "v1"),
+            engine=settings.ENGINE.name,
+            model=settings.ENGINE.model,
+            **kwargs,
+        )
