@@ -38,6 +38,7 @@ from tests.ollama_server import (
     line,
 )
 from tests.servers import KEY, NO_TLS, SERVERS, Site, serve
+from tests.test_streaming import frames
 
 pytestmark = pytest.mark.endurance
 
@@ -131,7 +132,7 @@ class Told:
 
     @property
     def frames(self) -> list[str]:
-        return [frame for frame in self.text.split("\n\n") if frame not in ("", ": ping")]
+        return frames(self.text)
 
     @property
     def content(self) -> str:

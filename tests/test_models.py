@@ -181,7 +181,7 @@ def test_a_server_without_models_is_an_empty_list(
 def test_answers_are_not_to_be_stored(get: Get, configure: Configure) -> None:
     configure(BACKENDS={"default": dummy("m")})
     for rest in ("v1/models", "v1/models/m", "v1/models/gone", "health", "nothing"):
-        assert get(rest).headers["Cache-Control"] == "no-store"
+        assert get(rest).headers["Cache-Control"] == "private, no-store"
 
 
 def test_only_allowed_names_exist(get: Get, configure: Configure) -> None:
@@ -236,20 +236,24 @@ def test_ollamas_own_names_follow_its_rule_of_the_latest(
     "models.response.data[].object",
     "models.response.data[].shutdown_date",
     "models.response.data[].metadata",
+    "models.response.data[].context_length",
 )
 def test_an_entry_has_openais_fields_and_all_metadata(
     get: Get, configure: Configure, ollama: OllamaServer
 ) -> None:
     configure(HOST=ollama.url)
     entry = get("v1/models/smollm2:135m").json()
-    assert list(entry) == ["id", "object", "created", "owned_by", "metadata"]
+    context_lengths = ["context_length", "max_model_len"]
+    assert list(entry) == ["id", "object", "created", "owned_by", *context_lengths, "metadata"]
     assert (entry["object"], entry["owned_by"]) == ("model", "library")
     assert entry["created"] > 1_700_000_000
     assert list(entry["metadata"]) == [*METADATA, "backend"]
     assert entry["metadata"]["backend"] == "default"
     assert entry["metadata"]["family"] == "llama"
     assert "completion" in entry["metadata"]["capabilities"]
-    assert entry["metadata"]["context_length"] > 0
+    length = entry["metadata"]["context_length"]
+    assert length > 0
+    assert [entry[name] for name in context_lengths] == [length, length]
 
 
 def test_what_a_backend_does_not_tell_is_null(get: Get, configure: Configure) -> None:

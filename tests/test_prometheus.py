@@ -358,7 +358,7 @@ def test_it_is_an_endpoint_as_others_are(site: Site) -> None:
     response = get(site, "/snake/metrics", **{"x-request-id": "scrape-1"})
     assert samples(response)
     assert response.headers["x-request-id"] == "scrape-1"
-    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["cache-control"] == "private, no-store"
     assert "python_info" in response.text
 
 
