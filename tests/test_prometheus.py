@@ -31,6 +31,7 @@ from tests.test_streaming import HEADERS, MODEL, ask_by_hand, body, part
 pytestmark = pytest.mark.metrics
 
 APP = "django_ollama_openai.contrib.prometheus"
+LOGIN_REQUIRED = "django.contrib.auth.middleware.LoginRequiredMiddleware"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 CHAT = {"endpoint": "chat.completions", "model": MODEL, "backend": "default"}
 
@@ -45,7 +46,9 @@ def running_site(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
     directory = tmp_path_factory.mktemp(request.param)
-    with serve(request.param, directory, site_options(ollama_server), SITE_APPS=APP) as site:
+    # It has a gate of its own, and needs no second one.
+    environment = {"SITE_APPS": APP, "SITE_MIDDLEWARE": LOGIN_REQUIRED}
+    with serve(request.param, directory, site_options(ollama_server), **environment) as site:
         yield site
 
 

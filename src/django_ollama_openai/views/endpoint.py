@@ -84,8 +84,8 @@ class Endpoint:
             # Not every server leaves it out, and gunicorn warns of it.
             response.headers["Content-Length"] = str(len(response.content))
             response.content = b""
-        # Django's own cache middleware heeds "private" only, and would give one caller's answer to
-        # others.
+        # Early releases of Django 5.2 heed "private" only: their cache middleware would give one
+        # caller's answer to others.
         response.setdefault("Cache-Control", "private, no-store")
         response.headers["x-request-id"] = request_id
         allow_origin(request, response)
