@@ -116,9 +116,10 @@ def test_answers_and_errors_may_be_read(
     for origin in (OTHER, "null", f"{APP}:8443", APP.upper()):
         response = send(method, path, body, Origin=origin, **headers)
         assert (response.status_code, allowed(response)) == (status, None)
-        assert response.headers["Vary"] == "Origin"
+        assert "Origin" in response.headers["Vary"]
     response = send(method, path, body, **headers)
-    assert (allowed(response), response.headers["Vary"]) == (None, "Origin")
+    assert allowed(response) is None
+    assert "Origin" in response.headers["Vary"]
 
 
 def test_another_origin_gets_no_preflight(send: Send) -> None:

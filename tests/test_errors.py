@@ -782,7 +782,7 @@ class BreaksOff(BytesIO):
 
 def chunked(stream: BytesIO, *, terminated: bool) -> HttpRequest:
     """A request under WSGI, in a server whose stream ends with the body or does not."""
-    environ = {"wsgi.input": stream, "wsgi.input_terminated": terminated}
+    environ: Any = {"wsgi.input": stream, "wsgi.input_terminated": terminated}
     headers = {"Transfer-Encoding": "Chunked"}
     return RequestFactory().generic("POST", CHAT, headers=headers, **environ)
 

@@ -47,7 +47,7 @@ def running_site(
 ) -> Iterator[Site]:
     directory = tmp_path_factory.mktemp(request.param)
     # It has a gate of its own, and needs no second one.
-    environment = {"SITE_APPS": APP, "SITE_MIDDLEWARE": LOGIN_REQUIRED}
+    environment: Any = {"SITE_APPS": APP, "SITE_MIDDLEWARE": LOGIN_REQUIRED}
     with serve(request.param, directory, site_options(ollama_server), **environment) as site:
         yield site
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from django.conf import settings
 from django.http import HttpRequest, UnreadablePostError
@@ -41,7 +41,7 @@ def read_body(request: HttpRequest) -> bytes:
         body = _read_and_keep(request, _reader_of_chunks(request), limit + 1)
     else:
         body = _read_and_keep(request, request.read, limit + 1)
-        if not body and is_chunked:
+        if not body and is_chunked and "wsgi.input" in request.META:
             # Under WSGI Django takes a body without a length for an empty one.
             raise InvalidRequest("Send the body with a Content-Length, not chunked.")
     if len(body) > limit:
@@ -59,7 +59,9 @@ def keep_body_readable(request: HttpRequest) -> None:
     outside of the view that turns a finished answer into an HTML page. Such a body is empty then.
     """
     if not hasattr(request, "_body"):
-        length, most = _declared_length(request), settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+        length = _declared_length(request)
+        # None sets no limit, which django-stubs does not know.
+        most: Any = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
         if length is None or (most is not None and length > most):
             request._body = b""
 
