@@ -88,9 +88,8 @@ def test_a_preflight_needs_no_key(send: Send, path: str, methods: str) -> None:
     assert response.headers["Access-Control-Allow-Methods"] == methods
     assert response.headers["Access-Control-Allow-Headers"] == ASKED
     assert response.headers["Access-Control-Max-Age"] == "7200"
-    assert response.headers["Vary"] == (
-        "Access-Control-Request-Method, Access-Control-Request-Headers, Origin"
-    )
+    varies = {name.strip() for name in response.headers["Vary"].split(",")}
+    assert varies >= {"Access-Control-Request-Method", "Access-Control-Request-Headers", "Origin"}
 
 
 @pytest.mark.compat("http.header.Access-Control-*")
