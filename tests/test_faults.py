@@ -565,7 +565,7 @@ def test_a_body_that_is_shorter_than_it_said(site: Site, ollama: OllamaServer) -
         answer = read_all(connection)
     if site.server == "gunicorn":
         assert status_of(answer) == 400
-        assert b"The body of the request broke off." in answer
+        assert b"The request body was incomplete." in answer
     else:
         assert answer == b""
     assert lines == []
