@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -136,6 +136,8 @@ def _type(field: FieldInfo) -> str:
 def _annotation(annotation: Any) -> str:
     """``annotation`` as one would write it."""
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _annotation(arguments[0])
     if origin in (Union, types.UnionType):
         return " | ".join(_annotation(argument) for argument in arguments)
     if origin is Literal:

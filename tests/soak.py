@@ -282,7 +282,7 @@ class _Client(threading.Thread):
                 headers={"Authorization": f"Bearer {KEY}"},
                 json=_body(prompt, stream=True),
             )
-        assert ": ping\n\n" in answer.text
+        assert ": ping\n" in answer.text
         assert answer.text.endswith("data: [DONE]\n\n")
 
     def _respond(self) -> None:

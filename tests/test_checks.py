@@ -119,6 +119,7 @@ WRONG: list[tuple[dict[str, Any], str, int, list[str]]] = [
     ({"MAX_BODY_BYTES": 0}, "E001", ERROR, ["MAX_BODY_BYTES", "greater than or equal to 1"]),
     ({"API_KEYS": [SECRET, ""]}, "E001", ERROR, ["API_KEYS", "empty"]),
     ({"API_KEYS": SECRET}, "E001", ERROR, ["API_KEYS", "list"]),
+    ({"CORS_ORIGINS": ["*/"]}, "E001", ERROR, ["CORS_ORIGINS.0", "'https://app.example'"]),
     ({"BACKENDS": {"b": {"HOTS": URL}}}, "E001", ERROR, ["BACKENDS.b.HOTS"]),
     (
         {"BACKENDS": {"b": {"OPTIONS": {"tiemout": SECRET}}}},

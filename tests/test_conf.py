@@ -40,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "MAX_QUEUE": 500,
     "STREAM_KEEPALIVE_SECONDS": 15,
     "CLIENT_TIMEOUT": 60,
+    "CORS_ORIGINS": [],
     "REMOTE_IMAGES": False,
     "RESPONSE_STORE": None,
 }
@@ -73,6 +74,10 @@ ACCEPTED: list[tuple[str, Any, Any]] = [
     ("MAX_QUEUE", 0, 0),
     ("STREAM_KEEPALIVE_SECONDS", "2.5", 2.5),
     ("STREAM_KEEPALIVE_SECONDS", 1, 1),
+    ("CORS_ORIGINS", ["*"], ["*"]),
+    ("CORS_ORIGINS", ("https://App.example",), ["https://app.example"]),
+    ("CORS_ORIGINS", ["https://a.b:443", "http://a.b:443"], ["https://a.b", "http://a.b:443"]),
+    ("CORS_ORIGINS", ["http://[::1]:80", "app://x_y"], ["http://[::1]", "app://x_y"]),
     ("REMOTE_IMAGES", "1", True),
     ("RESPONSE_STORE", "a.B", "a.B"),
 ]
@@ -132,6 +137,22 @@ REFUSED: list[tuple[Any, str, str]] = [
     ({"STREAM_KEEPALIVE_SECONDS": "0"}, "STREAM_KEEPALIVE_SECONDS", "greater than 0"),
     ({"STREAM_KEEPALIVE_SECONDS": float("nan")}, "STREAM_KEEPALIVE_SECONDS", "greater than 0"),
     ({"STREAM_KEEPALIVE_SECONDS": "often"}, "STREAM_KEEPALIVE_SECONDS", "number"),
+    ({"CORS_ORIGINS": "https://a.b"}, "CORS_ORIGINS", "list"),
+    *(
+        ({"CORS_ORIGINS": ["*", origin]}, "CORS_ORIGINS.1", "'https://app.example'")
+        for origin in (
+            "app.example",
+            "https://app.example/",
+            "https://app.example/path",
+            "https://*.example",
+            f"https://user:{SECRET}@app.example",
+            "https://app.example:port",
+            "https://ä.example",
+            "https://a.b\n",
+            "null",
+            "",
+        )
+    ),
     ({"REMOTE_IMAGES": "some"}, "REMOTE_IMAGES", "boolean"),
     ({"API_KEY": SECRET}, "API_KEY", "unknown"),
     ({1: SECRET}, "1", "strings"),

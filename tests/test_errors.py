@@ -6,9 +6,13 @@ Every request is made through Django's test client and through its asynchronous 
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
+import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,6 +21,7 @@ from asgiref.sync import async_to_sync
 from asgiref.testing import ApplicationCommunicator
 from django.core.asgi import get_asgi_application
 from django.core.signals import got_request_exception
+from django.http import HttpRequest
 from django.test import AsyncClient, Client, RequestFactory
 from django.urls import include, path
 
@@ -24,6 +29,7 @@ from django_ollama_openai.backends import DummyBackend, backends
 from django_ollama_openai.exceptions import InvalidRequest, ModelNotFound, RequestTooLarge
 from django_ollama_openai.views.requests import read_body
 from django_ollama_openai.wire.chat import ChatCompletionRequest
+from django_ollama_openai.wire.content_coding import decode
 from django_ollama_openai.wire.delta import Delta
 
 if TYPE_CHECKING:
@@ -448,6 +454,119 @@ async def test_a_body_of_undeclared_length_under_asgi(
     assert error.get("code") == ("request_too_large" if status == 413 else None)
 
 
+# The coding of the body
+
+
+def raw_deflate(data: bytes) -> bytes:
+    """As many clients send it, against the standard: without zlib's header."""
+    return zlib.compress(data, wbits=-15)
+
+
+def in_two_members(data: bytes) -> bytes:
+    return gzip.compress(data[:9]) + gzip.compress(data[9:])
+
+
+Encode: TypeAlias = Callable[[bytes], bytes]
+
+GZIP, DEFLATE = gzip.compress, zlib.compress
+
+CODINGS: list[tuple[str, Encode]] = [
+    ("gzip", GZIP),
+    ("X-GZIP", GZIP),
+    ("gzip", in_two_members),
+    ("deflate", DEFLATE),
+    ("deflate", raw_deflate),
+    ("identity", bytes),
+    (" identity ,, GZip,", GZIP),
+    ("deflate, gzip", lambda data: GZIP(DEFLATE(data))),
+    ("gzip, gzip, gzip, gzip", lambda data: GZIP(GZIP(GZIP(GZIP(data))))),
+]
+
+
+@pytest.mark.compat("http.header.Content-Encoding (of a request)")
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(("coding", "encode"), CODINGS, ids=[str(n) for n in range(len(CODINGS))])
+def test_an_encoded_body_is_decoded(send: Send, coding: str, encode: Encode) -> None:
+    headers = {"Content-Encoding": coding}
+    body = encode(json.dumps({**GOOD, "model": "é" * 9}).encode())
+    response = send("POST", CHAT, body, headers=headers)
+    assert (response.status_code, response.json()["model"]) == (200, "é" * 9)
+
+
+@pytest.mark.compat("errors.status.415")
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(
+    ("coding", "named"), [("br", "'br'"), ("gzip, zstd, BR", "'zstd', 'br'"), ("*", "'*'")]
+)
+def test_another_coding_is_refused_by_name(send: Send, coding: str, named: str) -> None:
+    response = send("POST", CHAT, b"{}", headers={"Content-Encoding": coding})
+    error = error_of(response)
+    assert (response.status_code, error["code"]) == (415, "unsupported_content_coding")
+    assert f"body: {named}. Use gzip or deflate" in error["message"]
+    assert response.headers["Accept-Encoding"] == "gzip, deflate"
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        ("gzip", b""),
+        ("gzip", b"{}"),
+        ("gzip", GZIP(b"{}")[:-1]),
+        ("gzip", GZIP(b"{}") + b"x"),
+        ("gzip", GZIP(b"{}")[:-8] + b"\0" * 8),
+        ("gzip", GZIP(b"") * 1001),
+        ("deflate", DEFLATE(b"{}")[:-1]),
+        ("deflate", DEFLATE(b"{}") + DEFLATE(b"")),
+        ("deflate", raw_deflate(b"{}")[:-1]),
+        ("deflate", GZIP(b"{}")),
+        ("gzip, gzip", GZIP(b"{}")),
+    ],
+)
+def test_a_body_that_is_not_encoded_as_it_says(send: Send, coding: str, body: bytes) -> None:
+    response = send("POST", CHAT, body, headers={"Content-Encoding": coding})
+    assert response.status_code == 400
+    assert "Content-Encoding" in error_of(response)["message"]
+
+
+@pytest.mark.usefixtures("quiet")
+def test_too_many_codings_are_refused(send: Send) -> None:
+    body = GZIP(GZIP(GZIP(GZIP(GZIP(json.dumps(GOOD).encode())))))
+    response = send("POST", CHAT, body, headers={"Content-Encoding": ", ".join(["gzip"] * 5)})
+    assert (response.status_code, error_of(response)["code"]) == (400, None)
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("encode", [GZIP, DEFLATE, raw_deflate], ids=["gzip", "zlib", "raw"])
+def test_a_body_counts_as_it_is_once_decoded(
+    send: Send, configure: Callable[..., None], encode: Encode
+) -> None:
+    body = json.dumps(GOOD).encode().ljust(5000)
+    headers = {"Content-Encoding": "gzip" if encode is GZIP else "deflate"}
+    configure(MAX_BODY_BYTES=5000)
+    assert send("POST", CHAT, encode(body), headers=headers).status_code == 200
+    response = send("POST", CHAT, encode(body + b" "), headers=headers)
+    error = error_of(response)
+    assert (response.status_code, error["code"]) == (413, "request_too_large")
+    assert "5000" in error["message"]
+
+
+@pytest.mark.parametrize("codings", [["gzip"], ["gzip", "gzip"]], ids=["one", "two"])
+def test_a_bomb_is_refused_before_it_is_inflated(codings: list[str]) -> None:
+    limit = 2**20
+    bomb = GZIP(bytes(100 * 2**20))
+    if len(codings) > 1:
+        bomb = GZIP(bomb)
+    tracemalloc.start()
+    try:
+        with pytest.raises(RequestTooLarge):
+            decode(bomb, codings, limit)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * limit
+
+
 # Paths and methods
 
 PATHS = [
@@ -652,12 +771,31 @@ def test_a_length_of_thousands_of_digits_is_too_large() -> None:
         read_body(request)
 
 
-def test_a_chunked_body_that_the_server_does_not_read_is_named() -> None:
-    request = RequestFactory().post(
-        CHAT, b"", content_type="application/json", headers={"Transfer-Encoding": "chunked"}
-    )
+class BreaksOff(BytesIO):
+    """As a server's stream that finds a chunk without its length: the error is the server's own."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if piece := super().read(size):
+            return piece
+        raise SyntaxError("no length")
+
+
+def chunked(stream: BytesIO, *, terminated: bool) -> HttpRequest:
+    """A request under WSGI, in a server whose stream ends with the body or does not."""
+    environ: Any = {"wsgi.input": stream, "wsgi.input_terminated": terminated}
+    headers = {"Transfer-Encoding": "Chunked"}
+    return RequestFactory().generic("POST", CHAT, headers=headers, **environ)
+
+
+def test_a_chunked_body_under_wsgi(configure: Callable[..., None]) -> None:
+    configure(MAX_BODY_BYTES=20)
+    assert read_body(chunked(BytesIO(b" " * 20), terminated=True)) == b" " * 20
+    with pytest.raises(RequestTooLarge):
+        read_body(chunked(BytesIO(b" " * 21), terminated=True))
+    with pytest.raises(InvalidRequest, match="incomplete"):
+        read_body(chunked(BreaksOff(b"{"), terminated=True))
     with pytest.raises(InvalidRequest, match="Content-Length"):
-        read_body(request)
+        read_body(chunked(BytesIO(b"{}"), terminated=False))
 
 
 def test_a_path_cannot_forge_a_line_of_the_log(

@@ -38,6 +38,7 @@ from tests.ollama_server import (
     line,
 )
 from tests.servers import KEY, NO_TLS, SERVERS, Site, serve
+from tests.test_streaming import frames
 
 pytestmark = pytest.mark.endurance
 
@@ -131,7 +132,7 @@ class Told:
 
     @property
     def frames(self) -> list[str]:
-        return [frame for frame in self.text.split("\n\n") if frame not in ("", ": ping")]
+        return frames(self.text)
 
     @property
     def content(self) -> str:
@@ -564,7 +565,7 @@ def test_a_body_that_is_shorter_than_it_said(site: Site, ollama: OllamaServer) -
         answer = read_all(connection)
     if site.server == "gunicorn":
         assert status_of(answer) == 400
-        assert b"The body of the request broke off." in answer
+        assert b"The request body was incomplete." in answer
     else:
         assert answer == b""
     assert lines == []

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -236,3 +239,46 @@ def test_an_answer_that_is_nested_more_deeply_is_a_failure_of_the_engine(
         "tools": [{"type": "function", "function": {"name": "f"}}],
     }
     assert ask(site, "chat/completions", body).status_code == 502
+
+
+# Bodies of undeclared length
+
+
+def in_pieces(body: bytes) -> Iterator[bytes]:
+    size = 2**20
+    for start in range(0, len(body), size):
+        yield body[start : start + size]
+
+
+@pytest.mark.parametrize(
+    ("size", "coding", "status"),
+    [(0, "identity", 200), (3 * 2**20, "identity", 200), (0, "gzip", 200), (2**25, "gzip", 413)],
+)
+def test_a_chunked_body(
+    site: Site, ollama: OllamaServer, size: int, coding: str, status: int
+) -> None:
+    body = json.dumps({"model": "smollm2:135m", "messages": [says("Hi")]}).encode() + b" " * size
+    encoded = gzip.compress(body) if coding == "gzip" else body
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Encoding": coding}
+    url = f"{site.base_url}/chat/completions"
+    response = httpx.post(url, headers=headers, content=in_pieces(encoded), timeout=30)
+    assert response.status_code == status
+    assert len(ollama.chats()) == (status == 200)
+
+
+def test_a_chunked_body_may_not_be_larger_than_the_limit(site: Site, ollama: OllamaServer) -> None:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    url = f"{site.base_url}/chat/completions"
+    body = in_pieces(b" " * (2**25 + 1))
+    response = httpx.post(url, headers=headers, content=body, timeout=30)
+    assert response.status_code == 413
+    assert response.json()["error"]["code"] == "request_too_large"
+
+
+def test_a_chunk_that_makes_no_sense_is_the_clients_mistake(site: Site) -> None:
+    address = urlsplit(site.url)
+    assert address.hostname and address.port
+    with socket.create_connection((address.hostname, address.port), timeout=10) as sock:
+        head = "POST /ai/v1/chat/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+        sock.sendall(f"{head}Authorization: Bearer {KEY}\r\n\r\n2\r\n{{}}\r\nzz\r\n".encode())
+        assert sock.recv(2**16).startswith(b"HTTP/1.1 400 ")

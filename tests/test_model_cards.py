@@ -13,6 +13,7 @@ from openai.types import Model
 
 from django_ollama_openai.exceptions import UpstreamError
 from django_ollama_openai.translation.model_cards import (
+    CONTEXT_LENGTH,
     METADATA,
     ModelCard,
     Tag,
@@ -225,16 +226,18 @@ def test_when_a_model_was_made(timestamp: Any, created: int) -> None:
 # As OpenAI's
 
 
-@pytest.mark.compat("models.response.data[].metadata")
+@pytest.mark.compat("models.response.data[].metadata", "models.response.data[].context_length")
 @pytest.mark.parametrize("card", [model_card(TAGS[0]), ModelCard("m"), model_card({"name": "m"})])
 def test_openais_fields_and_all_metadata_always(card: ModelCard) -> None:
     model = card.as_openai(name="public/name:x", backend="cluster")
-    assert list(model) == ["id", "object", "created", "owned_by", "metadata"]
+    lengths = CONTEXT_LENGTH if card.metadata.get("context_length") else ()
+    assert list(model) == ["id", "object", "created", "owned_by", *lengths, "metadata"]
+    assert {model[name] for name in lengths} <= {8192}
     assert tuple(model["metadata"]) == (*METADATA, "backend")
     assert model["metadata"]["backend"] == "cluster"
     parsed = Model.model_validate(model, strict=True)
     assert (parsed.id, parsed.object, parsed.owned_by) == ("public/name:x", "model", card.owned_by)
-    assert set(parsed.model_extra or ()) == {"metadata"}
+    assert set(parsed.model_extra or ()) == {"metadata", *lengths}
     assert json.loads(json.dumps(model)) == model
 
 

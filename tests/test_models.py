@@ -181,7 +181,7 @@ def test_a_server_without_models_is_an_empty_list(
 def test_answers_are_not_to_be_stored(get: Get, configure: Configure) -> None:
     configure(BACKENDS={"default": dummy("m")})
     for rest in ("v1/models", "v1/models/m", "v1/models/gone", "health", "nothing"):
-        assert get(rest).headers["Cache-Control"] == "no-store"
+        assert get(rest).headers["Cache-Control"] == "private, no-store"
 
 
 def test_only_allowed_names_exist(get: Get, configure: Configure) -> None:
@@ -236,20 +236,24 @@ def test_ollamas_own_names_follow_its_rule_of_the_latest(
     "models.response.data[].object",
     "models.response.data[].shutdown_date",
     "models.response.data[].metadata",
+    "models.response.data[].context_length",
 )
 def test_an_entry_has_openais_fields_and_all_metadata(
     get: Get, configure: Configure, ollama: OllamaServer
 ) -> None:
     configure(HOST=ollama.url)
     entry = get("v1/models/smollm2:135m").json()
-    assert list(entry) == ["id", "object", "created", "owned_by", "metadata"]
+    context_lengths = ["context_length", "max_model_len"]
+    assert list(entry) == ["id", "object", "created", "owned_by", *context_lengths, "metadata"]
     assert (entry["object"], entry["owned_by"]) == ("model", "library")
     assert entry["created"] > 1_700_000_000
     assert list(entry["metadata"]) == [*METADATA, "backend"]
     assert entry["metadata"]["backend"] == "default"
     assert entry["metadata"]["family"] == "llama"
     assert "completion" in entry["metadata"]["capabilities"]
-    assert entry["metadata"]["context_length"] > 0
+    length = entry["metadata"]["context_length"]
+    assert length > 0
+    assert [entry[name] for name in context_lengths] == [length, length]
 
 
 def test_what_a_backend_does_not_tell_is_null(get: Get, configure: Configure) -> None:
@@ -444,14 +448,17 @@ def test_backends_are_asked_at_the_same_time(get: Get, configure: Configure) -> 
 def test_backends_are_asked_once_a_second_however_often_health_is(
     get: Get, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "REPORT_SECONDS", 0.3)
-    configure(BACKENDS={"default": dummy(backend=f"{HERE}.Slow")})
+    backends = {"default": dummy(backend=f"{HERE}.Slow")}
+    monkeypatch.setattr(health, "REPORT_SECONDS", 60)
+    configure(BACKENDS=backends)
     for _ in range(5):
         assert get("health").status_code == 200
     assert len(Slow.pings) == 1
-    time.sleep(0.35)
-    assert get("health").status_code == 200
-    assert len(Slow.pings) == 2
+    monkeypatch.setattr(health, "REPORT_SECONDS", 0)
+    configure(BACKENDS=backends, MAX_QUEUE=1)
+    for _ in range(2):
+        assert get("health").status_code == 200
+    assert len(Slow.pings) == 3
 
 
 def test_the_report_is_kept_for_a_second() -> None:

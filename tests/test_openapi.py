@@ -517,7 +517,7 @@ def test_each_mount_has_its_own(client: Any, mount: str, case: Case) -> None:
     response = client.get(f"{mount}/openapi.json")
     assert response.status_code == 200
     assert response.headers["Content-Type"] == "application/json"
-    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["Cache-Control"] == "private, no-store"
     assert "x-request-id" in response.headers
     expected = openapi_document(case, server=mount, version=__version__, session_cookie="sessionid")
     assert response.json() == expected

@@ -33,6 +33,7 @@ from tests.ollama_server import (
     line,
 )
 from tests.servers import KEY, SERVERS, Site, serve
+from tests.test_streaming import frames
 
 MODEL = "smollm2:135m"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
@@ -407,12 +408,10 @@ def test_a_stream_that_has_begun_is_told_in_an_event(
     with backends["default"].slots.taken(Wait()):
         status, content = stream()
     assert status == 200
-    pings, told, end = (
-        content.decode().partition("data: ")[0],
-        *content.decode().split("\n\n")[-3:-1],
-    )
+    pings = content.decode().partition("data: ")[0]
+    told, end = frames(content.decode())
     assert pings
-    assert set(pings.split("\n\n")) == {": ping", ""}
+    assert set(pings.split("\n")) == {": ping", ""}
     assert json.loads(told.removeprefix("data: ")) == OVERLOADED
     assert end == "data: [DONE]"
 

@@ -25,7 +25,8 @@ def events(stream: bytes) -> list[str]:
     """The data of each event, as the HTML standard says a stream is read.
 
     Strict where the standard is lenient: a line that is no ``data:``, comment or blank is an
-    error, and so is an event of more than one line.
+    error, and so is an event of more than one line, or of none, which ends the stream for some
+    clients.
     """
     found: list[str] = []
     data: list[str] = []
@@ -34,6 +35,7 @@ def events(stream: bytes) -> list[str]:
     assert rest == ""
     for line in lines:
         if not line:
+            assert data
             found.extend(data)
             data = []
         elif not line.startswith(":"):

@@ -12,13 +12,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -49,6 +50,7 @@ T = TypeVar("T")
 
 SETTING = "OLLAMA_OPENAI"
 DEFAULT_BACKEND = "default"
+ANY_ORIGIN: Final = "*"
 
 
 class _Table(BaseModel):
@@ -139,6 +141,29 @@ def _first(own: T | None, general: T) -> T:
     return general if own is None else own
 
 
+_ORIGIN: Final = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]+)"
+    r"(:(?P<port>[0-9]{1,5}))?"
+)
+_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
+
+
+def _origin(value: str) -> str:
+    """Return an origin as browsers write it: in lower case, without the scheme's own port."""
+    if value == ANY_ORIGIN:
+        return value
+    match = _ORIGIN.fullmatch(value.lower())
+    if match is None:
+        raise ValueError(
+            "An origin is a scheme, a host and at most a port, such as 'https://app.example', "
+            f"without a slash at the end; {ANY_ORIGIN!r} stands for all origins"
+        )
+    scheme, host, port = match["scheme"], match["host"], match["port"]
+    if port is None or port == _DEFAULT_PORTS.get(scheme):
+        return f"{scheme}://{host}"
+    return f"{scheme}://{host}:{port}"
+
+
 class Settings(_Table):
     """All keys of ``OLLAMA_OPENAI`` with their defaults."""
 
@@ -196,7 +221,8 @@ class Settings(_Table):
     MAX_BODY_BYTES: int = Field(
         32 * 2**20,
         ge=1,
-        description="The largest body that is accepted, in bytes; a larger one is a 413.",
+        description="The largest body that is accepted, in bytes, once it is decoded; a larger one "
+        "is a 413.",
     )
     MAX_PROMPT_CHARACTERS: int = Field(
         4_000_000,
@@ -235,6 +261,12 @@ class Settings(_Table):
         le=86_400,
         description="How long a client may take nothing of a stream, in seconds, while there is "
         "more of it than what is on its way; then it is broken off, and the engine is free.",
+    )
+    CORS_ORIGINS: list[Annotated[str, AfterValidator(_origin)]] = Field(
+        default_factory=list,
+        description="Origins whose pages may call the gateway with a key, such as "
+        '`"https://app.example"`; `["*"]` allows all. Cookies of a session are never accepted '
+        "from other origins.",
     )
     REMOTE_IMAGES: bool = Field(
         False,

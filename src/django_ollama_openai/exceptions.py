@@ -1,22 +1,23 @@
 """Every error a client can be told about, as one tree, with the status and codes OpenAI uses.
 
-    GatewayError                    500 server_error
-    ├── InvalidRequest              400 invalid_request_error
-    │   ├── UnsupportedParameter    400 unsupported_parameter
-    │   ├── ContextLengthExceeded   400 context_length_exceeded
-    │   └── RequestTooLarge         413 request_too_large
-    ├── AuthenticationFailed        401 invalid_api_key
-    ├── PermissionDenied            403 permission_denied
-    ├── NotFound                    404 not_found
-    │   └── ModelNotFound           404 model_not_found
-    ├── MethodNotAllowed            405 method_not_allowed
-    ├── ClientTimeout               408 client_timeout
-    ├── Unavailable                 503 server_error
-    │   ├── Overloaded              503 overloaded
-    │   └── ShuttingDown            503 shutting_down
-    └── UpstreamError               502 bad_upstream
-        ├── UpstreamUnavailable     503 upstream_unavailable
-        └── UpstreamTimeout         504 upstream_timeout
+    GatewayError                        500 server_error
+    ├── InvalidRequest                  400 invalid_request_error
+    │   ├── UnsupportedParameter        400 unsupported_parameter
+    │   ├── ContextLengthExceeded       400 context_length_exceeded
+    │   ├── RequestTooLarge             413 request_too_large
+    │   └── UnsupportedContentCoding    415 unsupported_content_coding
+    ├── AuthenticationFailed            401 invalid_api_key
+    ├── PermissionDenied                403 permission_denied
+    ├── NotFound                        404 not_found
+    │   └── ModelNotFound               404 model_not_found
+    ├── MethodNotAllowed                405 method_not_allowed
+    ├── ClientTimeout                   408 client_timeout
+    ├── Unavailable                     503 server_error
+    │   ├── Overloaded                  503 overloaded
+    │   └── ShuttingDown                503 shutting_down
+    └── UpstreamError                   502 bad_upstream
+        ├── UpstreamUnavailable         503 upstream_unavailable
+        └── UpstreamTimeout             504 upstream_timeout
 
 ``UpstreamUnavailable`` is an ``Unavailable`` too.
 
@@ -43,6 +44,7 @@ __all__ = [
     "RequestTooLarge",
     "ShuttingDown",
     "Unavailable",
+    "UnsupportedContentCoding",
     "UnsupportedParameter",
     "UpstreamError",
     "UpstreamTimeout",
@@ -116,6 +118,25 @@ class RequestTooLarge(InvalidRequest):
 
     status = 413
     code = "request_too_large"
+
+
+class UnsupportedContentCoding(InvalidRequest):
+    """The request body has a content coding that is not decoded here."""
+
+    status = 415
+    code = "unsupported_content_coding"
+
+    def __init__(self, unsupported: Iterable[str], supported: Iterable[str]) -> None:
+        self.supported = tuple(supported)
+        names = ", ".join(map(repr, unsupported))
+        super().__init__(
+            f"Unsupported Content-Encoding of the request body: {names}. "
+            f"Use {' or '.join(self.supported)}, or send the body as it is."
+        )
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Accept-Encoding": ", ".join(self.supported)}
 
 
 class AuthenticationFailed(GatewayError):

@@ -18,6 +18,10 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
+    # For their middleware.
+    "django.contrib.sites",
+    "django.contrib.flatpages",
+    "django.contrib.redirects",
     "django_ollama_openai",
     "tests.site",
     *os.environ.get("SITE_APPS", "").split(),
@@ -44,6 +48,7 @@ TEMPLATES = [
         },
     }
 ]
+SITE_ID = 1
 ROOT_URLCONF = "tests.site.urls"
 DATABASES = {
     "default": {

@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 from ..exceptions import UpstreamError
 
 __all__ = [
+    "CONTEXT_LENGTH",
     "METADATA",
     "ModelCard",
     "Tag",
@@ -41,6 +42,9 @@ METADATA: Final = (
 """The keys of a card's metadata: ``size`` is in bytes, ``context_length`` in tokens,
 ``embedding_length`` in dimensions, ``modified_at`` in RFC 3339."""
 
+CONTEXT_LENGTH: Final = ("context_length", "max_model_len")
+"""The names that clients know the length of the context by: OpenRouter's and vLLM's."""
+
 
 @dataclass(slots=True, frozen=True)
 class ModelCard:
@@ -62,13 +66,19 @@ class ModelCard:
         return (self.id, *self.aliases)
 
     def as_openai(self, *, name: str, backend: str) -> dict[str, Any]:
-        """OpenAI's model object for this model under its public ``name``, with all metadata."""
+        """OpenAI's model object for this model under its public ``name``, with all metadata.
+
+        Clients look for the length of the context beside ``id``, under one of two names.
+        """
         metadata = {key: self.metadata.get(key) for key in METADATA}
+        context_length = metadata["context_length"]
+        lengths = {} if context_length is None else dict.fromkeys(CONTEXT_LENGTH, context_length)
         return {
             "id": name,
             "object": "model",
             "created": self.created,
             "owned_by": self.owned_by,
+            **lengths,
             "metadata": {**metadata, "backend": backend},
         }
 

@@ -26,6 +26,7 @@ from ..exceptions import (
     PermissionDenied,
     RequestTooLarge,
     Unavailable,
+    UnsupportedContentCoding,
     UpstreamError,
     UpstreamTimeout,
 )
@@ -231,10 +232,12 @@ _FOR_CALLERS: Final = (
     Unavailable,
     UpstreamTimeout,
 )
+_OF_BODIES: Final = (RequestTooLarge, UnsupportedContentCoding)
 _HEADERS: Final[dict[type[GatewayError], tuple[str, str, str]]] = {
     AuthenticationFailed: ("WWW-Authenticate", "string", "How to authenticate"),
     MethodNotAllowed: ("Allow", "string", "The methods that are answered"),
     Unavailable: ("Retry-After", "integer", "In how many seconds to try again"),
+    UnsupportedContentCoding: ("Accept-Encoding", "string", "The content codings that are decoded"),
 }
 """What an error comes with: the name of a header, its type and its meaning."""
 
@@ -260,7 +263,7 @@ def openapi_document(
             "schemas": {**_request_schemas(), **_answer_schemas(case)},
             "responses": {
                 error.__name__: _error_response(error)
-                for error in (*_ANYWHERE, *_FOR_CALLERS, RequestTooLarge)
+                for error in (*_ANYWHERE, *_FOR_CALLERS, *_OF_BODIES)
             },
             "parameters": {
                 "x-request-id": {
@@ -338,7 +341,7 @@ def _responses(operation: _Operation, case: Case) -> dict[str, Any]:
     if operation.path not in _PUBLIC:
         errors = (*_FOR_CALLERS, *_ANYWHERE)
     if operation.body is not None:
-        errors = (*errors, RequestTooLarge)
+        errors = (*errors, *_OF_BODIES)
     if answer is Health:
         responses["503"] = {**responses["200"], "description": "A backend is not ready"}
     for error in errors:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from django.contrib.auth.decorators import login_not_required
 from django.core import exceptions as django_exceptions
 from django.core.signals import got_request_exception
 from django.db import connections, transaction
@@ -27,6 +28,8 @@ from ..exceptions import (
 )
 from ..gateway.delivery import ClientGone
 from ..gateway.flow import Flow, arun, run
+from .cors import allow_origin, preflight
+from .requests import keep_body_readable
 from .responses import json_response
 
 __all__ = ["Endpoint", "EndpointPattern", "endpoint"]
@@ -62,18 +65,17 @@ class Endpoint:
         for alias in connections:
             transaction.non_atomic_requests(using=alias)(view)
             transaction.non_atomic_requests(using=alias)(aview)
-        self.view = csrf_exempt(view)
-        self.aview = csrf_exempt(aview)
+        # A login page is no answer for a client of an API: callers are authenticated within.
+        self.view = login_not_required(csrf_exempt(view))
+        self.aview = login_not_required(csrf_exempt(aview))
 
     def _respond(self, request: HttpRequest) -> Flow[HttpResponseBase]:
         request_id = _request_id(request)
         response: HttpResponseBase
         try:
-            if self._methods and request.method not in self._methods:
-                raise MethodNotAllowed(str(request.method), self._methods)
-            # Documented, and missing in django-stubs.
-            captured = getattr(request.resolver_match, "captured_kwargs", None) or {}
-            response = yield from self._flow(request, request_id=request_id, captured=captured)
+            response = preflight(request, self._methods) or (
+                yield from self._answer(request, request_id)
+            )
         except ClientGone:
             response = HttpResponse(status=CLIENT_CLOSED_REQUEST)
         except Exception as error:
@@ -82,8 +84,20 @@ class Endpoint:
             # Not every server leaves it out, and gunicorn warns of it.
             response.headers["Content-Length"] = str(len(response.content))
             response.content = b""
+        # Early releases of Django 5.2 heed "private" only: their cache middleware would give one
+        # caller's answer to others.
+        response.setdefault("Cache-Control", "private, no-store")
         response.headers["x-request-id"] = request_id
+        allow_origin(request, response)
+        keep_body_readable(request)
         return response
+
+    def _answer(self, request: HttpRequest, request_id: str) -> Flow[HttpResponseBase]:
+        if self._methods and request.method not in self._methods:
+            raise MethodNotAllowed(str(request.method), self._methods)
+        # Documented, and missing in django-stubs.
+        captured = getattr(request.resolver_match, "captured_kwargs", None) or {}
+        return (yield from self._flow(request, request_id=request_id, captured=captured))
 
 
 def endpoint(*methods: str) -> Callable[[View], Endpoint]:

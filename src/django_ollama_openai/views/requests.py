@@ -4,44 +4,104 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable
+from typing import Any, Final
 
+from django.conf import settings
 from django.http import HttpRequest, UnreadablePostError
 
 from .. import conf
 from ..exceptions import InvalidRequest, RequestTooLarge
+from ..wire.content_coding import content_codings, decode
 
-__all__ = ["hung_up", "read_body"]
+__all__ = ["hung_up", "keep_body_readable", "read_body"]
+
+MAX_DIGITS: Final = 18
+"""Of a length; Python refuses to read numbers of thousands of digits."""
 
 
 def read_body(request: HttpRequest) -> bytes:
-    """The body.
+    """Return the body, without its content codings.
 
     Not ``request.body``: Django's own limit there is 2.5 MB, less than a picture, and exceeding
     it is an HTML page.
 
     Raises:
-        RequestTooLarge: it is larger than ``MAX_BODY_BYTES``.
-        InvalidRequest: the client has sent less of it than it said.
+        RequestTooLarge: It is larger than ``MAX_BODY_BYTES``, as it was sent or once decoded.
+        UnsupportedContentCoding: It has a content coding other than gzip and deflate.
+        InvalidRequest: It is incomplete or broken, or the server does not read it.
     """
     limit = conf.get().MAX_BODY_BYTES
+    codings = content_codings(request.META.get("HTTP_CONTENT_ENCODING", ""))
     too_large = RequestTooLarge(f"The body of the request is larger than {limit} bytes.")
-    declared = request.META.get("CONTENT_LENGTH") or ""
-    # Python refuses to read numbers of thousands of digits.
-    if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):
+    length = _declared_length(request)
+    if length is not None and length > limit:
         raise too_large
-    try:
-        body = request.read(limit + 1)
-    except UnreadablePostError as error:
-        raise InvalidRequest("The body of the request broke off.") from error
+    is_chunked = "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower()
+    if is_chunked and length is None and request.META.get("wsgi.input_terminated"):
+        body = _read_and_keep(request, _reader_of_chunks(request), limit + 1)
+    else:
+        body = _read_and_keep(request, request.read, limit + 1)
+        if not body and is_chunked and "wsgi.input" in request.META:
+            # Under WSGI Django takes a body without a length for an empty one.
+            raise InvalidRequest("Send the body with a Content-Length, not chunked.")
     if len(body) > limit:
         raise too_large
-    if declared.isdecimal() and len(body) < int(declared):
+    if length is not None and len(body) < length:
         # Under WSGI a connection that is closed for writing looks like the end of the body.
-        raise InvalidRequest("The body of the request broke off.")
-    if not body and "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", ""):
-        # Under WSGI Django takes a body without a length for an empty one.
-        raise InvalidRequest("Send the body with a Content-Length, not chunked.")
-    return body
+        raise InvalidRequest("The request body was incomplete.")
+    return decode(body, codings, limit)
+
+
+def keep_body_readable(request: HttpRequest) -> None:
+    """Let middleware read ``request.body`` after the view, which may have left it unread.
+
+    Django raises for a body that is larger than its own limit or whose length makes no sense, and
+    outside of the view that turns a finished answer into an HTML page. Such a body is empty then.
+    """
+    if not hasattr(request, "_body"):
+        length = _declared_length(request)
+        # None sets no limit, which django-stubs does not know.
+        most: Any = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+        if length is None or (most is not None and length > most):
+            request._body = b""
+
+
+def _declared_length(request: HttpRequest) -> int | None:
+    declared = request.META.get("CONTENT_LENGTH") or ""
+    if not declared.isdecimal():
+        return None
+    return int(declared) if len(declared) <= MAX_DIGITS else 10**MAX_DIGITS
+
+
+def _reader_of_chunks(request: HttpRequest) -> Callable[[int], bytes]:
+    """Return a reader of the server's own stream, which ends where the body does."""
+    stream = request.META["wsgi.input"]
+
+    def read(size: int) -> bytes:
+        try:
+            piece: bytes = stream.read(size)
+        except Exception as error:
+            # Each server has errors of its own for chunks that break off or make no sense.
+            raise UnreadablePostError(*error.args) from error
+        return piece
+
+    return read
+
+
+def _read_and_keep(request: HttpRequest, read: Callable[[int], bytes], most: int) -> bytes:
+    """Read up to ``most`` bytes, and keep them for middleware as ``request.body``: Django refuses
+    to read a body for which ``request.read()`` was called."""
+    pieces: list[bytes] = []
+    missing = most
+    try:
+        while missing > 0 and (piece := read(missing)):
+            pieces.append(piece)
+            missing -= len(piece)
+    except UnreadablePostError as error:
+        raise InvalidRequest("The request body was incomplete.") from error
+    finally:
+        request._body = b"".join(pieces)
+    return request._body
 
 
 def hung_up(request: HttpRequest) -> bool:

@@ -24,7 +24,6 @@ def json_bytes(
 ) -> HttpResponse:
     """JSON that is encoded already."""
     response = HttpResponse(body, status=status, content_type="application/json")
-    response.headers["Cache-Control"] = "no-store"
     for name, value in (headers or {}).items():
         response.headers[name] = value
     return response

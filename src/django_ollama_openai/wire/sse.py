@@ -17,8 +17,9 @@ __all__ = ["DONE", "PING", "encode_json", "frame", "named_frame"]
 DONE: Final = b"data: [DONE]\n\n"
 """The end of every stream, a failed one included."""
 
-PING: Final = b": ping\n\n"
-"""A comment that keeps proxies and clients from giving up on a silent stream."""
+PING: Final = b": ping\n"
+"""A comment that keeps proxies and clients from giving up on a silent stream. A blank line after it
+would make it an event without data, which ends the stream for some clients."""
 
 _NEXT_LINE = "\x85".encode()
 _LINE_SEPARATOR = "\u2028".encode()

@@ -31,9 +31,7 @@ def metrics(
     if not _may_look_behind(caller):
         raise PermissionDenied("The metrics are for API keys, and for the staff of this site.")
     content, content_type = yield from call(_render, _arender, request.headers.get("Accept", ""))
-    response = HttpResponse(content, content_type=content_type)
-    response.headers["Cache-Control"] = "no-store"
-    return response
+    return HttpResponse(content, content_type=content_type)
 
 
 def _may_look_behind(caller: Caller) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -29,12 +29,15 @@ class ModelMetadata(TypedDict):
 
 
 class Model(TypedDict):
-    """A model by its public name."""
+    """A model by its public name. `context_length` and `max_model_len` are the length of its
+    context in tokens, and absent if that is unknown."""
 
     id: str
     object: Literal["model"]
     created: Count
     owned_by: str
+    context_length: NotRequired[int]
+    max_model_len: NotRequired[int]
     metadata: ModelMetadata
 
 

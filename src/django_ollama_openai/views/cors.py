@@ -1,0 +1,87 @@
+"""Cross-origin requests of browsers: ``CORS_ORIGINS``.
+
+Pages of other origins call the gateway with a key. ``Access-Control-Allow-Credentials`` is never
+sent, so that a browser gives them nothing that a session's cookie has let through.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.cache import patch_vary_headers
+
+from .. import conf
+
+__all__ = ["EXPOSED_HEADERS", "allow_origin", "preflight"]
+
+EXPOSED_HEADERS: Final = (
+    "x-request-id",
+    "x-ignored-parameters",
+    "retry-after",
+    *(
+        f"x-ratelimit-{what}-{unit}"
+        for what in ("limit", "remaining", "reset")
+        for unit in ("requests", "tokens")
+    ),
+)
+"""The headers of answers that pages may read, beside those that browsers always show."""
+
+ANY_METHOD: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
+MAX_AGE: Final = 7200
+"""Seconds for which a browser may keep the answer to a preflight; more is cut by Chromium."""
+
+_HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, \t-]+")
+
+
+def preflight(request: HttpRequest, methods: tuple[str, ...]) -> HttpResponse | None:
+    """Return the answer to a preflight from an allowed origin; ``None`` for all other requests.
+
+    ``methods`` are those of the endpoint; without any it answers all methods.
+    """
+    if request.method != "OPTIONS" or "HTTP_ACCESS_CONTROL_REQUEST_METHOD" not in request.META:
+        return None
+    if _allowed(request) is None:
+        return None
+    response = HttpResponse(headers={"Content-Length": "0"})
+    del response.headers["Content-Type"]
+    response.headers["Access-Control-Allow-Methods"] = ", ".join(methods or ANY_METHOD)
+    # Browsers do not take "*" for Authorization.
+    wanted = request.META.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "")
+    if _HEADER_NAMES.fullmatch(wanted):
+        response.headers["Access-Control-Allow-Headers"] = wanted
+    response.headers["Access-Control-Max-Age"] = str(MAX_AGE)
+    patch_vary_headers(
+        response, ["Access-Control-Request-Method", "Access-Control-Request-Headers"]
+    )
+    return response
+
+
+def allow_origin(request: HttpRequest, response: HttpResponseBase) -> None:
+    """Let pages of the origins in ``CORS_ORIGINS`` read ``response``, an error as well."""
+    if not _origins():
+        return
+    # Also where this request's origin is not allowed: caches must not give this to others.
+    patch_vary_headers(response, ["Origin"])
+    allowed = _allowed(request)
+    if allowed is not None:
+        response.headers["Access-Control-Allow-Origin"] = allowed
+        response.headers["Access-Control-Expose-Headers"] = ", ".join(EXPOSED_HEADERS)
+
+
+def _allowed(request: HttpRequest) -> str | None:
+    origin = request.META.get("HTTP_ORIGIN")
+    if origin is None:
+        return None
+    origins = _origins()
+    if conf.ANY_ORIGIN in origins:
+        return conf.ANY_ORIGIN
+    return origin if origin in origins else None
+
+
+def _origins() -> list[str]:
+    # A setting that is wrong is an error of the site, which needs no second one here.
+    return [] if conf.problems() else conf.get().CORS_ORIGINS
