@@ -24,6 +24,8 @@ from ..wire.chat import (
 from ..wire.completions import CompletionRequest
 from ..wire.embeddings import EmbeddingsRequest
 from ..wire.media import image_type
+from .deprecated_functions import as_tool_calls
+from .json_schema import object_schema
 
 __all__ = ["openai_chat_payload", "openai_completion_payload", "openai_embeddings_payload"]
 
@@ -61,6 +63,13 @@ def openai_chat_payload(
     if not request.tools:
         # OpenAI and vLLM refuse an empty list, and what is said of the choice among no tools.
         _leave_out(sent, _OF_TOOLS)
+    for tool in sent.get("tools", ()):
+        tool["function"]["parameters"] = object_schema(tool["function"].get("parameters"))
+    schema, response_format = request.answer_schema, sent.get("response_format")
+    if schema is not None and response_format and response_format["type"] == "json_object":
+        # OpenAI has no schema in this format, and some engines would take no notice of it.
+        json_schema = {"name": "answer", "schema": schema}
+        sent["response_format"] = {"type": "json_schema", "json_schema": json_schema}
     options = dict(request.engine_options)
     if request.output_limit is not None:
         _leave_out(options, _LIMITS)
@@ -70,7 +79,7 @@ def openai_chat_payload(
     return {
         **options,
         "model": request.model,
-        "messages": [_message(message) for message in request.messages],
+        "messages": [_message(message) for message in as_tool_calls(request.messages)],
         **sent,
         **_streamed(stream),
     }
@@ -143,7 +152,8 @@ def _answer(message: AssistantMessage, sent: dict[str, Any]) -> None:
         sent.setdefault("content", "")
     for call in sent.get("tool_calls", ()):
         # Models that call a function without parameters leave the text empty.
-        call["function"]["arguments"] = call["function"]["arguments"].strip() or "{}"
+        if not call["function"]["arguments"].strip():
+            call["function"]["arguments"] = "{}"
     # Only OpenAI's own models know refusals from other texts.
     refusal = sent.pop("refusal", None)
     if refusal and not message.content:
