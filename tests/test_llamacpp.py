@@ -377,6 +377,19 @@ def test_a_pattern_that_cannot_be_enforced_is_named(gguf: Path, pattern: str, re
 
 
 @pytest.mark.llamacpp
+def test_a_schema_that_the_engine_does_not_know_is_named(small: LlamaCppBackend) -> None:
+    form = held_to(schema_of(type="wrong"))
+    with pytest.raises(InvalidRequest, match="unrecognized type wrong") as raised:
+        answer(small, "Hi", response_format=form)
+    assert raised.value.param == "response_format.json_schema.schema"
+    assert "template" not in raised.value.message
+    # True is a schema, too.
+    tool = {"name": "f", "parameters": {"type": "object", "properties": {"a": True}}}
+    fields = {"tools": [{"type": "function", "function": tool}], "max_tokens": 1}
+    assert answer(small, "Hi", **fields).finish_reason == "length"
+
+
+@pytest.mark.llamacpp
 def test_a_pattern_beside_what_hides_it_is_refused(gguf: Path) -> None:
     schema = {"anyOf": [{"type": "string"}], "pattern": "^a$"}
     with pytest.raises(InvalidRequest, match="beside 'anyOf'"):

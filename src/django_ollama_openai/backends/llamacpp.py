@@ -13,14 +13,15 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from django.core.exceptions import ImproperlyConfigured
 from pydantic import PositiveInt, validate_call
 
 from .. import cancellation
-from ..exceptions import InvalidRequest, ModelNotFound, UpstreamUnavailable
+from ..exceptions import ModelNotFound, UpstreamUnavailable
 from ..pump import End
+from ..translation.blame import Blame
 from ..translation.embeddings import openai_embeddings
 from ..translation.llamacpp_payload import (
     check_schemas,
@@ -29,6 +30,7 @@ from ..translation.llamacpp_payload import (
 )
 from ..translation.model_cards import ModelCard
 from ..translation.openai_chunks import OpenAIChunks, OpenAITextChunks
+from ..translation.openai_errors import engine_error
 from ..wire.chat import ChatCompletionRequest
 from ..wire.completions import CompletionRequest
 from ..wire.delta import Delta, Embeddings
@@ -124,8 +126,11 @@ class LlamaCppBackend(BaseBackend):
         if request.model != self.name:
             raise ModelNotFound(str(request.model))
         payload = self.prepare_chat(self.chat_payload(request), request)
-        chunks = OpenAIChunks()
-        for chunk in self._run(lambda engine, take: engine.handle_chat_completions(payload, take)):
+        schema = request.enforced_param
+        chunks = OpenAIChunks(schema=schema)
+        for chunk in self._run(
+            lambda engine, take: engine.handle_chat_completions(payload, take), schema=schema
+        ):
             yield chunks.feed(chunk)
         chunks.finish()
 
@@ -153,7 +158,9 @@ class LlamaCppBackend(BaseBackend):
             raise ModelNotFound(str(request.model))
         payload = self.prepare_completion(self.completion_payload(request), request)
         chunks = OpenAITextChunks(alternatives=request.logprobs or 0)
-        for chunk in self._run(lambda engine, take: engine.handle_completions(payload, take)):
+        for chunk in self._run(
+            lambda engine, take: engine.handle_completions(payload, take), param="prompt"
+        ):
             yield chunks.feed(chunk)
         chunks.finish()
 
@@ -185,7 +192,7 @@ class LlamaCppBackend(BaseBackend):
                 if take(engine.handle_embeddings(payload)):
                     return
 
-        with closing(self._run(work)) as answers:
+        with closing(self._run(work, param="input")) as answers:
             return openai_embeddings(answers, request)
 
     def list_models(self) -> list[ModelCard]:
@@ -261,7 +268,9 @@ class LlamaCppBackend(BaseBackend):
         return server
 
     def _run(
-        self, work: Callable[[Any, Callable[[dict[str, Any]], bool]], Any]
+        self,
+        work: Callable[[Any, Callable[[dict[str, Any]], bool]], Any],
+        **blame: Unpack[Blame],
     ) -> Generator[dict[str, Any]]:
         """The chunks of one answer. ``work`` gets the engine and a callback for the chunks, in a
         thread of its own; what the callback returns tells whether the reader has gone."""
@@ -304,7 +313,8 @@ class LlamaCppBackend(BaseBackend):
                     yield chunk
                 elif isinstance(chunk.error, ValueError):
                     # How llama-server reports a request that it cannot take.
-                    raise InvalidRequest(f"{chunk.error}.") from chunk.error
+                    error = engine_error(str(chunk.error), is_refusal=True, **blame)
+                    raise error from chunk.error
                 elif chunk.error is not None:
                     raise chunk.error
                 else:

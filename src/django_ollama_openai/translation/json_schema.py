@@ -81,10 +81,11 @@ def rebuilt(
     schema: Any, change: Callable[[dict[str, Any], Path], dict[str, Any]], path: Path = ()
 ) -> Any:
     """Return a copy of ``schema`` in which ``change`` was made to every schema, from the outside
-    inwards; ``schema`` itself stays as it is."""
+    inwards; ``schema`` itself stays as it is. One that is ``true`` becomes the same as an object,
+    since llama.cpp takes nothing else."""
     if not isinstance(schema, dict):
-        return schema
-    changed = dict(change(schema, path))
+        return {} if schema is True else schema
+    changed: dict[Any, Any] = dict(change(schema, path))
     for (key, *rest), each in list(subschemas(changed)):
         new = rebuilt(each, change, (*path, key, *rest))
         if rest:
@@ -116,6 +117,8 @@ class Definitions:
 
     def __init__(self) -> None:
         self.schemas: dict[str, Any] = {}
+        # One for all names: to count up to each of them would take long.
+        self._count = 1
 
     def embed(self, schema: dict[str, Any], param: str) -> dict[str, Any]:
         """Return ``schema`` as a part of another.
@@ -144,10 +147,10 @@ class Definitions:
         return embedded
 
     def _name(self, name: str) -> str:
-        number, unique = 1, name
+        unique = name
         while unique in self.schemas:
-            number += 1
-            unique = f"{name}-{number}"
+            self._count += 1
+            unique = f"{name}-{self._count}"
         self.schemas[unique] = {}
         return unique
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import pydantic_core
-
 from ..wire.chat import AssistantMessage, ChatCompletionRequest, Message, content_text
 from ..wire.completions import CompletionRequest
 from .deprecated_functions import as_tool_calls
@@ -58,9 +56,9 @@ def llamacpp_chat_payload(request: ChatCompletionRequest) -> dict[str, Any]:
         }
     for number, tool in enumerate(body.get("tools", ())):
         function = tool["function"]
-        function["parameters"] = portable_schema(
-            object_schema(function.get("parameters")), parameters_param(request, number)
-        )
+        parameters = object_schema(function.get("parameters"))
+        portable = portable_schema(parameters, parameters_param(request, number))
+        function["parameters"] = rebuilt(portable, lambda node, path: node)
     if request.output_limit is not None:
         # Its own name for the limit wins over OpenAI's, whichever of them the site has used.
         body["n_predict"] = request.output_limit
@@ -100,8 +98,7 @@ def _message(message: Message) -> dict[str, Any]:
         sent["content"] = sent["content"] or sent.pop("refusal", "")
         for call, made in zip(sent.get("tool_calls", ()), message.tool_calls or (), strict=True):
             # It parses every text, and crashes at one that is no JSON.
-            arguments = made.function.arguments_object()
-            call["function"]["arguments"] = pydantic_core.to_json(arguments).decode()
+            call["function"]["arguments"] = made.function.arguments_json()
     return sent
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 
+import pydantic_core
 from annotated_types import MaxLen, MinLen
 from pydantic import (
     BeforeValidator,
@@ -223,6 +224,10 @@ class FunctionCall(WireModel):
         except ValueError:
             value = None
         return value if isinstance(value, dict) else {"arguments": self.arguments}
+
+    def arguments_json(self) -> str:
+        """Return :meth:`arguments_object` as JSON."""
+        return pydantic_core.to_json(self.arguments_object()).decode()
 
 
 class ToolCall(WireModel):
@@ -567,6 +572,13 @@ class ChatCompletionRequest(GenerationRequest):
         if isinstance(self.response_format, JSONSchemaFormat):
             return "response_format.json_schema.schema"
         return "response_format.schema"
+
+    @property
+    def enforced_param(self) -> str | None:
+        """The field with what an engine makes a grammar of."""
+        if self.answer_schema is not None:
+            return self.answer_schema_param
+        return self.own_name("tools") if self.tools else None
 
     def own_name(self, parameter: str) -> str:
         """Return the name that the client gave ``parameter``: ``functions`` may stand for
