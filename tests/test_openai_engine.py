@@ -277,7 +277,6 @@ def test_a_tool_in_a_stream(client: openai.OpenAI, model: str, choice: Any) -> N
 # The other endpoints
 
 
-@pytest.mark.compat("completions.request.prompt (tokens)")
 @pytest.mark.parametrize("arguments", ['{"city": "Par', "Paris", "", "[]"])
 def test_arguments_that_a_model_wrote(client: openai.OpenAI, arguments: str) -> None:
     call: Any = {"id": "c", "function": {"name": "get_weather", "arguments": arguments}}
@@ -318,6 +317,7 @@ def test_a_schema_that_the_engine_does_not_know(
     assert "template" not in raised.value.message
 
 
+@pytest.mark.compat("completions.request.prompt (tokens)")
 @pytest.mark.parametrize("prompt", [PARIS, PARIS_TOKENS], ids=["text", "tokens"])
 def test_completions(client: openai.OpenAI, prompt: Any) -> None:
     asked: dict[str, Any] = {"model": "small", "prompt": prompt, "max_tokens": 2}
