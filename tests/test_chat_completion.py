@@ -119,6 +119,37 @@ def whole(deltas: list[Delta], case: Case) -> dict[str, Any]:
     return completion
 
 
+# Functions from before tools
+
+
+@pytest.mark.compat(
+    "chat.response.choices[].message.function_call", "chat.response.choices[].delta.function_call"
+)
+@pytest.mark.parametrize("case", CASES)
+def test_a_client_that_sent_functions_gets_a_function_call(case: Case) -> None:
+    key, finish = (
+        ("functionCall", "finishReason") if case == "camel" else ("function_call", "finish_reason")
+    )
+    call = {"name": "get_weather", "arguments": '{"city_name":"Paris"}'}
+    whole = WholeChatCompletion("m", case, calls_functions=True)
+    stream = ChatCompletionStream("m", case, include_usage=False, calls_functions=True)
+    deltas = [*TOOL_CALLS[:3], TOOL_CALLS[-1]]
+    for delta in deltas:
+        whole.feed(delta)
+    chunks = frames(b"".join([*map(stream.feed, deltas), stream.finish()]))
+    pieces = [chunk["choices"][0].get("delta", {}).get(key) for chunk in chunks]
+    assert [piece for piece in pieces if piece] == [
+        {"name": "get_weather", "arguments": '{"city_name"'},
+        {"arguments": ':"Paris"}'},
+    ]
+    for completion in (strictly(whole.finish()), chunks[-1]):
+        (choice,) = completion["choices"]
+        assert choice[finish] == "function_call"
+        if "message" in choice:
+            assert choice["message"][key] == call
+    assert b"tool" not in json.dumps(chunks).encode()
+
+
 # Several choices
 
 
@@ -192,7 +223,6 @@ def hold_to_golden(name: str, text: str) -> None:
     "chat.response.obfuscation",
     "chat.response.choices[].delta.reasoning_content",
     "chat.response.choices[].delta.audio",
-    "chat.response.choices[].delta.function_call",
     "chat.response.choices[].logprobs",
     "chat.stream.order",
 )
@@ -222,7 +252,6 @@ def test_a_stream_that_fails_is_the_golden_one(case: Case) -> None:
     "chat.response.choices[].message.refusal",
     "chat.response.choices[].message.annotations",
     "chat.response.choices[].message.audio",
-    "chat.response.choices[].message.function_call",
     "chat.response.choices[].message.tool_calls[].type",
     "chat.response.choices[].message.tool_calls[].custom",
     "chat.response.choices[].logprobs",

@@ -207,6 +207,16 @@ def test_earlier_tool_calls_have_their_ids_and_their_arguments_as_an_object() ->
     }
 
 
+@pytest.mark.compat("chat.request.messages[].tool_calls[].function.arguments")
+@pytest.mark.parametrize("text", ['{"city": "Par', "I cannot.", "null", "[1]", '{"a": NaN}'])
+def test_arguments_that_are_no_object_are_sent_as_one(text: str) -> None:
+    function = {"index": 0, "name": "f", "arguments": {"arguments": text}}
+    sent = message(role="assistant", tool_calls=[call("call_1", "f", text)])
+    assert sent["tool_calls"] == [{"id": "call_1", "function": function}]
+    sent = message(role="assistant", function_call={"name": "f", "arguments": text})
+    assert sent["tool_calls"] == [{"function": function}]
+
+
 @pytest.mark.compat(
     "chat.request.messages[].tool_calls[].function.name", "chat.request.messages[].tool_call_id"
 )
@@ -295,9 +305,35 @@ def schemas(tools: list[dict[str, Any]]) -> list[Any]:
 @pytest.mark.parametrize("tools", [NESTED, REFERENCES], ids=["nested", "references"])
 def test_tools_go_out_as_they_came(tools: list[dict[str, Any]]) -> None:
     sent = payload(tools=tools)["tools"]
+    for tool in tools:
+        # Ollama makes null of what is missing, and fails.
+        tool["function"].setdefault("parameters", {"type": "object", "properties": {}})
     assert json.loads(pydantic_core.to_json(sent)) == tools
     # As text, since the order of a schema's properties is the order of the answer's.
     assert json.dumps(schemas(sent)) == json.dumps(schemas(tools))
+
+
+@pytest.mark.compat("chat.request.tools[].function.parameters")
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        (None, {}),
+        ({}, {}),
+        ({"type": "object"}, {}),
+        ({"type": None, "properties": None}, {}),
+        ({"properties": {"a": {}}}, {"properties": {"a": {}}}),
+        ({"type": "object", "additionalProperties": False}, {"additionalProperties": False}),
+    ],
+)
+def test_a_tool_always_has_an_object_of_parameters(parameters: Any, expected: Any) -> None:
+    function = {"name": "f", "parameters": parameters}
+    for fields in (
+        {"tools": [{"type": "function", "function": function}]},
+        {"functions": [function]},
+    ):
+        (sent,) = payload(**fields)["tools"]
+        assert sent["type"] == "function"
+        assert sent["function"]["parameters"] == {"type": "object", "properties": {}, **expected}
 
 
 @pytest.mark.parametrize("tools", [None, []])
@@ -316,6 +352,7 @@ SCHEMA = load("chat_format_schema").request["json"]["format"]
     "chat.request.response_format.json_schema.description",
     "chat.request.response_format.json_schema.schema",
     "chat.request.response_format.json_schema.strict",
+    "chat.request.response_format.schema",
 )
 @pytest.mark.parametrize(
     ("response_format", "expected"),
@@ -323,6 +360,15 @@ SCHEMA = load("chat_format_schema").request["json"]["format"]
         (None, None),
         ({"type": "text"}, None),
         ({"type": "json_object"}, "json"),
+        ({"type": "json_object", "schema": None}, "json"),
+        ({"type": "json_object", "schema": SCHEMA}, SCHEMA),
+        (
+            {"type": "json_object", "schema": {"properties": {"next": {"$ref": "#"}}}},
+            {
+                "$ref": "#/$defs/schema",
+                "$defs": {"schema": {"properties": {"next": {"$ref": "#/$defs/schema"}}}},
+            },
+        ),
         ({"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}, SCHEMA),
         ({"type": "json_schema", "jsonSchema": {"name": "n", "schema": SCHEMA}}, SCHEMA),
         (
@@ -411,6 +457,15 @@ def test_only_the_options_that_were_sent_go_out(
     assert payload(**fields)["options"] == options
 
 
+@pytest.mark.compat("chat.request.stop")
+@pytest.mark.parametrize(
+    ("stop", "expected"), [("", {}), ([], {}), (["", ""], {}), (["", "x"], {"stop": ["x"]})]
+)
+def test_stop_strings_that_are_empty_are_none(stop: Any, expected: dict[str, Any]) -> None:
+    assert payload(stop=stop).get("options", {}) == expected
+    assert payload(options={"stop": stop}).get("options", {}) == expected
+
+
 def test_options_that_are_null_do_not_go_out() -> None:
     names = ("temperature", "top_p", "seed", "stop", "max_tokens", "frequency_penalty")
     assert "options" not in payload(**dict.fromkeys(names))
@@ -432,7 +487,7 @@ def test_options_that_are_null_do_not_go_out() -> None:
         {"user": "u", "metadata": {"a": "b"}, "store": True, "service_tier": "auto"},
         {"format": "json", "raw": True, "images": ["/etc/passwd"], "num_ctx": 1},
         {"stream_options": {"include_usage": True}, "stream": True, "n": 1, "tool_choice": "auto"},
-        {"parallel_tool_calls": True, "logit_bias": {}},
+        {"parallel_tool_calls": True, "logit_bias": {}, "verbosity": "low"},
         {"moderation": {"model": "m"}, "prompt_cache_key": "k", "safety_identifier": "s"},
         {"prompt_cache_options": {"mode": "implicit"}, "prompt_cache_retention": "24h"},
         {"stream_options": {"include_obfuscation": True}, "stream": True},

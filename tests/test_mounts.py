@@ -44,11 +44,8 @@ OPTIONAL: dict[str, Any] = {
     "logprobs": True,
     "logit_bias": {"1": -100},
     "audio": {"voice": "alloy"},
-    "functions": [{"name": "f"}],
-    "function_call": "auto",
     "modalities": ["text", "audio"],
     "prediction": {"type": "content", "content": "x"},
-    "verbosity": "low",
     "web_search_options": {},
     "options": {"top_k": 1},
     "think": False,
@@ -68,7 +65,6 @@ NEUTRAL: dict[str, Any] = {
     "function_call": None,
     "modalities": ["text"],
     "prediction": None,
-    "verbosity": None,
     "web_search_options": None,
     "options": {},
     "think": None,
@@ -78,6 +74,8 @@ NEUTRAL: dict[str, Any] = {
 ALWAYS_FINE: dict[str, Any] = {
     "user": "ada",
     "metadata": {"a": "b"},
+    # A hint, which clients send unasked.
+    "verbosity": "low",
     "store": True,
     "service_tier": "auto",
     "safety_identifier": "x",
@@ -364,11 +362,8 @@ def test_the_options_of_a_model_are_not_the_clients_to_set(ask: Ask, configure: 
 
 @pytest.mark.compat(
     "chat.request.audio",
-    "chat.request.function_call",
-    "chat.request.functions",
     "chat.request.modalities",
     "chat.request.prediction",
-    "chat.request.verbosity",
     "chat.request.web_search_options",
 )
 @pytest.mark.parametrize("parameter", list(OPTIONAL))
@@ -397,12 +392,24 @@ def test_it_is_refused_in_the_other_spelling_too(ask: Ask, parameter: str) -> No
     "chat.request.safety_identifier",
     "chat.request.service_tier",
     "chat.request.store",
+    "chat.request.verbosity",
+    "responses.request.text.verbosity",
 )
 @pytest.mark.parametrize("value", [NEUTRAL, dict.fromkeys(OPTIONAL), ALWAYS_FINE])
 def test_what_would_not_change_the_answer_is_fine(ask: Ask, value: dict[str, Any]) -> None:
     response = ask(model="plain", **value)
     assert response.status_code == 200
     assert "x-ignored-parameters" not in response.headers
+
+
+@pytest.mark.compat("chat.request.function_call", "chat.request.functions")
+def test_functions_are_refused_by_their_own_name(ask: Ask, configure: Configure) -> None:
+    fields = {"functions": [{"name": "f"}], "function_call": {"name": "f"}}
+    assert ask(model="plain", **fields).json()["error"]["param"] == "functions"
+    configure(UNSUPPORTED_PARAMETERS="ignore")
+    response = ask(model="plain", **fields)
+    assert response.headers["x-ignored-parameters"] == "functions, function_call"
+    assert (asked("plain").tools, asked("plain").tool_choice) == (None, None)
 
 
 @pytest.mark.compat("http.header.x-ignored-parameters")
@@ -421,13 +428,9 @@ def test_it_may_be_ignored_and_is_named_in_a_header(
 
 @pytest.mark.compat(
     "chat.request.audio",
-    "chat.request.function_call",
-    "chat.request.functions",
     "chat.request.logit_bias",
     "chat.request.prediction",
-    "chat.request.verbosity",
     "chat.request.web_search_options",
-    "responses.request.text.verbosity",
 )
 def test_what_ollama_cannot_honour(ask: Ask, configure: Configure, ollama: OllamaServer) -> None:
     configure(BACKENDS={}, HOST=ollama.url, MODELS={}, UNSUPPORTED_PARAMETERS="ignore")

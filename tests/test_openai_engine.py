@@ -93,7 +93,11 @@ def site(
         "API_KEYS": [KEY],
         "BACKENDS": {
             "default": backend(engine.base_url),
-            "plain": backend(engine.base_url, lacks=["tool_choice", "parallel_tool_calls"]),
+            "plain": backend(
+                engine.base_url,
+                lacks=["tool_choice", "parallel_tool_calls"],
+                json_arguments=True,
+            ),
             "embedder": backend(embedder.base_url),
             "locked": backend(engine.base_url, api_key="sk-wrong"),
             "lost": backend(f"{engine.base_url}/nowhere"),
@@ -271,6 +275,46 @@ def test_a_tool_in_a_stream(client: openai.OpenAI, model: str, choice: Any) -> N
 
 
 # The other endpoints
+
+
+@pytest.mark.parametrize("arguments", ['{"city": "Par', "Paris", "", "[]"])
+def test_arguments_that_a_model_wrote(client: openai.OpenAI, arguments: str) -> None:
+    call: Any = {"id": "c", "function": {"name": "get_weather", "arguments": arguments}}
+    messages: list[ChatCompletionMessageParam] = [
+        {"role": "user", "content": "Weather in Paris?"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "Sunny."},
+    ]
+    asked: dict[str, Any] = {"messages": messages, "max_tokens": 2}
+    assert client.chat.completions.create(model="plain", **asked).choices
+    if arguments not in ("", "[]"):
+        # Engines that take any text get it to the letter. This one does not.
+        with pytest.raises(openai.BadRequestError) as raised:
+            client.chat.completions.create(model="smollm2", **asked)
+        assert raised.value.param == "messages"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("fields", "param", "words"),
+    [
+        ({"type": "wrong"}, "response_format.json_schema.schema", "unrecognized type wrong"),
+        ({"pattern": "^a{99999}$"}, "response_format.json_schema.schema", "cannot hold"),
+        ({"type": "wrong"}, "tools", "unrecognized type wrong"),
+    ],
+)
+def test_a_schema_that_the_engine_does_not_know(
+    client: openai.OpenAI, fields: dict[str, Any], param: str, words: str, stream: bool
+) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string", **fields}}}
+    json_schema: Any = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    tool: Any = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    asked: Any = {"tools": [tool]} if param == "tools" else {"response_format": json_schema}
+    with pytest.raises(openai.BadRequestError) as raised:
+        client.chat.completions.create(model="smollm2", messages=HELLO, stream=stream, **asked)
+    assert raised.value.param == param
+    assert words in raised.value.message
+    assert "template" not in raised.value.message
 
 
 @pytest.mark.compat("completions.request.prompt (tokens)")

@@ -23,7 +23,8 @@ from django_ollama_openai.wire.embeddings import EmbeddingsRequest
 
 HELLO = {"role": "user", "content": "Hello"}
 SUPPORTED = OpenAIBackend.supported_parameters
-FUNCTION = {"name": "f", "description": "d", "parameters": {"type": "object"}, "strict": True}
+PARAMETERS = {"type": "object", "properties": {}}
+FUNCTION = {"name": "f", "description": "d", "parameters": PARAMETERS, "strict": True}
 TOOL = {"type": "function", "function": FUNCTION}
 
 
@@ -138,9 +139,9 @@ STAYS: dict[str, Any] = {
     "safety_identifier": "x",
     "prompt_cache_key": "x",
     "modalities": ["text"],
-    "verbosity": "medium",
+    # Models without it refuse it.
+    "verbosity": "low",
     "audio": {"voice": "alloy"},
-    "functions": [FUNCTION],
     "function_call": "auto",
     "prediction": {"type": "content", "content": "x"},
     "web_search_options": {},
@@ -303,9 +304,32 @@ def test_a_call_always_has_its_type() -> None:
     assert message(role="assistant", tool_calls=[without])["tool_calls"] == [call()]
 
 
-@pytest.mark.parametrize("arguments", ["", " ", "\n"])
-def test_arguments_are_always_an_object(arguments: str) -> None:
+@pytest.mark.parametrize("arguments", ["", " ", "\n", None])
+def test_empty_arguments_are_an_empty_object(arguments: Any) -> None:
     assert message(role="assistant", tool_calls=[call(arguments)])["tool_calls"] == [call("{}")]
+
+
+@pytest.mark.compat("chat.request.messages[].tool_calls[].function.arguments")
+@pytest.mark.parametrize("arguments", ['{"city": "Par', " I cannot. ", "null", ' {"a": NaN}\n'])
+def test_arguments_go_on_to_the_letter(arguments: str) -> None:
+    asked = {"role": "assistant", "tool_calls": [call(arguments)]}
+    assert message(**asked) == asked
+
+
+@pytest.mark.parametrize("parameters", [None, {}, {"type": "object"}])
+def test_a_tool_always_has_an_object_of_parameters(parameters: Any) -> None:
+    function = {"name": "f", **({"parameters": parameters} if parameters is not None else {})}
+    (sent,) = chat(tools=[{"type": "function", "function": function}])["tools"]
+    assert sent["function"] == {"name": "f", "parameters": PARAMETERS}
+
+
+@pytest.mark.compat("chat.request.response_format.schema")
+def test_a_schema_beside_json_object_goes_on_as_openai_has_it() -> None:
+    sent = chat(response_format={"type": "json_object", "schema": PARAMETERS})
+    json_schema = {"name": "answer", "schema": PARAMETERS}
+    assert sent["response_format"] == {"type": "json_schema", "json_schema": json_schema}
+    lacking = chat(lacks=["response_format"], response_format={"type": "json_object", "schema": {}})
+    assert lacking == chat()
 
 
 @pytest.mark.parametrize(
@@ -331,10 +355,20 @@ def test_the_reasoning_of_an_earlier_answer_goes_back_by_its_name(name: str) -> 
     assert message(**thought) == thought
 
 
+@pytest.mark.compat("chat.request.function_call", "chat.request.functions")
 def test_functions_from_before_tools() -> None:
-    asked = {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}
+    asked = {"role": "assistant", "function_call": {"name": "f", "arguments": '{"a": '}}
     result = {"role": "function", "name": "f", "content": None}
-    assert chat(asked, result)["messages"] == [{**asked, "content": ""}, {**result, "content": ""}]
+    orphan = {"role": "function", "name": "g", "content": "x"}
+    sent = chat(HELLO, asked, result, orphan, functions=[FUNCTION], function_call={"name": "f"})
+    (_, made, answered, last) = sent["messages"]
+    (only,) = made["tool_calls"]
+    assert only == {**call('{"a": '), "id": only["id"]}
+    assert set(made) == {"role", "tool_calls"}
+    assert answered == {"role": "tool", "tool_call_id": only["id"], "content": ""}
+    assert last == orphan
+    assert sent["tools"] == [TOOL]
+    assert sent["tool_choice"] == {"type": "function", "function": {"name": "f"}}
 
 
 # Pictures and sounds

@@ -176,7 +176,7 @@ def sound(data: str) -> dict[str, Any]:
     return part_of_user({"type": "input_audio", "input_audio": {"data": data, "format": "wav"}})
 
 
-def calling(arguments: str) -> dict[str, Any]:
+def calling(arguments: Any) -> dict[str, Any]:
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
     return {"messages": [{"role": "assistant", "tool_calls": [call]}]}
 
@@ -201,6 +201,9 @@ ACCEPTED: list[tuple[type[WireModel], dict[str, Any]]] = [
     (ChatCompletionRequest, sound("AA")),
     (ChatCompletionRequest, calling(" ")),
     (ChatCompletionRequest, calling('{"a": {}}')),
+    (ChatCompletionRequest, calling("[]")),
+    (ChatCompletionRequest, calling(None)),
+    (ChatCompletionRequest, chat(functions=[{"name": "f"}], function_call={"name": "f"})),
     (ResponsesRequest, {"input": "Hi"}),
     (ResponsesRequest, item(role="user", content="Hi")),
     (ResponsesRequest, item(type=None, role="developer", content="Hi")),
@@ -233,7 +236,9 @@ REFUSED: list[tuple[type[WireModel], dict[str, Any]]] = [
     (ChatCompletionRequest, image("data:text/plain,x")),
     (ChatCompletionRequest, sound("A")),
     (ChatCompletionRequest, sound("")),
-    (ChatCompletionRequest, calling("[]")),
+    (ChatCompletionRequest, calling({})),
+    (ChatCompletionRequest, chat(functions=[{}])),
+    (ChatCompletionRequest, chat(verbosity="loud")),
     (ResponsesRequest, {"input": []}),
     (ResponsesRequest, item(type="item_reference", id="x")),
     (ResponsesRequest, item(role="user", content=[{"type": "input_file", "file_id": "x"}])),

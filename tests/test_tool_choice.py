@@ -7,11 +7,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_ollama_openai.exceptions import UpstreamError
+from django_ollama_openai.exceptions import InvalidRequest, UpstreamError
 from django_ollama_openai.translation.tool_choice import Answering, answering, honoured
 from django_ollama_openai.wire.chat import ChatCompletionRequest, JSONSchemaFormat, content_text
 from django_ollama_openai.wire.delta import Delta, ToolCallDelta, Usage, fold
@@ -237,6 +238,37 @@ def test_required_asks_again_if_no_call_comes() -> None:
     assert call.id is not None
     # Both were work for the engine.
     assert answer.usage == Usage(30, 7, reasoning_tokens=1)
+
+
+def test_what_the_parameters_refer_to_is_kept() -> None:
+    def node(kind: str) -> dict[str, Any]:
+        tool = {"name": kind, "parameters": {**NODE, "$defs": {"kind": {"const": kind}}}}
+        return {"type": "function", "function": tool}
+
+    tools = [node("a"), node("b")]
+    (_, again), _ = run(
+        asking("required", tools=tools), text("No."), written('{"name": "a", "arguments": {}}')
+    )
+    assert again.answer_schema is not None
+    for name, kind in ("aa", "bb", "ab"):
+        call = {"name": name, "arguments": {"kind": kind, "next": {"kind": kind}}}
+        assert jsonschema_rs.is_valid(again.answer_schema, call) is (name == kind)
+    (asked,), _ = run(asking(named("b"), tools=tools), text("{}"))
+    assert asked.answer_schema is not None
+    assert jsonschema_rs.is_valid(asked.answer_schema, {"kind": "b", "next": {"kind": "b"}})
+    for choice in ("required", named("b"), allowed("required", "b")):
+        wrong = [tool("a"), {"type": "function", "function": {"name": "b", "parameters": LOST}}]
+        with pytest.raises(InvalidRequest) as raised:
+            run(asking(choice, tools=wrong), text("No."), text(), native=OLLAMA)
+        assert raised.value.param == "tools[1].function.parameters.properties.a.$ref"
+
+
+NODE: dict[str, Any] = {
+    "type": "object",
+    "properties": {"kind": {"$ref": "#/$defs/kind"}, "next": {"$ref": "#"}},
+    "additionalProperties": False,
+}
+LOST: dict[str, Any] = {"properties": {"a": {"$ref": "#/$defs/nothing"}}}
 
 
 def test_required_in_one_piece() -> None:

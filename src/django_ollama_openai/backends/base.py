@@ -34,11 +34,8 @@ OPTIONAL_PARAMETERS: dict[str, Callable[[Any], bool]] = {
     "logprobs": lambda value: value is not None and value is not False,
     "logit_bias": bool,
     "audio": lambda value: value is not None,
-    "functions": bool,
-    "function_call": lambda value: value is not None,
     "modalities": lambda value: value not in (None, ["text"]),
     "prediction": lambda value: value is not None,
-    "verbosity": lambda value: value not in (None, "medium"),
     "web_search_options": lambda value: value is not None,
     # Of completions
     "suffix": bool,

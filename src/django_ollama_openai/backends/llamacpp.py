@@ -13,21 +13,29 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal, Unpack
 
 from django.core.exceptions import ImproperlyConfigured
 from pydantic import PositiveInt, validate_call
 
 from .. import cancellation
-from ..exceptions import InvalidRequest, ModelNotFound, UpstreamUnavailable
+from ..exceptions import ModelNotFound, UpstreamUnavailable
 from ..pump import End
+from ..translation.blame import Blame
 from ..translation.embeddings import openai_embeddings
+from ..translation.llamacpp_payload import (
+    check_schemas,
+    llamacpp_chat_payload,
+    llamacpp_completion_payload,
+)
 from ..translation.model_cards import ModelCard
 from ..translation.openai_chunks import OpenAIChunks, OpenAITextChunks
-from ..wire.chat import AssistantMessage, ChatCompletionRequest, content_text
+from ..translation.openai_errors import engine_error
+from ..wire.chat import ChatCompletionRequest
 from ..wire.completions import CompletionRequest
 from ..wire.delta import Delta, Embeddings
 from ..wire.embeddings import EmbeddingsRequest
+from ..wire.engine import EngineRequest
 from .base import BaseBackend
 
 __all__ = ["LlamaCppBackend", "bundled_model"]
@@ -39,31 +47,6 @@ STOP_SECONDS = 5
 
 SMOLLM2_OPTIONS = {"temperature": 0.2, "top_p": 0.9, "repeat_penalty": 1.1}
 """Without them the small default model babbles; greedy decoding is worst."""
-
-
-# llama-server has many more fields than OpenAI's; clients do not get to set those.
-_SAMPLING_FIELDS: Final = frozenset(
-    {
-        "model",
-        "temperature",
-        "top_p",
-        "stop",
-        "seed",
-        "frequency_penalty",
-        "presence_penalty",
-        "logit_bias",
-    }
-)
-_COMPLETION_FIELDS: Final = _SAMPLING_FIELDS | {"prompt"}
-_CHAT_FIELDS: Final = _SAMPLING_FIELDS | {
-    "messages",
-    "tools",
-    "tool_choice",
-    "parallel_tool_calls",
-    "response_format",
-    "logprobs",
-    "top_logprobs",
-}
 
 
 class LlamaCppBackend(BaseBackend):
@@ -95,8 +78,10 @@ class LlamaCppBackend(BaseBackend):
 
     supported_parameters = frozenset({"response_format", "logprobs", "logit_bias", "token_input"})
 
-    tool_parameters = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
-    """What it honours beside these with the option ``tools``."""
+    tool_parameters = frozenset({"tools"})
+    """What it honours beside these with the option ``tools``. The gateway sees to ``tool_choice``
+    and ``parallel_tool_calls``: llama.cpp holds models to them only where it knows how their
+    templates write calls."""
 
     @validate_call
     def __init__(
@@ -141,52 +126,51 @@ class LlamaCppBackend(BaseBackend):
         if request.model != self.name:
             raise ModelNotFound(str(request.model))
         payload = self.prepare_chat(self.chat_payload(request), request)
-        chunks = OpenAIChunks()
-        for chunk in self._run(lambda engine, take: engine.handle_chat_completions(payload, take)):
+        schema = request.enforced_param
+        chunks = OpenAIChunks(schema=schema)
+        for chunk in self._run(
+            lambda engine, take: engine.handle_chat_completions(payload, take), schema=schema
+        ):
             yield chunks.feed(chunk)
         chunks.finish()
 
     def chat_payload(self, request: ChatCompletionRequest) -> dict[str, Any]:
-        """``request`` as llama-server's chat completion endpoint takes it."""
-        body = request.declared(_CHAT_FIELDS)
-        for sent, message in zip(body["messages"], request.messages, strict=True):
-            if isinstance(message.content, list):
-                sent["content"] = content_text(message.content)
-            elif isinstance(message, AssistantMessage) and not message.content and message.refusal:
-                sent["content"] = message.refusal
-        if request.output_limit is not None:
-            # Its own name for the limit wins over OpenAI's, whichever of them the site has used.
-            body["n_predict"] = request.output_limit
+        """Return ``request`` as llama-server's chat completion endpoint takes it.
+
+        Raises:
+            InvalidRequest: it has a schema that the engine cannot enforce.
+        """
         return {
             **(self._defaults or {}),
             **request.engine_options,
-            **body,
+            **llamacpp_chat_payload(request),
             "stream": True,
             "stream_options": {"include_usage": True},
         }
+
+    def check_support(self, request: EngineRequest) -> None:
+        super().check_support(request)
+        if isinstance(request, ChatCompletionRequest):
+            check_schemas(request)
 
     def stream_complete(self, request: CompletionRequest) -> Iterator[Delta]:
         if request.model != self.name:
             raise ModelNotFound(str(request.model))
         payload = self.prepare_completion(self.completion_payload(request), request)
         chunks = OpenAITextChunks(alternatives=request.logprobs or 0)
-        for chunk in self._run(lambda engine, take: engine.handle_completions(payload, take)):
+        for chunk in self._run(
+            lambda engine, take: engine.handle_completions(payload, take), param="prompt"
+        ):
             yield chunks.feed(chunk)
         chunks.finish()
 
     def completion_payload(self, request: CompletionRequest) -> dict[str, Any]:
         """``request`` as llama-server's completion endpoint takes it."""
-        body = request.declared(_COMPLETION_FIELDS)
-        if request.logprobs is not None:
-            # For 0 it would give none at all.
-            body["logprobs"] = max(1, request.logprobs)
-        if request.max_tokens is not None:
-            body["n_predict"] = request.max_tokens
         return {
             "max_tokens": request.output_limit,
             **(self._defaults or {}),
             **request.engine_options,
-            **body,
+            **llamacpp_completion_payload(request),
             "stream": True,
         }
 
@@ -208,7 +192,7 @@ class LlamaCppBackend(BaseBackend):
                 if take(engine.handle_embeddings(payload)):
                     return
 
-        with closing(self._run(work)) as answers:
+        with closing(self._run(work, param="input")) as answers:
             return openai_embeddings(answers, request)
 
     def list_models(self) -> list[ModelCard]:
@@ -284,7 +268,9 @@ class LlamaCppBackend(BaseBackend):
         return server
 
     def _run(
-        self, work: Callable[[Any, Callable[[dict[str, Any]], bool]], Any]
+        self,
+        work: Callable[[Any, Callable[[dict[str, Any]], bool]], Any],
+        **blame: Unpack[Blame],
     ) -> Generator[dict[str, Any]]:
         """The chunks of one answer. ``work`` gets the engine and a callback for the chunks, in a
         thread of its own; what the callback returns tells whether the reader has gone."""
@@ -327,7 +313,8 @@ class LlamaCppBackend(BaseBackend):
                     yield chunk
                 elif isinstance(chunk.error, ValueError):
                     # How llama-server reports a request that it cannot take.
-                    raise InvalidRequest(f"{chunk.error}.") from chunk.error
+                    error = engine_error(str(chunk.error), is_refusal=True, **blame)
+                    raise error from chunk.error
                 elif chunk.error is not None:
                     raise chunk.error
                 else:

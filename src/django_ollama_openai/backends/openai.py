@@ -91,6 +91,9 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
         api_key: sent as a bearer token; it wins over an ``Authorization`` in ``headers``.
         lacks: those of the optional parameters that this engine or its models do not honour. What
             ``tool_choice`` and ``parallel_tool_calls`` ask for, the gateway then sees to.
+        json_arguments: whether this engine insists on JSON objects as the arguments of earlier
+            calls, as llama.cpp's server does. Models also write other texts; the engine then gets
+            ``{"arguments": "the text"}``. OpenAI takes any text, which goes to it as it came.
 
     And what :class:`~django_ollama_openai.backends.http_backend.HTTPBackend` takes.
 
@@ -125,9 +128,11 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
         base_url: Annotated[str, AfterValidator(openai_address)],
         api_key: Annotated[SecretStr, AfterValidator(bearer_token)] | None = None,
         lacks: Annotated[list[str], AfterValidator(parameters)] | None = None,
+        json_arguments: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        self._json_arguments = json_arguments
         self._base_url = base_url
         if api_key:
             others = {
@@ -167,9 +172,15 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
         return self._astream(CHAT, body, OpenAIChunks(blame["model"]), **blame)
 
     def _payload(self, request: ChatCompletionRequest, *, stream: bool) -> tuple[bytes, Blame]:
-        payload = openai_chat_payload(request, self.supported_parameters, stream=stream)
+        payload = openai_chat_payload(
+            request,
+            self.supported_parameters,
+            stream=stream,
+            json_arguments=self._json_arguments,
+        )
         payload = self.prepare_chat(payload, request)
-        return encoded(payload), Blame(model=payload["model"], param="messages")
+        blame = Blame(model=payload["model"], param="messages", schema=request.enforced_param)
+        return encoded(payload), blame
 
     # Completions
 

@@ -28,7 +28,8 @@ def complete_chat(exchange: Exchange) -> Flow[Reply]:
     """Answer a chat completion request; raises as :meth:`Exchange.reply` does."""
     admitted = yield from admit(exchange, ChatCompletionRequest, "chat")
     body, route = admitted.body, admitted.route
-    body, ignored = settle_parameters(body, route.backend.unsupported_parameters(body), route)
+    unsupported = [body.own_name(name) for name in route.backend.unsupported_parameters(body)]
+    body, ignored = settle_parameters(body, unsupported, route)
     check_choices(body.n or 1, "n")
     yield from fetch_remote_images(body)
     choices = chat_choices(body)
@@ -89,6 +90,12 @@ def _writer(body: ChatCompletionRequest, route: Route, mount: Mount) -> ChatComp
     choices = body.n or 1
     if body.stream:
         return ChatCompletionStream(
-            route.name, mount.case, choices=choices, include_usage=body.include_usage
+            route.name,
+            mount.case,
+            choices=choices,
+            include_usage=body.include_usage,
+            calls_functions=bool(body.functions),
         )
-    return WholeChatCompletion(route.name, mount.case, choices=choices)
+    return WholeChatCompletion(
+        route.name, mount.case, choices=choices, calls_functions=bool(body.functions)
+    )

@@ -34,11 +34,15 @@ def new_completion_id() -> str:
 
 
 class WholeChatCompletion:
-    """A completion that is sent in one piece, with ``choices`` answers."""
+    """A completion that is sent in one piece, with ``choices`` answers. With ``calls_functions``
+    a call has the deprecated form ``function_call``."""
 
-    def __init__(self, model: str, case: Case, *, choices: int = 1) -> None:
+    def __init__(
+        self, model: str, case: Case, *, choices: int = 1, calls_functions: bool = False
+    ) -> None:
         self._head = _head("chat.completion", model)
         self._case = case
+        self._calls_functions = calls_functions
         self._deltas: list[list[Delta]] = [[] for _ in range(choices)]
 
     def feed(self, delta: Delta) -> bytes:
@@ -46,7 +50,8 @@ class WholeChatCompletion:
         return b""
 
     def finish(self) -> bytes:
-        return encode_json(_completion(self._head, map(fold, self._deltas), self._case))
+        answers = map(fold, self._deltas)
+        return encode_json(_completion(self._head, answers, self._case, self._calls_functions))
 
     def fail(self, error: GatewayError) -> bytes:
         return encode_json(error.envelope())
@@ -60,10 +65,19 @@ class ChatCompletionStream:
     choice, and ``[DONE]``.
     """
 
-    def __init__(self, model: str, case: Case, *, choices: int = 1, include_usage: bool) -> None:
+    def __init__(
+        self,
+        model: str,
+        case: Case,
+        *,
+        choices: int = 1,
+        include_usage: bool,
+        calls_functions: bool = False,
+    ) -> None:
         self._head = _head("chat.completion.chunk", model)
         self._case = case
         self._include_usage = include_usage
+        self._calls_functions = calls_functions
         self._choices = [_StreamedChoice() for _ in range(choices)]
         self._is_begun = False
         # Only the camelCase Final Response repeats the whole content.
@@ -82,7 +96,8 @@ class ChatCompletionStream:
         if self._is_repeated:
             head = self._head | {"object": "chat.completion"}
             answers = (fold(choice.deltas) for choice in self._choices)
-            return begin + frame(_completion(head, answers, "camel")) + DONE
+            completion = _completion(head, answers, "camel", self._calls_functions)
+            return begin + frame(completion) + DONE
         usage = sum((choice.usage for choice in self._choices), Usage())
         # Clients add up what they see.
         in_last = usage if self._case == "both" and not self._include_usage else None
@@ -106,7 +121,8 @@ class ChatCompletionStream:
         return b"".join(self._chunk(index, role) for index in range(len(self._choices)))
 
     def _end(self, index: int, usage: Usage | None = None) -> bytes:
-        return self._chunk(index, {}, self._choices[index].finish_reason, usage)
+        finish_reason = _finish_reason(self._choices[index].finish_reason, self._calls_functions)
+        return self._chunk(index, {}, finish_reason, usage)
 
     def _delta(self, delta: Delta) -> bytes:
         if not (delta.reasoning or delta.tool_calls or delta.logprobs):
@@ -120,7 +136,9 @@ class ChatCompletionStream:
         if delta.reasoning:
             # Some clients read one name, some the other.
             body["reasoning_content"] = body["reasoning"] = delta.reasoning
-        if delta.tool_calls:
+        if delta.tool_calls and self._calls_functions:
+            body["function_call"] = _function_piece(delta.tool_calls)
+        elif delta.tool_calls:
             body["tool_calls"] = [_tool_call_piece(call) for call in delta.tool_calls]
         return self._chunk(delta.index, body, logprobs=delta.logprobs)
 
@@ -162,13 +180,16 @@ class _StreamedChoice:
     deltas: list[Delta] = field(default_factory=list)
 
 
-def chat_message(answer: Delta) -> dict[str, Any]:
-    """A whole answer as OpenAI's assistant message."""
+def chat_message(answer: Delta, *, calls_functions: bool = False) -> dict[str, Any]:
+    """Return a whole answer as OpenAI's assistant message."""
     content = None if answer.tool_calls and not answer.content else answer.content
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
     if answer.reasoning:
         message["reasoning_content"] = message["reasoning"] = answer.reasoning
-    if answer.tool_calls:
+    if answer.tool_calls and calls_functions:
+        call = answer.tool_calls[0]
+        message["function_call"] = {"name": call.name, "arguments": call.arguments}
+    elif answer.tool_calls:
         message["tool_calls"] = [
             {
                 "id": call.id,
@@ -184,14 +205,18 @@ def _head(kind: str, model: str) -> dict[str, Any]:
     return answer_head(new_completion_id(), kind, model)
 
 
-def _completion(head: dict[str, Any], answers: Iterable[Delta], case: Case) -> dict[str, Any]:
+def _completion(
+    head: dict[str, Any], answers: Iterable[Delta], case: Case, calls_functions: bool
+) -> dict[str, Any]:
     folded = list(answers)
     choices = [
         {
             "index": index,
-            "message": chat_message(answer),
+            "message": chat_message(answer, calls_functions=calls_functions),
             "logprobs": _logprobs(answer.logprobs),
-            **finish_reason_fields(answer.finish_reason or "stop", case),
+            **finish_reason_fields(
+                _finish_reason(answer.finish_reason or "stop", calls_functions), case
+            ),
         }
         for index, answer in enumerate(folded)
     ]
@@ -202,6 +227,20 @@ def _completion(head: dict[str, Any], answers: Iterable[Delta], case: Case) -> d
 
 def _logprobs(entries: list[dict[str, Any]] | None) -> dict[str, Any] | None:
     return None if entries is None else {"content": entries, "refusal": None}
+
+
+def _finish_reason(reason: str, calls_functions: bool) -> str:
+    return "function_call" if calls_functions and reason == "tool_calls" else reason
+
+
+def _function_piece(calls: Iterable[ToolCallDelta]) -> dict[str, Any]:
+    """Return the pieces of the only call that there is as one."""
+    piece: dict[str, Any] = {"arguments": ""}
+    for call in calls:
+        if call.name is not None:
+            piece = {"name": call.name, **piece}
+        piece["arguments"] += call.arguments
+    return piece
 
 
 def _tool_call_piece(call: ToolCallDelta) -> dict[str, Any]:

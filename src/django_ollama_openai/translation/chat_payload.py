@@ -15,12 +15,13 @@ from ..wire.chat import (
     ChatCompletionRequest,
     FunctionCall,
     FunctionMessage,
-    JSONSchemaFormat,
+    FunctionTool,
     Message,
     ToolMessage,
     content_media,
     content_text,
 )
+from .json_schema import object_schema, portable_schema
 from .options import ollama_options, sampling_options
 
 __all__ = ["chat_payload"]
@@ -37,16 +38,22 @@ def chat_payload(request: ChatCompletionRequest, *, stream: bool) -> dict[str, A
         **ollama_options(request, {**sampling_options(request), "think": _think(request)}),
     }
     if request.tools:
-        payload["tools"] = [tool.model_dump(exclude_unset=True) for tool in request.tools]
-    response_format = request.response_format
-    if isinstance(response_format, JSONSchemaFormat):
-        payload["format"] = response_format.json_schema.schema_
+        payload["tools"] = [_tool(tool) for tool in request.tools]
+    schema, response_format = request.answer_schema, request.response_format
+    if schema is not None:
+        payload["format"] = portable_schema(schema, request.answer_schema_param)
     elif response_format is not None and response_format.type == "json_object":
         payload["format"] = "json"
     if request.logprobs:
         payload["logprobs"] = True
         payload["top_logprobs"] = request.top_logprobs or 0
     return payload
+
+
+def _tool(tool: FunctionTool) -> dict[str, Any]:
+    sent = tool.model_dump(exclude_unset=True)
+    sent["function"]["parameters"] = object_schema(tool.function.parameters)
+    return sent
 
 
 def _think(request: ChatCompletionRequest) -> bool | str | None:

@@ -88,16 +88,17 @@ class OpenAIChunks:
     """The state of one streamed answer: feed it every chunk, then ``finish()``.
 
     The engine is asked for ``include_usage``; the finish reason comes before the usage. ``model``
-    is what an error may name.
+    and the field ``schema`` are what an error may name.
     """
 
-    __slots__ = ("_calls", "_count", "_has_begun", "_is_finished", "_model")
+    __slots__ = ("_calls", "_count", "_has_begun", "_is_finished", "_model", "_schema")
 
     param: ClassVar[str] = "messages"
     """The field of the request that may be too long."""
 
-    def __init__(self, model: str = "") -> None:
+    def __init__(self, model: str = "", *, schema: str | None = None) -> None:
         self._model = model
+        self._schema = schema
         self._has_begun = False
         self._is_finished = False
         self._calls: dict[int | None, tuple[int, str | None]] = {}
@@ -119,7 +120,9 @@ class OpenAIChunks:
                 else _CHUNK.validate_python(data, strict=True)
             )
             if chunk.get("error") is not None:
-                raise engine_error(chunk["error"], model=self._model, param=self.param)
+                raise engine_error(
+                    chunk["error"], model=self._model, param=self.param, schema=self._schema
+                )
             delta = Delta(tokens=0)
             if usage := chunk.get("usage"):
                 delta.usage = _usage(usage)

@@ -63,6 +63,14 @@ _LACKS_ENDPOINT: Final = re.compile(r"does not support [\w ]{1,40} API\b")
 _LACKS_INPUT: Final = re.compile(r"(image|audio|video) input is not supported")
 """How llama-server says that a model takes texts only. It calls that a failure of its own."""
 
+_BAD_SCHEMA: Final = re.compile(r"JSON schema (?:error|conversion failed).*", re.DOTALL)
+_BAD_GRAMMAR: Final = "failed to parse grammar"
+"""How llama-server says that it cannot hold an answer to a schema."""
+
+_BAD_ARGUMENTS: Final = "Failed to parse tool call arguments"
+"""How llama-server says that earlier calls have arguments that are not JSON. It calls that a
+failure of its own."""
+
 _ENDPOINTS: Final = {
     "messages": "chat completions",
     "prompt": "completions",
@@ -139,6 +147,16 @@ def _known(
         )
     if lack := _LACKS_INPUT.search(text):
         return InvalidRequest(f"This model does not support {lack[1]} input.", param="messages")
+    if is_refusal and (wrong := _BAD_SCHEMA.search(text)):
+        return InvalidRequest(f"{wrong[0].strip().rstrip('.')}.", param=blame.get("schema"))
+    if is_refusal and _BAD_GRAMMAR in text:
+        return InvalidRequest(
+            "The engine cannot hold the answer to this JSON schema.", param=blame.get("schema")
+        )
+    if text.startswith(_BAD_ARGUMENTS):
+        return InvalidRequest(
+            "This model takes no tool calls whose arguments are not JSON.", param="messages"
+        )
     if text.startswith("Pooling type"):
         return UpstreamError("This model's file does not say how to pool; set 'pooling'.")
     if error.get("type") == "exceed_context_size_error":

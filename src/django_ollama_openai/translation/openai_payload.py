@@ -24,6 +24,8 @@ from ..wire.chat import (
 from ..wire.completions import CompletionRequest
 from ..wire.embeddings import EmbeddingsRequest
 from ..wire.media import image_type
+from .deprecated_functions import as_tool_calls
+from .json_schema import object_schema
 
 __all__ = ["openai_chat_payload", "openai_completion_payload", "openai_embeddings_payload"]
 
@@ -49,10 +51,17 @@ _OF_TOOLS: Final = ("tools", "tool_choice", "parallel_tool_calls")
 
 
 def openai_chat_payload(
-    request: ChatCompletionRequest, parameters: Collection[str], *, stream: bool
+    request: ChatCompletionRequest,
+    parameters: Collection[str],
+    *,
+    stream: bool,
+    json_arguments: bool = False,
 ) -> dict[str, Any]:
-    """The body of ``POST chat/completions``; ``parameters`` are the optional ones that the engine
-    knows."""
+    """Return the body of ``POST chat/completions``.
+
+    ``parameters`` are the optional ones that the engine knows. With ``json_arguments`` it gets a
+    JSON object as the arguments of every earlier call.
+    """
     fields = _CHAT.union(*(_CHAT_OPTIONAL.get(name, ()) for name in parameters))
     sent = request.declared(fields)
     if request.reasoning_effort is not None and "reasoning_effort" in fields:
@@ -61,6 +70,13 @@ def openai_chat_payload(
     if not request.tools:
         # OpenAI and vLLM refuse an empty list, and what is said of the choice among no tools.
         _leave_out(sent, _OF_TOOLS)
+    for tool in sent.get("tools", ()):
+        tool["function"]["parameters"] = object_schema(tool["function"].get("parameters"))
+    schema, response_format = request.answer_schema, sent.get("response_format")
+    if schema is not None and response_format and response_format["type"] == "json_object":
+        # OpenAI has no schema in this format, and some engines would take no notice of it.
+        json_schema = {"name": "answer", "schema": schema}
+        sent["response_format"] = {"type": "json_schema", "json_schema": json_schema}
     options = dict(request.engine_options)
     if request.output_limit is not None:
         _leave_out(options, _LIMITS)
@@ -70,7 +86,9 @@ def openai_chat_payload(
     return {
         **options,
         "model": request.model,
-        "messages": [_message(message) for message in request.messages],
+        "messages": [
+            _message(message, json_arguments) for message in as_tool_calls(request.messages)
+        ],
         **sent,
         **_streamed(stream),
     }
@@ -121,7 +139,7 @@ def _leave_out(body: dict[str, Any], names: Iterable[str]) -> None:
         body.pop(name, None)
 
 
-def _message(message: Message) -> dict[str, Any]:
+def _message(message: Message, json_arguments: bool) -> dict[str, Any]:
     sent = message.declared()
     if message.role == "developer":
         # Few templates know the role that OpenAI renamed "system" to, and OpenAI takes both.
@@ -129,21 +147,22 @@ def _message(message: Message) -> dict[str, Any]:
     if isinstance(message.content, list):
         sent["content"] = [_part(part) for part in message.content] or ""
     if isinstance(message, AssistantMessage):
-        _answer(message, sent)
+        _answer(message, sent, json_arguments)
     elif message.content is None:
         sent["content"] = ""
     return sent
 
 
-def _answer(message: AssistantMessage, sent: dict[str, Any]) -> None:
+def _answer(message: AssistantMessage, sent: dict[str, Any], json_arguments: bool) -> None:
     """Put an earlier answer into the form that all engines take."""
     if not sent.get("tool_calls"):
         # Some engines refuse an empty list, and an answer that has neither calls nor content.
         _leave_out(sent, ("tool_calls",))
         sent.setdefault("content", "")
-    for call in sent.get("tool_calls", ()):
+    for call, made in zip(sent.get("tool_calls", ()), message.tool_calls or (), strict=True):
         # Models that call a function without parameters leave the text empty.
-        call["function"]["arguments"] = call["function"]["arguments"].strip() or "{}"
+        if json_arguments or not made.function.arguments.strip():
+            call["function"]["arguments"] = made.function.arguments_json()
     # Only OpenAI's own models know refusals from other texts.
     refusal = sent.pop("refusal", None)
     if refusal and not message.content:

@@ -28,13 +28,15 @@ from ..wire.chat import (
     JSONSchemaFormat,
     Message,
     SystemMessage,
+    chosen_functions,
     content_text,
 )
 from ..wire.delta import Delta, ToolCallDelta, Usage
 from ..wire.engine import EngineRequest
 from .chat_parts import new_tool_call_id
+from .json_schema import Definitions, object_schema, portable_schema
 
-__all__ = ["Answering", "answering", "honoured"]
+__all__ = ["Answering", "answering", "forced_tools", "honoured", "parameters_param"]
 
 
 R = TypeVar("R", bound=EngineRequest)
@@ -49,6 +51,9 @@ def answering(
     else:
         choice = _chosen(request)
     if request.parallel_tool_calls is False and "parallel_tool_calls" not in native:
+        choice.is_parallel = False
+    if request.functions:
+        # The deprecated form has room for one call.
         choice.is_parallel = False
     return choice
 
@@ -67,13 +72,34 @@ def honoured(request: ChatCompletionRequest, native: frozenset[str]) -> frozense
     return frozenset({"parallel_tool_calls", "tool_choice"})
 
 
+def forced_tools(request: ChatCompletionRequest) -> list[tuple[str, FunctionTool]]:
+    """Return the tools of which ``tool_choice`` demands one, each with the notation of its
+    parameters."""
+    choice, names = request.tool_choice, chosen_functions(request.tool_choice)
+    if choice != "required" and not isinstance(choice, FunctionReference):
+        mode = choice.allowed_tools.mode if isinstance(choice, AllowedToolsChoice) else None
+        if mode != "required":
+            return []
+    return [
+        (parameters_param(request, number), tool)
+        for number, tool in enumerate(request.tools or ())
+        if choice == "required" or tool.function.name in names
+    ]
+
+
+def parameters_param(request: ChatCompletionRequest, number: int) -> str:
+    """Return the notation of the parameters of a tool, which may be a deprecated function."""
+    if request.functions:
+        return f"functions[{number}].parameters"
+    return f"tools[{number}].function.parameters"
+
+
 def _chosen(request: ChatCompletionRequest) -> Answering[ChatCompletionRequest]:
-    choice = request.tool_choice
+    choice, forced = request.tool_choice, forced_tools(request)
     if choice == "none":
         return _NoCalls(request)
     if isinstance(choice, FunctionReference):
-        named = (t for t in request.tools or () if t.function.name == choice.function.name)
-        return _NamedCall(request, next(named))
+        return _NamedCall(request, *forced[0])
     if isinstance(choice, AllowedToolsChoice):
         allowed = {tool.function.name for tool in choice.allowed_tools.tools}
         tools = [tool for tool in request.tools or () if tool.function.name in allowed]
@@ -81,7 +107,7 @@ def _chosen(request: ChatCompletionRequest) -> Answering[ChatCompletionRequest]:
         request = request.model_copy(update={"tools": tools, "tool_choice": mode})
         choice = mode
     if choice == "required":
-        return _SomeCall(request)
+        return _SomeCall(request, forced)
     return Answering(request if choice is None else _plain(request))
 
 
@@ -140,9 +166,9 @@ class _NamedCall(Answering[ChatCompletionRequest]):
     The finish reason stays ``stop``, as it is with OpenAI for a named function.
     """
 
-    def __init__(self, request: ChatCompletionRequest, tool: FunctionTool) -> None:
+    def __init__(self, request: ChatCompletionRequest, param: str, tool: FunctionTool) -> None:
         super().__init__(request)
-        self._tool = tool
+        self._param, self._tool = param, tool
         self._is_begun = False
 
     def attempts(self) -> Iterator[ChatCompletionRequest]:
@@ -150,7 +176,7 @@ class _NamedCall(Answering[ChatCompletionRequest]):
             self._request,
             f"Call the function {self._tool.function.name!r}: answer with its arguments, as JSON.",
             [self._tool],
-            _parameters(self._tool),
+            portable_schema(object_schema(self._tool.function.parameters), self._param),
         )
 
     def _shaped(self, delta: Delta) -> Delta:
@@ -166,8 +192,11 @@ class _NamedCall(Answering[ChatCompletionRequest]):
 class _SomeCall(Answering[ChatCompletionRequest]):
     """``required``: if the model answers without a call, it is asked again for nothing else."""
 
-    def __init__(self, request: ChatCompletionRequest) -> None:
+    def __init__(
+        self, request: ChatCompletionRequest, tools: Sequence[tuple[str, FunctionTool]]
+    ) -> None:
         super().__init__(request)
+        self._tools = tools
         self._held: list[Delta] | None = []
         self._written: _WrittenCall | None = None
 
@@ -177,25 +206,30 @@ class _SomeCall(Answering[ChatCompletionRequest]):
             return
         self._held = None
         self._next_attempt()
-        tools = self._request.tools or []
+        tools = [tool for _, tool in self._tools]
         self._written = _WrittenCall({tool.function.name for tool in tools})
+        # Within another schema references lead to other places.
+        definitions = Definitions()
         calls = [
             {
                 "type": "object",
                 "properties": {
                     "name": {"const": tool.function.name},
-                    "arguments": _parameters(tool),
+                    "arguments": definitions.embed(object_schema(tool.function.parameters), param),
                 },
                 "required": ["name", "arguments"],
                 "additionalProperties": False,
             }
-            for tool in tools
+            for param, tool in self._tools
         ]
+        schema: dict[str, Any] = {"anyOf": calls}
+        if definitions.schemas:
+            schema["$defs"] = definitions.schemas
         yield _structured(
             self._request,
             "Call one of these functions: answer with its name and its arguments, as JSON.",
             tools,
-            {"anyOf": calls},
+            schema,
         )
 
     def _shaped(self, delta: Delta) -> Delta:
@@ -286,10 +320,6 @@ def _no_call() -> UpstreamError:
 def _only_calls(delta: Delta) -> Delta:
     delta.content, delta.logprobs = "", None
     return delta
-
-
-def _parameters(tool: FunctionTool) -> dict[str, Any]:
-    return tool.function.parameters or {"type": "object", "properties": {}}
 
 
 def _structured(

@@ -12,17 +12,19 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 import pydantic_core
 from annotated_types import MaxLen, MinLen
 from pydantic import (
+    BeforeValidator,
     Discriminator,
     Field,
     PrivateAttr,
     Tag,
-    field_validator,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from ..exceptions import InvalidRequest
 from .base import FirstErrorOnly, Stated, WireModel, parse_json, text_or_list, told_apart_by
+from .case import to_camel
 from .engine import INT32_MAX
 from .generation import GenerationRequest
 from .media import BASE64, IMAGE_URL, decode_base64, decode_data_uri, is_data_uri
@@ -199,29 +201,33 @@ def content_media(content: str | Sequence[Part] | None) -> list[bytes]:
 
 
 class FunctionCall(WireModel):
-    """A call to a function; ``arguments`` is the text of a JSON object."""
+    """A call to a function; ``arguments`` is what the model wrote: as a rule the text of a JSON
+    object, but it may be cut off, empty, or prose."""
 
     name: str
-    arguments: Annotated[str, Stated(pattern=r"^\s*(\{[\s\S]*\}\s*)?$")]
-
-    @field_validator("arguments")
-    @classmethod
-    def _arguments_are_an_object(cls, value: str) -> str:
-        # Models that call a function without parameters leave the text empty.
-        if value.strip():
-            try:
-                arguments = parse_json(value)
-            except ValueError as error:
-                raise PydanticCustomError(
-                    "arguments_json", "Input should be JSON: {reason}", {"reason": str(error)}
-                ) from None
-            if not isinstance(arguments, dict):
-                raise PydanticCustomError("arguments_json", "Input should be a JSON object")
-        return value
+    arguments: Annotated[
+        str,
+        BeforeValidator(lambda value: "" if value is None else value),
+        WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]}),
+    ]
 
     def arguments_object(self) -> dict[str, Any]:
-        """The arguments, parsed."""
-        return pydantic_core.from_json(self.arguments) if self.arguments.strip() else {}
+        """Return the arguments as an object, for engines whose templates need one.
+
+        Text that is no JSON object, or would take too long to read, becomes
+        ``{"arguments": "the text"}``.
+        """
+        if not self.arguments.strip():
+            return {}
+        try:
+            value = parse_json(self.arguments)
+        except ValueError:
+            value = None
+        return value if isinstance(value, dict) else {"arguments": self.arguments}
+
+    def arguments_json(self) -> str:
+        """Return :meth:`arguments_object` as JSON."""
+        return pydantic_core.to_json(self.arguments_object()).decode()
 
 
 class ToolCall(WireModel):
@@ -350,12 +356,31 @@ ToolChoice: TypeAlias = Annotated[
 ]
 
 
+FunctionCallChoice: TypeAlias = Annotated[
+    Annotated[Literal["none", "auto"], Tag("<mode>")] | Annotated[FunctionName, Tag("<object>")],
+    Discriminator(
+        lambda value: (
+            "<mode>"
+            if value in ("none", "auto")
+            else "<object>"
+            if isinstance(value, (dict, WireModel))
+            else None
+        ),
+        custom_error_type="function_call",
+        custom_error_message="Input should be 'none', 'auto' or an object with a name",
+    ),
+]
+
+
 class TextFormat(WireModel):
     type: Literal["text"]
 
 
 class JSONObjectFormat(WireModel):
+    """Any JSON object. Other servers take a schema for it here, and so does this one."""
+
     type: Literal["json_object"]
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
 
 
 class JSONSchema(WireModel):
@@ -417,14 +442,60 @@ class ChatCompletionRequest(GenerationRequest):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
 
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+    # Deprecated by OpenAI, still sent: "tools" and "tool_choice" as they were before.
+    functions: Annotated[list[Function], MaxLen(MAX_TOOLS), FirstErrorOnly()] | None = None
+    function_call: FunctionCallChoice | None = None
+
     # Read only to say that they are not supported.
     audio: Any = None
-    function_call: Any = None
-    functions: Any = None
     modalities: Any = None
     prediction: Any = None
-    verbosity: Any = None
     web_search_options: Any = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_of_the_responses_api(cls, value: Any) -> Any:
+        for name, own in _OF_RESPONSES.items():
+            for spelling in (name, to_camel(name)):
+                if isinstance(value, dict) and value.get(spelling) is not None:
+                    raise InvalidRequest(
+                        f"'{spelling}' is a parameter of the Responses API; {own}.", param=spelling
+                    )
+        return value
+
+    @model_validator(mode="after")
+    def _functions_are_tools(self) -> Self:
+        choice = self.function_call
+        if not self.functions:
+            if isinstance(choice, FunctionName):
+                raise InvalidRequest(
+                    "'function_call' is only allowed when 'functions' are specified.",
+                    param="function_call",
+                )
+            return self
+        for name in ("tools", "tool_choice"):
+            if getattr(self, name):
+                raise InvalidRequest(
+                    f"'functions' cannot be combined with '{name}': they are the deprecated form "
+                    "of 'tools'. Send 'tools' alone.",
+                    param="functions",
+                )
+        self.tools = [
+            FunctionTool(type="function", function=function) for function in self.functions
+        ]
+        if isinstance(choice, FunctionName):
+            if choice.name not in {function.name for function in self.functions}:
+                raise InvalidRequest(
+                    f"The function {choice.name!r} of 'function_call' is not among the "
+                    "'functions'.",
+                    param="function_call",
+                )
+            self.tool_choice = FunctionReference(type="function", function=choice)
+        else:
+            self.tool_choice = choice
+        return self
 
     @model_validator(mode="after")
     def _options_go_together(self) -> Self:
@@ -486,9 +557,38 @@ class ChatCompletionRequest(GenerationRequest):
             for part in message.content
         )
 
+    @property
+    def answer_schema(self) -> dict[str, Any] | None:
+        """The JSON schema that the answer has to follow."""
+        if isinstance(self.response_format, JSONSchemaFormat):
+            return self.response_format.json_schema.schema_
+        if isinstance(self.response_format, JSONObjectFormat):
+            return self.response_format.schema_
+        return None
+
+    @property
+    def answer_schema_param(self) -> str:
+        """The notation of :attr:`answer_schema`."""
+        if isinstance(self.response_format, JSONSchemaFormat):
+            return "response_format.json_schema.schema"
+        return "response_format.schema"
+
+    @property
+    def enforced_param(self) -> str | None:
+        """The field with what an engine makes a grammar of."""
+        if self.answer_schema is not None:
+            return self.answer_schema_param
+        return self.own_name("tools") if self.tools else None
+
+    def own_name(self, parameter: str) -> str:
+        """Return the name that the client gave ``parameter``: ``functions`` may stand for
+        ``tools``."""
+        return _DEPRECATED.get(parameter, parameter) if self.functions else parameter
+
     def without(self, parameters: Sequence[str]) -> Self:
         kinds = tuple(kind for name, kind in _MEDIA.items() if name in parameters)
         named = [name for name in parameters if name not in _MEDIA]
+        named += [name for name, deprecated in _DEPRECATED.items() if deprecated in named]
         request = super().without(named)
         if kinds:
             request.messages = [_without_parts(message, kinds) for message in request.messages]
@@ -505,6 +605,17 @@ class ChatCompletionRequest(GenerationRequest):
             return self.max_completion_tokens
         return self.max_tokens
 
+
+_DEPRECATED: Final = {"tools": "functions", "tool_choice": "function_call"}
+
+_OF_RESPONSES: Final = {
+    "input": "send 'messages'",
+    "instructions": "send a message with the role 'system'",
+    "max_output_tokens": "use 'max_completion_tokens'",
+    "previous_response_id": "send the whole conversation as 'messages'",
+    "text": "use 'response_format' and 'verbosity'",
+}
+"""Parameters that would change the answer, and what takes their place here."""
 
 _MEDIA: Final[dict[str, type[WireModel]]] = {"image_url": ImagePart, "input_audio": AudioPart}
 """The kinds of parts that not every engine takes, by the names of their types."""

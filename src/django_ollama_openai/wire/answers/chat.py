@@ -33,6 +33,7 @@ class ChatMessage(TypedDict):
     reasoning_content: NotRequired[str]
     reasoning: NotRequired[str]
     tool_calls: NotRequired[list[ChatToolCall]]
+    function_call: NotRequired[ChatFunctionCall]
 
 
 class ChatLogprobs(TypedDict):
@@ -82,6 +83,7 @@ class ChatDelta(TypedDict):
     reasoning_content: NotRequired[str]
     reasoning: NotRequired[str]
     tool_calls: NotRequired[list[ChatToolCallPiece]]
+    function_call: NotRequired[ChatFunctionPiece]
 
 
 class ChatChunkChoice(TypedDict):

@@ -1,0 +1,242 @@
+"""JSON schemas as engines can read them.
+
+llama.cpp, which Ollama builds on, follows references such as ``#/$defs/node`` only: not ``#``, the
+schema as a whole, nor names with escapes, nor anchors. It answers others with an error.
+
+Source: JSON Schema, draft 2020-12; llama.cpp's ``json-schema-to-grammar.cpp``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeAlias
+from urllib.parse import unquote
+
+from ..exceptions import InvalidRequest
+
+__all__ = ["Definitions", "object_schema", "portable_schema", "rebuilt", "schema_error"]
+
+Path: TypeAlias = tuple[str | int, ...]
+
+_ONE: Final = frozenset(
+    {
+        "additionalItems",
+        "additionalProperties",
+        "contains",
+        "else",
+        "if",
+        "items",
+        "not",
+        "propertyNames",
+        "then",
+        "unevaluatedItems",
+        "unevaluatedProperties",
+    }
+)
+_LIST: Final = frozenset({"allOf", "anyOf", "items", "oneOf", "prefixItems"})
+_MAP: Final = frozenset(
+    {"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"}
+)
+"""The keywords whose values are a schema, a list of them, or schemas by name."""
+
+_PLAIN: Final = re.compile(r"#(?:/[\w$-]+)+", re.ASCII)
+_PLAIN_NAME: Final = re.compile(r"[\w-]+", re.ASCII)
+
+
+def object_schema(parameters: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the schema of a function's ``parameters`` with its ``type`` and ``properties``.
+
+    A function without parameters has none of these. Ollama makes ``null`` of what is missing and
+    fails, and OpenAI refuses an object without properties.
+    """
+    parameters = parameters or {}
+    if parameters.get("properties") is not None and parameters.get("type") is not None:
+        return parameters
+    defaults = {"type": "object", "properties": {}}
+    given = {name: value for name, value in parameters.items() if value is not None}
+    return {**defaults, **given}
+
+
+def schema_error(param: str, path: Path, reason: str) -> InvalidRequest:
+    """Return the error for the schema ``param``, in which ``path`` is wrong for ``reason``."""
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    param = param + "".join(steps)
+    return InvalidRequest(f"Invalid value for '{param}': {reason}.", param=param)
+
+
+def subschemas(schema: dict[str, Any]) -> Iterator[tuple[Path, Any]]:
+    """Yield each schema right within ``schema``, with the path to it."""
+    for key, value in schema.items():
+        if isinstance(value, dict):
+            if key in _MAP:
+                yield from (((key, name), each) for name, each in value.items())
+            elif key in _ONE:
+                yield (key,), value
+        elif isinstance(value, list) and key in _LIST:
+            yield from (((key, number), each) for number, each in enumerate(value))
+
+
+def rebuilt(
+    schema: Any, change: Callable[[dict[str, Any], Path], dict[str, Any]], path: Path = ()
+) -> Any:
+    """Return a copy of ``schema`` in which ``change`` was made to every schema, from the outside
+    inwards; ``schema`` itself stays as it is. One that is ``true`` becomes the same as an object,
+    since llama.cpp takes nothing else."""
+    if not isinstance(schema, dict):
+        return {} if schema is True else schema
+    changed: dict[Any, Any] = dict(change(schema, path))
+    for (key, *rest), each in list(subschemas(changed)):
+        new = rebuilt(each, change, (*path, key, *rest))
+        if rest:
+            if changed[key] is schema.get(key):
+                changed[key] = changed[key].copy()
+            changed[key][rest[0]] = new
+        else:
+            changed[key] = new
+    return changed
+
+
+def portable_schema(schema: dict[str, Any], param: str) -> dict[str, Any]:
+    """Return ``schema`` with references that llama.cpp follows.
+
+    Raises:
+        InvalidRequest: a reference leads nowhere; ``param`` is the field that the schema is in.
+    """
+    references = _References(schema, param)
+    if references.are_plain:
+        return schema
+    definitions = Definitions()
+    embedded = definitions.embed(schema, param)
+    return {**embedded, "$defs": definitions.schemas}
+
+
+class Definitions:
+    """What the references of one or more schemas lead to, for the ``$defs`` of another that they
+    become parts of."""
+
+    def __init__(self) -> None:
+        self.schemas: dict[str, Any] = {}
+        # One for all names: to count up to each of them would take long.
+        self._count = 1
+
+    def embed(self, schema: dict[str, Any], param: str) -> dict[str, Any]:
+        """Return ``schema`` as a part of another.
+
+        Raises:
+            InvalidRequest: as :func:`portable_schema` does.
+        """
+        references = _References(schema, param)
+        if not references.targets:
+            return schema
+        names = {key: self._name(name) for key, (name, _) in references.targets.items()}
+
+        def change(node: dict[str, Any], path: Path) -> dict[str, Any]:
+            if path and id(node) in names:
+                return {"$ref": f"#/$defs/{names[id(node)]}"}
+            changed = {key: each for key, each in node.items() if key not in _DEFINITIONS}
+            if isinstance(node.get("$ref"), str):
+                changed["$ref"] = f"#/$defs/{names[id(references.resolve(node['$ref']))]}"
+            return changed
+
+        for key, (_, target) in references.targets.items():
+            self.schemas[names[key]] = rebuilt(target, change)
+        if id(schema) in names:
+            return {"$ref": f"#/$defs/{names[id(schema)]}"}
+        embedded: dict[str, Any] = rebuilt(schema, change)
+        return embedded
+
+    def _name(self, name: str) -> str:
+        unique = name
+        while unique in self.schemas:
+            self._count += 1
+            unique = f"{name}-{self._count}"
+        self.schemas[unique] = {}
+        return unique
+
+
+_DEFINITIONS: Final = frozenset({"$defs", "definitions"})
+
+
+class _References:
+    """The references within a schema.
+
+    ``targets`` has the schemas that they lead to with a plain name for each, by their identity.
+    """
+
+    def __init__(self, schema: dict[str, Any], param: str) -> None:
+        self._schema = schema
+        self.are_plain = True
+        self.targets: dict[int, tuple[str, dict[str, Any]]] = {}
+        seen: set[int] = set()
+        todo = list(_walk(schema, (), seen))
+        self._anchors = {
+            node["$anchor"]: node for _, node in todo if isinstance(node.get("$anchor"), str)
+        }
+        while todo:
+            path, node = todo.pop()
+            ref = node.get("$ref")
+            if not isinstance(ref, str):
+                continue
+            self.are_plain = self.are_plain and _PLAIN.fullmatch(ref) is not None
+            target = self.resolve(ref)
+            if not isinstance(target, dict):
+                raise schema_error(param, (*path, "$ref"), _reason(ref))
+            if id(target) not in self.targets:
+                last = ref.rpartition("/")[2]
+                name = last if _PLAIN_NAME.fullmatch(last) else "schema"
+                self.targets[id(target)] = (name, target)
+                # A reference may lead to where no schema stands otherwise.
+                todo += _walk(target, path, seen)
+        self._refuse_circles(param)
+
+    def resolve(self, ref: str) -> Any:
+        """Return what ``ref`` leads to, or ``None``."""
+        if ref == "#":
+            return self._schema
+        if not ref.startswith("#/"):
+            return self._anchors.get(ref[1:]) if ref.startswith("#") else None
+        target: Any = self._schema
+        for step in unquote(ref[2:]).split("/"):
+            key = step.replace("~1", "/").replace("~0", "~")
+            if isinstance(target, dict):
+                target = target.get(key)
+            elif isinstance(target, list) and _INDEX.fullmatch(key) and int(key) < len(target):
+                target = target[int(key)]
+            else:
+                return None
+        return target
+
+    def _refuse_circles(self, param: str) -> None:
+        """Refuse references that lead to nothing but each other."""
+        safe: set[int] = set()
+        for _, target in self.targets.values():
+            way: set[int] = set()
+            while isinstance(ref := target.get("$ref"), str) and id(target) not in safe:
+                if id(target) in way:
+                    raise schema_error(param, (), f"the reference {ref[:64]!r} leads to itself")
+                way.add(id(target))
+                target = self.resolve(ref)
+            safe |= way
+
+
+def _walk(
+    schema: dict[str, Any], path: Path, seen: set[int]
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield ``schema`` and all schemas within that are not in ``seen``, and put them there."""
+    todo: list[tuple[Path, Any]] = [(path, schema)]
+    while todo:
+        path, node = todo.pop()
+        if isinstance(node, dict) and id(node) not in seen:
+            seen.add(id(node))
+            yield path, node
+            todo += [((*path, *step), each) for step, each in subschemas(node)]
+
+
+_INDEX: Final = re.compile(r"\d{1,6}", re.ASCII)
+
+
+def _reason(ref: str) -> str:
+    if ref.startswith("#"):
+        return f"the reference {ref[:64]!r} leads to no schema"
+    return f"the reference {ref[:64]!r} leads out of the schema, which is not supported"

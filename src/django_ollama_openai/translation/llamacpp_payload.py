@@ -1,0 +1,127 @@
+"""A request as the body for llama.cpp's own server, in-process.
+
+Source: llama.cpp's ``tools/server/README.md``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ..wire.chat import AssistantMessage, ChatCompletionRequest, Message, content_text
+from ..wire.completions import CompletionRequest
+from .deprecated_functions import as_tool_calls
+from .json_schema import Path, object_schema, portable_schema, rebuilt, schema_error
+from .patterns import enforceable_pattern
+from .tool_choice import forced_tools, parameters_param
+
+__all__ = ["check_schemas", "llamacpp_chat_payload", "llamacpp_completion_payload"]
+
+# llama-server has many more fields than OpenAI's; clients do not get to set those.
+_SAMPLING_FIELDS: Final = frozenset(
+    {
+        "model",
+        "temperature",
+        "top_p",
+        "stop",
+        "seed",
+        "frequency_penalty",
+        "presence_penalty",
+        "logit_bias",
+    }
+)
+_COMPLETION_FIELDS: Final = _SAMPLING_FIELDS | {"prompt"}
+_CHAT_FIELDS: Final = _SAMPLING_FIELDS | {
+    "tools",
+    "parallel_tool_calls",
+    "response_format",
+    "logprobs",
+    "top_logprobs",
+}
+
+
+def llamacpp_chat_payload(request: ChatCompletionRequest) -> dict[str, Any]:
+    """Return the fields of ``request`` for llama-server's chat completion endpoint.
+
+    Raises:
+        InvalidRequest: it has a schema that llama.cpp cannot enforce.
+    """
+    body = request.declared(_CHAT_FIELDS)
+    body["messages"] = [_message(message) for message in as_tool_calls(request.messages)]
+    schema = request.answer_schema
+    if schema is not None:
+        schema = _enforceable(schema, request.answer_schema_param)
+        body["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "schema": schema},
+        }
+    for number, tool in enumerate(body.get("tools", ())):
+        function = tool["function"]
+        parameters = object_schema(function.get("parameters"))
+        portable = portable_schema(parameters, parameters_param(request, number))
+        function["parameters"] = rebuilt(portable, lambda node, path: node)
+    if request.output_limit is not None:
+        # Its own name for the limit wins over OpenAI's, whichever of them the site has used.
+        body["n_predict"] = request.output_limit
+    return body
+
+
+def llamacpp_completion_payload(request: CompletionRequest) -> dict[str, Any]:
+    """Return the fields of ``request`` for llama-server's completion endpoint."""
+    body = request.declared(_COMPLETION_FIELDS)
+    if request.logprobs is not None:
+        # For 0 it would give none at all.
+        body["logprobs"] = max(1, request.logprobs)
+    if request.max_tokens is not None:
+        body["n_predict"] = request.max_tokens
+    return body
+
+
+def check_schemas(request: ChatCompletionRequest) -> None:
+    """Check the schemas that the answer to ``request`` has to follow.
+
+    Raises:
+        InvalidRequest: llama.cpp cannot enforce one.
+    """
+    if request.answer_schema is not None:
+        _enforceable(request.answer_schema, request.answer_schema_param)
+    for param, tool in forced_tools(request):
+        _enforceable(object_schema(tool.function.parameters), param)
+
+
+def _message(message: Message) -> dict[str, Any]:
+    sent = message.declared()
+    sent["content"] = content_text(message.content)
+    if message.role == "developer":
+        # Few templates know the role that OpenAI renamed "system" to.
+        sent["role"] = "system"
+    if isinstance(message, AssistantMessage):
+        sent["content"] = sent["content"] or sent.pop("refusal", "")
+        for call, made in zip(sent.get("tool_calls", ()), message.tool_calls or (), strict=True):
+            # It parses every text, and crashes at one that is no JSON.
+            call["function"]["arguments"] = made.function.arguments_json()
+    return sent
+
+
+def _enforceable(schema: dict[str, Any], param: str) -> dict[str, Any]:
+    def with_pattern(node: dict[str, Any], path: Path) -> dict[str, Any]:
+        pattern = node.get("pattern")
+        if not isinstance(pattern, str):
+            return node
+        try:
+            if not _HIDES_PATTERN.isdisjoint(node):
+                raise ValueError(f"it stands beside {_quoted(_HIDES_PATTERN.intersection(node))}")
+            return {**node, "pattern": enforceable_pattern(pattern)}
+        except ValueError as error:
+            reason = f"this model cannot be held to the pattern {pattern[:64]!r}: {error}"
+            raise schema_error(param, (*path, "pattern"), reason) from None
+
+    enforceable: dict[str, Any] = rebuilt(portable_schema(schema, param), with_pattern)
+    return enforceable
+
+
+_HIDES_PATTERN: Final = frozenset({"$ref", "allOf", "anyOf", "oneOf"})
+"""Keywords beside which llama.cpp does not read a pattern."""
+
+
+def _quoted(names: frozenset[str]) -> str:
+    return ", ".join(map(repr, sorted(names)))
