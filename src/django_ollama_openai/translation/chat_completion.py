@@ -170,12 +170,7 @@ def chat_message(answer: Delta) -> dict[str, Any]:
         message["reasoning_content"] = message["reasoning"] = answer.reasoning
     if answer.tool_calls:
         message["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for call in answer.tool_calls
+            {"id": call.id, **_called(call, {"name": call.name})} for call in answer.tool_calls
         ]
     return message
 
@@ -205,12 +200,15 @@ def _logprobs(entries: list[dict[str, Any]] | None) -> dict[str, Any] | None:
 
 
 def _tool_call_piece(call: ToolCallDelta) -> dict[str, Any]:
-    function = {"arguments": call.arguments}
     if call.id is None:
-        return {"index": call.index, "function": function}
-    return {
-        "index": call.index,
-        "id": call.id,
-        "type": "function",
-        "function": {"name": call.name, **function},
-    }
+        called = _called(call, {})
+        del called["type"]
+        return {"index": call.index, **called}
+    return {"index": call.index, "id": call.id, **_called(call, {"name": call.name})}
+
+
+def _called(call: ToolCallDelta, name: dict[str, Any]) -> dict[str, Any]:
+    """Return the type of a call, and beside it what is called with what."""
+    if call.is_custom:
+        return {"type": "custom", "custom": {**name, "input": call.arguments}}
+    return {"type": "function", "function": {**name, "arguments": call.arguments}}

@@ -33,6 +33,7 @@ from ..wire.chat import (
 from ..wire.delta import Delta, ToolCallDelta, Usage
 from ..wire.engine import EngineRequest
 from .chat_parts import new_tool_call_id
+from .custom_calls import CustomCalls
 
 __all__ = ["Answering", "answering", "honoured"]
 
@@ -50,6 +51,8 @@ def answering(
         choice = _chosen(request)
     if request.parallel_tool_calls is False and "parallel_tool_calls" not in native:
         choice.is_parallel = False
+    if custom := request.custom_tools:
+        choice.custom_calls = CustomCalls(custom)
     return choice
 
 
@@ -93,6 +96,7 @@ class Answering(Generic[R]):
     """The engine decides: what it says is the answer."""
 
     is_parallel = True
+    custom_calls: CustomCalls | None = None
 
     def __init__(self, request: R) -> None:
         self._request = request
@@ -111,7 +115,7 @@ class Answering(Generic[R]):
         delta = self._shaped(delta)
         if not self.is_parallel and delta.tool_calls:
             delta.tool_calls = [call for call in delta.tool_calls if call.index == 0]
-        return delta
+        return delta if self.custom_calls is None else self.custom_calls.feed(delta)
 
     def _shaped(self, delta: Delta) -> Delta:
         return delta
