@@ -5,36 +5,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import site_options
 from tests.ollama_server import Answer, OllamaServer
-from tests.servers import KEY, SERVERS, Site, serve
+from tests.servers import KEY, Site
 
-ENGINE_MODEL = "coder:1b"
 SECONDS = 60
-
-
-@pytest.fixture(params=SERVERS)
-def codex_site(
-    request: pytest.FixtureRequest, ollama: OllamaServer, tmp_path: Path
-) -> Iterator[Site]:
-    """A site with a model that thinks and has tools, under whatever name Codex gives it."""
-    tag = ollama.models["smollm2-tools:135m"]
-    ollama.models[ENGINE_MODEL] = {
-        **tag,
-        "name": ENGINE_MODEL,
-        "model": ENGINE_MODEL,
-        "capabilities": [*tag["capabilities"], "thinking"],
-    }
-    options = site_options(ollama)
-    options["MODELS"] = {"*": {"MODEL": ENGINE_MODEL}}
-    with serve(request.param, tmp_path, options) as site:
-        yield site
 
 
 class Codex:
@@ -95,13 +74,15 @@ class Codex:
 def test_two_turns_with_a_tool(
     node_directory: Path,
     tmp_path: Path,
-    codex_site: Site,
+    any_model_site: Site,
     ollama: OllamaServer,
     model: str | None,
     tool: str,
     arguments: dict[str, Any],
 ) -> None:
-    codex = Codex(node_directory / "node_modules" / ".bin" / "codex", tmp_path, codex_site, model)
+    codex = Codex(
+        node_directory / "node_modules" / ".bin" / "codex", tmp_path, any_model_site, model
+    )
     function = {"index": 0, "name": tool, "arguments": arguments}
     ollama.reply(
         Answer(["Let me see."], tool_calls=[{"id": "call_7", "function": function}]),
