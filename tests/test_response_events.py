@@ -384,6 +384,56 @@ def test_a_response_tells_again_what_was_sent_or_what_holds() -> None:
     assert response["reasoning"] == {"effort": "low", "summary": "auto"}
 
 
+NUMBER, TEXT_OR_NONE = (int, float), (str, type(None))
+
+REQUIRED: dict[str, Any] = {
+    "id": str,
+    "object": str,
+    "created_at": int,
+    "completed_at": (int, type(None)),
+    "status": str,
+    "incomplete_details": (dict, type(None)),
+    "model": str,
+    "previous_response_id": TEXT_OR_NONE,
+    "instructions": TEXT_OR_NONE,
+    "output": list,
+    "error": (dict, type(None)),
+    "tools": list,
+    "tool_choice": (str, dict),
+    "truncation": str,
+    "parallel_tool_calls": bool,
+    "text": dict,
+    "top_p": NUMBER,
+    "presence_penalty": NUMBER,
+    "frequency_penalty": NUMBER,
+    "top_logprobs": int,
+    "temperature": NUMBER,
+    "reasoning": (dict, type(None)),
+    "usage": (dict, type(None)),
+    "max_output_tokens": (int, type(None)),
+    "max_tool_calls": (int, type(None)),
+    "store": bool,
+    "background": bool,
+    "service_tier": str,
+    "metadata": dict,
+    "safety_identifier": TEXT_OR_NONE,
+    "prompt_cache_key": TEXT_OR_NONE,
+}
+"""What the response object of the Open Responses specification has to have."""
+
+
+@pytest.mark.parametrize(("deltas", "request_"), STREAMS.values(), ids=STREAMS)
+def test_every_response_object_has_what_clients_require(
+    deltas: list[Delta], request_: ResponsesRequest
+) -> None:
+    events = told(stream(deltas, request=request_))
+    objects = [event["response"] for event in events if "response" in event]
+    assert len(objects) == 3
+    for response in [*objects, whole(deltas, request=request_)]:
+        wrong = {name for name, kind in REQUIRED.items() if not isinstance(response[name], kind)}
+        assert wrong == set()
+
+
 @pytest.mark.compat("responses.response.tools")
 def test_a_tool_is_told_with_all_its_fields() -> None:
     request = parse(asking(tools=[{"type": "function", "name": "f"}]))

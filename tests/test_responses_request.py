@@ -529,6 +529,16 @@ def test_calls_have_the_names_under_which_their_tools_are_offered() -> None:
     assert result == returned("call_2", "1")
 
 
+def test_a_search_for_tools_has_found_those_that_are_offered() -> None:
+    search = {"type": "tool_search_call", "call_id": "1", "arguments": {"query": "q"}}
+    tools = [TOOL, NAMESPACE, {"type": "mcp"}]
+    found = {"type": "tool_search_output", "call_id": "1", "tools": tools}
+    request = chat_request(parse(items(USER, search, found)))
+    *_, result = request.declared()["messages"]
+    assert result == returned("1", "f\nn__f\nn__c")
+    assert [tool.function.name for tool in request.tools or ()] == ["f", "n__f", "n__c"]
+
+
 @pytest.mark.parametrize(
     ("choice", "name"),
     [
@@ -600,8 +610,11 @@ def test_a_choice_has_the_name_under_which_its_tool_is_offered(choice: Any, name
                 [answer(tool_calls=[made("1")]), returned("1", "a")],
             ),
             (
-                {"type": "web_search_call", "action": {"type": "search", "query": "rome"}},
-                [answer("Web search: rome")],
+                {
+                    "type": "web_search_call",
+                    "action": {"type": "search", "query": "rome", "queries": ["rome", "paris"]},
+                },
+                [answer("Web search: rome\nparis")],
             ),
             (
                 {
@@ -655,6 +668,10 @@ def test_what_can_be_read_in_the_items_of_others_stays(
             # Not as they should be
             ({"type": "mcp_call", "id": "1", "name": 5, "arguments": "{}"}, "input.mcp_call"),
             ({"type": "shell_call", "call_id": 5, "action": {}}, "input.shell_call"),
+            (
+                {"type": "tool_search_call", "id": "1", "arguments": {"a": 1}},
+                "input.tool_search_call",
+            ),
             ({"type": "X-é\r\nSet-Cookie: a", "x": 1}, "input"),
         ]
     ),
@@ -910,5 +927,6 @@ def test_every_field_comes_through_together() -> None:
         "assistant",
         "tool",
         "assistant",
+        "tool",
         "tool",
     ]

@@ -87,7 +87,11 @@ FULL: dict[str, Any] = {
         OUTPUT,
         {**CUSTOM_CALL, "namespace": "n"},
         CUSTOM_OUTPUT,
-        {"type": "additional_tools", "tools": [{**CUSTOM, "format": {"type": "text"}}]},
+        {
+            "type": "additional_tools",
+            "call_id": "call_3",
+            "tools": [{**CUSTOM, "format": {"type": "text"}}],
+        },
         {"type": "web_search_call"},
     ],
     "instructions": "i",

@@ -94,6 +94,9 @@ def readable(item: OtherItem) -> list[Readable]:
     id = fields.get("call_id") or fields.get("id")
     if kind == "mcp_call":
         return _mcp_call(id, fields)
+    if kind == "tool_search_call":
+        # Of a search by a server the result does not say which call it belongs to.
+        id = fields.get("call_id")
     if kind in _CALLS:
         arguments = fields.get(_CALLS[kind])
         if not (isinstance(id, str) and arguments):
@@ -105,7 +108,8 @@ def readable(item: OtherItem) -> list[Readable]:
         text = text or str(fields.get("status") or "")
         return [Result(id, text)] if isinstance(id, str) else []
     label, keys = _TEXTS.get(kind, (kind, _ANY_TEXT))
-    text = "\n".join(_under(fields, keys))
+    # Searches say the same in two fields.
+    text = "\n".join(dict.fromkeys(_under(fields, keys)))
     return [Text(f"{label}: {text}" if kind in _TEXTS else text)] if text else []
 
 

@@ -10,7 +10,7 @@ import hashlib
 import re
 from typing import Any, Final
 
-from ..wire.response_tools import CustomTool, GrammarFormat
+from ..wire.response_tools import CustomTool, FunctionTool, GrammarFormat, NamespaceTool, Tool
 from ..wire.responses import OfferedTool, ResponsesRequest
 
 __all__ = ["ToolNames", "function_tool", "offered_name"]
@@ -39,6 +39,16 @@ class ToolNames:
     def of(self, namespace: str | None, name: str) -> str:
         """Return the name under which a tool is offered, or would be if it still were."""
         return self._names.get((namespace, name)) or offered_name(namespace, name)
+
+    def of_all(self, tool: Tool) -> list[str]:
+        """Return the names under which ``tool``, or what is in it, is offered."""
+        if isinstance(tool, NamespaceTool):
+            return [
+                self.of(tool.name, member.name)
+                for member in tool.tools
+                if isinstance(member, (FunctionTool, CustomTool))
+            ]
+        return [self.of(None, tool.name)] if isinstance(tool, (FunctionTool, CustomTool)) else []
 
     def called(self, name: str) -> dict[str, Any]:
         """Return what a call of the offered ``name`` is told as: the name and the namespace."""

@@ -179,7 +179,9 @@ class _Translation:
         elif isinstance(item, OtherItem):
             self._foreign(origin, item)
         elif isinstance(item, ToolsItem):
-            self._end_turn()
+            if item.call_id is not None:
+                # The tools themselves are offered; the call still needs its result.
+                self._result(origin, item.call_id, _parts(origin, self._found(item)))
         else:
             self._end_turn()
             self._message(origin, item.role, _parts(f"{origin}.content", item.content))
@@ -198,6 +200,10 @@ class _Translation:
         self._end_turn()
         base = self._message(origin, "tool", content, tool_call_id=call_id)
         self.origins[f"{base}.tool_call_id"] = f"{origin}.call_id"
+
+    def _found(self, item: ToolsItem) -> str:
+        names = [name for tool in item.tools for name in self._names.of_all(tool)]
+        return "\n".join(names)
 
     def _foreign(self, origin: str, item: OtherItem) -> None:
         for piece in readable(item):
@@ -315,7 +321,8 @@ class _Translation:
 
     def _tool_choice(self, request: ResponsesRequest) -> str | dict[str, Any] | None:
         choice = request.tool_choice
-        offered = request.tools_by_name()
+        is_named = isinstance(choice, (ToolReference, AllowedTools))
+        offered = request.tools_by_name() if is_named else {}
 
         def nested(reference: ToolReference) -> dict[str, Any]:
             tool = offered[reference.type, reference.name, reference.namespace]

@@ -230,6 +230,7 @@ class ToolsItem(WireModel):
     """Tools that are offered from here on, beside those of the request."""
 
     type: Literal["additional_tools", "tool_search_output"]
+    call_id: str | None = None
     tools: Annotated[list[Tool], MaxLen(MAX_TOOLS), FirstErrorOnly()]
 
 
