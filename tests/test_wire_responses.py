@@ -225,6 +225,7 @@ def test_every_field_of_every_model_is_read_in_both_spellings() -> None:
         FunctionCall,
         JSONObjectFormat,
         TextFormat,
+        response_tools.OtherReference,
     }
 
 

@@ -26,10 +26,12 @@ from tests.ollama_server import OllamaServer
 from tests.servers import KEY, Site
 
 
-@function_tool
 def get_weather(place: Place, days: int | None) -> str:
     """Get the weather."""
     return forecast(place.city)
+
+
+WEATHER = function_tool(get_weather)
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +62,7 @@ async def test_an_agent_as_it_comes(ollama: OllamaServer, sent: list[Any]) -> No
 @pytest.mark.parametrize("stream", [False, True])
 async def test_tools(ollama: OllamaServer, stream: bool) -> None:
     ollama.reply(*WEATHER_ANSWERS)
-    agent = Agent(name="a", tools=[get_weather])
+    agent = Agent(name="a", tools=[WEATHER])
     if stream:
         streamed = Runner.run_streamed(agent, "The weather?")
         kinds = [event.type async for event in streamed.stream_events()]
@@ -86,7 +88,7 @@ async def test_structured_output(ollama: OllamaServer) -> None:
 
 async def test_a_conversation(ollama: OllamaServer) -> None:
     ollama.reply(*WEATHER_ANSWERS, ANSWER)
-    agent = Agent(name="a", tools=[get_weather])
+    agent = Agent(name="a", tools=[WEATHER])
     first = await Runner.run(agent, "The weather?")
     items = [*first.to_input_list(), {"role": "user", "content": "Thanks."}]
     second = await Runner.run(agent, items)

@@ -72,7 +72,7 @@ class OtherTool(WireModel):
 
 
 class OtherMember(WireModel):
-    """A tool of a namespace that is not run here."""
+    """A tool among others, those of a namespace or those that are allowed, that is not run here."""
 
     type: Annotated[str, Stated(**{"not": {"enum": ["function", "custom"]}})]
 
@@ -112,16 +112,10 @@ class ToolReference(WireModel):
     namespace: str | None = None
 
 
-class OtherReference(WireModel):
-    """A tool that is not run here. A ``tool_choice`` that leaves nothing else is refused."""
-
-    type: Annotated[str, Stated(**{"not": {"enum": ["function", "custom", "allowed_tools"]}})]
-
-
 AnyReference: TypeAlias = Annotated[
     Annotated[ToolReference, Tag("<function>")]
     | Annotated[ToolReference, Tag("<custom>")]
-    | Annotated[OtherReference, Tag("<other>")],
+    | Annotated[OtherMember, Tag("<other>")],
     told_apart_by("type", "function", "custom", other=True),
 ]
 
@@ -137,6 +131,12 @@ class AllowedTools(WireModel):
     def references(self) -> list[ToolReference]:
         """Those that can be called here."""
         return [tool for tool in self.tools if isinstance(tool, ToolReference)]
+
+
+class OtherReference(WireModel):
+    """The choice of a tool that is not run here."""
+
+    type: Annotated[str, Stated(**{"not": {"enum": ["function", "custom", "allowed_tools"]}})]
 
 
 def _mode_or_choice(value: Any) -> str:
