@@ -44,7 +44,7 @@ from tests.test_chat_completion import (
     snippets,
     without_plan,
 )
-from tests.test_wire_responses import FULL, TOOL, asking, parse
+from tests.test_wire_responses import FULL, NAMESPACE, TOOL, UNSUPPORTED, asking, parse
 from tests.test_wire_sse import strictly, texts
 
 pytestmark = pytest.mark.once
@@ -54,21 +54,32 @@ EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 
 ASK = parse(asking(stream=True))
 SUMMARY = parse(asking(stream=True, reasoning={"summary": "auto"}))
-EVERYTHING = parse({**FULL, "metadata": {"a_b": "c"}}).without(["tools", "prompt", "conversation"])
+EVERYTHING = parse({**FULL, "metadata": {"a_b": "c"}}).without(UNSUPPORTED)
 """A request with every field that an answer tells again."""
 
-UNKNOWN = {"store", "bytes", "name"}
-"""What OpenAI sends and its Python types do not know: ``store`` of a response, the ``bytes`` in the
-log probabilities of a piece of text, the ``name`` with the arguments of a call."""
+UNKNOWN = {"store", "bytes", "name", "status", "frequency_penalty", "presence_penalty"}
+"""What OpenAI sends and its Python types do not know: ``store`` and the penalties of a response,
+the ``bytes`` in the log probabilities of a piece of text, the ``name`` with the arguments of a
+call, the ``status`` of a call of a custom tool."""
 
 CUT = [Delta("It was the best of"), end("length", Usage(12, 4))]
 AFTER_A_CALL = [*TOOL_CALLS[:-1], Delta("Both are"), Delta(" on their way."), end("stop")]
+
+TOOLS = parse(asking(stream=True, tools=[NAMESPACE, TOOL]))
+NAMESPACED = [
+    Delta(tool_calls=[ToolCallDelta(0, "call_1", "n__f", '{"a": 1}')]),
+    Delta(tool_calls=[ToolCallDelta(1, "call_2", "n__c", "", is_custom=True)]),
+    Delta(tool_calls=[ToolCallDelta(2, "call_3", "f", "{}")]),
+    Delta(tool_calls=[ToolCallDelta(1, arguments='a "text"', is_custom=True)]),
+    end("tool_calls"),
+]
 
 STREAMS: dict[str, tuple[list[Delta], ResponsesRequest]] = {
     "text": (TEXT, ASK),
     "reasoning": (REASONING, ASK),
     "summary": (REASONING, SUMMARY),
     "tool_calls": (AFTER_A_CALL, ASK),
+    "namespaced": (NAMESPACED, TOOLS),
     "logprobs": (LOGPROBS, ASK),
     "incomplete": (CUT, ASK),
 }
@@ -143,7 +154,7 @@ def normalised(data: bytes) -> str:
     def numbered(match: re.Match[str]) -> str:
         return f"{match[1]}{numbers.setdefault(match[0], len(numbers))}"
 
-    text = re.sub(r"\b((?:resp|msg|rs|fc)_)[0-9a-f]{30}\b", numbered, data.decode())
+    text = re.sub(r"\b((?:resp|msg|rs|fc|ctc)_)[0-9a-f]{30}\b", numbered, data.decode())
     assert numbers
     return re.sub(r'("(?:created|completed)(?:_at|At)":)\d+', r"\g<1>1700000000", text)
 
@@ -174,7 +185,6 @@ def test_a_stream_that_fails_is_the_golden_one(case: Case) -> None:
     "responses.response.output[].encrypted_content",
     "responses.response.output[].async",
     "responses.response.output[].caller",
-    "responses.response.output[].namespace",
     "responses.response.reasoning.generate_summary",
     "responses.response.reasoning.context",
     "responses.response.reasoning.mode",
@@ -314,8 +324,9 @@ def test_the_object_that_is_stored_is_in_snake_case_whatever_is_sent(name: str, 
     "responses.response.text",
     "responses.response.truncation",
     "responses.response.user",
+    "responses.response.frequency_penalty, presence_penalty",
 )
-def test_a_response_tells_again_what_was_sent_and_no_default_of_openais() -> None:
+def test_a_response_tells_again_what_was_sent_or_what_holds() -> None:
     response = whole([end()])
     assert {name for name, value in response.items() if value is None} == {
         "error",
@@ -323,18 +334,23 @@ def test_a_response_tells_again_what_was_sent_and_no_default_of_openais() -> Non
         "instructions",
         "max_output_tokens",
         "max_tool_calls",
-        "metadata",
         "previous_response_id",
         "prompt_cache_key",
         "reasoning",
         "safety_identifier",
-        "service_tier",
-        "temperature",
-        "top_logprobs",
-        "top_p",
-        "truncation",
         "user",
     }
+    holds = {
+        "frequency_penalty": 0,
+        "metadata": {},
+        "presence_penalty": 0,
+        "service_tier": "default",
+        "temperature": 1,
+        "top_logprobs": 0,
+        "top_p": 1,
+        "truncation": "disabled",
+    }
+    assert {name: response[name] for name in holds} == holds
     assert response["text"] == {"format": {"type": "text"}}
     assert (response["tools"], response["tool_choice"]) == ([], "auto")
     assert response["parallel_tool_calls"] is True
@@ -343,13 +359,14 @@ def test_a_response_tells_again_what_was_sent_and_no_default_of_openais() -> Non
     response = whole([end()], request=EVERYTHING)
     same = (
         "instructions",
+        "frequency_penalty",
         "max_output_tokens",
         "max_tool_calls",
         "parallel_tool_calls",
+        "presence_penalty",
         "previous_response_id",
         "prompt_cache_key",
         "safety_identifier",
-        "service_tier",
         "temperature",
         "text",
         "tool_choice",
@@ -359,9 +376,62 @@ def test_a_response_tells_again_what_was_sent_and_no_default_of_openais() -> Non
         "user",
     )
     assert {name: response[name] for name in same} == {name: FULL[name] for name in same}
-    assert response["tools"] == [TOOL]
+    # Hosted tools are not used.
+    assert response["tools"] == [TOOL, NAMESPACE]
+    # The tier that is asked for is never the one that there is.
+    assert (FULL["service_tier"], response["service_tier"]) == ("auto", "default")
     assert response["metadata"] == {"a_b": "c"}
     assert response["reasoning"] == {"effort": "low", "summary": "auto"}
+
+
+NUMBER, TEXT_OR_NONE = (int, float), (str, type(None))
+
+REQUIRED: dict[str, Any] = {
+    "id": str,
+    "object": str,
+    "created_at": int,
+    "completed_at": (int, type(None)),
+    "status": str,
+    "incomplete_details": (dict, type(None)),
+    "model": str,
+    "previous_response_id": TEXT_OR_NONE,
+    "instructions": TEXT_OR_NONE,
+    "output": list,
+    "error": (dict, type(None)),
+    "tools": list,
+    "tool_choice": (str, dict),
+    "truncation": str,
+    "parallel_tool_calls": bool,
+    "text": dict,
+    "top_p": NUMBER,
+    "presence_penalty": NUMBER,
+    "frequency_penalty": NUMBER,
+    "top_logprobs": int,
+    "temperature": NUMBER,
+    "reasoning": (dict, type(None)),
+    "usage": (dict, type(None)),
+    "max_output_tokens": (int, type(None)),
+    "max_tool_calls": (int, type(None)),
+    "store": bool,
+    "background": bool,
+    "service_tier": str,
+    "metadata": dict,
+    "safety_identifier": TEXT_OR_NONE,
+    "prompt_cache_key": TEXT_OR_NONE,
+}
+"""What the response object of the Open Responses specification has to have."""
+
+
+@pytest.mark.parametrize(("deltas", "request_"), STREAMS.values(), ids=STREAMS)
+def test_every_response_object_has_what_clients_require(
+    deltas: list[Delta], request_: ResponsesRequest
+) -> None:
+    events = told(stream(deltas, request=request_))
+    objects = [event["response"] for event in events if "response" in event]
+    assert len(objects) == 3
+    for response in [*objects, whole(deltas, request=request_)]:
+        wrong = {name for name, kind in REQUIRED.items() if not isinstance(response[name], kind)}
+        assert wrong == set()
 
 
 @pytest.mark.compat("responses.response.tools")
@@ -638,6 +708,23 @@ def test_arguments_that_are_no_json_do_no_harm(arguments: str) -> None:
     assert [call["arguments"] for call in output] == [arguments, "{}"]
 
 
+@pytest.mark.compat(
+    "responses.response.output[].input",
+    "responses.response.output[].namespace",
+    "responses.event.input",
+)
+def test_calls_of_custom_tools_and_of_namespaces_are_told_as_such() -> None:
+    items = check(told(stream(NAMESPACED, request=TOOLS)))
+    named = [{key: item.get(key) for key in ("type", "namespace", "name")} for item in items]
+    assert named == [
+        {"type": "function_call", "namespace": "n", "name": "f"},
+        {"type": "custom_tool_call", "namespace": "n", "name": "c"},
+        {"type": "function_call", "namespace": None, "name": "f"},
+    ]
+    assert items[1]["input"] == 'a "text"'
+    assert neutral(whole(NAMESPACED, request=TOOLS)["output"]) == neutral(items)
+
+
 @pytest.mark.compat("responses.response.output[].call_id")
 def test_a_call_has_an_id_even_if_the_engine_gave_none() -> None:
     (call,) = whole([Delta(tool_calls=[ToolCallDelta(0, None, "f", "{}")]), end()])["output"]
@@ -754,7 +841,13 @@ def _check_item(item: dict[str, Any], steps: list[dict[str, Any]], *, failed: bo
     assert done["item"] == item
     assert item["status"] in ("completed", "incomplete")
     assert {event["item_id"] for event in inner} == {item["id"]}
-    if item["type"] == "function_call":
+    if item["type"] == "custom_tool_call":
+        event, field = "response.custom_tool_call_input", "input"
+        assert added["item"]["input"] == ""
+        *inner, whole_text = inner
+        assert whole_text["input"] == item["input"]
+        assert added["item"]["call_id"] == item["call_id"]
+    elif item["type"] == "function_call":
         event, field = "response.function_call_arguments", "arguments"
         assert added["item"]["arguments"] == ""
         *inner, whole_text = inner
@@ -1048,7 +1141,7 @@ def test_openais_client_gets_calls_with_their_arguments_parsed(case: Case, strea
         ("call_2", Weather(city="Rome", days=2)),
     ]
     (tool,) = response.tools
-    assert tool.to_dict() == gateway.requests[0].function_tools[0].declared()
+    assert tool.to_dict() == gateway.requests[0].offered_tools[0].tool.declared()
 
 
 @openai_cases

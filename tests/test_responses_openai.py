@@ -187,6 +187,74 @@ def test_a_required_tool(client: openai.OpenAI, ollama: OllamaServer, stream: bo
     )
 
 
+NAMESPACE: Any = {
+    "type": "namespace",
+    "name": "editor",
+    "description": "Changes files.",
+    "tools": [{"type": "custom", "name": "patch", "description": "Apply a patch."}],
+}
+
+
+@pytest.mark.compat(
+    "responses.request.input[].namespace",
+    "responses.request.input[type]",
+    "responses.request.text.verbosity",
+    "responses.request.tools[type]",
+    "responses.response.output[].namespace",
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_with_tools_of_every_kind(
+    client: openai.OpenAI, ollama: OllamaServer, stream: bool
+) -> None:
+    called = {"index": 0, "name": "editor__patch", "arguments": {"input": '+ "é"\n'}}
+    ollama.reply(Answer([], tool_calls=[{"id": "call_7", "function": called}]), Answer(["Done."]))
+    tools: Any = [{"type": "web_search"}, NAMESPACE, WEATHER, {"type": "image_generation"}]
+
+    def ask(*items: Any) -> tuple[openai.types.responses.Response, str]:
+        raw = client.responses.with_raw_response.create(
+            model=TOOLS_MODEL,
+            input=[{"role": "user", "content": "Go"}, *items],
+            tools=tools,
+            text={"verbosity": "low"},
+            stream=stream,
+        )
+        answer: Any = raw.parse()
+        return (
+            list(answer)[-1].response if stream else answer,
+            raw.headers["x-ignored-parameters"],
+        )
+
+    first, ignored = ask()
+    assert ignored == "tools.web_search, tools.image_generation"
+    (call,) = first.output
+    assert call.type == "custom_tool_call"
+    assert (call.namespace, call.name, call.input) == ("editor", "patch", '+ "é"\n')
+    second, ignored = ask(
+        {"type": "web_search_call", "id": "ws_1", "status": "completed"},
+        call.to_dict(),
+        {"type": "custom_tool_call_output", "call_id": call.call_id, "output": "ok"},
+    )
+    assert ignored == "tools.web_search, tools.image_generation, input.web_search_call"
+    assert second.output_text == "Done."
+    _, sent = ollama.chats()
+    names = [tool["function"]["name"] for tool in sent.body["tools"]]
+    assert names == ["editor__patch", "get_weather"]
+    _, answer, result = sent.body["messages"]
+    assert answer["tool_calls"] == [{"id": "call_7", "function": called}]
+    assert (result["tool_name"], result["content"]) == ("editor__patch", "ok")
+
+
+@pytest.mark.compat(
+    "responses.request.frequency_penalty, presence_penalty, seed, stop",
+)
+def test_options_of_chat_completions_that_engines_have(
+    client: openai.OpenAI, ollama: OllamaServer
+) -> None:
+    options = {"seed": 7, "stop": ["x"], "frequency_penalty": 0.5, "presence_penalty": -0.5}
+    client.responses.create(model=TOOLS_MODEL, input="Hi", extra_body=options)
+    assert ollama.chats()[0].body["options"] == options
+
+
 class City(BaseModel):
     name: str
 
@@ -248,7 +316,7 @@ def test_a_stream_that_breaks_off_has_failed(client: openai.OpenAI, ollama: Olla
 @pytest.mark.compat(
     "responses.request.model",
     "responses.request.previous_response_id",
-    "responses.request.tools[type]",
+    "responses.request.tool_choice.type",
     "responses.request.truncation",
     "responses.stream.failure before the first event",
 )
@@ -276,9 +344,11 @@ def test_failures_before_the_first_event_are_a_status(
         ask(previous_response_id="resp_1")
     assert unknown.value.param == "previous_response_id"
     assert "not stored" in unknown.value.message
-    with pytest.raises(openai.BadRequestError) as search:
-        ask(tools=[{"type": "web_search"}])
-    assert (search.value.code, search.value.param) == ("unsupported_parameter", "tools")
+    assert "your input" in too_long.value.message
+    for choice in ({"type": "web_search"}, "required"):
+        with pytest.raises(openai.BadRequestError, match="the tool 'web_search'") as search:
+            ask(tools=[{"type": "web_search"}], tool_choice=choice)
+        assert (search.value.code, search.value.param) == ("unsupported_parameter", "tool_choice")
 
 
 def test_signals(site: Site, client: openai.OpenAI, ollama: OllamaServer) -> None:
@@ -381,6 +451,27 @@ def test_a_conversation_goes_on_from_what_is_stored(
     assert len(Kept.conversations[second.json()["id"], "ada"]) == 4
 
 
+@pytest.mark.compat("responses.request.input[type]", "responses.request.store")
+def test_items_of_every_kind_are_stored_and_come_back(ask: Any, stored: OllamaServer) -> None:
+    called = {"index": 0, "name": "editor__patch", "arguments": {"input": "+ a"}}
+    stored.reply(Answer([], tool_calls=[{"id": "call_7", "function": called}]), Answer(["Done."]))
+    search = {"type": "web_search_call", "id": "ws_1", "action": {"query": "rome"}}
+    tools = {"type": "additional_tools", "role": "developer", "tools": [NAMESPACE]}
+    hidden = {"type": "compaction", "encrypted_content": "gAA"}
+    user = {"type": "message", "role": "user", "content": "Go"}
+    model = {"model": "smollm2-tools:135m"}
+    first = ask(input=[user, tools, search, hidden], **model).json()
+    assert first["output"][0]["type"] == "custom_tool_call"
+    result = {"type": "custom_tool_call_output", "call_id": "call_7", "output": "ok"}
+    second = ask(input=[result], previous_response_id=first["id"], **model)
+    assert second.headers["x-ignored-parameters"] == "input.compaction"
+    assert Kept.conversations[second.json()["id"], "ada"][:4] == [user, tools, search, hidden]
+    sent = stored.chats()[1].body
+    assert [tool["function"]["name"] for tool in sent["tools"]] == ["editor__patch"]
+    assert [message["role"] for message in sent["messages"]] == ["user", "assistant", "tool"]
+    assert sent["messages"][1]["content"] == "Web search: rome"
+
+
 @pytest.mark.compat("responses.request.store")
 def test_what_is_not_to_be_stored_is_not(ask: Any, stored: OllamaServer) -> None:
     assert ask(input="Hi", store=False).json()["store"] is False
@@ -394,7 +485,7 @@ def test_somebody_elses_response_is_not_there(ask: Any, stored: OllamaServer) ->
         ask(key="sk-other", input="Hi", previous_response_id=first["id"]),
         ask(input="Hi", previous_response_id="resp_none"),
     ):
-        assert response.status_code == 404
+        assert response.status_code == 400
         error = response.json()["error"]
         assert error["code"] == "previous_response_not_found"
         assert error["param"] == "previous_response_id"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from typing import Any
 
 import pytest
@@ -18,11 +19,24 @@ from django_ollama_openai.exceptions import (
 from django_ollama_openai.translation.responses_request import (
     chat_request,
     in_the_words_of,
+    left_out,
     original_param,
 )
 from django_ollama_openai.wire.chat import ChatCompletionRequest
 from django_ollama_openai.wire.responses import ResponsesRequest
-from tests.test_wire_responses import FULL, TOOL, asking, items, numbered, parse
+from tests.test_wire_responses import (
+    CUSTOM,
+    CUSTOM_CALL,
+    CUSTOM_OUTPUT,
+    FULL,
+    GRAMMAR,
+    NAMESPACE,
+    TOOL,
+    asking,
+    items,
+    numbered,
+    parse,
+)
 
 USER = {"role": "user", "content": "Hello"}
 PNG = "data:image/png;base64,iVBORw0KGgo="
@@ -310,6 +324,10 @@ def test_a_recording_is_the_part_that_chat_completions_have() -> None:
             ({"truncate": False}, {"truncate": False}),
             ({"think": "high", "keep_alive": "5m"}, {"think": "high", "keep_alive": "5m"}),
             ({"options": {"numCtx": 8192}}, {"options": {"num_ctx": 8192}}),
+            (
+                {"seed": 1, "stop": ["x"], "frequency_penalty": 1, "presence_penalty": -1},
+                {"seed": 1, "stop": ["x"], "frequency_penalty": 1, "presence_penalty": -1},
+            ),
             ({"tools": []}, {}),
             ({"tool_choice": "none"}, {"tool_choice": "none"}),
         ]
@@ -395,6 +413,7 @@ def test_what_has_no_counterpart_is_left_out() -> None:
         "safety_identifier": "s",
         "service_tier": "flex",
         "background": True,
+        "n": 2,
         "conversation": "conv_1",
         "prompt": {"id": "pmpt_1"},
         "access_programs": {"cyber": "x"},
@@ -417,7 +436,6 @@ def test_what_has_no_counterpart_is_left_out() -> None:
     "responses.request.input[].phase",
     "responses.request.input[].async",
     "responses.request.input[].caller",
-    "responses.request.input[].namespace",
     "responses.request.tools[].async",
     "responses.request.tools[].allowed_callers",
     "responses.request.tools[].defer_loading",
@@ -425,12 +443,12 @@ def test_what_has_no_counterpart_is_left_out() -> None:
 )
 def test_what_only_openai_reads_is_left_out_of_items_and_tools() -> None:
     text = {"type": "input_text", "text": "u", "prompt_cache_breakpoint": {"mode": "explicit"}}
-    extra = {"async": True, "caller": {"type": "direct"}, "namespace": "x"}
+    extra = {"async": True, "caller": {"type": "direct"}}
     assert messages(
         {"role": "user", "content": [text], "phase": "commentary"},
         said("a", phase="final_answer"),
         {**call("1"), **extra},
-        {**output("1"), **extra, "name": "f"},
+        {**output("1"), **extra, "name": "f", "namespace": "x"},
     ) == [{"role": "user", "content": "u"}, answer("a", tool_calls=[made("1")]), returned("1")]
     tool = {
         **TOOL,
@@ -440,6 +458,238 @@ def test_what_only_openai_reads_is_left_out_of_items_and_tools() -> None:
         "output_schema": {},
     }
     assert parameters(tools=[tool]) == parameters(tools=[TOOL])
+
+
+# Namespaces and custom tools
+
+
+INPUT = {
+    "type": "object",
+    "properties": {"input": {"type": "string"}},
+    "required": ["input"],
+    "additionalProperties": False,
+}
+
+
+def functions(request: ResponsesRequest) -> dict[str, dict[str, Any]]:
+    return {
+        tool.function.name: tool.function.declared() for tool in chat_request(request).tools or ()
+    }
+
+
+@pytest.mark.compat("responses.request.tools[].type", "responses.request.tools[].format")
+def test_a_custom_tool_is_a_function_with_one_string() -> None:
+    plain = {"type": "custom", "name": "p", "format": {"type": "text"}}
+    request = parse(asking(tools=[CUSTOM, plain]))
+    c, p = functions(request).values()
+    assert p == {"name": "p", "parameters": INPUT}
+    (schema,) = c["parameters"].pop("properties").values()
+    assert c == {
+        "name": "c",
+        "description": "d",
+        "parameters": {key: INPUT[key] for key in ("type", "required", "additionalProperties")},
+    }
+    assert schema["type"] == "string"
+    assert "lark" in schema["description"]
+    assert GRAMMAR["definition"] in schema["description"]
+    assert chat_request(request).custom_tools == {"c", "p"}
+
+
+@pytest.mark.compat("responses.request.tools[].type", "responses.request.tools[].tools")
+def test_a_tool_of_a_namespace_has_a_name_that_a_model_can_write() -> None:
+    long = {**NAMESPACE, "name": "mcp__" + "x" * 60}
+    dotted = {**NAMESPACE, "name": "a.b", "description": None}
+    taken = {**TOOL, "name": "n__f"}
+    offered = functions(parse(asking(tools=[NAMESPACE, long, dotted, taken])))
+    assert len(offered) == 7
+    assert {"n__c", "n__f"} < set(offered)
+    assert offered["n__f"] == {key: value for key, value in taken.items() if key != "type"}
+    for name, function in offered.items():
+        assert re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name)
+        assert function["description"].endswith("d")
+    # Of all its tools the first one has the description of a namespace.
+    assert sum(function["description"] == "d\n\nd" for function in offered.values()) == 2
+
+
+@pytest.mark.compat(
+    "responses.request.input[].call_id",
+    "responses.request.input[].namespace",
+    "responses.request.input[].input",
+)
+def test_calls_have_the_names_under_which_their_tools_are_offered() -> None:
+    of_custom = {**CUSTOM_CALL, "namespace": "n"}
+    given = [{**call("1"), "namespace": "n"}, {**call("3"), "namespace": "gone"}, of_custom]
+    request = parse({"input": [*given, CUSTOM_OUTPUT], "tools": [NAMESPACE, TOOL]})
+    answer_, result = chat_request(request).declared()["messages"]
+    assert answer_["tool_calls"] == [
+        made("1", "n__f"),
+        made("3", "gone__f"),
+        made("call_2", "n__c", '{"input": "a"}'),
+    ]
+    assert result == returned("call_2", "1")
+
+
+def test_a_search_for_tools_has_found_those_that_are_offered() -> None:
+    search = {"type": "tool_search_call", "call_id": "1", "arguments": {"query": "q"}}
+    tools = [TOOL, NAMESPACE, {"type": "mcp"}]
+    found = {"type": "tool_search_output", "call_id": "1", "tools": tools}
+    request = chat_request(parse(items(USER, search, found)))
+    *_, result = request.declared()["messages"]
+    assert result == returned("1", "f\nn__f\nn__c")
+    assert [tool.function.name for tool in request.tools or ()] == ["f", "n__f", "n__c"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "name"),
+    [
+        ({"type": "function", "name": "f"}, "f"),
+        ({"type": "function", "name": "f", "namespace": "n"}, "n__f"),
+        ({"type": "custom", "name": "c"}, "n__c"),
+    ],
+    ids=["function", "namespace", "custom"],
+)
+def test_a_choice_has_the_name_under_which_its_tool_is_offered(choice: Any, name: str) -> None:
+    nested = {"type": "function", "function": {"name": name}}
+    tools = [NAMESPACE, TOOL, {"type": "mcp"}]
+    assert parameters(tools=tools, tool_choice=choice)["tool_choice"] == nested
+    allowed = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "mcp"}, choice]}
+    assert parameters(tools=tools, tool_choice=allowed)["tool_choice"] == {
+        "type": "allowed_tools",
+        "allowed_tools": {"mode": "auto", "tools": [nested]},
+    }
+    none = {**allowed, "tools": [{"type": "mcp"}]}
+    assert parameters(tools=tools, tool_choice=none)["tool_choice"] == "none"
+
+
+# What others have made
+
+
+@pytest.mark.compat("responses.request.input[type]")
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    numbered(
+        [
+            (
+                {"type": "local_shell_call", "call_id": "1", "action": {"command": ["ls"]}},
+                [answer(tool_calls=[made("1", "local_shell", '{"command": ["ls"]}')])],
+            ),
+            ({"type": "local_shell_call_output", "id": "1", "output": "a"}, [returned("1", "a")]),
+            (
+                {
+                    "type": "shell_call_output",
+                    "call_id": "1",
+                    "output": [{"stdout": "a", "stderr": "b", "outcome": {"type": "timeout"}}],
+                },
+                [returned("1", "a\nb")],
+            ),
+            (
+                {"type": "apply_patch_call", "call_id": "1", "operation": {"path": "x"}},
+                [answer(tool_calls=[made("1", "apply_patch", '{"path": "x"}')])],
+            ),
+            (
+                {"type": "apply_patch_call_output", "call_id": "1", "status": "completed"},
+                [returned("1", "completed")],
+            ),
+            (
+                {"type": "tool_search_call", "call_id": "1", "arguments": {"query": "é"}},
+                [answer(tool_calls=[made("1", "tool_search", '{"query": "é"}')])],
+            ),
+            (
+                {"type": "program", "call_id": "1", "id": "2", "code": "x()"},
+                [answer(tool_calls=[made("1", "program", '{"input": "x()"}')])],
+            ),
+            (
+                {
+                    "type": "mcp_call",
+                    "id": "1",
+                    "name": "f",
+                    "arguments": "{}",
+                    "output": "a",
+                    "error": None,
+                },
+                [answer(tool_calls=[made("1")]), returned("1", "a")],
+            ),
+            (
+                {
+                    "type": "web_search_call",
+                    "action": {"type": "search", "query": "rome", "queries": ["rome", "paris"]},
+                },
+                [answer("Web search: rome\nparis")],
+            ),
+            (
+                {
+                    "type": "file_search_call",
+                    "queries": ["q"],
+                    "results": [{"text": "found", "filename": "x", "score": 1}],
+                },
+                [answer("File search: q\nfound")],
+            ),
+            (
+                {
+                    "type": "code_interpreter_call",
+                    "code": "1+1",
+                    "outputs": [{"type": "logs", "logs": "2"}],
+                },
+                [answer("Code: 1+1\n2")],
+            ),
+            (
+                {"type": "brand_new", "content": [{"type": "text", "text": "a"}]},
+                [answer("a")],
+            ),
+        ]
+    ),
+)
+def test_what_can_be_read_in_the_items_of_others_stays(
+    item: dict[str, Any], expected: list[Any]
+) -> None:
+    assert messages(USER, item) == [USER, *expected]
+    assert left_out(parse(items(USER, item))) == ()
+
+
+@pytest.mark.compat("responses.request.input[].encrypted_content", "responses.request.input[type]")
+@pytest.mark.parametrize(
+    ("item", "name"),
+    numbered(
+        [
+            *(
+                ({"type": type, "id": "x", "encrypted_content": "gAA"}, f"input.{type}")
+                for type in (
+                    "compaction",
+                    "compaction_trigger",
+                    "computer_call",
+                    "mcp_list_tools",
+                    "mcp_approval_request",
+                    "image_generation_call",
+                    "web_search_call",
+                    "reasoning",
+                    "brand_new",
+                )
+            ),
+            # Not as they should be
+            ({"type": "mcp_call", "id": "1", "name": 5, "arguments": "{}"}, "input.mcp_call"),
+            ({"type": "shell_call", "call_id": 5, "action": {}}, "input.shell_call"),
+            (
+                {"type": "tool_search_call", "id": "1", "arguments": {"a": 1}},
+                "input.tool_search_call",
+            ),
+            ({"type": "X-é\r\nSet-Cookie: a", "x": 1}, "input"),
+        ]
+    ),
+)
+def test_items_that_nobody_here_can_read_are_left_out_and_named(
+    item: dict[str, Any], name: str
+) -> None:
+    request = parse(items(USER, item, item, said("a")))
+    assert chat_request(request).declared()["messages"] == [USER, answer("a")]
+    assert left_out(request) == (name,)
+
+
+@pytest.mark.compat("responses.request.tools[type]")
+def test_hosted_tools_are_left_out_and_named() -> None:
+    tools = [{"type": "web_search"}, NAMESPACE, {"type": "mcp"}, {"type": "web_search"}]
+    assert left_out(parse(asking(tools=tools))) == ("tools.web_search", "tools.mcp")
+    many = [{"type": f"t{number}"} for number in range(1000)]
+    assert len(left_out(parse(asking(tools=many)))) == 32
 
 
 # Errors
@@ -552,10 +802,15 @@ def test_what_a_field_was_depends_on_the_request(
 
 
 def test_an_error_of_any_kind_keeps_its_kind() -> None:
-    error = ContextLengthExceeded("Your messages resulted in 9 tokens.", param="messages")
+    error = ContextLengthExceeded(
+        "There is no room for your messages. Please reduce the length of the messages.",
+        param="messages",
+    )
     assert restated(CONVERSATION, error) == "input"
     assert error.code == "context_length_exceeded"
-    assert error.message == "Your messages resulted in 9 tokens."
+    assert error.message == (
+        "There is no room for your input. Please reduce the length of the input."
+    )
     unsupported = UnsupportedParameter("Not 'reasoning_effort'.", param="reasoning_effort")
     in_the_words_of(CONVERSATION, unsupported)
     assert unsupported.envelope()["error"] == {
@@ -670,5 +925,8 @@ def test_every_field_comes_through_together() -> None:
         "developer",
         "user",
         "assistant",
+        "tool",
+        "assistant",
+        "tool",
         "tool",
     ]

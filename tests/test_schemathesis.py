@@ -48,10 +48,10 @@ REFUSALS = (
     r"'top_logprobs' is only allowed when 'logprobs' is true",
     r"'tool_choice' is only allowed when 'tools' are specified",
     r"Tool choice .* not found in 'tools' parameter",
-    r"The function .* of 'tool_choice' is not among the 'tools'",
+    r"The (function|custom) .* of 'tool_choice' is not among the 'tools'",
     r"'logprobs' cannot be combined with 'echo'",
     r"'echo' is only allowed with prompts that are text",
-    r"'input' needs a message; there is nothing in it but reasoning",
+    r"'input' needs a message; there is nothing in it that can be read here",
     r"'previous_response_id' is not supported",
     r"This request asks for \d+ choices; this site allows \d+",
     r"'options.num_ctx' may be up to \d+, not \d+",
@@ -192,7 +192,7 @@ def make_consistent(case: AnyCase) -> None:
     body = case.body
     if not isinstance(body, dict):
         return
-    if isinstance(body.get("model"), str | None):
+    if isinstance(body.get("model"), str | None) and body.get("model") != "":
         body["model"] = EMBEDDING_MODEL if case.path == "/v1/embeddings" else CHAT_MODEL
     # A null is valid, and the same as nothing.
     if "messages" in body and body.get("top_logprobs") is not None:

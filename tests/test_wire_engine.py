@@ -10,7 +10,10 @@ import pytest
 
 from django_ollama_openai.exceptions import InvalidRequest
 from django_ollama_openai.wire.chat import ChatCompletionRequest
-from django_ollama_openai.wire.engine import EngineOptions
+from django_ollama_openai.wire.completions import CompletionRequest
+from django_ollama_openai.wire.embeddings import EmbeddingsRequest
+from django_ollama_openai.wire.engine import EngineOptions, EngineRequest
+from django_ollama_openai.wire.responses import ResponsesRequest
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -82,3 +85,19 @@ def test_no_think(value: Any) -> None:
 @pytest.mark.parametrize("value", ["yes", 1])
 def test_truncate_is_a_boolean(value: Any) -> None:
     assert refused(truncate=value).param == "truncate"
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [
+        (ChatCompletionRequest, {"messages": HELLO}),
+        (CompletionRequest, {"prompt": "Hello"}),
+        (EmbeddingsRequest, {"input": "Hello"}),
+        (ResponsesRequest, {"input": "Hello"}),
+    ],
+)
+def test_the_name_of_a_model_is_not_empty(kind: type[EngineRequest], field: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        kind.parse(json.dumps({"model": "", **field}).encode())
+    assert (caught.value.status, caught.value.param) == (400, "model")
+    assert kind.parse(json.dumps(field).encode()).model is None

@@ -11,23 +11,25 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from django_ollama_openai.exceptions import InvalidRequest
-from django_ollama_openai.wire import responses
+from django_ollama_openai.wire import response_tools, responses
 from django_ollama_openai.wire.base import WireModel
 from django_ollama_openai.wire.case import camel_keys, to_camel
 from django_ollama_openai.wire.chat import FunctionCall, JSONObjectFormat, TextFormat
 from django_ollama_openai.wire.engine import EngineRequest
+from django_ollama_openai.wire.response_tools import AllowedTools, FunctionTool, OtherTool
 from django_ollama_openai.wire.responses import (
-    AllowedTools,
     AssistantInput,
+    CustomToolCallItem,
+    CustomToolCallOutput,
     FunctionCallItem,
     FunctionCallOutput,
-    FunctionTool,
     InputItem,
     JSONSchemaFormat,
-    OtherTool,
+    OtherItem,
     ReasoningItem,
     ResponsesRequest,
     SystemInput,
+    ToolsItem,
     UserInput,
 )
 from tests.test_wire_chat import any_json, models_within, notation, paths
@@ -42,6 +44,11 @@ TOOL = {
     "parameters": {"type": "object"},
     "strict": True,
 }
+GRAMMAR = {"type": "grammar", "syntax": "lark", "definition": "start: /a+/"}
+CUSTOM = {"type": "custom", "name": "c", "description": "d", "format": GRAMMAR}
+NAMESPACE = {"type": "namespace", "name": "n", "description": "d", "tools": [TOOL, CUSTOM]}
+CUSTOM_CALL = {"type": "custom_tool_call", "call_id": "call_2", "name": "c", "input": "a"}
+CUSTOM_OUTPUT = {"type": "custom_tool_call_output", "call_id": "call_2", "output": "1"}
 PICTURE = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
 TEXT = {"type": "input_text", "text": "u"}
 
@@ -76,15 +83,26 @@ FULL: dict[str, Any] = {
                 TEXT,
             ],
         },
-        CALL,
+        {**CALL, "namespace": "n"},
         OUTPUT,
+        {**CUSTOM_CALL, "namespace": "n"},
+        CUSTOM_OUTPUT,
+        {
+            "type": "additional_tools",
+            "call_id": "call_3",
+            "tools": [{**CUSTOM, "format": {"type": "text"}}],
+        },
+        {"type": "web_search_call"},
     ],
     "instructions": "i",
-    "tools": [TOOL, {"type": "web_search"}],
+    "tools": [TOOL, {"type": "web_search"}, {**NAMESPACE, "tools": [TOOL, CUSTOM, {"type": "x"}]}],
     "tool_choice": {
         "type": "allowed_tools",
         "mode": "required",
-        "tools": [{"type": "function", "name": "f"}],
+        "tools": [
+            {"type": "function", "name": "f", "namespace": "n"},
+            {"type": "web_search"},
+        ],
     },
     "parallel_tool_calls": False,
     "text": {
@@ -102,6 +120,10 @@ FULL: dict[str, Any] = {
     "temperature": 0.5,
     "top_p": 0.9,
     "top_logprobs": 2,
+    "frequency_penalty": 0.1,
+    "presence_penalty": -0.1,
+    "seed": 42,
+    "stop": ["x"],
     "truncation": "auto",
     "include": ["message.output_text.logprobs"],
     "stream": True,
@@ -121,7 +143,24 @@ FULL: dict[str, Any] = {
     "background": False,
     "conversation": {"id": "conv_1"},
     "prompt": {"id": "pmpt_1"},
+    "audio": {"voice": "x"},
+    "logit_bias": {"1": 1},
+    "modalities": ["text", "audio"],
+    "n": 2,
+    "prediction": {"type": "content"},
+    "web_search_options": {"user": {}},
 }
+
+UNSUPPORTED = [
+    "conversation",
+    "prompt",
+    "audio",
+    "logit_bias",
+    "modalities",
+    "n",
+    "prediction",
+    "web_search_options",
+]
 
 
 def numbered(cases: Iterable[Any]) -> list[Any]:
@@ -169,11 +208,16 @@ def test_every_field_of_every_model_is_read_in_both_spellings() -> None:
     for request in (snake, camel):
         for model in models_within(request):
             assert not model.model_extra
-            if type(model).__module__ == responses.__name__:
+            if type(model).__module__ in (responses.__name__, response_tools.__name__):
                 assert model.model_fields_set == set(type(model).model_fields)
     # What is a base, or another's, or stands for another of its kind, aside.
     models = {type(model) for model in models_within(snake)}
-    known = {value for value in vars(responses).values() if isinstance(value, type)}
+    known = {
+        value
+        for module in (responses, response_tools)
+        for value in vars(module).values()
+        if isinstance(value, type)
+    }
     missing = {model for model in known if issubclass(model, WireModel)} - models
     assert missing == {
         WireModel,
@@ -181,6 +225,7 @@ def test_every_field_of_every_model_is_read_in_both_spellings() -> None:
         FunctionCall,
         JSONObjectFormat,
         TextFormat,
+        response_tools.OtherReference,
     }
 
 
@@ -190,7 +235,7 @@ def test_every_field_of_every_model_is_read_in_both_spellings() -> None:
 def test_each_field_alone_is_read_in_camel_case(name: str) -> None:
     needs: dict[str, Any] = {}
     if name in ("stream_options", "tool_choice"):
-        needs = {"stream": True} if name == "stream_options" else {"tools": [TOOL]}
+        needs = {"stream": True} if name == "stream_options" else {"tools": [NAMESPACE]}
     request = parse(asking(**{to_camel(name): camel_keys(FULL[name])}, **needs))
     assert request.model_fields_set == {"input", name, *needs}
 
@@ -204,8 +249,9 @@ def test_the_contents_of_schemas_arguments_and_metadata_are_no_fields() -> None:
             metadata={"a_b": "1", "aB": "2"},
         )
     )
-    (tool,) = request.function_tools
-    assert tool.parameters == schema
+    (offered,) = request.offered_tools
+    assert isinstance(offered.tool, FunctionTool)
+    assert offered.tool.parameters == schema
     assert request.text is not None
     assert isinstance(request.text.format, JSONSchemaFormat)
     assert request.text.format.schema_ == schema
@@ -263,7 +309,11 @@ def test_the_input_may_be_a_text(text: str) -> None:
     assert parse({"input": text}).input == text
 
 
-@pytest.mark.compat("responses.request.input[].type", "responses.request.input[].content[].type")
+@pytest.mark.compat(
+    "responses.request.input[].type",
+    "responses.request.input[].content[].type",
+    "responses.request.input[].execution",
+)
 @pytest.mark.parametrize(
     ("item", "kind"),
     numbered(
@@ -282,6 +332,16 @@ def test_the_input_may_be_a_text(text: str) -> None:
             ({"type": "reasoning", "id": "rs_1", "summary": []}, ReasoningItem),
             ({"type": "reasoning", "encrypted_content": "x"}, ReasoningItem),
             ({"type": "reasoning", "content": None, "summary": None}, ReasoningItem),
+            (CUSTOM_CALL, CustomToolCallItem),
+            ({**CUSTOM_OUTPUT, "output": [TEXT]}, CustomToolCallOutput),
+            ({"type": "additional_tools", "role": "developer", "tools": [TOOL]}, ToolsItem),
+            (
+                {"type": "tool_search_output", "tools": [], "execution": "server"},
+                ToolsItem,
+            ),
+            ({"type": "web_search_call", "id": "ws_1"}, OtherItem),
+            ({"type": "compaction", "encrypted_content": "x"}, OtherItem),
+            ({"type": "brand_new", "role": "user"}, OtherItem),
         ]
     ),
 )
@@ -311,7 +371,15 @@ def test_an_item_is_what_its_type_and_role_say(item: dict[str, Any], kind: type[
             ("include", ["reasoning.encrypted_content", "anything.else"]),
             ("metadata", {}),
             ("metadata", {str(number) * 8: "x" * 512 for number in range(16)}),
-            ("service_tier", "brand_new"),
+            *(
+                ("service_tier", tier)
+                for tier in ("auto", "default", "flex", "scale", "priority", "fast", "ultrafast")
+            ),
+            ("stop", "x"),
+            ("seed", -(2**63)),
+            ("frequency_penalty", -2),
+            ("presence_penalty", 2),
+            ("n", 1),
             ("conversation", "conv_1"),
             ("stream", False),
             ("text", {}),
@@ -413,7 +481,7 @@ def test_what_is_missing_is_named(body: Any, param: str) -> None:
 
 
 WRONG_FIELDS: dict[str, list[Any]] = {
-    "model": [5, ["m"]],
+    "model": [5, ["m"], ""],
     "input": [None, 5, {}, [], ["x"], [None], [5], [[]]],
     "instructions": [5, ["x"]],
     "temperature": ["0.5", True, -0.1, 2.1],
@@ -440,8 +508,6 @@ WRONG_FIELDS: dict[str, list[Any]] = {
         "any",
         5,
         [],
-        {"type": "web_search_preview"},
-        {"type": "mcp", "server_label": "x"},
         {"type": "custom", "name": "f"},
         {"type": "function", "name": 5},
     ],
@@ -451,7 +517,11 @@ WRONG_FIELDS: dict[str, list[Any]] = {
     "previous_response_id": [5, {}],
     "prompt_cache_key": [5],
     "safety_identifier": [5],
-    "service_tier": [5],
+    "service_tier": [5, "brand_new", ""],
+    "seed": [0.5, "1"],
+    "stop": [5, ["x"] * 5],
+    "frequency_penalty": [2.1, "0"],
+    "presence_penalty": [-2.1],
     "user": [5, {}],
     "think": ["xhigh"],
     "keep_alive": ["1d"],
@@ -500,6 +570,13 @@ WRONG_ITEMS: list[tuple[dict[str, Any], str]] = [
     (asking(stream_options={"include_obfuscation": 1}, stream=True), "include_obfuscation"),
     (asking(tools=[TOOL, {**TOOL, "parameters": "{}"}]), "tools[1].parameters"),
     (asking(tools=[{**TOOL, "strict": 1}]), "tools[0].strict"),
+    (items({**CUSTOM_CALL, "input": 5}), "input[0].input"),
+    (items({**CUSTOM_OUTPUT, "output": None}), "input[0].output"),
+    (items({"type": "additional_tools", "tools": [{"type": 5}]}), "input[0].tools[0].type"),
+    (asking(tools=[{**CUSTOM, "name": ""}]), "tools[0].name"),
+    (asking(tools=[{**CUSTOM, "format": {"type": "x"}}]), "tools[0].format.type"),
+    (asking(tools=[{**CUSTOM, "format": {**GRAMMAR, "syntax": "x"}}]), "tools[0].format.syntax"),
+    (asking(tools=[{**NAMESPACE, "tools": [{"name": "f"}]}]), "tools[0].tools[0].type"),
 ]
 
 
@@ -547,21 +624,29 @@ def test_a_reference_to_an_item_is_refused_with_the_reason(reference: dict[str, 
     assert "send the item itself" in error.message
 
 
-@pytest.mark.compat("responses.request.input[type]")
-@pytest.mark.parametrize("type_", ["web_search_call", "computer_call_output", "compaction", "x"])
-def test_another_type_of_item_is_refused_with_those_that_are_taken(type_: str) -> None:
-    error = refused(items(HELLO, {"type": type_, "id": "x", "role": "user", "content": "x"}))
-    assert error.param == "input[1].type"
-    assert error.message == (
-        "Invalid value for 'input[1].type': input should be 'message', 'function_call', "
-        f"'function_call_output', 'reasoning', not {type_!r}."
-    )
-
-
-def test_only_the_beginning_of_a_long_type_is_told() -> None:
-    error = refused(items({"type": "x" * 100_000}))
-    assert "'" + "x" * 64 + "'" in error.message
-    assert len(error.message) < 300
+@pytest.mark.compat("responses.request.max_tokens, messages, response_format, …")
+@pytest.mark.parametrize(
+    ("name", "value", "own_name"),
+    [
+        ("messages", [HELLO], "input"),
+        ("max_tokens", 16, "max_output_tokens"),
+        ("max_completion_tokens", 0, "max_output_tokens"),
+        ("response_format", {"type": "json_object"}, "text.format"),
+        ("reasoning_effort", "low", "reasoning.effort"),
+        ("logprobs", True, "top_logprobs"),
+        ("functions", [{"name": "f"}], "tools"),
+        ("function_call", "auto", "tool_choice"),
+    ],
+)
+def test_a_field_of_chat_completions_is_refused_with_the_right_one(
+    name: str, value: Any, own_name: str
+) -> None:
+    for spelling in {name, to_camel(name)}:
+        for body in ({spelling: value}, asking(**{spelling: value})):
+            error = refused(body)
+            assert (error.param, error.code) == (spelling, "unsupported_parameter")
+            assert f"Use '{own_name}'" in error.message
+        assert parse(asking(**{spelling: None})).input == "Hello"
 
 
 @pytest.mark.compat(
@@ -603,7 +688,7 @@ def test_a_function_that_is_chosen_has_to_be_among_the_tools(choice: Any, tools:
 
 
 @pytest.mark.compat("responses.request.tool_choice.tools")
-@pytest.mark.parametrize("tools", numbered([[], [{"type": "web_search"}], ["f"], [TOOL]]))
+@pytest.mark.parametrize("tools", numbered([[], [{"type": 5}], ["f"], [TOOL]]))
 def test_which_tools_are_allowed_is_read_strictly(tools: list[Any]) -> None:
     choice = {"type": "allowed_tools", "mode": "auto", "tools": tools}
     if tools == [TOOL]:
@@ -725,15 +810,13 @@ def test_anything_anywhere_is_refused_where_it_is(path: tuple[Any, ...], value: 
     "responses.request.background",
     "responses.request.conversation",
     "responses.request.prompt",
-    "responses.request.tools[type]",
+    "responses.request.audio, logit_bias, modalities, n, prediction, web_search_options",
 )
 def test_what_no_engine_here_can_do_is_named() -> None:
     assert parse(asking()).unsupported_parameters() == []
     assert parse({**FULL, "background": True}).unsupported_parameters() == [
-        "tools",
         "background",
-        "conversation",
-        "prompt",
+        *UNSUPPORTED,
     ]
 
 
@@ -743,7 +826,9 @@ def test_what_no_engine_here_can_do_is_named() -> None:
     numbered(
         [
             {"tools": [TOOL]},
+            {"tools": [TOOL, {"type": "web_search"}, NAMESPACE, CUSTOM]},
             {"background": False},
+            {"n": 1, "logit_bias": {}, "modalities": ["text"]},
             {"conversation": None, "prompt": None},
             {"max_tool_calls": 3, "service_tier": "flex", "prompt_cache_key": "k"},
             {"safety_identifier": "s", "user": "u", "metadata": {"a": "b"}, "store": True},
@@ -756,28 +841,71 @@ def test_what_does_not_change_the_answer_is_not(fields: dict[str, Any]) -> None:
     assert parse(asking(**fields)).unsupported_parameters() == []
 
 
-@pytest.mark.compat("responses.request.tools[type]")
-def test_a_request_without_them_has_the_rest_of_it_and_the_functions() -> None:
+def test_a_request_without_them_has_the_rest_of_it() -> None:
     request = parse({**FULL, "background": True})
     less = request.without(request.unsupported_parameters())
     assert less.unsupported_parameters() == []
-    assert less.tools == request.function_tools
-    assert [tool.name for tool in request.function_tools] == ["f"]
-    dropped = {"tools", "background", "conversation", "prompt"}
+    dropped = {"background", *UNSUPPORTED}
     expected = {name: value for name, value in request.declared().items() if name not in dropped}
-    assert less.declared() == {**expected, "tools": [TOOL]}
-    assert len(request.tools or ()) == 2
-    assert parse(asking(tools=[{"type": "mcp"}])).without(["tools"]).tools is None
+    assert less.declared() == expected
 
 
-def test_without_tools_there_is_nothing_to_choose_from() -> None:
-    others = [{"type": "web_search"}]
-    request = parse(asking(tools=others, tool_choice="required"))
-    assert request.unsupported_parameters() == ["tools", "tool_choice"]
-    less = request.without(request.unsupported_parameters())
-    assert (less.tools, less.tool_choice) == (None, None)
-    both = parse(asking(tools=[*others, TOOL], tool_choice="required"))
-    assert both.unsupported_parameters() == ["tools"]
+@pytest.mark.compat(
+    "responses.request.input[].tools",
+    "responses.request.tools[].type",
+    "responses.request.tools[type]",
+)
+def test_functions_and_custom_tools_are_offered_wherever_they_come_from() -> None:
+    more = {"type": "tool_search_output", "tools": [{**TOOL, "name": "g"}, {"type": "mcp"}]}
+    tools = [{"type": "web_search"}, {**NAMESPACE, "tools": [TOOL, {"type": "x"}, CUSTOM]}, CUSTOM]
+    request = parse({"input": [HELLO, more], "tools": tools})
+    assert [(offered.origin, offered.full_name) for offered in request.offered_tools] == [
+        ("tools[1].tools[0]", ("n", "f")),
+        ("tools[1].tools[2]", ("n", "c")),
+        ("tools[2]", (None, "c")),
+        ("input[1].tools[0]", (None, "g")),
+    ]
+    assert request.hosted_tools == ["web_search", "x", "mcp"]
+
+
+def test_of_a_tool_that_comes_twice_the_last_one_counts() -> None:
+    again = {"type": "additional_tools", "tools": [{**NAMESPACE, "tools": [CUSTOM]}]}
+    request = parse({"input": [HELLO, again, again], "tools": [NAMESPACE]})
+    assert [(offered.origin, offered.full_name) for offered in request.offered_tools] == [
+        ("tools[0].tools[0]", ("n", "f")),
+        ("input[2].tools[0].tools[0]", ("n", "c")),
+    ]
+
+
+@pytest.mark.compat(
+    "responses.request.tool_choice.type", "responses.request.tool_choice.server_label"
+)
+@pytest.mark.parametrize(
+    ("choice", "demanded"),
+    numbered(
+        [
+            ({"type": "web_search"}, "web_search"),
+            ({"type": "mcp", "server_label": "x"}, "mcp"),
+            ("required", None),
+            ("auto", None),
+            (
+                {"type": "allowed_tools", "mode": "required", "tools": [{"type": "mcp"}]},
+                "mcp",
+            ),
+            ({"type": "allowed_tools", "mode": "auto", "tools": [{"type": "mcp"}]}, None),
+            (
+                {"type": "allowed_tools", "mode": "required", "tools": [{"type": "mcp"}, TOOL]},
+                None,
+            ),
+        ]
+    ),
+)
+def test_a_choice_may_demand_a_tool_that_is_not_run_here(choice: Any, demanded: str | None) -> None:
+    request = parse(asking(tools=[{"type": "web_search"}, TOOL], tool_choice=choice))
+    assert request.demanded_tool == demanded
+    assert ("tool_choice" in request.unsupported_parameters()) is (demanded is not None)
+    only = parse(asking(tools=[{"type": "web_search"}], tool_choice="required"))
+    assert only.demanded_tool == "web_search"
 
 
 def test_a_request_without_them_is_still_for_its_model() -> None:
@@ -826,6 +954,6 @@ def test_which_summary_is_asked_for(reasoning: Any, expected: str | None) -> Non
 
 @pytest.mark.compat("responses.request.tools[].type")
 def test_a_tool_is_a_function_only_if_it_says_so() -> None:
-    tools = parse(asking(tools=[TOOL, {"type": "custom", "name": "f"}])).tools
+    tools = parse(asking(tools=[TOOL, {"type": "mcp", "name": "f"}])).tools
     assert tools is not None
     assert [type(tool) for tool in tools] == [FunctionTool, OtherTool]

@@ -10,8 +10,12 @@ import openai
 import pytest
 
 from tests.clients.node_client import install
+from tests.conftest import site_options
+from tests.ollama_server import OllamaServer
+from tests.servers import SERVERS, Site, serve
 
 TIMEOUT = 20
+ENGINE_MODEL = "all:1b"
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -51,3 +55,21 @@ async def async_http_client(sent: list[Any]) -> AsyncIterator[httpx2.AsyncClient
 def node_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The scripts in ``node/`` beside the packages that they import."""
     return install(tmp_path_factory.mktemp("node"))
+
+
+@pytest.fixture(params=SERVERS)
+def any_model_site(
+    request: pytest.FixtureRequest, ollama: OllamaServer, tmp_path: Path
+) -> Iterator[Site]:
+    """A site whose one model thinks and has tools, by whatever name a client asks for it."""
+    tag = ollama.models["smollm2-tools:135m"]
+    ollama.models[ENGINE_MODEL] = {
+        **tag,
+        "name": ENGINE_MODEL,
+        "model": ENGINE_MODEL,
+        "capabilities": [*tag["capabilities"], "thinking"],
+    }
+    options = site_options(ollama)
+    options["MODELS"] = {"*": {"MODEL": ENGINE_MODEL}}
+    with serve(request.param, tmp_path, options) as site:
+        yield site

@@ -7,11 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .. import conf
 from ..auth import Caller
-from ..exceptions import GatewayError, InvalidRequest, NotFound
+from ..exceptions import GatewayError, InvalidRequest, UnsupportedParameter
 from ..response_store import BaseResponseStore, response_store
 from ..translation.response_events import ResponseStream, WholeResponse
-from ..translation.responses_request import chat_request, in_the_words_of, original_param
+from ..translation.responses_request import (
+    chat_request,
+    in_the_words_of,
+    left_out,
+    original_param,
+)
 from ..wire.responses import ResponsesRequest
 from .chat import chat_choices, fetch_remote_images
 from .completion import Completion
@@ -20,6 +26,8 @@ from .flow import Flow, call
 
 __all__ = ["respond"]
 
+MAX_QUOTED = 64
+
 logger = logging.getLogger("django_ollama_openai")
 
 
@@ -27,6 +35,7 @@ def respond(exchange: Exchange) -> Flow[Reply]:
     """Answer a request of the Responses API; raises as :meth:`Exchange.reply` does."""
     admitted = yield from admit(exchange, ResponsesRequest, "chat")
     caller, body, route = admitted.caller, admitted.body, admitted.route
+    _check_demand(body)
     body, ignored = settle_parameters(body, body.unsupported_parameters(), route)
     store = response_store()
     body = yield from _continued(body, store, caller)
@@ -35,7 +44,10 @@ def respond(exchange: Exchange) -> Flow[Reply]:
         # Of a response that goes on, the whole conversation.
         check_prompt(chat)
         route.backend.check_support(chat)
-        unsupported = route.backend.unsupported_parameters(chat)
+        # How much to say is a hint; clients send it unasked.
+        unsupported = [
+            name for name in route.backend.unsupported_parameters(chat) if name != "verbosity"
+        ]
         chat, dropped = settle_parameters(chat, unsupported, route)
         yield from fetch_remote_images(chat)
     is_stored = store is not None and body.store is not False
@@ -51,11 +63,23 @@ def respond(exchange: Exchange) -> Flow[Reply]:
         writer=kind(body, route.name, admitted.mount.case, stored=is_stored),
         is_stream=bool(body.stream),
     )
-    return (
-        yield from exchange.reply(
-            response, (*ignored, *(original_param(body, name) for name in dropped))
+    ignored += left_out(body) + tuple(original_param(body, name) for name in dropped)
+    return (yield from exchange.reply(response, ignored))
+
+
+def _check_demand(body: ResponsesRequest) -> None:
+    """Check that the model may do without the tools that are not run here.
+
+    Raises:
+        UnsupportedParameter: it may not, and the site does not drop such parameters.
+    """
+    tool = body.demanded_tool
+    if tool is not None and conf.get().UNSUPPORTED_PARAMETERS == "reject":
+        raise UnsupportedParameter(
+            f"'tool_choice' demands the tool {tool[:MAX_QUOTED]!r}, which is not run here. Name a "
+            "function, or leave 'tool_choice' out.",
+            param="tool_choice",
         )
-    )
 
 
 def _continued(
@@ -64,8 +88,7 @@ def _continued(
     """``body`` with the conversation before it, if it goes on from an earlier response.
 
     Raises:
-        InvalidRequest: nothing is kept here.
-        NotFound: the response is not.
+        InvalidRequest: nothing is kept here, or not this response.
     """
     response_id = body.previous_response_id
     if response_id is None:
@@ -79,7 +102,7 @@ def _continued(
         )
     items = yield from call(store.load, store.aload, response_id, caller)
     if items is None:
-        raise NotFound(
+        raise InvalidRequest(
             f"Previous response with id {response_id!r} not found.",
             param="previous_response_id",
             code="previous_response_not_found",

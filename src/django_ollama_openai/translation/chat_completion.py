@@ -191,12 +191,7 @@ def chat_message(answer: Delta, *, calls_functions: bool = False) -> dict[str, A
         message["function_call"] = {"name": call.name, "arguments": call.arguments}
     elif answer.tool_calls:
         message["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for call in answer.tool_calls
+            {"id": call.id, **_called(call, {"name": call.name})} for call in answer.tool_calls
         ]
     return message
 
@@ -244,12 +239,15 @@ def _function_piece(calls: Iterable[ToolCallDelta]) -> dict[str, Any]:
 
 
 def _tool_call_piece(call: ToolCallDelta) -> dict[str, Any]:
-    function = {"arguments": call.arguments}
     if call.id is None:
-        return {"index": call.index, "function": function}
-    return {
-        "index": call.index,
-        "id": call.id,
-        "type": "function",
-        "function": {"name": call.name, **function},
-    }
+        called = _called(call, {})
+        del called["type"]
+        return {"index": call.index, **called}
+    return {"index": call.index, "id": call.id, **_called(call, {"name": call.name})}
+
+
+def _called(call: ToolCallDelta, name: dict[str, Any]) -> dict[str, Any]:
+    """Return the type of a call, and beside it what is called with what."""
+    if call.is_custom:
+        return {"type": "custom", "custom": {**name, "input": call.arguments}}
+    return {"type": "function", "function": {**name, "arguments": call.arguments}}

@@ -16,7 +16,16 @@ from ..wire.case import Case, camel_keys
 from ..wire.delta import Delta, ToolCallDelta, Usage
 from ..wire.responses import ResponsesRequest
 from ..wire.sse import encode_json, named_frame
-from .response_items import CallItem, Item, MessageItem, ReasoningItem, Status, SummaryItem
+from .offered_tools import ToolNames
+from .response_items import (
+    CallItem,
+    CustomCallItem,
+    Item,
+    MessageItem,
+    ReasoningItem,
+    Status,
+    SummaryItem,
+)
 from .response_object import CLIENTS_OWN, new_response, response_error, response_usage, spelled
 
 __all__ = ["ResponseStream", "WholeResponse"]
@@ -38,6 +47,7 @@ class _Writer:
         self._case = case
         self._response = new_response(request, model, stored=stored)
         self._reasoning_item = ReasoningItem if request.summary is None else SummaryItem
+        self._names = ToolNames(request)
         self._items: list[Item] = []
         self._open: list[Item] = []
         self._calls: dict[int, CallItem] = {}
@@ -84,7 +94,9 @@ class _Writer:
         told = b""
         call = self._calls.get(piece.index)
         if call is None:
-            call = self._calls[piece.index] = CallItem(len(self._items), piece)
+            kind = CustomCallItem if piece.is_custom else CallItem
+            called = self._names.called(piece.name or "")
+            call = self._calls[piece.index] = kind(len(self._items), piece, called)
             told = self._begin_item(call)
         # Arguments that were whole cannot go on.
         if not (piece.arguments and call.is_open):

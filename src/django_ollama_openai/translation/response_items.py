@@ -10,7 +10,16 @@ from ..wire.base import parse_json
 from ..wire.delta import ToolCallDelta
 from .chat_parts import new_tool_call_id
 
-__all__ = ["CallItem", "Item", "MessageItem", "ReasoningItem", "Status", "SummaryItem", "new_id"]
+__all__ = [
+    "CallItem",
+    "CustomCallItem",
+    "Item",
+    "MessageItem",
+    "ReasoningItem",
+    "Status",
+    "SummaryItem",
+    "new_id",
+]
 
 Status: TypeAlias = Literal["in_progress", "completed", "incomplete"]
 
@@ -142,15 +151,16 @@ class SummaryItem(ReasoningItem):
 
 
 class CallItem(Item):
-    """A call of a function; its text are the arguments."""
+    """A call of a function; its text are the arguments. ``called`` is its name, and its namespace
+    if it has one."""
 
     prefix = "fc_"
     text_event = "response.function_call_arguments"
 
-    def __init__(self, index: int, first: ToolCallDelta) -> None:
+    def __init__(self, index: int, first: ToolCallDelta, called: dict[str, Any]) -> None:
         super().__init__(index)
         self.call_id = first.id or new_tool_call_id()
-        self.name = first.name or ""
+        self.called = called
 
     @property
     def may_end(self) -> bool:
@@ -171,9 +181,34 @@ class CallItem(Item):
             "type": "function_call",
             "status": self.status,
             "call_id": self.call_id,
-            "name": self.name,
+            **self.called,
             "arguments": self.text,
         }
 
     def whole_text(self) -> dict[str, Any]:
-        return {"name": self.name, "arguments": self.text}
+        return {"name": self.called["name"], "arguments": self.text}
+
+
+class CustomCallItem(CallItem):
+    """A call of a custom tool; its text is the input."""
+
+    prefix = "ctc_"
+    text_event = "response.custom_tool_call_input"
+
+    @property
+    def may_end(self) -> bool:
+        """The input comes in one piece."""
+        return bool(self._pieces)
+
+    def as_openai(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "type": "custom_tool_call",
+            "status": self.status,
+            "call_id": self.call_id,
+            **self.called,
+            "input": self.text,
+        }
+
+    def whole_text(self) -> dict[str, Any]:
+        return {"input": self.text}

@@ -13,7 +13,8 @@ from ..exceptions import GatewayError
 from ..wire.base import WireModel
 from ..wire.case import Case, camel_keys
 from ..wire.delta import Usage
-from ..wire.responses import FunctionTool, ResponsesRequest
+from ..wire.response_tools import FunctionTool, Member, NamespaceTool, OtherMember, OtherTool, Tool
+from ..wire.responses import ResponsesRequest
 from .response_items import new_id
 
 __all__ = ["CLIENTS_OWN", "new_response", "response_error", "response_usage", "spelled"]
@@ -25,9 +26,10 @@ CLIENTS_OWN: Final = frozenset({"metadata", "parameters", "schema"})
 def new_response(request: ResponsesRequest, model: str, *, stored: bool) -> dict[str, Any]:
     """A response to ``request`` that has just begun. ``model`` is the model's public name.
 
-    What the client has not sent is ``null``, and not one of OpenAI's defaults: the model has its
-    own. Defaults stand only where OpenAI's types have no ``null``.
+    What the client has not sent is ``null``, or where OpenAI's types have no ``null`` its default,
+    though the model may have one of its own. The service tier is the one that there is.
     """
+    is_cut = request.truncation == "auto" or request.truncate is True
     text, reasoning, choice = request.text, request.reasoning, request.tool_choice
     return {
         "id": new_id("resp_"),
@@ -37,6 +39,7 @@ def new_response(request: ResponsesRequest, model: str, *, stored: bool) -> dict
         "background": False,
         "completed_at": None,
         "error": None,
+        "frequency_penalty": _given(request.frequency_penalty, 0),
         "incomplete_details": None,
         "instructions": request.instructions,
         "max_output_tokens": request.max_output_tokens,
@@ -44,25 +47,30 @@ def new_response(request: ResponsesRequest, model: str, *, stored: bool) -> dict
         "model": model,
         "output": [],
         "parallel_tool_calls": request.parallel_tool_calls is not False,
+        "presence_penalty": _given(request.presence_penalty, 0),
         "previous_response_id": request.previous_response_id,
         "prompt_cache_key": request.prompt_cache_key,
         "reasoning": None
         if reasoning is None
         else {"effort": reasoning.effort, "summary": request.summary},
         "safety_identifier": request.safety_identifier,
-        "service_tier": request.service_tier,
+        "service_tier": "default",
         "store": stored,
-        "temperature": request.temperature,
+        "temperature": _given(request.temperature, 1),
         "text": {"format": {"type": "text"}} if text is None else text.declared(),
         "tool_choice": choice.declared() if isinstance(choice, WireModel) else choice or "auto",
-        "tools": [_tool(tool) for tool in request.function_tools],
-        "top_logprobs": request.top_logprobs,
-        "top_p": request.top_p,
-        "truncation": request.truncation,
+        "tools": [_tool(tool) for tool in request.tools or () if not isinstance(tool, OtherTool)],
+        "top_logprobs": _given(request.top_logprobs, 0),
+        "top_p": _given(request.top_p, 1),
+        "truncation": "auto" if is_cut else "disabled",
         "usage": None,
         "user": request.user,
-        "metadata": request.metadata,
+        "metadata": _given(request.metadata, {}),
     }
+
+
+def _given(value: Any, default: Any) -> Any:
+    return default if value is None else value
 
 
 def response_usage(usage: Usage) -> dict[str, Any]:
@@ -101,7 +109,17 @@ def spelled(response: dict[str, Any], case: Case) -> dict[str, Any]:
     return {**response, "usage": {**usage, **plan}}
 
 
-def _tool(tool: FunctionTool) -> dict[str, Any]:
+def _tool(tool: Tool | Member) -> dict[str, Any]:
+    if isinstance(tool, NamespaceTool):
+        tools = [_tool(member) for member in tool.tools if not isinstance(member, OtherMember)]
+        return {
+            "type": tool.type,
+            "name": tool.name,
+            "description": tool.description or "",
+            "tools": tools,
+        }
+    if not isinstance(tool, FunctionTool):
+        return tool.declared()
     return {
         "type": tool.type,
         "name": tool.name,

@@ -13,31 +13,36 @@ from typing import Any, Final, TypeAlias
 
 from ..exceptions import GatewayError, InvalidRequest
 from ..wire.chat import ChatCompletionRequest
+from ..wire.response_tools import AllowedTools, OtherReference, ToolReference
 from ..wire.responses import (
-    AllowedTools,
     AssistantInput,
     ContentPart,
+    CustomToolCallItem,
+    CustomToolCallOutput,
     FunctionCallItem,
     FunctionCallOutput,
-    FunctionChoice,
-    FunctionTool,
     InputAudioPart,
     InputImagePart,
     InputItem,
     JSONSchemaFormat,
+    OtherItem,
     ReasoningItem,
     RefusalPart,
     ResponsesRequest,
     TextConfig,
+    ToolsItem,
 )
+from .foreign_items import Call, Text, readable
+from .offered_tools import ToolNames, function_tool
 
-__all__ = ["chat_request", "in_the_words_of", "original_param"]
+__all__ = ["chat_request", "in_the_words_of", "left_out", "original_param"]
 
 
 def chat_request(request: ResponsesRequest) -> ChatCompletionRequest:
     """The chat completion request that asks for the same as ``request``.
 
-    What has no counterpart there is left out: see ``ResponsesRequest.unsupported_parameters``.
+    What has no counterpart there is left out: see ``ResponsesRequest.unsupported_parameters`` and
+    :func:`left_out`.
 
     Raises:
         InvalidRequest: naming the field of ``request`` that is at fault.
@@ -45,7 +50,7 @@ def chat_request(request: ResponsesRequest) -> ChatCompletionRequest:
     body = _Translation(request).body
     if not body["messages"]:
         raise InvalidRequest(
-            "'input' needs a message; there is nothing in it but reasoning that cannot be read.",
+            "'input' needs a message; there is nothing in it that can be read here.",
             param="input",
         )
     try:
@@ -55,12 +60,39 @@ def chat_request(request: ResponsesRequest) -> ChatCompletionRequest:
         raise
 
 
+def left_out(request: ResponsesRequest) -> tuple[str, ...]:
+    """Return what of ``request`` the model is not told: the hosted tools, and the items that nobody
+    here can read, each type once."""
+    items = request.input if isinstance(request.input, list) else ()
+    unread = (
+        item.type
+        for item in items
+        if (isinstance(item, OtherItem) and not readable(item))
+        or (isinstance(item, ReasoningItem) and item.encrypted_content and not item.text)
+    )
+    names = [_named("tools", type) for type in request.hosted_tools]
+    names += [_named("input", type) for type in unread]
+    # Clients make up types: what is named in a header has to be short.
+    return tuple(dict.fromkeys(names))[:MAX_LEFT_OUT]
+
+
+MAX_LEFT_OUT: Final = 32
+_TYPE: Final = re.compile(r"[a-z0-9_]{1,40}")
+
+
+def _named(field: str, type: str) -> str:
+    return f"{field}.{type}" if _TYPE.fullmatch(type) else field
+
+
 def in_the_words_of(request: ResponsesRequest, error: GatewayError) -> None:
     """Change ``error``, which names a field of the chat completion request for ``request``, so
     that it names the field of ``request`` itself."""
     if error.param is not None:
         param = original_param(request, error.param)
         error.message = error.message.replace(f"'{error.param}'", f"'{param}'")
+        if (error.param, param) == ("messages", "input"):
+            # What is too long is told in prose.
+            error.message = _YOUR_MESSAGES.sub(r"\1 input", error.message)
         error.param = param
 
 
@@ -74,6 +106,8 @@ def original_param(request: ResponsesRequest, param: str) -> str:
     return param
 
 
+_YOUR_MESSAGES: Final = re.compile(r"\b(your|the) messages\b")
+
 _OWN_NAMES: Final = {
     "messages": "input",
     "max_completion_tokens": "max_output_tokens",
@@ -81,6 +115,7 @@ _OWN_NAMES: Final = {
     "response_format": "text.format",
     "response_format.json_schema": "text.format",
     "tool_choice.function": "tool_choice",
+    "tool_choice.custom": "tool_choice",
     "tool_choice.allowed_tools": "tool_choice",
     "verbosity": "text.verbosity",
 }
@@ -113,6 +148,7 @@ class _Translation:
 
     def __init__(self, request: ResponsesRequest) -> None:
         self._messages: list[dict[str, Any]] = []
+        self._names = ToolNames(request)
         self.origins = dict(_OWN_NAMES)
         self._answer: _Answer | None = None
         # Reasoning waits for what it led to.
@@ -135,21 +171,55 @@ class _Translation:
             self._answer = self._answer or _Answer(origin)
             self._reasoning += [item.text] if item.text else []
         elif isinstance(item, AssistantInput):
-            if self._answer is not None and self._answer.calls:
-                self._end_answer()
-            answer = self._answer_with_reasoning(origin)
-            answer.content += _parts(f"{origin}.content", item.content)
-        elif isinstance(item, FunctionCallItem):
-            answer = self._answer_with_reasoning(origin)
-            answer.calls.append((origin, _tool_call(item)))
+            self._text(origin, _parts(f"{origin}.content", item.content))
+        elif isinstance(item, (FunctionCallItem, CustomToolCallItem)):
+            self._call(origin, self._tool_call(item))
+        elif isinstance(item, (FunctionCallOutput, CustomToolCallOutput)):
+            self._result(origin, item.call_id, _parts(f"{origin}.output", item.output))
+        elif isinstance(item, OtherItem):
+            self._foreign(origin, item)
+        elif isinstance(item, ToolsItem):
+            if item.call_id is not None:
+                # The tools themselves are offered; the call still needs its result.
+                self._result(origin, item.call_id, _parts(origin, self._found(item)))
         else:
             self._end_turn()
-            if isinstance(item, FunctionCallOutput):
-                content = _parts(f"{origin}.output", item.output)
-                base = self._message(origin, "tool", content, tool_call_id=item.call_id)
-                self.origins[f"{base}.tool_call_id"] = f"{origin}.call_id"
+            self._message(origin, item.role, _parts(f"{origin}.content", item.content))
+
+    def _text(self, origin: str, content: list[_Part]) -> None:
+        if self._answer is not None and self._answer.calls:
+            self._end_answer()
+        answer = self._answer_with_reasoning(origin)
+        answer.content += content
+
+    def _call(self, origin: str, call: dict[str, Any]) -> None:
+        answer = self._answer_with_reasoning(origin)
+        answer.calls.append((origin, call))
+
+    def _result(self, origin: str, call_id: str, content: list[_Part]) -> None:
+        self._end_turn()
+        base = self._message(origin, "tool", content, tool_call_id=call_id)
+        self.origins[f"{base}.tool_call_id"] = f"{origin}.call_id"
+
+    def _found(self, item: ToolsItem) -> str:
+        names = [name for tool in item.tools for name in self._names.of_all(tool)]
+        return "\n".join(names)
+
+    def _foreign(self, origin: str, item: OtherItem) -> None:
+        for piece in readable(item):
+            if isinstance(piece, Text):
+                self._text(origin, _parts(origin, piece.text))
+            elif isinstance(piece, Call):
+                self._call(origin, _function_call(piece.id, piece.name, piece.arguments))
             else:
-                self._message(origin, item.role, _parts(f"{origin}.content", item.content))
+                self._result(origin, piece.id, _parts(origin, piece.text))
+
+    def _tool_call(self, item: FunctionCallItem | CustomToolCallItem) -> dict[str, Any]:
+        name = self._names.of(item.namespace, item.name)
+        if isinstance(item, FunctionCallItem):
+            return _function_call(item.call_id, name, item.arguments)
+        custom = {"name": name, "input": item.input}
+        return {"id": item.call_id, "type": "custom", "custom": custom}
 
     def _answer_with_reasoning(self, origin: str) -> _Answer:
         """The answer that an item at ``origin`` belongs to, with the reasoning that led to it."""
@@ -215,9 +285,13 @@ class _Translation:
             "model": request.model,
             "temperature": request.temperature,
             "top_p": request.top_p,
+            "frequency_penalty": request.frequency_penalty,
+            "presence_penalty": request.presence_penalty,
+            "seed": request.seed,
+            "stop": request.stop,
             "max_completion_tokens": request.max_output_tokens,
             "stream": request.stream,
-            "tools": self._tools(request),
+            "tools": self._tools(),
             "tool_choice": self._tool_choice(request),
             "parallel_tool_calls": request.parallel_tool_calls,
             "response_format": None if text is None else _response_format(text),
@@ -233,26 +307,44 @@ class _Translation:
             "truncate": is_cut or request.truncate,
         }
 
-    def _tools(self, request: ResponsesRequest) -> list[dict[str, Any]] | None:
+    def _tools(self) -> list[dict[str, Any]] | None:
         tools: list[dict[str, Any]] = []
-        for number, tool in enumerate(request.tools or ()):
-            if isinstance(tool, FunctionTool):
-                notation = f"tools[{len(tools)}]"
-                self.origins[notation] = self.origins[f"{notation}.function"] = f"tools[{number}]"
-                function = tool.declared()
-                tools.append({"type": function.pop("type"), "function": function})
+        described: set[str] = set()
+        for name, offered in self._names.in_order:
+            notation = f"tools[{len(tools)}]"
+            self.origins[notation] = offered.origin
+            self.origins[f"{notation}.{offered.tool.type}"] = offered.origin
+            namespace = "" if offered.namespace is None else offered.namespace.name
+            tools.append(function_tool(name, offered, is_first=namespace not in described))
+            described.add(namespace)
         return tools or None
 
     def _tool_choice(self, request: ResponsesRequest) -> str | dict[str, Any] | None:
         choice = request.tool_choice
-        if isinstance(choice, FunctionChoice):
-            return _nested(choice)
+        is_named = isinstance(choice, (ToolReference, AllowedTools))
+        offered = request.tools_by_name() if is_named else {}
+
+        def nested(reference: ToolReference) -> dict[str, Any]:
+            tool = offered[reference.type, reference.name, reference.namespace]
+            return {
+                "type": reference.type,
+                reference.type: {"name": self._names.of(*tool.full_name)},
+            }
+
+        if isinstance(choice, ToolReference):
+            return nested(choice)
+        if isinstance(choice, OtherReference):
+            # Dropped before, if the site says so; refused otherwise.
+            return None
         if not isinstance(choice, AllowedTools):
             return choice
-        for number in range(len(choice.tools)):
-            notation = f"tool_choice.allowed_tools.tools[{number}].function"
-            self.origins[notation] = f"tool_choice.tools[{number}]"
-        allowed = {"mode": choice.mode, "tools": [_nested(tool) for tool in choice.tools]}
+        places = [n for n, tool in enumerate(choice.tools) if isinstance(tool, ToolReference)]
+        if not places:
+            return "none"
+        for number, place in enumerate(places):
+            notation = f"tool_choice.allowed_tools.tools[{number}].{choice.tools[place].type}"
+            self.origins[notation] = f"tool_choice.tools[{place}]"
+        allowed = {"mode": choice.mode, "tools": [nested(tool) for tool in choice.references]}
         return {"type": "allowed_tools", "allowed_tools": allowed}
 
 
@@ -273,13 +365,8 @@ def _part(part: ContentPart) -> dict[str, Any]:
     return {"type": "text", "text": part.text}
 
 
-def _tool_call(item: FunctionCallItem) -> dict[str, Any]:
-    function = {"name": item.name, "arguments": item.arguments}
-    return {"id": item.call_id, "type": "function", "function": function}
-
-
-def _nested(choice: FunctionChoice) -> dict[str, Any]:
-    return {"type": "function", "function": {"name": choice.name}}
+def _function_call(id: str, name: str, arguments: str) -> dict[str, Any]:
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 def _response_format(text: TextConfig) -> dict[str, Any] | None:

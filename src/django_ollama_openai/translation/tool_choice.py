@@ -34,6 +34,7 @@ from ..wire.chat import (
 from ..wire.delta import Delta, ToolCallDelta, Usage
 from ..wire.engine import EngineRequest
 from .chat_parts import new_tool_call_id
+from .custom_calls import CustomCalls
 from .json_schema import Definitions, object_schema, portable_schema
 
 __all__ = ["Answering", "answering", "forced_tools", "honoured", "parameters_param"]
@@ -55,6 +56,8 @@ def answering(
     if request.functions:
         # The deprecated form has room for one call.
         choice.is_parallel = False
+    if custom := request.custom_tools:
+        choice.custom_calls = CustomCalls(custom)
     return choice
 
 
@@ -119,6 +122,7 @@ class Answering(Generic[R]):
     """The engine decides: what it says is the answer."""
 
     is_parallel = True
+    custom_calls: CustomCalls | None = None
 
     def __init__(self, request: R) -> None:
         self._request = request
@@ -137,7 +141,7 @@ class Answering(Generic[R]):
         delta = self._shaped(delta)
         if not self.is_parallel and delta.tool_calls:
             delta.tool_calls = [call for call in delta.tool_calls if call.index == 0]
-        return delta
+        return delta if self.custom_calls is None else self.custom_calls.feed(delta)
 
     def _shaped(self, delta: Delta) -> Delta:
         return delta

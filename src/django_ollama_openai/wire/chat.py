@@ -7,11 +7,12 @@ accepted and kept, as OpenAI adds new ones all the time.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 
 import pydantic_core
 from annotated_types import MaxLen, MinLen
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Discriminator,
     Field,
@@ -25,6 +26,7 @@ from pydantic_core import PydanticCustomError
 from ..exceptions import InvalidRequest
 from .base import FirstErrorOnly, Stated, WireModel, parse_json, text_or_list, told_apart_by
 from .case import to_camel
+from .custom_tools import CustomReference, CustomTool, CustomToolCall
 from .engine import INT32_MAX
 from .generation import GenerationRequest
 from .media import BASE64, IMAGE_URL, decode_base64, decode_data_uri, is_data_uri
@@ -240,6 +242,28 @@ class ToolCall(WireModel):
         return {"type": self.type, **super().declared(only)}
 
 
+def _with_a_type(value: Any) -> Any:
+    """Add the type that clients may leave out."""
+    is_without = isinstance(value, dict) and "type" not in value
+    return {**value, "type": "function"} if is_without else value
+
+
+def _function_call(call: CustomToolCall) -> ToolCall:
+    return ToolCall.model_validate(call.as_function_call())
+
+
+# For type checkers: validation has made functions of custom tools, wherever they may stand.
+if TYPE_CHECKING:
+    AnyToolCall: TypeAlias = ToolCall
+else:
+    AnyToolCall = Annotated[
+        Annotated[ToolCall, Tag("<function>")]
+        | Annotated[CustomToolCall, AfterValidator(_function_call), Tag("<custom>")],
+        told_apart_by("type", "function", "custom"),
+        BeforeValidator(_with_a_type),
+    ]
+
+
 class SystemMessage(WireModel):
     role: Literal["system"]
     content: TextContent
@@ -264,7 +288,7 @@ class AssistantMessage(WireModel):
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
-    tool_calls: Annotated[list[ToolCall], MaxLen(MAX_TOOLS), FirstErrorOnly()] | None = None
+    tool_calls: Annotated[list[AnyToolCall], MaxLen(MAX_TOOLS), FirstErrorOnly()] | None = None
     function_call: FunctionCall | None = None
 
 
@@ -309,6 +333,24 @@ class FunctionTool(WireModel):
     function: Function
 
 
+class CustomFunction(FunctionTool):
+    """The function that stands for a custom tool."""
+
+
+def _custom_function(tool: CustomTool) -> CustomFunction:
+    return CustomFunction.model_validate(tool.as_function())
+
+
+if TYPE_CHECKING:
+    Tool: TypeAlias = FunctionTool
+else:
+    Tool = Annotated[
+        Annotated[FunctionTool, Tag("<function>")]
+        | Annotated[CustomTool, AfterValidator(_custom_function), Tag("<custom>")],
+        told_apart_by("type", "function", "custom"),
+    ]
+
+
 class FunctionName(WireModel):
     name: str = Field(min_length=1)
 
@@ -320,9 +362,23 @@ class FunctionReference(WireModel):
     function: FunctionName
 
 
+def _function_reference(reference: CustomReference) -> FunctionReference:
+    return FunctionReference.model_validate(reference.as_function_reference())
+
+
+if TYPE_CHECKING:
+    ToolReference: TypeAlias = FunctionReference
+else:
+    ToolReference = Annotated[
+        Annotated[FunctionReference, Tag("<function>")]
+        | Annotated[CustomReference, AfterValidator(_function_reference), Tag("<custom>")],
+        told_apart_by("type", "function", "custom"),
+    ]
+
+
 class AllowedTools(WireModel):
     mode: Literal["auto", "required"]
-    tools: Annotated[list[FunctionReference], MinLen(1), MaxLen(MAX_TOOLS), FirstErrorOnly()]
+    tools: Annotated[list[ToolReference], MinLen(1), MaxLen(MAX_TOOLS), FirstErrorOnly()]
 
 
 class AllowedToolsChoice(WireModel):
@@ -338,22 +394,28 @@ def _mode_or_object(value: Any) -> str | None:
     return "<object>" if isinstance(value, (dict, WireModel)) else None
 
 
-ToolChoice: TypeAlias = Annotated[
-    Annotated[Literal["none", "auto", "required"], Tag("<mode>")]
-    | Annotated[
-        Annotated[
-            Annotated[FunctionReference, Tag("<function>")]
-            | Annotated[AllowedToolsChoice, Tag("<allowed_tools>")],
-            told_apart_by("type", "function", "allowed_tools"),
+if TYPE_CHECKING:
+    ToolChoice: TypeAlias = (
+        Literal["none", "auto", "required"] | FunctionReference | AllowedToolsChoice
+    )
+else:
+    ToolChoice = Annotated[
+        Annotated[Literal["none", "auto", "required"], Tag("<mode>")]
+        | Annotated[
+            Annotated[
+                Annotated[FunctionReference, Tag("<function>")]
+                | Annotated[CustomReference, AfterValidator(_function_reference), Tag("<custom>")]
+                | Annotated[AllowedToolsChoice, Tag("<allowed_tools>")],
+                told_apart_by("type", "function", "allowed_tools", "custom"),
+            ],
+            Tag("<object>"),
         ],
-        Tag("<object>"),
-    ],
-    Discriminator(
-        _mode_or_object,
-        custom_error_type="tool_choice",
-        custom_error_message="Input should be 'none', 'auto', 'required' or an object",
-    ),
-]
+        Discriminator(
+            _mode_or_object,
+            custom_error_type="tool_choice",
+            custom_error_message="Input should be 'none', 'auto', 'required' or an object",
+        ),
+    ]
 
 
 FunctionCallChoice: TypeAlias = Annotated[
@@ -433,7 +495,7 @@ class ChatCompletionRequest(GenerationRequest):
 
     max_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
     max_completion_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
-    tools: Annotated[list[FunctionTool], MaxLen(MAX_TOOLS), FirstErrorOnly()] | None = None
+    tools: Annotated[list[Tool], MaxLen(MAX_TOOLS), FirstErrorOnly()] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
@@ -527,6 +589,13 @@ class ChatCompletionRequest(GenerationRequest):
                     f"Tool choice {name!r} not found in 'tools' parameter.", param="tool_choice"
                 )
         return self
+
+    @property
+    def custom_tools(self) -> frozenset[str]:
+        """The names of the custom tools."""
+        return frozenset(
+            tool.function.name for tool in self.tools or () if isinstance(tool, CustomFunction)
+        )
 
     @property
     def remote_images(self) -> list[tuple[str, ImageURL]]:

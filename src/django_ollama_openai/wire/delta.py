@@ -42,13 +42,15 @@ class ToolCallDelta:
     """A tool call or a piece of one.
 
     ``index`` counts the calls of the whole answer from 0. ``id`` and ``name`` come with the first
-    piece only; ``arguments`` is JSON text, to be joined over the pieces.
+    piece only; ``arguments`` is JSON text, to be joined over the pieces. If ``is_custom``, it is
+    the text for a custom tool instead.
     """
 
     index: int
     id: str | None = None
     name: str | None = None
     arguments: str = ""
+    is_custom: bool = False
 
 
 @dataclass(slots=True)
@@ -97,6 +99,7 @@ def fold(deltas: Iterable[Delta]) -> Delta:
             call = calls.setdefault(piece.index, ToolCallDelta(piece.index))
             call.id = call.id or piece.id
             call.name = call.name or piece.name
+            call.is_custom = call.is_custom or piece.is_custom
             arguments.setdefault(piece.index, []).append(piece.arguments)
         if delta.logprobs is not None:
             whole.logprobs = whole.logprobs or []

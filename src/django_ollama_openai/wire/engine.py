@@ -120,7 +120,7 @@ class EngineRequest(WireModel):
     prompt_field: ClassVar[str] = "input"
     """The field that has the text for the engine."""
 
-    model: str | None = None
+    model: str | None = Field(None, min_length=1)
 
     options: EngineOptions | None = None
     keep_alive: KeepAlive = None

@@ -6,13 +6,13 @@ accepted and kept, as OpenAI adds new ones all the time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 from annotated_types import MaxLen, MinLen
 from pydantic import (
     BeforeValidator,
-    Discriminator,
     Field,
     Tag,
     TypeAdapter,
@@ -24,24 +24,36 @@ from pydantic_core import PydanticCustomError
 
 from ..exceptions import InvalidRequest
 from .base import FirstErrorOnly, Stated, WireModel, text_or_list, told_apart_by
+from .case import to_camel
 from .chat import FunctionCall, JSONObjectFormat, ReasoningEffort, TextFormat
-from .engine import INT32_MAX, EngineRequest, Think
+from .engine import INT32_MAX, INT64_MAX, INT64_MIN, EngineRequest, Stop, Think
 from .media import BASE64, IMAGE_URL
+from .response_tools import (
+    MAX_TOOLS,
+    AllowedTools,
+    CustomTool,
+    FunctionTool,
+    NamespaceTool,
+    OtherReference,
+    Tool,
+    ToolChoice,
+    ToolReference,
+)
 
 __all__ = [
-    "AllowedTools",
     "AssistantInput",
     "ContentPart",
+    "CustomToolCallItem",
+    "CustomToolCallOutput",
     "FunctionCallItem",
     "FunctionCallOutput",
-    "FunctionChoice",
-    "FunctionTool",
     "InputAudioPart",
     "InputImagePart",
     "InputItem",
     "InputTextPart",
     "JSONSchemaFormat",
-    "OtherTool",
+    "OfferedTool",
+    "OtherItem",
     "OutputTextPart",
     "Reasoning",
     "ReasoningItem",
@@ -49,11 +61,12 @@ __all__ = [
     "ResponsesRequest",
     "SystemInput",
     "TextConfig",
+    "ToolsItem",
     "UserInput",
 ]
 
 # A body within its limit may hold millions of each: see the chat completion request.
-MAX_ITEMS, MAX_PARTS, MAX_TOOLS, MAX_INCLUDES = 10_000, 1_000, 1_000, 100
+MAX_ITEMS, MAX_PARTS, MAX_INCLUDES = 10_000, 1_000, 100
 MAX_METADATA, MAX_METADATA_KEY, MAX_METADATA_VALUE = 16, 64, 512
 
 
@@ -190,12 +203,35 @@ MessageItem: TypeAlias = Annotated[
 class FunctionCallItem(FunctionCall):
     type: Literal["function_call"]
     call_id: str
+    namespace: str | None = None
+
+
+class CustomToolCallItem(WireModel):
+    type: Literal["custom_tool_call"]
+    call_id: str
+    name: str
+    input: str
+    namespace: str | None = None
 
 
 class FunctionCallOutput(WireModel):
     type: Literal["function_call_output"]
     call_id: str
     output: UserContent
+
+
+class CustomToolCallOutput(WireModel):
+    type: Literal["custom_tool_call_output"]
+    call_id: str
+    output: UserContent
+
+
+class ToolsItem(WireModel):
+    """Tools that are offered from here on, beside those of the request."""
+
+    type: Literal["additional_tools", "tool_search_output"]
+    call_id: str | None = None
+    tools: Annotated[list[Tool], MaxLen(MAX_TOOLS), FirstErrorOnly()]
 
 
 class SummaryPart(WireModel):
@@ -222,6 +258,25 @@ class ReasoningItem(WireModel):
         return "\n".join(part.text for part in self.content or self.summary or ())
 
 
+_KNOWN_ITEMS: Final = (
+    "message",
+    "function_call",
+    "function_call_output",
+    "reasoning",
+    "custom_tool_call",
+    "custom_tool_call_output",
+    "additional_tools",
+    "tool_search_output",
+)
+
+
+class OtherItem(WireModel):
+    """An item of an earlier answer that was not given here, such as a web search. What can be read
+    in it stays in the conversation."""
+
+    type: Annotated[str, Stated(**{"not": {"enum": [*_KNOWN_ITEMS, "item_reference"]}})]
+
+
 def _with_its_type(value: Any) -> Any:
     """OpenAI lets the type of a message, and that of a reference, be left out."""
     if not isinstance(value, dict):
@@ -242,64 +297,29 @@ InputItem: TypeAlias = Annotated[
     Annotated[MessageItem, Tag("<message>")]
     | Annotated[FunctionCallItem, Tag("<function_call>")]
     | Annotated[FunctionCallOutput, Tag("<function_call_output>")]
-    | Annotated[ReasoningItem, Tag("<reasoning>")],
-    told_apart_by("type", "message", "function_call", "function_call_output", "reasoning"),
+    | Annotated[ReasoningItem, Tag("<reasoning>")]
+    | Annotated[CustomToolCallItem, Tag("<custom_tool_call>")]
+    | Annotated[CustomToolCallOutput, Tag("<custom_tool_call_output>")]
+    | Annotated[ToolsItem, Tag("<additional_tools>")]
+    | Annotated[ToolsItem, Tag("<tool_search_output>")]
+    | Annotated[OtherItem, Tag("<other>")],
+    told_apart_by("type", *_KNOWN_ITEMS, other=True),
     BeforeValidator(_with_its_type),
 ]
 
 
-# Tools
+@dataclass(slots=True, frozen=True)
+class OfferedTool:
+    """A tool that the model may call, where it stands in the request, and its namespace."""
 
+    origin: str
+    tool: FunctionTool | CustomTool
+    namespace: NamespaceTool | None = None
 
-class FunctionTool(WireModel):
-    """A function the model may call; ``parameters`` is a JSON schema and stays as it came."""
-
-    type: Literal["function"]
-    name: str = Field(min_length=1)
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
-class OtherTool(WireModel):
-    """One of OpenAI's own tools, or of another server's. None of them is run here."""
-
-    type: Annotated[str, Stated(**{"not": {"const": "function"}})]
-
-
-Tool: TypeAlias = Annotated[
-    Annotated[FunctionTool, Tag("<function>")] | Annotated[OtherTool, Tag("<other>")],
-    told_apart_by("type", "function", other=True),
-]
-
-
-class FunctionChoice(WireModel):
-    type: Literal["function"]
-    name: str
-
-
-class AllowedTools(WireModel):
-    """The tools that may be called, or with the mode ``required`` one of which has to be."""
-
-    type: Literal["allowed_tools"]
-    mode: Literal["auto", "required"]
-    tools: Annotated[list[FunctionChoice], MinLen(1), MaxLen(MAX_TOOLS), FirstErrorOnly()]
-
-
-def _mode_or_choice(value: Any) -> str:
-    return "<mode>" if isinstance(value, str) else "<choice>"
-
-
-ToolChoice: TypeAlias = Annotated[
-    Annotated[Literal["none", "auto", "required"], Tag("<mode>")]
-    | Annotated[
-        Annotated[FunctionChoice, Tag("<function>")]
-        | Annotated[AllowedTools, Tag("<allowed_tools>")],
-        told_apart_by("type", "function", "allowed_tools"),
-        Tag("<choice>"),
-    ],
-    Discriminator(_mode_or_choice),
-]
+    @property
+    def full_name(self) -> tuple[str | None, str]:
+        """Its name in its namespace."""
+        return (None if self.namespace is None else self.namespace.name, self.tool.name)
 
 
 # Options
@@ -346,6 +366,23 @@ class StreamOptions(WireModel):
     include_obfuscation: bool | None = None
 
 
+ServiceTier: TypeAlias = Literal[
+    "auto", "default", "flex", "scale", "priority", "fast", "ultrafast"
+]
+
+_MOVED: Final = {
+    "messages": "input",
+    "max_tokens": "max_output_tokens",
+    "max_completion_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "reasoning_effort": "reasoning.effort",
+    "logprobs": "top_logprobs",
+    "functions": "tools",
+    "function_call": "tool_choice",
+}
+"""Fields of chat completions, and what takes their place here."""
+
+
 class ResponsesRequest(EngineRequest):
     """The body of ``POST v1/responses``.
 
@@ -369,6 +406,11 @@ class ResponsesRequest(EngineRequest):
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     top_logprobs: int | None = Field(None, ge=0, le=20)
+    # OpenAI has these in chat completions only. Engines have them for any answer.
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    seed: int | None = Field(None, ge=INT64_MIN, le=INT64_MAX)
+    stop: Stop = None
     truncation: Literal["auto", "disabled"] | None = None
     include: Annotated[list[str], MaxLen(MAX_INCLUDES), FirstErrorOnly()] | None = None
 
@@ -384,7 +426,7 @@ class ResponsesRequest(EngineRequest):
     metadata: Metadata | None = None
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
-    service_tier: str | None = None
+    service_tier: ServiceTier | None = None
     user: str | None = None
 
     # Ollama's, beside those of every request.
@@ -394,6 +436,27 @@ class ResponsesRequest(EngineRequest):
     background: bool | None = None
     conversation: Any = None
     prompt: Any = None
+    audio: Any = None
+    logit_bias: Any = None
+    modalities: Any = None
+    n: Any = None
+    prediction: Any = None
+    web_search_options: Any = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fields_of_chat_completions(cls, value: Any) -> Any:
+        for name, own_name in _MOVED.items() if isinstance(value, dict) else ():
+            for spelling in (name, to_camel(name)):
+                given = value.get(spelling)
+                if given is not None and given is not False and given != []:
+                    raise InvalidRequest(
+                        f"'{spelling}' is a parameter of chat completions. Use '{own_name}' "
+                        "instead.",
+                        param=spelling,
+                        code="unsupported_parameter",
+                    )
+        return value
 
     @field_validator("metadata", mode="before")
     @classmethod
@@ -414,24 +477,82 @@ class ResponsesRequest(EngineRequest):
             raise InvalidRequest(
                 "'stream_options' is only allowed when 'stream' is true.", param="stream_options"
             )
-        offered = {tool.name for tool in self.function_tools}
-        for choice in self._chosen():
-            if choice.name not in offered:
-                raise InvalidRequest(
-                    f"The function {choice.name!r} of 'tool_choice' is not among the 'tools'.",
-                    param="tool_choice",
-                )
+        if references := self._references():
+            offered = self.tools_by_name()
+            for reference in references:
+                if (reference.type, reference.name, reference.namespace) not in offered:
+                    raise InvalidRequest(
+                        f"The {reference.type} {reference.name!r} of 'tool_choice' is not among "
+                        "the 'tools'.",
+                        param="tool_choice",
+                    )
         return self
 
-    def _chosen(self) -> list[FunctionChoice]:
-        if isinstance(self.tool_choice, FunctionChoice):
+    def _references(self) -> list[ToolReference]:
+        if isinstance(self.tool_choice, ToolReference):
             return [self.tool_choice]
-        return self.tool_choice.tools if isinstance(self.tool_choice, AllowedTools) else []
+        return self.tool_choice.references if isinstance(self.tool_choice, AllowedTools) else []
+
+    def _given_tools(self) -> Iterator[tuple[str, Tool]]:
+        """The tools of the request, and those that come with its items, each with its place."""
+        for number, tool in enumerate(self.tools or ()):
+            yield f"tools[{number}]", tool
+        for place, item in enumerate(self.input if isinstance(self.input, list) else ()):
+            if isinstance(item, ToolsItem):
+                for number, tool in enumerate(item.tools):
+                    yield f"input[{place}].tools[{number}]", tool
 
     @property
-    def function_tools(self) -> list[FunctionTool]:
-        """The tools that can be offered to a model here."""
-        return [tool for tool in self.tools or () if isinstance(tool, FunctionTool)]
+    def offered_tools(self) -> list[OfferedTool]:
+        """The tools that can be offered to a model here. Of those that come more than once, as the
+        items of a conversation may bring them, the last one counts."""
+        offered: dict[tuple[str | None, str], OfferedTool] = {}
+        for origin, tool in self._given_tools():
+            if isinstance(tool, NamespaceTool):
+                found = [
+                    OfferedTool(f"{origin}.tools[{number}]", member, tool)
+                    for number, member in enumerate(tool.tools)
+                    if isinstance(member, (FunctionTool, CustomTool))
+                ]
+            elif isinstance(tool, (FunctionTool, CustomTool)):
+                found = [OfferedTool(origin, tool)]
+            else:
+                continue
+            offered |= {each.full_name: each for each in found}
+        return list(offered.values())
+
+    def tools_by_name(self) -> dict[tuple[str, str, str | None], OfferedTool]:
+        """What a ``tool_choice`` may name: the type, the name and the namespace of each tool. A
+        name without a namespace may be that of a tool in one, if no other has it."""
+        offered = self.offered_tools
+        inside = {(each.tool.type, each.tool.name, None): each for each in offered}
+        return inside | {
+            (each.tool.type, each.tool.name, each.full_name[0]): each for each in offered
+        }
+
+    @property
+    def hosted_tools(self) -> list[str]:
+        """The types of the tools that are not run here."""
+        hosted = []
+        for _, tool in self._given_tools():
+            members = tool.tools if isinstance(tool, NamespaceTool) else [tool]
+            hosted += [
+                member.type
+                for member in members
+                if not isinstance(member, (FunctionTool, CustomTool))
+            ]
+        return hosted
+
+    @property
+    def demanded_tool(self) -> str | None:
+        """The type of a tool that the model would have to call, and that is not run here."""
+        choice = self.tool_choice
+        if isinstance(choice, OtherReference):
+            return choice.type
+        if isinstance(choice, AllowedTools):
+            return None if choice.references or choice.mode == "auto" else choice.tools[0].type
+        hosted = self.hosted_tools if choice == "required" and not self.offered_tools else []
+        return hosted[0] if hosted else None
 
     @property
     def includes_logprobs(self) -> bool:
@@ -449,23 +570,18 @@ class ResponsesRequest(EngineRequest):
     def unsupported_parameters(self) -> list[str]:
         """The parameters that would change the answer and that no engine here can honour."""
         asked_for = {
-            "tools": len(self.tools or ()) > len(self.function_tools),
-            # Without the others there would be nothing to choose from.
-            "tool_choice": bool(self.tools)
-            and not self.function_tools
-            and self.tool_choice == "required",
+            "tool_choice": self.demanded_tool is not None,
             "background": self.background,
             "conversation": self.conversation is not None,
             "prompt": self.prompt is not None,
+            "audio": self.audio is not None,
+            "logit_bias": bool(self.logit_bias),
+            "modalities": self.modalities not in (None, ["text"]),
+            "n": self.n not in (None, 1),
+            "prediction": self.prediction is not None,
+            "web_search_options": self.web_search_options is not None,
         }
         return [name for name, is_asked_for in asked_for.items() if is_asked_for]
-
-    def without(self, names: Iterable[str]) -> Self:
-        """The same request without the parameters ``names``; of ``tools`` the functions stay."""
-        dropped: dict[str, Any] = dict.fromkeys(names)
-        if "tools" in dropped:
-            dropped["tools"] = self.function_tools or None
-        return self.model_copy(update=dropped)
 
     @property
     def input_items(self) -> list[dict[str, Any]]:

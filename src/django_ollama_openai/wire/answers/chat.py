@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NotRequired
 
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from .common import Also, CompletionUsage, Count, FinishReason, TokenLogprob
@@ -24,6 +25,19 @@ class ChatToolCall(TypedDict):
     function: ChatFunctionCall
 
 
+class ChatCustomCall(TypedDict):
+    """A custom tool, and the text for it."""
+
+    name: str
+    input: str
+
+
+class ChatCustomToolCall(TypedDict):
+    id: str
+    type: Literal["custom"]
+    custom: ChatCustomCall
+
+
 class ChatMessage(TypedDict):
     """The model's message. The reasoning before it stands under two names, with the same text."""
 
@@ -32,7 +46,9 @@ class ChatMessage(TypedDict):
     refusal: str | None
     reasoning_content: NotRequired[str]
     reasoning: NotRequired[str]
-    tool_calls: NotRequired[list[ChatToolCall]]
+    tool_calls: NotRequired[
+        list[Annotated[ChatToolCall | ChatCustomToolCall, Field(discriminator="type")]]
+    ]
     function_call: NotRequired[ChatFunctionCall]
 
 
@@ -74,6 +90,20 @@ class ChatToolCallPiece(TypedDict):
     function: ChatFunctionPiece
 
 
+class ChatCustomPiece(TypedDict):
+    name: NotRequired[str]
+    input: str
+
+
+class ChatCustomToolCallPiece(TypedDict):
+    """The same for a call of a custom tool."""
+
+    index: Count
+    id: NotRequired[str]
+    type: NotRequired[Literal["custom"]]
+    custom: ChatCustomPiece
+
+
 class ChatDelta(TypedDict):
     """What there is more of the message."""
 
@@ -82,7 +112,7 @@ class ChatDelta(TypedDict):
     refusal: NotRequired[None]
     reasoning_content: NotRequired[str]
     reasoning: NotRequired[str]
-    tool_calls: NotRequired[list[ChatToolCallPiece]]
+    tool_calls: NotRequired[list[ChatToolCallPiece | ChatCustomToolCallPiece]]
     function_call: NotRequired[ChatFunctionPiece]
 
 

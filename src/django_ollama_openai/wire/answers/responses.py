@@ -60,11 +60,25 @@ class OutputFunctionCall(TypedDict):
     status: ItemStatus
     call_id: str
     name: str
+    namespace: NotRequired[str]
     arguments: str
 
 
+class OutputCustomToolCall(TypedDict):
+    """A call of a custom tool, with the text for it."""
+
+    id: str
+    type: Literal["custom_tool_call"]
+    status: ItemStatus
+    call_id: str
+    name: str
+    namespace: NotRequired[str]
+    input: str
+
+
 OutputItem: TypeAlias = Annotated[
-    OutputMessage | OutputReasoning | OutputFunctionCall, Field(discriminator="type")
+    OutputMessage | OutputReasoning | OutputFunctionCall | OutputCustomToolCall,
+    Field(discriminator="type"),
 ]
 
 
@@ -93,7 +107,7 @@ class ResponseReasoning(TypedDict):
     summary: str | None
 
 
-class ResponseTool(TypedDict):
+class ResponseFunctionTool(TypedDict):
     type: Literal["function"]
     name: str
     description: str | None
@@ -101,15 +115,53 @@ class ResponseTool(TypedDict):
     strict: bool | None
 
 
-class ChosenFunction(TypedDict):
-    type: Literal["function"]
+class ResponseTextInput(TypedDict):
+    type: Literal["text"]
+
+
+class ResponseGrammarInput(TypedDict):
+    type: Literal["grammar"]
+    definition: str
+    syntax: Literal["lark", "regex"]
+
+
+class ResponseCustomTool(TypedDict):
+    type: Literal["custom"]
     name: str
+    description: NotRequired[str]
+    format: NotRequired[
+        Annotated[ResponseTextInput | ResponseGrammarInput, Field(discriminator="type")]
+    ]
+
+
+class ResponseNamespaceTool(TypedDict):
+    type: Literal["namespace"]
+    name: str
+    description: str
+    tools: list[Annotated[ResponseFunctionTool | ResponseCustomTool, Field(discriminator="type")]]
+
+
+ResponseTool: TypeAlias = Annotated[
+    ResponseFunctionTool | ResponseCustomTool | ResponseNamespaceTool, Field(discriminator="type")
+]
+
+
+class ChosenTool(TypedDict):
+    type: Literal["function", "custom"]
+    name: str
+    namespace: NotRequired[str]
+
+
+class HostedTool(TypedDict):
+    """A tool that is not run here."""
+
+    type: str
 
 
 class ChosenTools(TypedDict):
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: list[ChosenFunction]
+    tools: list[ChosenTool | HostedTool]
 
 
 # The response
@@ -144,7 +196,7 @@ class ResponseUsage(TypedDict):
 
 
 class Response(TypedDict):
-    """A response. What the request did not say is `null`."""
+    """A response. What the request did not say is `null`, or OpenAI's default."""
 
     id: str
     object: Literal["response"]
@@ -153,6 +205,7 @@ class Response(TypedDict):
     background: bool
     completed_at: Count | None
     error: ResponseError | None
+    frequency_penalty: float
     incomplete_details: IncompleteDetails | None
     instructions: str | None
     max_output_tokens: int | None
@@ -160,25 +213,26 @@ class Response(TypedDict):
     model: str
     output: list[OutputItem]
     parallel_tool_calls: bool
+    presence_penalty: float
     previous_response_id: str | None
     prompt_cache_key: str | None
     reasoning: ResponseReasoning | None
     safety_identifier: str | None
-    service_tier: str | None
+    service_tier: Literal["default"]
     store: bool
-    temperature: float | None
+    temperature: float
     text: ResponseText
     tool_choice: (
         Literal["none", "auto", "required"]
-        | Annotated[ChosenFunction | ChosenTools, Field(discriminator="type")]
+        | Annotated[ChosenTool | ChosenTools, Field(discriminator="type")]
     )
     tools: list[ResponseTool]
-    top_logprobs: int | None
-    top_p: float | None
-    truncation: str | None
+    top_logprobs: Count
+    top_p: float
+    truncation: Literal["auto", "disabled"]
     usage: ResponseUsage | None
     user: str | None
-    metadata: dict[str, str] | None
+    metadata: dict[str, str]
 
 
 # Events
@@ -273,6 +327,16 @@ class ArgumentsDoneEvent(TextEvent):
     arguments: str
 
 
+class InputDeltaEvent(TextEvent):
+    type: Literal["response.custom_tool_call_input.delta"]
+    delta: str
+
+
+class InputDoneEvent(TextEvent):
+    type: Literal["response.custom_tool_call_input.done"]
+    input: str
+
+
 ResponseEvent: TypeAlias = Annotated[
     ResponseStatusEvent
     | OutputItemEvent
@@ -285,6 +349,8 @@ ResponseEvent: TypeAlias = Annotated[
     | SummaryTextDeltaEvent
     | SummaryTextDoneEvent
     | ArgumentsDeltaEvent
-    | ArgumentsDoneEvent,
+    | ArgumentsDoneEvent
+    | InputDeltaEvent
+    | InputDoneEvent,
     Field(discriminator="type"),
 ]

@@ -1,0 +1,130 @@
+"""Custom tools of chat completions: tools that take a text instead of arguments.
+
+No engine here knows them. Each is offered as a function with one string, ``input``, and its calls
+become calls of the custom tool again on their way to the client.
+
+Source: OpenAI's API reference, "Create chat completion", ``tools``.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Field, Tag
+
+from .base import WireModel, told_apart_by
+
+__all__ = [
+    "INPUT",
+    "CustomReference",
+    "CustomTool",
+    "CustomToolCall",
+    "input_arguments",
+    "input_parameters",
+]
+
+INPUT = "input"
+"""The one parameter of the function that stands for a custom tool."""
+
+
+class TextInput(WireModel):
+    type: Literal["text"]
+
+
+class Grammar(WireModel):
+    definition: str
+    syntax: Literal["lark", "regex"]
+
+
+class GrammarInput(WireModel):
+    type: Literal["grammar"]
+    grammar: Grammar
+
+
+InputFormat: TypeAlias = Annotated[
+    Annotated[TextInput, Tag("<text>")] | Annotated[GrammarInput, Tag("<grammar>")],
+    told_apart_by("type", "text", "grammar"),
+]
+
+
+class Custom(WireModel):
+    name: str = Field(min_length=1)
+    description: str | None = None
+    format: InputFormat | None = None
+
+
+class CustomTool(WireModel):
+    """A tool that takes a text, which may have to match a grammar."""
+
+    type: Literal["custom"]
+    custom: Custom
+
+    def as_function(self) -> dict[str, Any]:
+        """Return the function tool that stands for this tool."""
+        grammar = None
+        if isinstance(self.custom.format, GrammarInput):
+            grammar = self.custom.format.grammar.syntax, self.custom.format.grammar.definition
+        function: dict[str, Any] = {
+            "name": self.custom.name,
+            "parameters": input_parameters(grammar),
+        }
+        if self.custom.description is not None:
+            function["description"] = self.custom.description
+        return {"type": "function", "function": function}
+
+
+class CustomCall(WireModel):
+    name: str
+    input: str
+
+
+class CustomToolCall(WireModel):
+    """A call of a custom tool in an earlier answer."""
+
+    id: str
+    type: Literal["custom"]
+    custom: CustomCall
+
+    def as_function_call(self) -> dict[str, Any]:
+        """Return the call of the function that stands for the tool."""
+        arguments = input_arguments(self.custom.input)
+        function = {"name": self.custom.name, "arguments": arguments}
+        return {"id": self.id, "type": "function", "function": function}
+
+
+class CustomName(WireModel):
+    name: str = Field(min_length=1)
+
+
+class CustomReference(WireModel):
+    """A custom tool among the tools, by its name."""
+
+    type: Literal["custom"]
+    custom: CustomName
+
+    def as_function_reference(self) -> dict[str, Any]:
+        """Return the reference to the function that stands for the tool."""
+        return {"type": "function", "function": {"name": self.custom.name}}
+
+
+def input_parameters(grammar: tuple[str, str] | None) -> dict[str, Any]:
+    """Return the JSON schema of the one string; ``grammar`` is its syntax and its definition.
+
+    No engine keeps to the grammar. The model is shown it.
+    """
+    schema = {"type": "string"}
+    if grammar is not None:
+        syntax, definition = grammar
+        schema["description"] = f"Text that matches this {syntax} grammar:\n{definition}"
+    return {
+        "type": "object",
+        "properties": {INPUT: schema},
+        "required": [INPUT],
+        "additionalProperties": False,
+    }
+
+
+def input_arguments(text: str) -> str:
+    """Return the arguments of a call with ``text``."""
+    return json.dumps({INPUT: text}, ensure_ascii=False)

@@ -1,0 +1,157 @@
+"""The tools of ``POST v1/responses``, and the choice among them.
+
+Source: OpenAI's API reference, "Create a model response", ``tools`` and ``tool_choice``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+from annotated_types import MaxLen, MinLen
+from pydantic import Discriminator, Field, Tag
+
+from .base import FirstErrorOnly, Stated, WireModel, told_apart_by
+
+__all__ = [
+    "AllowedTools",
+    "CustomTool",
+    "FunctionTool",
+    "GrammarFormat",
+    "Member",
+    "NamespaceTool",
+    "OtherMember",
+    "OtherReference",
+    "OtherTool",
+    "Tool",
+    "ToolChoice",
+    "ToolReference",
+]
+
+MAX_TOOLS: Final = 1_000
+
+
+class FunctionTool(WireModel):
+    """A function the model may call; ``parameters`` is a JSON schema and stays as it came."""
+
+    type: Literal["function"]
+    name: str = Field(min_length=1)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class PlainFormat(WireModel):
+    type: Literal["text"]
+
+
+class GrammarFormat(WireModel):
+    type: Literal["grammar"]
+    definition: str
+    syntax: Literal["lark", "regex"]
+
+
+CustomFormat: TypeAlias = Annotated[
+    Annotated[PlainFormat, Tag("<text>")] | Annotated[GrammarFormat, Tag("<grammar>")],
+    told_apart_by("type", "text", "grammar"),
+]
+
+
+class CustomTool(WireModel):
+    """A tool that takes a text, which may have to match a grammar."""
+
+    type: Literal["custom"]
+    name: str = Field(min_length=1)
+    description: str | None = None
+    format: CustomFormat | None = None
+
+
+class OtherTool(WireModel):
+    """One of OpenAI's own tools, or of another server's. None of them is run here."""
+
+    type: Annotated[str, Stated(**{"not": {"enum": ["function", "custom", "namespace"]}})]
+
+
+class OtherMember(WireModel):
+    """A tool among others, those of a namespace or those that are allowed, that is not run here."""
+
+    type: Annotated[str, Stated(**{"not": {"enum": ["function", "custom"]}})]
+
+
+Member: TypeAlias = Annotated[
+    Annotated[FunctionTool, Tag("<function>")]
+    | Annotated[CustomTool, Tag("<custom>")]
+    | Annotated[OtherMember, Tag("<other>")],
+    told_apart_by("type", "function", "custom", other=True),
+]
+
+
+class NamespaceTool(WireModel):
+    """Functions and custom tools that are called by the name of their namespace, too."""
+
+    type: Literal["namespace"]
+    name: str = Field(min_length=1)
+    description: str | None = None
+    tools: Annotated[list[Member], MaxLen(MAX_TOOLS), FirstErrorOnly()]
+
+
+Tool: TypeAlias = Annotated[
+    Annotated[FunctionTool, Tag("<function>")]
+    | Annotated[CustomTool, Tag("<custom>")]
+    | Annotated[NamespaceTool, Tag("<namespace>")]
+    | Annotated[OtherTool, Tag("<other>")],
+    told_apart_by("type", "function", "custom", "namespace", other=True),
+]
+
+
+class ToolReference(WireModel):
+    """A function or a custom tool among the tools, by its name; ``namespace`` tells two of the
+    same name apart."""
+
+    type: Literal["function", "custom"]
+    name: str
+    namespace: str | None = None
+
+
+AnyReference: TypeAlias = Annotated[
+    Annotated[ToolReference, Tag("<function>")]
+    | Annotated[ToolReference, Tag("<custom>")]
+    | Annotated[OtherMember, Tag("<other>")],
+    told_apart_by("type", "function", "custom", other=True),
+]
+
+
+class AllowedTools(WireModel):
+    """The tools that may be called, or with the mode ``required`` one of which has to be."""
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[AnyReference], MinLen(1), MaxLen(MAX_TOOLS), FirstErrorOnly()]
+
+    @property
+    def references(self) -> list[ToolReference]:
+        """Those that can be called here."""
+        return [tool for tool in self.tools if isinstance(tool, ToolReference)]
+
+
+class OtherReference(WireModel):
+    """The choice of a tool that is not run here."""
+
+    type: Annotated[str, Stated(**{"not": {"enum": ["function", "custom", "allowed_tools"]}})]
+
+
+def _mode_or_choice(value: Any) -> str:
+    return "<mode>" if isinstance(value, str) else "<choice>"
+
+
+ToolChoice: TypeAlias = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("<mode>")]
+    | Annotated[
+        Annotated[ToolReference, Tag("<function>")]
+        | Annotated[ToolReference, Tag("<custom>")]
+        | Annotated[AllowedTools, Tag("<allowed_tools>")]
+        | Annotated[OtherReference, Tag("<other>")],
+        told_apart_by("type", "function", "custom", "allowed_tools", other=True),
+        Tag("<choice>"),
+    ],
+    Discriminator(_mode_or_choice),
+]
