@@ -249,9 +249,10 @@ def test_a_picture_for_a_model_that_sees_nothing(
 ) -> None:
     ollama.reply(recorded(load("chat_images_unsupported")))
     url = f"data:image/png;base64,{PNG}"
-    content: Any = [{"type": "image_url", "image_url": {"url": url}}]
-    with pytest.raises(openai.BadRequestError, match="does not support multimodal"):
+    content: Any = [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": {"url": url}}]
+    with pytest.raises(openai.BadRequestError, match="does not support image") as refused:
         client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": content}])
+    assert refused.value.param == "messages[0].content[1]"
 
 
 @pytest.mark.compat("chat.request.messages[].content[].image_url.url")

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, PositiveInt, validate_call
 
 from ..exceptions import InvalidRequest, ModelNotFound
 from ..translation.blame import Blame
+from ..translation.chat_blame import chat_blame
 from ..translation.chat_parts import ChatParts
 from ..translation.chat_payload import chat_payload
 from ..translation.embed_payload import embed_payload
@@ -111,24 +112,25 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
     # Chat
 
     def chat(self, request: ChatCompletionRequest) -> Delta:
-        body = self._payload(request, stream=False)
-        return self._ask("/api/chat", encoded(body), ChatParts(), model=body["model"])
+        body, blame = self._payload(request, stream=False)
+        return self._ask("/api/chat", body, ChatParts(), **blame)
 
     async def achat(self, request: ChatCompletionRequest) -> Delta:
-        body = self._payload(request, stream=False)
-        return await self._aask("/api/chat", encoded(body), ChatParts(), model=body["model"])
+        body, blame = self._payload(request, stream=False)
+        return await self._aask("/api/chat", body, ChatParts(), **blame)
 
     def stream_chat(self, request: ChatCompletionRequest) -> Iterator[Delta]:
-        body = self._payload(request, stream=True)
-        return self._stream("/api/chat", encoded(body), ChatParts(), model=body["model"])
+        body, blame = self._payload(request, stream=True)
+        return self._stream("/api/chat", body, ChatParts(), **blame)
 
     def astream_chat(self, request: ChatCompletionRequest) -> AsyncIterator[Delta]:
-        body = self._payload(request, stream=True)
-        return self._astream("/api/chat", encoded(body), ChatParts(), model=body["model"])
+        body, blame = self._payload(request, stream=True)
+        return self._astream("/api/chat", body, ChatParts(), **blame)
 
-    def _payload(self, request: ChatCompletionRequest, *, stream: bool) -> dict[str, Any]:
+    def _payload(self, request: ChatCompletionRequest, *, stream: bool) -> tuple[bytes, Blame]:
         self._check_context(request)
-        return self.prepare_chat(chat_payload(request, stream=stream), request)
+        payload = self.prepare_chat(chat_payload(request, stream=stream), request)
+        return encoded(payload), chat_blame(request, payload["model"])
 
     # Completions
 
@@ -227,7 +229,7 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
 
 
 def _prompt(body: dict[str, Any]) -> Blame:
-    return Blame(model=body["model"], param="prompt")
+    return Blame(model=body["model"], param="prompt", think_param="think")
 
 
 def _input(body: dict[str, Any]) -> Blame:

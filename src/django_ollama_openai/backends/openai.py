@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, SecretStr, validate_call
 
 from ..translation.blame import Blame
+from ..translation.chat_blame import chat_blame
 from ..translation.embeddings import openai_embeddings
 from ..translation.model_cards import ModelCard
 from ..translation.openai_chunks import OpenAIAnswer, OpenAIChunks, OpenAITextChunks
@@ -169,7 +170,7 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
     def _payload(self, request: ChatCompletionRequest, *, stream: bool) -> tuple[bytes, Blame]:
         payload = openai_chat_payload(request, self.supported_parameters, stream=stream)
         payload = self.prepare_chat(payload, request)
-        return encoded(payload), Blame(model=payload["model"], param="messages")
+        return encoded(payload), chat_blame(request, payload["model"])
 
     # Completions
 

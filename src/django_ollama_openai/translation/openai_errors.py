@@ -22,7 +22,7 @@ from ..exceptions import (
     UpstreamUnavailable,
 )
 from .blame import Blame
-from .ollama_errors import context_message
+from .ollama_errors import context_message, media_error, schema_error, tools_error
 
 __all__ = ["engine_error", "openai_error"]
 
@@ -62,6 +62,20 @@ _LACKS_ENDPOINT: Final = re.compile(r"does not support [\w ]{1,40} API\b")
 
 _LACKS_INPUT: Final = re.compile(r"(image|audio|video) input is not supported")
 """How llama-server says that a model takes texts only. It calls that a failure of its own."""
+
+_LACKS_TOOLS: Final = re.compile(r"requires --(?:enable-auto-tool-choice|jinja)\b")
+"""How vLLM and llama-server say that they were started without the tools of a model."""
+
+_BAD_SCHEMA: Final = re.compile(
+    r"""
+      JSON\ schema\ conversion\ failed(?::(?P<reason>.*))?
+    | failed\ to\ (?:parse|initialize|load)\ (?:the\ )?grammar
+    | invalid\ (?:JSON\ schema|grammar)
+    | json\ schema\ contains\ features\ not\ supported
+    """,
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
+"""How llama-server, vLLM and SGLang say that they cannot use a schema."""
 
 _ENDPOINTS: Final = {
     "messages": "chat completions",
@@ -138,7 +152,12 @@ def _known(
             "This model does not produce text.", param="model", code="unsupported_endpoint"
         )
     if lack := _LACKS_INPUT.search(text):
-        return InvalidRequest(f"This model does not support {lack[1]} input.", param="messages")
+        return media_error(lack[1], **blame)
+    if _LACKS_TOOLS.search(text):
+        return tools_error()
+    # Not for a schema that the client did not send.
+    if "schema_param" in blame and (bad := _BAD_SCHEMA.search(text)):
+        return schema_error(bad["reason"], **blame)
     if text.startswith("Pooling type"):
         return UpstreamError("This model's file does not say how to pool; set 'pooling'.")
     if error.get("type") == "exceed_context_size_error":

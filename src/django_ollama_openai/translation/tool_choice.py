@@ -18,6 +18,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final, Generic, TypeVar
 
+from pydantic import PrivateAttr
+
 from ..exceptions import UpstreamError
 from ..wire.base import parse_json
 from ..wire.chat import (
@@ -34,10 +36,30 @@ from ..wire.delta import Delta, ToolCallDelta, Usage
 from ..wire.engine import EngineRequest
 from .chat_parts import new_tool_call_id
 
-__all__ = ["Answering", "answering", "honoured"]
+__all__ = ["Answering", "CallFormat", "answering", "honoured"]
 
 
 R = TypeVar("R", bound=EngineRequest)
+
+
+class CallFormat(JSONSchemaFormat):
+    """The format of a call that the client requires; its schema comes from the client's tools."""
+
+    _origin: str = PrivateAttr("tools")
+
+    @property
+    def origin(self) -> str:
+        """The field of the client's request that has the schema."""
+        return self._origin
+
+    @classmethod
+    def of(cls, schema: dict[str, Any], origin: str) -> CallFormat:
+        """Return the format for ``schema``, which the field ``origin`` has."""
+        made = cls.model_validate(
+            {"type": "json_schema", "json_schema": {"name": "call", "schema": schema}}
+        )
+        made._origin = origin
+        return made
 
 
 def answering(
@@ -72,8 +94,8 @@ def _chosen(request: ChatCompletionRequest) -> Answering[ChatCompletionRequest]:
     if choice == "none":
         return _NoCalls(request)
     if isinstance(choice, FunctionReference):
-        named = (t for t in request.tools or () if t.function.name == choice.function.name)
-        return _NamedCall(request, next(named))
+        names = [tool.function.name for tool in request.tools or ()]
+        return _NamedCall(request, names.index(choice.function.name))
     if isinstance(choice, AllowedToolsChoice):
         allowed = {tool.function.name for tool in choice.allowed_tools.tools}
         tools = [tool for tool in request.tools or () if tool.function.name in allowed]
@@ -140,9 +162,10 @@ class _NamedCall(Answering[ChatCompletionRequest]):
     The finish reason stays ``stop``, as it is with OpenAI for a named function.
     """
 
-    def __init__(self, request: ChatCompletionRequest, tool: FunctionTool) -> None:
+    def __init__(self, request: ChatCompletionRequest, index: int) -> None:
         super().__init__(request)
-        self._tool = tool
+        self._index = index
+        self._tool = (request.tools or [])[index]
         self._is_begun = False
 
     def attempts(self) -> Iterator[ChatCompletionRequest]:
@@ -150,7 +173,7 @@ class _NamedCall(Answering[ChatCompletionRequest]):
             self._request,
             f"Call the function {self._tool.function.name!r}: answer with its arguments, as JSON.",
             [self._tool],
-            _parameters(self._tool),
+            CallFormat.of(_parameters(self._tool), _place(self._index)),
         )
 
     def _shaped(self, delta: Delta) -> Delta:
@@ -195,7 +218,7 @@ class _SomeCall(Answering[ChatCompletionRequest]):
             self._request,
             "Call one of these functions: answer with its name and its arguments, as JSON.",
             tools,
-            {"anyOf": calls},
+            CallFormat.of({"anyOf": calls}, _place(0) if len(tools) == 1 else "tools"),
         )
 
     def _shaped(self, delta: Delta) -> Delta:
@@ -292,18 +315,19 @@ def _parameters(tool: FunctionTool) -> dict[str, Any]:
     return tool.function.parameters or {"type": "object", "properties": {}}
 
 
+def _place(index: int) -> str:
+    return f"tools[{index}].function.parameters"
+
+
 def _structured(
     request: ChatCompletionRequest,
     instruction: str,
     tools: Sequence[FunctionTool],
-    schema: dict[str, Any],
+    response_format: CallFormat,
 ) -> ChatCompletionRequest:
-    """``request`` without tools, for an answer that keeps to ``schema``."""
+    """``request`` without tools, for an answer that keeps to ``response_format``."""
     functions = [tool.function.declared() for tool in tools]
     text = "\n".join([instruction, *(json.dumps(each, ensure_ascii=False) for each in functions)])
-    response_format = JSONSchemaFormat.model_validate(
-        {"type": "json_schema", "json_schema": {"name": "call", "schema": schema}}
-    )
     return _plain(
         request,
         messages=_instructed(request.messages, text),
