@@ -79,7 +79,7 @@ def ollama_error(
         text = error
     if status in (400, 501) and isinstance(text, str) and (lack := _LACKS.search(text)):
         return _refusal(_as_asked(text, model), lack[1], **blame)
-    if status in (400, 500, None) and isinstance(text, str) and (bad := _BAD_SCHEMA.search(text)):
+    if status in (400, 500) and isinstance(text, str) and (bad := _BAD_SCHEMA.search(text)):
         return schema_error(bad["reason"], **blame)
     if status == 400 and isinstance(text, str):
         if _TOO_LONG.search(text):
