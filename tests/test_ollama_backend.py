@@ -132,6 +132,7 @@ def test_what_goes_out(ollama: OllamaServer, way: Way) -> None:
             ],
             "stream": streamed,
             "truncate": False,
+            "shift": False,
         }
 
 

@@ -122,6 +122,7 @@ def test_what_goes_out(ollama: OllamaServer, way: Way) -> None:
             "raw": True,
             "stream": streamed,
             "truncate": False,
+            "shift": False,
             "options": {"num_predict": 16, "stop": ["\n"]},
         }
 

@@ -129,6 +129,7 @@ FULL: dict[str, Any] = {
     "keep_alive": "5m",
     "think": True,
     "truncate": True,
+    "shift": True,
 }
 
 

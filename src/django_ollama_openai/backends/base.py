@@ -49,6 +49,7 @@ OPTIONAL_PARAMETERS: dict[str, Callable[[Any], bool]] = {
     "options": lambda value: value is not None and bool(value.declared()),
     "think": lambda value: value is not None,
     "truncate": lambda value: value is True,
+    "shift": lambda value: value is True,
 }
 """Parameters that change the answer and that not every backend honours: whether a value asks for
 something at all."""
