@@ -236,6 +236,12 @@ class Settings(_Table):
         description="How long a client may take nothing of a stream, in seconds, while there is "
         "more of it than what is on its way; then it is broken off, and the engine is free.",
     )
+    LOG_ENGINE_ERRORS: bool = Field(
+        False,
+        strict=True,
+        description="Whether the log has what an engine itself says of its failures. That may name "
+        "files and hosts, and an engine may quote a request in it. Clients never see it.",
+    )
     REMOTE_IMAGES: bool = Field(
         False,
         description="Whether `image_url` may name an http(s) address, which the site then fetches: "

@@ -85,6 +85,14 @@ class BaseBackend:
     members: tuple[str, ...] = ()
     """The aliases of other backends that this one is made of."""
 
+    @property
+    def address(self) -> str:
+        """Where the engine is, without credentials, for operators; empty if it has no address."""
+        return ""
+
+    advice: str = "start it, or check its address"
+    """What operators can do if there is no engine at :attr:`address`."""
+
     supports_chat: bool = True
     """Whether there is :meth:`stream_chat`. Like the two below it is an attribute of the class, or
     of the instance where it depends on an option."""

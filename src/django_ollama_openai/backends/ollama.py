@@ -67,6 +67,8 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
     And what :class:`~django_ollama_openai.backends.http_backend.HTTPBackend` takes.
     """
 
+    advice = "start it with `ollama serve`, or set HOST"
+
     supports_completions = True
     supports_embeddings = True
 

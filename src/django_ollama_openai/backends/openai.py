@@ -99,6 +99,8 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
     one is a field of the body that goes to it, such as vLLM's ``top_k``.
     """
 
+    advice = "start it, or set BASE_URL"
+
     supports_completions = True
     supports_embeddings = True
 

@@ -21,7 +21,14 @@ from ..exceptions import (
 )
 from .blame import Blame
 
-__all__ = ["context_message", "media_error", "ollama_error", "schema_error", "tools_error"]
+__all__ = [
+    "context_message",
+    "for_operators",
+    "media_error",
+    "ollama_error",
+    "schema_error",
+    "tools_error",
+]
 
 
 _REGISTRY: Final = re.compile(r"registry\.ollama\.ai/(library/)?")
@@ -43,6 +50,14 @@ _BAD_SCHEMA: Final = re.compile(
 )
 """How Ollama, and the llama-server behind it, say that they cannot use a schema. Ollama calls that
 a failure of its own, and llama-server blames ``json_schema``, which is its own name for it."""
+
+_QUOTED: Final = re.compile(
+    r"((?:failed to parse|could not parse)[^:]*:|input_value=|[\"']input[\"']:).*",
+    re.IGNORECASE | re.DOTALL,
+)
+"""After these engines quote what a client or a model wrote."""
+
+MAX_ENGINE_MESSAGE: Final = 500
 
 _GO_FIELD: Final = re.compile(r"Go struct field \w+\.(\w+)")
 """The field of a request of Ollama's that has a wrong type."""
@@ -68,6 +83,26 @@ def ollama_error(
     Messages of a 400 are for whoever made the request, and are passed on. Those of the engine's own
     failures may name files and hosts of the server, and are not.
     """
+    failure = _failure(status, body, **blame)
+    if failure.status >= 500:
+        failure.engine_message = for_operators(_text(body))
+    return failure
+
+
+def for_operators(text: str) -> str:
+    """Return what an engine says of its failure, shortened, and without what it quotes of a prompt
+    or an answer."""
+    return _QUOTED.sub(r"\1…", " ".join(text.split()))[:MAX_ENGINE_MESSAGE]
+
+
+def _text(body: bytes | bytearray) -> str:
+    error = _parsed(body)
+    detail = _parsed(error.encode()) if isinstance(error, str) else error
+    text = detail.get("message") if isinstance(detail, dict) else error
+    return text if isinstance(text, str) else ""
+
+
+def _failure(status: int | None, body: bytes | bytearray, **blame: Unpack[Blame]) -> GatewayError:
     model, param = blame.get("model", ""), blame.get("param", "messages")
     error = _parsed(body)
     detail = _parsed(error.encode()) if isinstance(error, str) else error

@@ -22,7 +22,7 @@ from ..exceptions import (
     UpstreamUnavailable,
 )
 from .blame import Blame
-from .ollama_errors import context_message, media_error, schema_error, tools_error
+from .ollama_errors import context_message, for_operators, media_error, schema_error, tools_error
 
 __all__ = ["engine_error", "openai_error"]
 
@@ -99,9 +99,16 @@ def openai_error(status: int, body: bytes | bytearray, **blame: Unpack[Blame]) -
     Messages of a refusal are for whoever made the request, and are passed on. Those of the engine's
     own failures may name files and hosts of the server, and are not.
     """
+    error = _parsed(body)
+    failure = _failure(status, error, **blame)
+    if failure.status >= 500:
+        failure.engine_message = for_operators(_message(error))
+    return failure
+
+
+def _failure(status: int, error: dict[str, Any], **blame: Unpack[Blame]) -> GatewayError:
     if status in (401, 403):
         return UpstreamError("The engine refused the gateway's own credentials.")
-    error = _parsed(body)
     if status in _REFUSALS:
         return engine_error(error, is_refusal=True, **blame)
     if known := _known(error, is_refusal=False, **blame):
@@ -135,7 +142,9 @@ def engine_error(error: Any, *, is_refusal: bool = False, **blame: Unpack[Blame]
             param=_word(error.get("param")),
             code=_word(error.get("code")),
         )
-    return UpstreamError("The engine failed in the middle of its answer.")
+    failure = UpstreamError("The engine failed in the middle of its answer.")
+    failure.engine_message = for_operators(_message(error))
+    return failure
 
 
 def _known(
