@@ -40,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "MAX_QUEUE": 500,
     "STREAM_KEEPALIVE_SECONDS": 15,
     "CLIENT_TIMEOUT": 60,
+    "LOG_ENGINE_ERRORS": False,
     "REMOTE_IMAGES": False,
     "RESPONSE_STORE": None,
 }
