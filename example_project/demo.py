@@ -90,6 +90,8 @@ def set_up_site() -> Engine:
         call_command("migrate", verbosity=0)
     except (ImproperlyConfigured, CommandError) as error:
         raise DemoError(str(error)) from error
+    if engine.problem:
+        raise DemoError(engine.problem)
     return engine
 
 

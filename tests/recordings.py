@@ -47,7 +47,7 @@ def load(name: str) -> Recording:
         name=name,
         request=exchange["request"],
         status=response["status"],
-        headers=response["headers"],
+        headers={name.title(): value for name, value in response["headers"].items()},
         body=response["body"].encode(),
         arrival_ms=tuple(response.get("arrival_ms", ())),
     )

@@ -286,6 +286,36 @@ def test_what_the_engine_refuses_is_400(
     assert "831" in long.value.message
 
 
+TIME: Any = {"type": "function", "function": {"name": "get_time", "parameters": {"type": "object"}}}
+SCHEMA: Any = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "odd"}}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"response_format": SCHEMA}, "response_format", "invalid_json_schema"),
+        (
+            {
+                "tools": [WEATHER, TIME],
+                "tool_choice": {"type": "function", "function": {"name": "get_time"}},
+            },
+            "tools[1].function.parameters",
+            "invalid_json_schema",
+        ),
+        ({"reasoning_effort": "high"}, "reasoning_effort", "unsupported_parameter"),
+        ({"extra_body": {"think": True}}, "think", "unsupported_parameter"),
+        ({"tools": [TIME]}, "tools", "unsupported_parameter"),
+    ],
+)
+def test_a_refusal_names_the_field_that_the_client_sent(
+    client: openai.OpenAI, ollama: OllamaServer, fields: dict[str, Any], param: str, code: str
+) -> None:
+    ollama.reply(error(500, "invalid JSON schema in format"))
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(model=MODEL, messages=ASK, **fields)
+    assert (refused.value.param, refused.value.code) == (param, code)
+
+
 @pytest.mark.compat("chat.stream.failure in mid-stream", "chat.stream.an engine that breaks off")
 @pytest.mark.parametrize(
     ("ending", "message"),

@@ -73,7 +73,8 @@ def test_a_recorded_answer_is_told_in_full(name: str) -> None:
     ]
     assert [call.index for call in answer.tool_calls] == list(range(len(calls)))
     logprobs = [entry for part in parts for entry in part.get("logprobs", [])]
-    assert answer.logprobs == (logprobs or None)
+    # Those of a call are not those of the content.
+    assert answer.logprobs == (None if calls else logprobs or None)
     assert answer.usage == Usage(last["prompt_eval_count"], last["eval_count"])
     assert answer.finish_reason == ("tool_calls" if calls else last["done_reason"])
     assert well_formed(answer)
@@ -103,6 +104,36 @@ def test_a_streamed_answer_is_the_same_as_a_whole_one(name: str) -> None:
             assert made.id is not None
             made.id = "id"
     assert streamed == whole
+
+
+def test_no_streamed_token_of_a_call_is_content() -> None:
+    parts = ChatParts()
+    deltas = [parts.feed(line) for line in load("chat_tools_logprobs_stream").lines]
+    assert [delta.logprobs for delta in deltas] == [None] * len(deltas)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([("", ["<"]), ("<b>", ["b", ">"])], [None, ["<", "b", ">"]]),
+        ([("", ["<tool>"]), ("", ["x"]), ("Hi", ["Hi"])], [None, None, ["Hi"]]),
+        ([("", ["<tool>"]), ("Hi", ["trimmed Hi "])], [None, ["trimmed Hi "]]),
+        ([("a", ["a"]), ("", ["<eos>"])], [["a"], None]),
+    ],
+    ids=["held back", "dropped", "trimmed", "the end"],
+)
+def test_the_tokens_of_content_that_was_held_back(lines: Any, expected: Any) -> None:
+    parts = ChatParts()
+    found = [
+        parts.feed(
+            line(
+                {"content": content},
+                logprobs=[{"token": token, "logprob": -1.0} for token in tokens],
+            )
+        ).logprobs
+        for content, tokens in lines
+    ]
+    assert [entries and [entry["token"] for entry in entries] for entries in found] == expected
 
 
 def test_streamed_log_probabilities_are_the_same_as_whole_ones() -> None:
@@ -213,7 +244,8 @@ def test_the_order_of_arguments_is_the_models() -> None:
 )
 def test_log_probabilities_lack_nothing_that_openais_have() -> None:
     entries = [{"token": "é", "logprob": -1, "top_logprobs": [{"token": "e", "logprob": -2}]}]
-    assert ChatParts().feed(line(logprobs=entries)).logprobs == [
+    said = {"content": "é"}
+    assert ChatParts().feed(line(said, logprobs=entries)).logprobs == [
         {
             "token": "é",
             "logprob": -1,
@@ -221,16 +253,18 @@ def test_log_probabilities_lack_nothing_that_openais_have() -> None:
             "top_logprobs": [{"token": "e", "logprob": -2, "bytes": [101]}],
         }
     ]
-    assert ChatParts().feed(line(logprobs=[{"token": "", "logprob": 0}])).logprobs == [
+    assert ChatParts().feed(line(said, logprobs=[{"token": "", "logprob": 0}])).logprobs == [
         {"token": "", "logprob": 0, "bytes": [], "top_logprobs": []}
     ]
 
 
 @pytest.mark.compat("chat.response.choices[].logprobs.content[].bytes")
 def test_the_bytes_of_half_a_character_are_ollamas() -> None:
-    entries = [{"token": "\ufffd", "logprob": -1, "bytes": [195]}]
-    logprobs = ChatParts().feed(line(logprobs=entries)).logprobs
-    assert logprobs == [{**entries[0], "top_logprobs": []}]
+    first, second = ({"token": "\ufffd", "logprob": -1, "bytes": [byte]} for byte in (195, 169))
+    parts = ChatParts()
+    assert parts.feed(line(logprobs=[first])).logprobs is None
+    logprobs = parts.feed(line({"content": "é"}, logprobs=[second])).logprobs
+    assert logprobs == [{**half, "top_logprobs": []} for half in (first, second)]
 
 
 # The end
@@ -312,7 +346,6 @@ def entry(token: str) -> dict[str, Any]:
         ({"thinking": "Hm", "content": "No"}, ["something", " else"], None),
         ({"thinking": "Hm", "content": "longer than all"}, ["all"], None),
         ({"content": "", "tool_calls": [{"function": {"name": "f"}}]}, ["<tool>"], None),
-        ({"content": ""}, ["<half of a character>"], ["<half of a character>"]),
     ],
 )
 def test_the_probabilities_are_those_of_the_content(

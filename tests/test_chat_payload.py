@@ -38,7 +38,13 @@ def call(id: str, name: str, arguments: str = "{}") -> dict[str, Any]:
 
 @pytest.mark.compat("chat.request.temperature", "chat.request.top_p")
 def test_a_plain_request_carries_nothing_that_the_client_did_not_send() -> None:
-    assert payload() == {"model": "m", "messages": [HELLO], "stream": False, "truncate": False}
+    assert payload() == {
+        "model": "m",
+        "messages": [HELLO],
+        "stream": False,
+        "truncate": False,
+        "shift": False,
+    }
 
 
 @pytest.mark.parametrize("stream", [True, False])

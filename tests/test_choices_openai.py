@@ -282,9 +282,10 @@ def test_a_picture_for_a_model_that_sees_nothing(
 ) -> None:
     ollama.reply(recorded(load("chat_images_unsupported")))
     url = f"data:image/png;base64,{PNG}"
-    content: Any = [{"type": "image_url", "image_url": {"url": url}}]
-    with pytest.raises(openai.BadRequestError, match="does not support multimodal"):
+    content: Any = [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": {"url": url}}]
+    with pytest.raises(openai.BadRequestError, match="does not support image") as refused:
         client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": content}])
+    assert refused.value.param == "messages[0].content[1]"
 
 
 @pytest.mark.compat("chat.request.messages[].content[].image_url.url")
@@ -302,7 +303,11 @@ def test_a_picture_at_an_address_is_not_fetched_unless_the_site_says_so(
 
 
 @pytest.mark.compat(
-    "chat.request.options", "chat.request.keep_alive", "chat.request.think", "chat.request.truncate"
+    "chat.request.options",
+    "chat.request.keep_alive",
+    "chat.request.think",
+    "chat.request.truncate",
+    "chat.request.shift",
 )
 def test_the_engines_own_options(client: openai.OpenAI, ollama: OllamaServer) -> None:
     client.chat.completions.create(
@@ -314,11 +319,13 @@ def test_the_engines_own_options(client: openai.OpenAI, ollama: OllamaServer) ->
             "keep_alive": "10m",
             "think": False,
             "truncate": True,
+            "shift": True,
         },
     )
     sent = ollama.chats()[0].body
     assert sent["options"] == {"num_ctx": 2048, "top_k": 3, "temperature": 0.5}
-    assert (sent["keep_alive"], sent["think"], sent["truncate"]) == ("10m", False, True)
+    assert (sent["keep_alive"], sent["think"]) == ("10m", False)
+    assert sent["truncate"] is sent["shift"] is True
     for options, param in (
         ({"num_gpu": 99}, "options.num_gpu"),
         ({"num_ctx": 32_769}, "options.num_ctx"),

@@ -41,6 +41,7 @@ DEFAULTS: dict[str, Any] = {
     "STREAM_KEEPALIVE_SECONDS": 15,
     "CLIENT_TIMEOUT": 60,
     "CORS_ORIGINS": [],
+    "LOG_ENGINE_ERRORS": False,
     "REMOTE_IMAGES": False,
     "RESPONSE_STORE": None,
 }

@@ -612,6 +612,8 @@ def test_output_of_the_command(ollama: OllamaServer, typed: str, shown: str) -> 
     )
     ollama.reply(Answer([comparable(shown)]))
     _, output, _ = run_command(*shlex.split(typed), "--no-color", options=options, columns=120)
+    for host, named in (ollama.url, "http://gpu-1:11434"), (DEAD_HOST, "http://gpu-2:11434"):
+        output = output.replace(host, named)
     lines = output.replace("\r\n", "\n").split("\n")
     assert comparable("\n".join(text.rpartition("\r")[2] for text in lines)) == comparable(shown)
 

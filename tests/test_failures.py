@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -18,7 +19,12 @@ from django_ollama_openai.exceptions import (
 )
 from django_ollama_openai.gateway.failures import MAX_LOGGED, told
 from django_ollama_openai.translation.chat_parts import ChatParts
+from django_ollama_openai.translation.ollama_errors import ollama_error
+from django_ollama_openai.translation.openai_errors import openai_error
 from tests.servers import NO_TLS
+
+if TYPE_CHECKING:
+    from pytest_django import Settings
 
 
 def logged(error: Exception, caplog: pytest.LogCaptureFixture) -> str:
@@ -67,7 +73,35 @@ def test_the_reason_of_the_system_is_told(caplog: pytest.LogCaptureFixture) -> N
         httpx.ConnectError("All connection attempts failed to gpu-1"),
         ConnectionRefusedError(111, "gpu-1 refused"),
     )
-    assert logged(error, caplog).endswith("reached. (ConnectError: Connection refused)")
+    assert logged(error, caplog).endswith(
+        "failed: The engine cannot be reached at http://127.0.0.1:11434: start it with "
+        "`ollama serve`, or set HOST. (ConnectError: Connection refused)"
+    )
+
+
+@pytest.mark.parametrize("is_set", [False, True])
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (ollama_error(500, b'{"error": "disk\\n is full"}'), "disk is full"),
+        (openai_error(500, b'{"error": {"message": "CUDA"}}'), "CUDA"),
+        (
+            ollama_error(500, b'{"error": "Failed to parse input at pos 5: a secret"}'),
+            "Failed to parse input at pos 5:…",
+        ),
+    ],
+)
+def test_the_engines_words_are_logged_if_the_site_says_so(
+    caplog: pytest.LogCaptureFixture,
+    settings: Settings,
+    failure: GatewayError,
+    words: str,
+    is_set: bool,
+) -> None:
+    settings.OLLAMA_OPENAI = {"LOG_ENGINE_ERRORS": is_set}
+    line = logged(failure, caplog)
+    assert line.endswith(f" The engine said: {words}" if is_set else "failed with status 500.")
+    assert words not in str(failure.envelope())
 
 
 @pytest.mark.parametrize(

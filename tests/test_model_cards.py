@@ -117,10 +117,25 @@ def test_a_model_without_details_lacks_them(details: Any) -> None:
     assert lacks_details(each)
 
 
-def test_what_the_list_tells_counts_more_than_the_details() -> None:
+def converted(tag: Any) -> Any:
+    """What a server says of the same model, if it has converted the weights itself."""
+    tag = copy.deepcopy(tag)
+    del tag["details"]["context_length"], tag["details"]["embedding_length"]
+    return {**tag, "capabilities": ["completion"]}
+
+
+def test_the_details_count_more_than_the_list() -> None:
+    wrong = converted(tag("all-minilm:22m"))
+    assert lacks_details(wrong)
+    assert model_card(completed(wrong, SHOWN["all-minilm:22m"])) == model_card(
+        tag("all-minilm:22m")
+    )
+
+
+@pytest.mark.parametrize("show", [{}, {"capabilities": None}, {"model_info": {}}])
+def test_details_that_tell_nothing_take_nothing_away(show: Any) -> None:
     known = tag("smollm2:135m")
-    info = {"general.architecture": "llama", "llama.context_length": 1}
-    assert completed(known, {"capabilities": ["vision"], "model_info": info}) == known
+    assert completed(known, show) == known
 
 
 @pytest.mark.parametrize(

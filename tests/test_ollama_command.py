@@ -51,6 +51,11 @@ ESCAPE = "\x1b]0;owned\x07\x9b31m"
 BIDI = "\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 """Turn the direction of writing, or begin a line."""
 
+GONE = (
+    f"The engine cannot be reached at {DEAD_HOST}: start it with `ollama serve`, or set HOST. "
+    "(ConnectError: Connection refused)"
+)
+
 Ollama: TypeAlias = Callable[..., str]
 """Runs a subcommand and gives what it has written to the standard output."""
 
@@ -73,6 +78,30 @@ def site_options(ollama: OllamaServer, **more: Any) -> dict[str, Any]:
         },
         **more,
     }
+
+
+@pytest.fixture
+def complete(ollama: OllamaServer, settings: Settings) -> None:
+    """All models that the settings name are there."""
+    options = site_options(ollama)
+    del options["MODELS"]["gone"]
+    settings.OLLAMA_OPENAI = options
+
+
+def test_status_of_models_that_are_missing(
+    command: Ollama, ollama: OllamaServer, settings: Settings
+) -> None:
+    settings.OLLAMA_OPENAI = site_options(
+        ollama,
+        DEFAULT_MODEL="llama3.2",
+        MODELS={"a": {"MODEL": "smollm2:135m", "FALLBACKS": ["mine"]}, "b": {"BACKEND": "canned"}},
+    )
+    assert refused(command, "status", backend="default").splitlines() == [
+        f"{name!r} is not on the backend 'default'. Pull it: manage.py ollama pull {name} "
+        "--backend default"
+        for name in ("llama3.2", "mine")
+    ]
+    assert refused(command, "status", backend="canned") == ("'b' is not on the backend 'canned'.")
 
 
 @pytest.fixture
@@ -119,16 +148,21 @@ def silent() -> Iterator[dict[str, Any]]:
 # status
 
 
-def test_status_says_of_every_backend_what_it_is(command: Ollama) -> None:
+def test_status_says_of_every_backend_what_it_is(command: Ollama, ollama: OllamaServer) -> None:
     output = StringIO()
-    with pytest.raises(CommandError, match=r"^Not ready: 'dead'\.$"):
+    with pytest.raises(
+        CommandError,
+        match=r"^Not ready: 'dead'\.\n'nope' is not on the backend 'default'\. "
+        r"Pull it: manage\.py ollama pull nope --backend default$",
+    ):
         call_command("ollama", "status", stdout=output, no_color=True)
     assert re.sub(r"\d+ ms", "1 ms", output.getvalue()) == (
         "default  OllamaBackend  ready, 1 ms\n"
+        f"    {ollama.url}\n"
         "    Ollama 0.33.0-rc2, 5 models\n"
         "    up to 3 requests at once and 500 waiting, in each process\n"
         "dead  OllamaBackend  not ready, 1 ms\n"
-        "    The engine cannot be reached. Try again later. (ConnectError: Connection refused)\n"
+        f"    {GONE}\n"
         "canned  DummyBackend  ready, 1 ms\n"
         "    1 model\n"
     )
@@ -174,7 +208,10 @@ def test_status_of_an_engine_that_does_not_say_what_it_has(
 ) -> None:
     ollama.routes["/api/tags"] = error(500, "disk failure")
     assert "ready, " in command("status", backend="default")
-    reason = "The engine failed with status 500. (HTTPStatus: 500 to GET /api/tags)"
+    reason = (
+        "The engine failed with status 500. (HTTPStatus: 500 to GET /api/tags) The engine said: "
+        "disk failure"
+    )
     assert f"    but its models cannot be listed: {reason}\n" in command(
         "status", backend="default"
     )
@@ -209,7 +246,9 @@ def test_a_crash_of_a_sites_own_backend_is_told_as_what_it_is(
     assert output.getvalue().endswith("    KeyError: 'of its own'\n")
 
 
-def test_status_of_something_that_is_no_ollama(command: Ollama, ollama: OllamaServer) -> None:
+def test_status_of_something_that_is_no_ollama(
+    command: Ollama, ollama: OllamaServer, complete: None
+) -> None:
     ollama.routes["/api/version"] = Reply([Send(b"[]")])
     said = command("status", backend="default")
     reason = "The engine said something that makes no sense. (TypeError)"
@@ -394,10 +433,7 @@ def test_a_refusal_in_the_middle_of_a_download(
 def test_an_ollama_that_was_never_there_is_not_waited_for(
     command: Ollama, no_pause: list[float]
 ) -> None:
-    assert refused(command, "pull", "llama3.2", backend="dead") == (
-        "The backend 'dead': The engine cannot be reached. Try again later. "
-        "(ConnectError: Connection refused)"
-    )
+    assert refused(command, "pull", "llama3.2", backend="dead") == (f"The backend 'dead': {GONE}")
     assert no_pause == []
 
 
@@ -577,10 +613,7 @@ def test_a_backend_that_there_is_not(command: Ollama, args: Any) -> None:
 
 @pytest.mark.parametrize("args", [("show", "x"), ("rm", "x"), ("ask", "x", "--model", "x")])
 def test_an_engine_that_is_not_there(command: Ollama, args: Any) -> None:
-    assert refused(command, *args, "--backend", "dead") == (
-        "The backend 'dead': The engine cannot be reached. Try again later. "
-        "(ConnectError: Connection refused)"
-    )
+    assert refused(command, *args, "--backend", "dead") == (f"The backend 'dead': {GONE}")
 
 
 @pytest.mark.parametrize("args", [("show", "x"), ("rm", "x")])
@@ -808,7 +841,7 @@ def test_ctrl_c_while_an_ollama_is_asked(ollama: OllamaServer, args: tuple[str, 
 def test_the_status_of_the_process_tells_whether_it_worked(ollama: OllamaServer) -> None:
     options = site_options(ollama)
     status, said, failed = run("ollama", "status", options=options)
-    assert (status, failed) == (1, "CommandError: Not ready: 'dead'.\n")
+    assert (status, failed.splitlines()[0]) == (1, "CommandError: Not ready: 'dead'.")
     assert said.count("ready, ") == 3
     status, said, failed = run("ollama", "models", "--backend", "default", options=options)
     assert (status, failed) == (0, "")
@@ -1028,7 +1061,7 @@ def test_the_status_of_a_pool(command: Ollama, second: OllamaServer) -> None:
 def test_the_status_of_a_pool_without_one_of_its_members(
     command: Ollama, ollama: OllamaServer, settings: Settings
 ) -> None:
-    reason = "The engine cannot be reached. Try again later. (ConnectError: Connection refused)"
+    reason = GONE
     members = {"a": {"HOST": ollama.url}, "b": {"HOST": DEAD_HOST}}
     pool = {"BACKEND": POOL, "OPTIONS": {"members": ["a", "b"]}}
     settings.OLLAMA_OPENAI = {"BACKENDS": {**members, "default": pool}, "ALLOW_ANONYMOUS": True}

@@ -122,6 +122,7 @@ def test_what_goes_out(ollama: OllamaServer, way: Way) -> None:
             "raw": True,
             "stream": streamed,
             "truncate": False,
+            "shift": False,
             "options": {"num_predict": 16, "stop": ["\n"]},
         }
 
@@ -133,7 +134,7 @@ def test_what_goes_out(ollama: OllamaServer, way: Way) -> None:
         (completion(model="nope"), ModelNotFound, "model", "model_not_found"),
         (completion(suffix="x"), UnsupportedParameter, "suffix", "unsupported_parameter"),
         (completion(model=EMBEDDER), InvalidRequest, "model", "unsupported_endpoint"),
-        (completion(think=True), InvalidRequest, None, None),
+        (completion(think=True), UnsupportedParameter, "think", "unsupported_parameter"),
     ],
     ids=["no such model", "no template for a suffix", "a model for embeddings", "thinking"],
 )

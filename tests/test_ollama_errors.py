@@ -54,16 +54,19 @@ RECORDED: dict[str, tuple[type[GatewayError], str]] = {
         "[]api.Message",
     ),
     "chat_embedmodel": (InvalidRequest, '"all-minilm:22m" does not support chat'),
-    "chat_format_bad": (UpstreamError, "The engine failed with status 500."),
+    "chat_format_bad": (InvalidRequest, "Invalid schema for 'response_format'."),
     "chat_images_unsupported": (
-        InvalidRequest,
-        "Multimodal data provided, but model does not support multimodal requests.",
+        UnsupportedParameter,
+        "This model does not support image and audio input, which is in 'messages'.",
     ),
     "chat_long_notruncate": (ContextLengthExceeded, TOO_LONG_MESSAGE),
     "chat_nomodel": (InvalidRequest, "model is required"),
-    "chat_think_unsupported": (InvalidRequest, '"smollm2:135m" does not support thinking'),
+    "chat_think_unsupported": (
+        UnsupportedParameter,
+        '"smollm2:135m" does not support thinking',
+    ),
     "chat_tools_unsupported": (
-        InvalidRequest,
+        UnsupportedParameter,
         "smollm2:135m does not support tools",
     ),
     "embed_404": (
@@ -213,15 +216,86 @@ def test_what_is_too_long_is_named_as_the_request_names_it(error: Any, param: st
             "suffix",
             "unsupported_parameter",
         ),
-        (400, '"m" does not support thinking', '"m" does not support thinking', None, None),
+        (
+            400,
+            '"m" does not support thinking',
+            '"m" does not support thinking',
+            "reasoning_effort",
+            "unsupported_parameter",
+        ),
+        (
+            400,
+            "registry.ollama.ai/library/m does not support tools",
+            "m does not support tools",
+            "tools",
+            "unsupported_parameter",
+        ),
+        (
+            400,
+            "Multimodal data provided, but model does not support multimodal requests.",
+            "This model does not support image and audio input, which is in "
+            "'messages[1].content[2]'.",
+            "messages[1].content[2]",
+            "unsupported_parameter",
+        ),
     ],
 )
 def test_what_a_model_lacks(
     status: int, text: str, message: str, param: str | None, code: str | None
 ) -> None:
-    told = ollama_error(status, body(text), model="asked")
+    told = ollama_error(
+        status,
+        body(text),
+        model="asked",
+        think_param="reasoning_effort",
+        media_param="messages[1].content[2]",
+    )
     assert told.status == 400
     assert (told.message, told.param, told.code) == (message, param, code)
+
+
+CONVERSION = '"json_schema": JSON schema conversion failed:\nUnrecognized schema: {"type":"odd"}'
+SCHEMA = {"schema_param": "tools[1].function.parameters"}
+
+
+@pytest.mark.parametrize("status", [400, 500])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("invalid JSON schema in format", "Invalid schema for '{}'."),
+        ("failed to parse grammar", "Invalid schema for '{}'."),
+        (CONVERSION, 'Invalid schema for \'{}\': Unrecognized schema: {{"type":"odd"}}.'),
+        (
+            json.dumps({"error": {"code": 400, "message": CONVERSION}}),
+            'Invalid schema for \'{}\': Unrecognized schema: {{"type":"odd"}}.',
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    ("blame", "param"), [({}, "response_format"), (SCHEMA, SCHEMA["schema_param"])]
+)
+def test_a_schema_that_cannot_be_enforced_is_the_requests_fault(
+    status: int, text: str, message: str, blame: Any, param: str
+) -> None:
+    told = ollama_error(status, body(text), model="m", **blame)
+    assert (told.status, told.param, told.code) == (400, param, "invalid_json_schema")
+    assert told.message == message.format(param)
+
+
+@pytest.mark.parametrize(
+    ("text", "param"),
+    [
+        ("json: cannot unmarshal string into Go struct field ChatRequest.messages of", "messages"),
+        ("json: cannot unmarshal number into Go struct field ChatRequest.tools.type of", "tools"),
+        ("json: cannot unmarshal number into Go struct field ChatRequest.format of", "schema"),
+        ("json: cannot unmarshal number into Go struct field ChatRequest.stream of", None),
+        ("model is required", "model"),
+        ("invalid input type", "input"),
+        ("invalid options", None),
+    ],
+)
+def test_the_field_that_a_refusal_is_about(text: str, param: str | None) -> None:
+    assert ollama_error(400, body(text), schema_param="schema").param == param
 
 
 @pytest.mark.parametrize(

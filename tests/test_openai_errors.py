@@ -301,9 +301,47 @@ def test_a_model_that_is_for_embeddings_only() -> None:
 @pytest.mark.parametrize("kind", ["image", "audio"])
 def test_a_model_that_reads_texts_only(kind: str) -> None:
     text = f"{kind} input is not supported - hint: if this is unexpected, provide the mmproj"
-    error = told(500, llama_server(text, 500, "server_error"))
-    assert error.message == f"This model does not support {kind} input."
-    assert (error.status, error.param) == (400, "messages")
+    body = json.dumps(llama_server(text, 500, "server_error")).encode()
+    error = openai_error(500, body, media_param="messages[0].content[1]")
+    assert error.message == (
+        f"This model does not support {kind} input, which is in 'messages[0].content[1]'."
+    )
+    assert (error.status, error.param) == (400, "messages[0].content[1]")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
+        "tools param requires --jinja flag",
+    ],
+)
+def test_an_engine_that_was_started_without_tools(text: str) -> None:
+    error = told(400, openai(text))
+    assert (error.param, error.code) == ("tools", "unsupported_parameter")
+    assert "--" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "reason"),
+    [
+        (400, '"json_schema": JSON schema conversion failed:\nodd', ": odd."),
+        (500, "Failed to initialize samplers: failed to parse grammar", "."),
+        (400, "The provided JSON schema contains features not supported by xgrammar.", "."),
+        (400, "Invalid grammar request with error: x", "."),
+    ],
+)
+def test_a_schema_that_the_engine_cannot_use(status: int, text: str, reason: str) -> None:
+    body = json.dumps(openai(text)).encode()
+    error = openai_error(status, body, schema_param="response_format")
+    assert (error.status, error.param, error.code) == (
+        400,
+        "response_format",
+        "invalid_json_schema",
+    )
+    assert error.message == f"Invalid schema for 'response_format'{reason}"
+    # Without a schema in the request it is about something else.
+    assert openai_error(status, body).param is None
 
 
 @pytest.mark.parametrize(

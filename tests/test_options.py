@@ -53,9 +53,23 @@ def test_what_does_not_fit_is_an_error_unless_somebody_says_otherwise(payload: A
     assert payload({}, truncate=True)["truncate"] is True
 
 
+@pytest.mark.compat("chat.request.shift")
+@ANSWERS
+def test_a_full_context_ends_the_answer_unless_somebody_says_otherwise(payload: Any) -> None:
+    assert payload({})["shift"] is False
+    assert payload({"shift": True})["shift"] is True
+    assert payload({"shift": True}, shift=False)["shift"] is False
+    assert payload({}, shift=True)["shift"] is True
+    # Who lets a prompt be cut leaves the rest to Ollama, too.
+    assert "shift" not in payload({}, truncate=True)
+    assert "shift" not in payload({"truncate": True})
+    assert payload({"truncate": True}, truncate=False)["shift"] is False
+
+
 @EVERYWHERE
 def test_nothing_goes_out_that_nobody_asked_for(payload: Any) -> None:
-    assert TOP_LEVEL_OPTIONS & set(payload({})) == {"truncate"}
+    expected = {"truncate"} if payload is embed else {"truncate", "shift"}
+    assert TOP_LEVEL_OPTIONS & set(payload({})) == expected
     assert options(payload({})) == {}
     assert options(payload({}, options={})) == {}
     assert options(payload({}, options={"num_ctx": None})) == {}
@@ -81,7 +95,7 @@ def test_the_sites_options_stand_in_options_or_beside_them(payload: Any) -> None
     }
 
 
-@pytest.mark.compat("completions.request.options, keep_alive, think, truncate")
+@pytest.mark.compat("completions.request.options, keep_alive, shift, think, truncate")
 @EVERYWHERE
 def test_the_clients_options_win_over_the_sites(payload: Any) -> None:
     site = {"num_ctx": 8, "top_k": 5, "keep_alive": "10m"}

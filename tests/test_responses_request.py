@@ -289,7 +289,7 @@ def test_a_recording_is_the_part_that_chat_completions_have() -> None:
     "responses.request.top_logprobs",
     "responses.request.top_p",
     "responses.request.truncation",
-    "responses.request.options, keep_alive, think, truncate",
+    "responses.request.options, keep_alive, shift, think, truncate",
 )
 @pytest.mark.parametrize(
     ("fields", "expected"),
@@ -323,6 +323,7 @@ def test_a_recording_is_the_part_that_chat_completions_have() -> None:
             ({"truncation": "disabled", "truncate": True}, {"truncate": True}),
             ({"truncate": False}, {"truncate": False}),
             ({"think": "high", "keep_alive": "5m"}, {"think": "high", "keep_alive": "5m"}),
+            ({"shift": True}, {"shift": True}),
             ({"options": {"numCtx": 8192}}, {"options": {"num_ctx": 8192}}),
             (
                 {"seed": 1, "stop": ["x"], "frequency_penalty": 1, "presence_penalty": -1},

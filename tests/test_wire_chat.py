@@ -127,6 +127,7 @@ FULL: dict[str, Any] = {
     "keep_alive": "5m",
     "think": True,
     "truncate": True,
+    "shift": True,
 }
 
 # They cannot be combined with tools, which replace them.

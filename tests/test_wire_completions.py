@@ -31,6 +31,7 @@ FULL: dict[str, Any] = {
     "options": {"top_k": 3},
     "keep_alive": "5m",
     "truncate": False,
+    "shift": True,
 }
 
 
@@ -44,7 +45,7 @@ def refused(**fields: Any) -> InvalidRequest:
     return caught.value
 
 
-@pytest.mark.compat("completions.request.options, keep_alive, think, truncate")
+@pytest.mark.compat("completions.request.options, keep_alive, shift, think, truncate")
 def test_every_field_is_read_in_both_spellings() -> None:
     assert parse(**FULL).declared() == FULL
     assert CompletionRequest.parse(json.dumps(camel_keys(FULL)).encode()).declared() == FULL

@@ -140,6 +140,7 @@ FULL: dict[str, Any] = {
     "keep_alive": "5m",
     "think": True,
     "truncate": False,
+    "shift": True,
     "background": False,
     "conversation": {"id": "conv_1"},
     "prompt": {"id": "pmpt_1"},
@@ -527,6 +528,7 @@ WRONG_FIELDS: dict[str, list[Any]] = {
     "keep_alive": ["1d"],
     "options": [{"num_gpu": 1}],
     "truncate": ["yes"],
+    "shift": ["yes"],
 }
 
 WRONG_ITEMS: list[tuple[dict[str, Any], str]] = [

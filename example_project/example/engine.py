@@ -6,7 +6,7 @@ A site of your own knows its engine and needs none of this: it writes ``OLLAMA_O
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -15,13 +15,17 @@ from django_ollama_openai.backends import OllamaBackend
 from django_ollama_openai.exceptions import GatewayError
 from django_ollama_openai.translation.model_cards import ModelCard
 
+MODEL = "llama3.2"
+"""The model of an Ollama that has none yet, or does not answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Engine:
     """An entry for ``BACKENDS``, and the model that answers unless a request names another, with an
     entry for ``MODELS``.
 
-    ``why`` tells whoever started the site how it came to be chosen.
+    ``why`` tells whoever started the site how it came to be chosen. ``problem`` says why it cannot
+    answer yet: that does not keep commands from running that have no need of it.
     """
 
     name: str
@@ -29,6 +33,7 @@ class Engine:
     backend: dict[str, Any]
     options: dict[str, Any]
     why: str
+    problem: str = ""
 
 
 class NoModel(Exception):
@@ -51,10 +56,11 @@ def choose(engine: str = "", model: str = "") -> Engine:
         return ollama(model or found)
     except NoModel as error:
         if engine or model:
-            raise ImproperlyConfigured(
-                f"{error} Start it with 'ollama serve', get a model with 'ollama pull llama3.2', "
-                "and set OLLAMA_HOST if it runs elsewhere."
-            ) from None
+            problem = (
+                f"{error} Start it with 'ollama serve', get a model with 'ollama pull "
+                f"{model or MODEL}', and set OLLAMA_HOST if it runs elsewhere."
+            )
+            return replace(ollama(model or MODEL), why=problem, problem=problem)
         stand_in = "So a very small model inside the site answers; it knows little and errs often."
         return embedded(f"{error} {stand_in}")
 

@@ -268,6 +268,12 @@ class Settings(_Table):
         '`"https://app.example"`; `["*"]` allows all. Cookies of a session are never accepted '
         "from other origins.",
     )
+    LOG_ENGINE_ERRORS: bool = Field(
+        False,
+        strict=True,
+        description="Whether the log has what an engine itself says of its failures. That may name "
+        "files and hosts, and an engine may quote a request in it. Clients never see it.",
+    )
     REMOTE_IMAGES: bool = Field(
         False,
         description="Whether `image_url` may name an http(s) address, which the site then fetches: "

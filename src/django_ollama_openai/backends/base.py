@@ -46,6 +46,7 @@ OPTIONAL_PARAMETERS: dict[str, Callable[[Any], bool]] = {
     "options": lambda value: value is not None and bool(value.declared()),
     "think": lambda value: value is not None,
     "truncate": lambda value: value is True,
+    "shift": lambda value: value is True,
 }
 """Parameters that change the answer and that not every backend honours: whether a value asks for
 something at all."""
@@ -80,6 +81,14 @@ class BaseBackend:
 
     members: tuple[str, ...] = ()
     """The aliases of other backends that this one is made of."""
+
+    @property
+    def address(self) -> str:
+        """Where the engine is, without credentials, for operators; empty if it has no address."""
+        return ""
+
+    advice: str = "start it, or check its address"
+    """What operators can do if there is no engine at :attr:`address`."""
 
     supports_chat: bool = True
     """Whether there is :meth:`stream_chat`. Like the two below it is an attribute of the class, or

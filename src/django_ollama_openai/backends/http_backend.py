@@ -163,6 +163,12 @@ class HTTPBackend(BaseBackend, Generic[C, A]):
         if client is not None:
             client.close()
 
+    @property
+    def address(self) -> str:
+        # Without the user and password that it may have.
+        url = httpx.URL(self._sync().base_url)
+        return str(url.copy_with(userinfo=b"", query=None, fragment=None)).rstrip("/")
+
     # Answers
 
     def _ask(self, path: str, content: bytes, parts: Parts, **blame: Unpack[Blame]) -> Delta:

@@ -101,6 +101,11 @@ class HTTPClient(_Client):
     _client: httpx.Client
     _requests: Requests
 
+    @property
+    def base_url(self) -> httpx.URL:
+        """The address that requests go to."""
+        return self._client.base_url
+
     def close(self) -> None:
         """Close the connections."""
         self._client.close()

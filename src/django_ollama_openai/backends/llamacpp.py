@@ -22,6 +22,7 @@ from .. import cancellation
 from ..exceptions import ModelNotFound, UpstreamUnavailable
 from ..pump import End
 from ..translation.blame import Blame
+from ..translation.chat_blame import chat_blame
 from ..translation.embeddings import openai_embeddings
 from ..translation.llamacpp_payload import (
     check_schemas,
@@ -126,10 +127,10 @@ class LlamaCppBackend(BaseBackend):
         if request.model != self.name:
             raise ModelNotFound(str(request.model))
         payload = self.prepare_chat(self.chat_payload(request), request)
-        schema = request.enforced_param
-        chunks = OpenAIChunks(schema=schema)
+        blame = chat_blame(request, self.name)
+        chunks = OpenAIChunks(**blame)
         for chunk in self._run(
-            lambda engine, take: engine.handle_chat_completions(payload, take), schema=schema
+            lambda engine, take: engine.handle_chat_completions(payload, take), **blame
         ):
             yield chunks.feed(chunk)
         chunks.finish()

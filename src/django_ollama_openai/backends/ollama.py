@@ -11,6 +11,7 @@ from pydantic import AfterValidator, PositiveInt, validate_call
 
 from ..exceptions import InvalidRequest, ModelNotFound
 from ..translation.blame import Blame
+from ..translation.chat_blame import chat_blame
 from ..translation.chat_parts import ChatParts
 from ..translation.chat_payload import chat_payload
 from ..translation.embed_payload import embed_payload
@@ -66,6 +67,8 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
     And what :class:`~django_ollama_openai.backends.http_backend.HTTPBackend` takes.
     """
 
+    advice = "start it with `ollama serve`, or set HOST"
+
     supports_completions = True
     supports_embeddings = True
 
@@ -78,6 +81,7 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
             "options",
             "reasoning_effort",
             "response_format",
+            "shift",
             "suffix",
             "think",
             "tools",
@@ -111,24 +115,25 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
     # Chat
 
     def chat(self, request: ChatCompletionRequest) -> Delta:
-        body = self._payload(request, stream=False)
-        return self._ask("/api/chat", encoded(body), ChatParts(), model=body["model"])
+        body, blame = self._payload(request, stream=False)
+        return self._ask("/api/chat", body, ChatParts(), **blame)
 
     async def achat(self, request: ChatCompletionRequest) -> Delta:
-        body = self._payload(request, stream=False)
-        return await self._aask("/api/chat", encoded(body), ChatParts(), model=body["model"])
+        body, blame = self._payload(request, stream=False)
+        return await self._aask("/api/chat", body, ChatParts(), **blame)
 
     def stream_chat(self, request: ChatCompletionRequest) -> Iterator[Delta]:
-        body = self._payload(request, stream=True)
-        return self._stream("/api/chat", encoded(body), ChatParts(), model=body["model"])
+        body, blame = self._payload(request, stream=True)
+        return self._stream("/api/chat", body, ChatParts(), **blame)
 
     def astream_chat(self, request: ChatCompletionRequest) -> AsyncIterator[Delta]:
-        body = self._payload(request, stream=True)
-        return self._astream("/api/chat", encoded(body), ChatParts(), model=body["model"])
+        body, blame = self._payload(request, stream=True)
+        return self._astream("/api/chat", body, ChatParts(), **blame)
 
-    def _payload(self, request: ChatCompletionRequest, *, stream: bool) -> dict[str, Any]:
+    def _payload(self, request: ChatCompletionRequest, *, stream: bool) -> tuple[bytes, Blame]:
         self._check_context(request)
-        return self.prepare_chat(chat_payload(request, stream=stream), request)
+        payload = self.prepare_chat(chat_payload(request, stream=stream), request)
+        return encoded(payload), chat_blame(request, payload["model"])
 
     # Completions
 
@@ -198,7 +203,7 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
         return self._cards(found)
 
     def _to_show(self, found: list[Tag]) -> list[Tag]:
-        """The tags that lack details nobody has asked for within the last minute."""
+        """Return the tags that lack details nobody has asked for within the last minute."""
         now = time.monotonic()
         self._shown = {key: kept for key, kept in dict(self._shown).items() if kept[0] > now}
         return [tag for tag in found if lacks_details(tag) and _cache_key(tag) not in self._shown]
@@ -227,7 +232,7 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
 
 
 def _prompt(body: dict[str, Any]) -> Blame:
-    return Blame(model=body["model"], param="prompt")
+    return Blame(model=body["model"], param="prompt", think_param="think")
 
 
 def _input(body: dict[str, Any]) -> Blame:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, SecretStr, validate_call
 
 from ..translation.blame import Blame
+from ..translation.chat_blame import chat_blame
 from ..translation.embeddings import openai_embeddings
 from ..translation.model_cards import ModelCard
 from ..translation.openai_chunks import OpenAIAnswer, OpenAIChunks, OpenAITextChunks
@@ -101,6 +102,8 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
     one is a field of the body that goes to it, such as vLLM's ``top_k``.
     """
 
+    advice = "start it, or set BASE_URL"
+
     supports_completions = True
     supports_embeddings = True
 
@@ -157,19 +160,19 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
 
     def chat(self, request: ChatCompletionRequest) -> Delta:
         body, blame = self._payload(request, stream=False)
-        return self._ask(CHAT, body, OpenAIAnswer(blame["model"]), **blame)
+        return self._ask(CHAT, body, OpenAIAnswer(**blame), **blame)
 
     async def achat(self, request: ChatCompletionRequest) -> Delta:
         body, blame = self._payload(request, stream=False)
-        return await self._aask(CHAT, body, OpenAIAnswer(blame["model"]), **blame)
+        return await self._aask(CHAT, body, OpenAIAnswer(**blame), **blame)
 
     def stream_chat(self, request: ChatCompletionRequest) -> Iterator[Delta]:
         body, blame = self._payload(request, stream=True)
-        return self._stream(CHAT, body, OpenAIChunks(blame["model"]), **blame)
+        return self._stream(CHAT, body, OpenAIChunks(**blame), **blame)
 
     def astream_chat(self, request: ChatCompletionRequest) -> AsyncIterator[Delta]:
         body, blame = self._payload(request, stream=True)
-        return self._astream(CHAT, body, OpenAIChunks(blame["model"]), **blame)
+        return self._astream(CHAT, body, OpenAIChunks(**blame), **blame)
 
     def _payload(self, request: ChatCompletionRequest, *, stream: bool) -> tuple[bytes, Blame]:
         payload = openai_chat_payload(
@@ -179,8 +182,7 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
             json_arguments=self._json_arguments,
         )
         payload = self.prepare_chat(payload, request)
-        blame = Blame(model=payload["model"], param="messages", schema=request.enforced_param)
-        return encoded(payload), blame
+        return encoded(payload), chat_blame(request, payload["model"])
 
     # Completions
 
@@ -234,4 +236,4 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
 
 
 def _text_chunks(request: CompletionRequest, blame: Blame) -> OpenAITextChunks:
-    return OpenAITextChunks(blame["model"], alternatives=request.logprobs or 0)
+    return OpenAITextChunks(alternatives=request.logprobs or 0, **blame)

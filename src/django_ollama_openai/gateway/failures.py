@@ -8,15 +8,20 @@ import socket
 import ssl
 from typing import Final
 
+import httpx
+
 from .. import conf
+from ..backends import backends
 from ..backends.failover import causes
 from ..backends.http_client import HTTPStatus
 from ..exceptions import GatewayError, ShuttingDown
 from .routing import Route
 
-__all__ = ["cause_of", "log_fallback", "log_missing_model", "told"]
+__all__ = ["cause_of", "log_fallback", "log_missing_model", "said_by", "told", "where_of"]
 
 logger = logging.getLogger("django_ollama_openai")
+
+NOT_THERE: Final = (httpx.ConnectError, httpx.ConnectTimeout)
 
 MAX_LOGGED: Final = 500
 """Characters of a message; one may be as long as what an engine says."""
@@ -31,12 +36,27 @@ def told(error: Exception, alias: str, request_id: str) -> GatewayError:
                 "Request %s to the backend %r failed: %s%s",
                 request_id,
                 alias,
-                " ".join(error.message.split())[:MAX_LOGGED],
-                cause_of(error),
+                " ".join(where_of(error, alias).split())[:MAX_LOGGED],
+                cause_of(error) + (said_by(error) if conf.get().LOG_ENGINE_ERRORS else ""),
             )
         return error
     logger.error("Request %s to the backend %r crashed", request_id, alias, exc_info=error)
     return GatewayError("The server had an error while processing your request.")
+
+
+def where_of(error: GatewayError, alias: str) -> str:
+    """Return the message of ``error``; for operators it says where the engine of the backend
+    ``alias`` was looked for in vain, and what to do."""
+    is_not_there = any(isinstance(cause, NOT_THERE) for cause in causes(error))
+    backend = backends[alias] if is_not_there and alias in backends else None
+    if backend is None or not backend.address:
+        return error.message
+    return f"The engine cannot be reached at {backend.address}: {backend.advice}."
+
+
+def said_by(error: GatewayError) -> str:
+    """Return what the engine said of its failure, for operators."""
+    return f" The engine said: {error.engine_message}" if error.engine_message else ""
 
 
 def log_missing_model(route: Route, request_id: str) -> None:

@@ -15,7 +15,7 @@ from ..backends import BaseBackend, OllamaBackend, backends
 from ..backends.http_client import connection_failure
 from ..backends.ollama_client import OllamaClient
 from ..exceptions import GatewayError, UpstreamError
-from ..gateway.failures import cause_of
+from ..gateway.failures import cause_of, said_by, where_of
 from .survey import Answer, survey
 from .terminal import printable
 
@@ -124,24 +124,24 @@ def ask_ollama(backend: OllamaBackend, ask: Callable[[OllamaClient], T]) -> Answ
 
 def failure(alias: str, error: BaseException) -> CommandError:
     """What the operator is told of an ``error`` of the backend ``alias``."""
-    return CommandError(f"The backend {alias!r}: {reason(error)}")
+    return CommandError(f"The backend {alias!r}: {reason(error, alias)}")
 
 
-def reason(error: BaseException) -> str:
+def reason(error: BaseException, alias: str = "") -> str:
     """What has gone wrong, in the engine's own words where it has said any."""
     match error:
         case GatewayError():
-            text = error.message + cause_of(error)
+            text = where_of(error, alias) + cause_of(error) + said_by(error)
         case ollama.ResponseError():
             status = f" (status {error.status_code})" if error.status_code > 0 else ""
             text = f"{error.error or 'The engine failed, and did not say why.'}{status}"
         case ConnectionError(__context__=httpx.ConnectError() as behind):
             # What Ollama's client makes of it.
-            text = reason(behind)
+            text = reason(behind, alias)
         case httpx.HTTPError() | httpx.InvalidURL() | httpx.StreamError():
             told = connection_failure(error)
             told.__cause__ = error
-            text = reason(told)
+            text = reason(told, alias)
         case _:
             text = f"{type(error).__name__}: {error}"
     text = printable(text).strip()

@@ -137,7 +137,7 @@ def _list(
         if answer.error is None:
             listed(alias, answer.values[0])
         else:
-            terminal.line(INDENT, (reason(answer.error), terminal.style.ERROR))
+            terminal.line(INDENT, (reason(answer.error, alias), terminal.style.ERROR))
     failed = [alias for alias, answer in answers.items() if answer.error is not None]
     if failed:
         raise CommandError(f"Not listed: {', '.join(map(repr, failed))}.")

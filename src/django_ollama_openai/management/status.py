@@ -13,6 +13,10 @@ from django.core.management.base import CommandError
 from .. import conf
 from ..backends import BaseBackend, OllamaBackend, PoolBackend, backends
 from ..backends.asking import elapsed_ms
+from ..exceptions import ModelNotFound
+from ..gateway.mount import Mount
+from ..gateway.routing import resolve_model
+from ..translation.model_cards import ModelCard
 from .engines import chosen, client_of, listed, making_sense, reason
 from .survey import Answer, survey
 from .terminal import INDENT, Terminal
@@ -31,8 +35,8 @@ def report_status(terminal: Terminal, alias: str | None) -> None:
     """Say of each backend whether it is ready, and what there is to know about it.
 
     Raises:
-        CommandError: one is not ready, or a pool has models in different versions; all are reported
-            before.
+        CommandError: one is not ready, a pool has models in different versions, or a model that the
+            settings name is missing; all are reported before.
     """
     named = chosen(alias)
     members = [member for each in named for member in backends[each].members]
@@ -47,14 +51,41 @@ def report_status(terminal: Terminal, alias: str | None) -> None:
         _report(terminal, each, answer, facts.get(each), missing)
         for line in _limits(each):
             terminal.line(INDENT, line)
-    down = [each for each in answers if each not in ready]
-    if down:
-        raise CommandError(f"Not ready: {listed(down)}.")
-    at_odds = [
+    problems = []
+    if down := [each for each in answers if each not in ready]:
+        problems.append(f"Not ready: {listed(down)}.")
+    if at_odds := [
         each for each, answer in facts.items() if any(said.conflicts for said in answer.values)
-    ]
-    if at_odds:
-        raise CommandError(f"With models of different versions: {listed(at_odds)}.")
+    ]:
+        problems.append(f"With models of different versions: {listed(at_odds)}.")
+    problems += _missing_models({each: said for each, a in facts.items() for said in a.values})
+    if problems:
+        raise CommandError("\n".join(problems))
+
+
+def _missing_models(facts: Mapping[str, _Facts]) -> list[str]:
+    """Say which of the models that the settings name are on none of the backends that were asked,
+    and how to get them there."""
+    settings = conf.get()
+    mount = Mount(conf.DEFAULT_BACKEND, settings.RESPONSE_CASE)
+    named = [settings.DEFAULT_MODEL] if settings.DEFAULT_MODEL else []
+    named += [name for name in settings.MODELS if not conf.is_pattern(name)]
+    routes = [resolve_model(name, mount) for name in named if settings.allows_model(name)]
+    routes += [fallback for route in routes for fallback in route.fallbacks]
+    missing = {}
+    for route in routes:
+        if route.alias not in facts:
+            continue
+        backend = backends[route.alias]
+        try:
+            backend.find_model(route.model, facts[route.alias].cards)
+        except ModelNotFound:
+            text = f"{route.model!r} is not on the backend {route.alias!r}."
+            members = [backends[each] for each in backend.members or (route.alias,)]
+            if all(isinstance(member, OllamaBackend) for member in members):
+                text += f" Pull it: manage.py ollama pull {route.model} --backend {route.alias}"
+            missing[route.alias, route.model] = text
+    return list(missing.values())
 
 
 @dataclass(slots=True, frozen=True)
@@ -64,6 +95,7 @@ class _Facts:
 
     latency_ms: float
     lines: list[str]
+    cards: list[ModelCard]
     conflicts: list[str] = field(default_factory=list)
 
 
@@ -71,19 +103,20 @@ def _facts(backend: BaseBackend) -> _Facts:
     started = time.perf_counter()
     backend.ping()
     latency_ms = elapsed_ms(started)
-    count = len(backend.list_models())
+    cards = backend.list_models()
+    count = len(cards)
     models = "1 model" if count == 1 else f"{count} models"
     if isinstance(backend, PoolBackend):
         members = f"a pool of {', '.join(backend.members)}, {models}"
-        return _Facts(latency_ms, [members], _conflicts(backend))
+        return _Facts(latency_ms, [members], cards, _conflicts(backend))
     if not isinstance(backend, OllamaBackend):
-        return _Facts(latency_ms, [models])
+        return _Facts(latency_ms, [models], cards)
     try:
         with client_of(backend) as client, making_sense():
             version = pydantic_core.from_json(client.fetch("GET", "/api/version"))["version"]
     except Exception as error:
-        return _Facts(latency_ms, [models, f"but its version is not known: {reason(error)}"])
-    return _Facts(latency_ms, [f"Ollama {version}, {models}"])
+        return _Facts(latency_ms, [models, f"but its version is not known: {reason(error)}"], cards)
+    return _Facts(latency_ms, [f"Ollama {version}, {models}"], cards)
 
 
 def _conflicts(pool: PoolBackend) -> list[str]:
@@ -104,7 +137,7 @@ def _report(
     style = terminal.style
     latency_ms = answer.latency_ms
     down = {member: error for member, error in members.items() if error is not None}
-    warnings = [f"{member}: {reason(error)}" for member, error in down.items()]
+    warnings = [f"{member}: {reason(error, member)}" for member, error in down.items()]
     lines: list[str] = []
     if answer.error is None:
         state = [("ready", style.SUCCESS)]
@@ -113,7 +146,7 @@ def _report(
     else:
         state = [("not ready", style.ERROR)]
         # The members say it better.
-        lines = [] if down else [reason(answer.error)]
+        lines = [] if down else [reason(answer.error, alias)]
     if facts is not None:
         if facts.error is not None:
             lines = [f"but its models cannot be listed: {reason(facts.error)}"]
@@ -122,6 +155,8 @@ def _report(
             warnings += said.conflicts
     kind = type(backends[alias]).__name__
     terminal.line(f"{alias}  {kind}  ", *state, f", {latency_ms:.0f} ms")
+    if answer.error is None and backends[alias].address:
+        terminal.line(INDENT, backends[alias].address)
     for line in lines:
         terminal.line(INDENT, line)
     for line in warnings:

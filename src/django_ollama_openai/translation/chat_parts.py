@@ -60,7 +60,7 @@ class _Part(AnswerPart, total=False):
 class ChatParts:
     """The state of one answer: feed it every part, then ``finish()``."""
 
-    __slots__ = ("_done", "_tool_calls")
+    __slots__ = ("_done", "_held", "_tool_calls")
 
     # The adapter itself puts as much again on top of what it takes to read a token.
     _validator: ClassVar = TypeAdapter(_Part).validator
@@ -69,6 +69,9 @@ class ChatParts:
     def __init__(self) -> None:
         self._done = False
         self._tool_calls = 0
+        self._held: list[dict[str, Any]] = []
+        """Log probabilities of tokens that may be content, whose text Ollama holds back: the tokens
+        of a call, or of a character that is not whole yet."""
 
     def feed(self, line: bytes) -> Delta:
         """The delta that one line of the answer stands for.
@@ -108,10 +111,7 @@ class ChatParts:
         if calls := message.get("tool_calls"):
             delta.tool_calls = [self._tool_call(call) for call in calls]
         if (logprobs := part.get("logprobs")) is not None:
-            entries = [logprob(entry) for entry in logprobs]
-            # Ollama reports the tokens of thoughts and calls too, OpenAI those of the content.
-            is_mixed = bool(delta.reasoning or delta.tool_calls)
-            delta.logprobs = of_content(entries, delta.content) if is_mixed else entries
+            delta.logprobs = self._of_content(delta, [logprob(entry) for entry in logprobs])
         if part.get("done"):
             self._done = True
             delta.finish_reason = self._finish_reason(part.get("done_reason"))
@@ -121,6 +121,24 @@ class ChatParts:
             )
             delta.tokens = 0
         return delta
+
+    def _of_content(
+        self, delta: Delta, entries: list[dict[str, Any]]
+    ) -> list[dict[str, Any]] | None:
+        """Return those of ``entries``, and of the ones before, that belong to the content of
+        ``delta``: Ollama reports the tokens of thoughts and calls too."""
+        is_mixed = bool(delta.reasoning or delta.tool_calls)
+        if not delta.content:
+            if is_mixed:
+                self._held.clear()
+            else:
+                self._held += entries
+            return None
+        held, self._held = self._held, []
+        if is_mixed or held:
+            found = of_content([*held, *entries], delta.content)
+            return found if found or is_mixed else entries
+        return entries
 
     def _tool_call(self, call: _ToolCall) -> ToolCallDelta:
         function = call["function"]

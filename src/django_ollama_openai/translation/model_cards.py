@@ -166,13 +166,15 @@ def model_card(tag: Tag) -> ModelCard:
 
 
 def lacks_details(tag: Tag) -> bool:
-    """Whether ``/api/show`` has to be asked for what this tag does not tell."""
+    """Return whether ``/api/show`` has to be asked for what this tag does not tell. The tags that
+    err about a model lack its context, too."""
     return "capabilities" not in tag or "context_length" not in (tag.get("details") or {})
 
 
 def with_details(tag: Tag, show: bytes) -> Tag:
-    """``tag`` with what the answer of ``/api/show`` adds to it: lengths, which are keyed by the
-    architecture there, and capabilities. An answer that makes no sense adds nothing."""
+    """Return ``tag`` with what the answer of ``/api/show`` says: lengths, which are keyed by the
+    architecture there, and capabilities. It wins, for ``/api/tags`` errs about models whose weights
+    Ollama has converted itself. An answer that makes no sense changes nothing."""
     try:
         shown = _SHOW.validate_json(show, strict=True)
         info = shown.get("model_info") or {}
@@ -183,12 +185,16 @@ def with_details(tag: Tag, show: bytes) -> Tag:
         )
     except ValueError:
         return tag
-    details: _Details = {"context_length": context_length, "embedding_length": embedding_length}
-    return {
-        **tag,
-        "details": {**details, **(tag.get("details") or {})},
-        "capabilities": tag.get("capabilities", shown.get("capabilities")),
-    }
+    details: _Details = {"context_length": None, "embedding_length": None}
+    details.update(tag.get("details") or {})
+    if context_length is not None:
+        details["context_length"] = context_length
+    if embedding_length is not None:
+        details["embedding_length"] = embedding_length
+    capabilities = shown.get("capabilities")
+    if capabilities is None:
+        capabilities = tag.get("capabilities")
+    return {**tag, "details": details, "capabilities": capabilities}
 
 
 def _epoch(timestamp: Any) -> int:

@@ -21,14 +21,52 @@ from ..exceptions import (
 )
 from .blame import Blame
 
-__all__ = ["context_message", "ollama_error"]
+__all__ = [
+    "context_message",
+    "for_operators",
+    "media_error",
+    "ollama_error",
+    "schema_error",
+    "tools_error",
+]
 
 
 _REGISTRY: Final = re.compile(r"registry\.ollama\.ai/(library/)?")
 """What Ollama puts before the names of the models it has from there."""
 
 
-_LACKS: Final = re.compile(r"does not support (chat|generate|embeddings|insert)\b")
+_LACKS: Final = re.compile(
+    r"does not support (chat|generate|embeddings|insert|tools|thinking|multimodal)\b"
+)
+
+_BAD_SCHEMA: Final = re.compile(
+    r"""
+      invalid\ JSON\ schema\ in\ format
+    | ^invalid\ format:
+    | JSON\ schema\ conversion\ failed(?::(?P<reason>.*))?
+    | failed\ to\ (?:parse|initialize|load)\ (?:the\ )?grammar
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+"""How Ollama, and the llama-server behind it, say that they cannot use a schema. Ollama calls that
+a failure of its own, and llama-server blames ``json_schema``, which is its own name for it."""
+
+_QUOTED: Final = re.compile(
+    r"((?:failed to parse|could not parse)[^:]*:|input_value=|[\"']input[\"']:).*",
+    re.IGNORECASE | re.DOTALL,
+)
+"""After these engines quote what a client or a model wrote."""
+
+MAX_ENGINE_MESSAGE: Final = 500
+
+_GO_FIELD: Final = re.compile(r"Go struct field \w+\.(\w+)")
+"""The field of a request of Ollama's that has a wrong type."""
+
+_READ_FROM: Final = frozenset(
+    {"dimensions", "input", "keep_alive", "messages", "model", "options", "prompt", "suffix"}
+    | {"think", "tools", "truncate"}
+)
+"""The fields that Ollama's requests and the client's have in common."""
 
 _TOO_LONG: Final = re.compile(r"(?:exceeds|longer than) (?:the|maximum) context length")
 """What Ollama says itself, without figures."""
@@ -45,6 +83,26 @@ def ollama_error(
     Messages of a 400 are for whoever made the request, and are passed on. Those of the engine's own
     failures may name files and hosts of the server, and are not.
     """
+    failure = _failure(status, body, **blame)
+    if failure.status >= 500:
+        failure.engine_message = for_operators(_text(body))
+    return failure
+
+
+def for_operators(text: str) -> str:
+    """Return what an engine says of its failure, shortened, and without what it quotes of a prompt
+    or an answer."""
+    return _QUOTED.sub(r"\1…", " ".join(text.split()))[:MAX_ENGINE_MESSAGE]
+
+
+def _text(body: bytes | bytearray) -> str:
+    error = _parsed(body)
+    detail = _parsed(error.encode()) if isinstance(error, str) else error
+    text = detail.get("message") if isinstance(detail, dict) else error
+    return text if isinstance(text, str) else ""
+
+
+def _failure(status: int | None, body: bytes | bytearray, **blame: Unpack[Blame]) -> GatewayError:
     model, param = blame.get("model", ""), blame.get("param", "messages")
     error = _parsed(body)
     detail = _parsed(error.encode()) if isinstance(error, str) else error
@@ -55,12 +113,17 @@ def ollama_error(
     else:
         text = error
     if status in (400, 501) and isinstance(text, str) and (lack := _LACKS.search(text)):
-        return _refusal(_as_asked(text, model), lack[1], model)
+        return _refusal(_as_asked(text, model), lack[1], **blame)
+    if status in (400, 500) and isinstance(text, str) and (bad := _BAD_SCHEMA.search(text)):
+        return schema_error(bad["reason"], **blame)
     if status == 400 and isinstance(text, str):
         if _TOO_LONG.search(text):
             return ContextLengthExceeded(context_message({}, param), param=param)
         if not (param == "input" and _ADDRESS.search(text)):
-            return InvalidRequest(_as_asked(text, model) or "The engine refused the request.")
+            return InvalidRequest(
+                _as_asked(text, model) or "The engine refused the request.",
+                param=_named_param(text, **blame),
+            )
     if status == 404 and isinstance(error, str):
         return ModelNotFound(model)
     if status in (429, 503):
@@ -81,14 +144,60 @@ def _as_asked(text: str, model: str) -> str:
     return re.sub(re.escape(f"{model}:latest"), lambda _: model, text, flags=re.IGNORECASE)
 
 
-def _refusal(text: str, ability: str, model: str) -> GatewayError:
+def _named_param(text: str, **blame: Unpack[Blame]) -> str | None:
+    """Return the field of the client's request that ``text`` is about, if that is known."""
+    if text.startswith("model is required"):
+        return "model"
+    if text.startswith("invalid input type"):
+        return "input"
+    found = _GO_FIELD.search(text)
+    if found is None:
+        return None
+    if found[1] == "format":
+        return blame.get("schema_param", "response_format")
+    return found[1] if found[1] in _READ_FROM else None
+
+
+def _refusal(text: str, ability: str, **blame: Unpack[Blame]) -> GatewayError:
     """The error for a model that lacks an ability."""
-    if ability == "insert":
-        return UnsupportedParameter(text, param="suffix")
-    if ability != "chat":
-        endpoint = "completions" if ability == "generate" else "embeddings"
-        text = f'"{model}" does not support {endpoint}'
+    match ability:
+        case "insert":
+            return UnsupportedParameter(text, param="suffix")
+        case "tools":
+            return tools_error(text)
+        case "thinking":
+            return UnsupportedParameter(text, param=blame.get("think_param"))
+        case "multimodal":
+            return media_error("image and audio", **blame)
+        case "generate" | "embeddings":
+            endpoint = "completions" if ability == "generate" else "embeddings"
+            text = f'"{blame.get("model", "")}" does not support {endpoint}'
     return InvalidRequest(text, param="model", code="unsupported_endpoint")
+
+
+def tools_error(text: str = "This model does not support tools.") -> GatewayError:
+    """Return the error for a model that cannot call tools."""
+    return UnsupportedParameter(text, param="tools")
+
+
+def media_error(kind: str, **blame: Unpack[Blame]) -> GatewayError:
+    """Return the error for a model that does not take the ``kind`` of input in a message."""
+    param = blame.get("media_param", "messages")
+    return UnsupportedParameter(
+        f"This model does not support {kind} input, which is in '{param}'.", param=param
+    )
+
+
+def schema_error(reason: str | None, **blame: Unpack[Blame]) -> GatewayError:
+    """Return the error for a JSON schema that the engine cannot enforce, for the ``reason`` that it
+    gives."""
+    param = blame.get("schema_param", "response_format")
+    reason = " ".join((reason or "").split()).rstrip(".")
+    return InvalidRequest(
+        f"Invalid schema for '{param}'" + (f": {reason}." if reason else "."),
+        param=param,
+        code="invalid_json_schema",
+    )
 
 
 def _parsed(body: bytes | bytearray) -> Any:

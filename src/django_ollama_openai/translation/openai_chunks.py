@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Final, NotRequired, TypeAlias
+from typing import Annotated, Any, ClassVar, Final, NotRequired, TypeAlias, Unpack
 
 from pydantic import Field, FiniteFloat, TypeAdapter
 from pydantic_core import to_json
@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from ..exceptions import UpstreamError
 from ..wire.delta import Delta, ToolCallDelta, Usage
+from .blame import Blame
 from .chat_parts import new_tool_call_id
 from .logprobs import Logprob, logprob
 from .openai_errors import engine_error
@@ -87,18 +88,17 @@ _BROKEN: Final = frozenset({"abort", "error"})
 class OpenAIChunks:
     """The state of one streamed answer: feed it every chunk, then ``finish()``.
 
-    The engine is asked for ``include_usage``; the finish reason comes before the usage. ``model``
-    and the field ``schema`` are what an error may name.
+    The engine is asked for ``include_usage``; the finish reason comes before the usage. ``blame``
+    has what an error may name.
     """
 
-    __slots__ = ("_calls", "_count", "_has_begun", "_is_finished", "_model", "_schema")
+    __slots__ = ("_blame", "_calls", "_count", "_has_begun", "_is_finished")
 
     param: ClassVar[str] = "messages"
     """The field of the request that may be too long."""
 
-    def __init__(self, model: str = "", *, schema: str | None = None) -> None:
-        self._model = model
-        self._schema = schema
+    def __init__(self, **blame: Unpack[Blame]) -> None:
+        self._blame: Blame = {"param": self.param, **blame}
         self._has_begun = False
         self._is_finished = False
         self._calls: dict[int | None, tuple[int, str | None]] = {}
@@ -120,9 +120,7 @@ class OpenAIChunks:
                 else _CHUNK.validate_python(data, strict=True)
             )
             if chunk.get("error") is not None:
-                raise engine_error(
-                    chunk["error"], model=self._model, param=self.param, schema=self._schema
-                )
+                raise engine_error(chunk["error"], **self._blame)
             delta = Delta(tokens=0)
             if usage := chunk.get("usage"):
                 delta.usage = _usage(usage)
@@ -209,8 +207,8 @@ class OpenAITextChunks(OpenAIChunks):
 
     param = "prompt"
 
-    def __init__(self, model: str = "", *, alternatives: int) -> None:
-        super().__init__(model)
+    def __init__(self, *, alternatives: int, **blame: Unpack[Blame]) -> None:
+        super().__init__(**blame)
         self._alternatives = alternatives
 
     def feed(self, data: Any) -> Delta:

@@ -22,7 +22,7 @@ from ..exceptions import (
     UpstreamUnavailable,
 )
 from .blame import Blame
-from .ollama_errors import context_message
+from .ollama_errors import context_message, for_operators, media_error, schema_error, tools_error
 
 __all__ = ["engine_error", "openai_error"]
 
@@ -63,9 +63,19 @@ _LACKS_ENDPOINT: Final = re.compile(r"does not support [\w ]{1,40} API\b")
 _LACKS_INPUT: Final = re.compile(r"(image|audio|video) input is not supported")
 """How llama-server says that a model takes texts only. It calls that a failure of its own."""
 
-_BAD_SCHEMA: Final = re.compile(r"JSON schema (?:error|conversion failed).*", re.DOTALL)
-_BAD_GRAMMAR: Final = "failed to parse grammar"
-"""How llama-server says that it cannot hold an answer to a schema."""
+_LACKS_TOOLS: Final = re.compile(r"requires --(?:enable-auto-tool-choice|jinja)\b")
+"""How vLLM and llama-server say that they were started without the tools of a model."""
+
+_BAD_SCHEMA: Final = re.compile(
+    r"""
+      JSON\ schema\ (?:error|conversion\ failed)(?::(?P<reason>.*))?
+    | failed\ to\ (?:parse|initialize|load)\ (?:the\ )?grammar
+    | invalid\ (?:JSON\ schema|grammar)
+    | json\ schema\ contains\ features\ not\ supported
+    """,
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
+"""How llama-server, vLLM and SGLang say that they cannot use a schema."""
 
 _BAD_ARGUMENTS: Final = "Failed to parse tool call arguments"
 """How llama-server says that earlier calls have arguments that are not JSON. It calls that a
@@ -93,9 +103,16 @@ def openai_error(status: int, body: bytes | bytearray, **blame: Unpack[Blame]) -
     Messages of a refusal are for whoever made the request, and are passed on. Those of the engine's
     own failures may name files and hosts of the server, and are not.
     """
+    error = _parsed(body)
+    failure = _failure(status, error, **blame)
+    if failure.status >= 500:
+        failure.engine_message = for_operators(_message(error))
+    return failure
+
+
+def _failure(status: int, error: dict[str, Any], **blame: Unpack[Blame]) -> GatewayError:
     if status in (401, 403):
         return UpstreamError("The engine refused the gateway's own credentials.")
-    error = _parsed(body)
     if status in _REFUSALS:
         return engine_error(error, is_refusal=True, **blame)
     if known := _known(error, is_refusal=False, **blame):
@@ -129,7 +146,9 @@ def engine_error(error: Any, *, is_refusal: bool = False, **blame: Unpack[Blame]
             param=_word(error.get("param")),
             code=_word(error.get("code")),
         )
-    return UpstreamError("The engine failed in the middle of its answer.")
+    failure = UpstreamError("The engine failed in the middle of its answer.")
+    failure.engine_message = for_operators(_message(error))
+    return failure
 
 
 def _known(
@@ -146,13 +165,12 @@ def _known(
             "This model does not produce text.", param="model", code="unsupported_endpoint"
         )
     if lack := _LACKS_INPUT.search(text):
-        return InvalidRequest(f"This model does not support {lack[1]} input.", param="messages")
-    if is_refusal and (wrong := _BAD_SCHEMA.search(text)):
-        return InvalidRequest(f"{wrong[0].strip().rstrip('.')}.", param=blame.get("schema"))
-    if is_refusal and _BAD_GRAMMAR in text:
-        return InvalidRequest(
-            "The engine cannot hold the answer to this JSON schema.", param=blame.get("schema")
-        )
+        return media_error(lack[1], **blame)
+    if _LACKS_TOOLS.search(text):
+        return tools_error()
+    # Not for a schema that the client did not send.
+    if "schema_param" in blame and (bad := _BAD_SCHEMA.search(text)):
+        return schema_error(bad["reason"], **blame)
     if text.startswith(_BAD_ARGUMENTS):
         return InvalidRequest(
             "This model takes no tool calls whose arguments are not JSON.", param="messages"

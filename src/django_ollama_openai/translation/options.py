@@ -28,6 +28,7 @@ def sampling_options(request: ChatCompletionRequest | CompletionRequest) -> dict
         "seed": request.seed,
         "frequency_penalty": request.frequency_penalty,
         "presence_penalty": request.presence_penalty,
+        "shift": request.shift,
     }
 
 
@@ -45,6 +46,9 @@ def ollama_options(request: EngineRequest, fields: Mapping[str, Any]) -> dict[st
         **(request.options.declared() if request.options is not None else {}),
         **{name: value for name, value in said.items() if value is not None},
     }
+    if "shift" in fields and not options["truncate"]:
+        # With a full context it would forget the beginning while it answers, and say nothing of it.
+        options.setdefault("shift", False)
     if isinstance(options.get("stop"), str):
         options["stop"] = [options["stop"]]
     body = {name: options.pop(name) for name in TOP_LEVEL_OPTIONS & options.keys()}

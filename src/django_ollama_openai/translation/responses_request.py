@@ -304,6 +304,7 @@ class _Translation:
             "options": None if options is None else options.declared(),
             "keep_alive": request.keep_alive,
             "think": request.think,
+            "shift": request.shift,
             "truncate": is_cut or request.truncate,
         }
 

@@ -18,6 +18,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final, Generic, TypeVar
 
+from pydantic import PrivateAttr
+
 from ..exceptions import UpstreamError
 from ..wire.base import parse_json
 from ..wire.chat import (
@@ -37,10 +39,30 @@ from .chat_parts import new_tool_call_id
 from .custom_calls import CustomCalls
 from .json_schema import Definitions, object_schema, portable_schema
 
-__all__ = ["Answering", "answering", "forced_tools", "honoured", "parameters_param"]
+__all__ = ["Answering", "CallFormat", "answering", "forced_tools", "honoured", "parameters_param"]
 
 
 R = TypeVar("R", bound=EngineRequest)
+
+
+class CallFormat(JSONSchemaFormat):
+    """The format of a call that the client requires; its schema comes from the client's tools."""
+
+    _origin: str = PrivateAttr("tools")
+
+    @property
+    def origin(self) -> str:
+        """The field of the client's request that has the schema."""
+        return self._origin
+
+    @classmethod
+    def of(cls, schema: dict[str, Any], origin: str) -> CallFormat:
+        """Return the format for ``schema``, which the field ``origin`` has."""
+        made = cls.model_validate(
+            {"type": "json_schema", "json_schema": {"name": "call", "schema": schema}}
+        )
+        made._origin = origin
+        return made
 
 
 def answering(
@@ -180,7 +202,10 @@ class _NamedCall(Answering[ChatCompletionRequest]):
             self._request,
             f"Call the function {self._tool.function.name!r}: answer with its arguments, as JSON.",
             [self._tool],
-            portable_schema(object_schema(self._tool.function.parameters), self._param),
+            CallFormat.of(
+                portable_schema(object_schema(self._tool.function.parameters), self._param),
+                self._param,
+            ),
         )
 
     def _shaped(self, delta: Delta) -> Delta:
@@ -233,7 +258,10 @@ class _SomeCall(Answering[ChatCompletionRequest]):
             self._request,
             "Call one of these functions: answer with its name and its arguments, as JSON.",
             tools,
-            schema,
+            CallFormat.of(
+                schema,
+                self._tools[0][0] if len(tools) == 1 else self._request.own_name("tools"),
+            ),
         )
 
     def _shaped(self, delta: Delta) -> Delta:
@@ -330,14 +358,11 @@ def _structured(
     request: ChatCompletionRequest,
     instruction: str,
     tools: Sequence[FunctionTool],
-    schema: dict[str, Any],
+    response_format: CallFormat,
 ) -> ChatCompletionRequest:
-    """``request`` without tools, for an answer that keeps to ``schema``."""
+    """``request`` without tools, for an answer that keeps to ``response_format``."""
     functions = [tool.function.declared() for tool in tools]
     text = "\n".join([instruction, *(json.dumps(each, ensure_ascii=False) for each in functions)])
-    response_format = JSONSchemaFormat.model_validate(
-        {"type": "json_schema", "json_schema": {"name": "call", "schema": schema}}
-    )
     return _plain(
         request,
         messages=_instructed(request.messages, text),

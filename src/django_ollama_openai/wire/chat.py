@@ -642,13 +642,6 @@ class ChatCompletionRequest(GenerationRequest):
             return "response_format.json_schema.schema"
         return "response_format.schema"
 
-    @property
-    def enforced_param(self) -> str | None:
-        """The field with what an engine makes a grammar of."""
-        if self.answer_schema is not None:
-            return self.answer_schema_param
-        return self.own_name("tools") if self.tools else None
-
     def own_name(self, parameter: str) -> str:
         """Return the name that the client gave ``parameter``: ``functions`` may stand for
         ``tools``."""

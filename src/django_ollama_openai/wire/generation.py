@@ -41,6 +41,7 @@ class GenerationRequest(EngineRequest):
 
     # Ollama's, beside those of every request.
     think: Think = None
+    shift: bool | None = None
 
     @field_validator("logit_bias", mode="before")
     @classmethod

@@ -431,6 +431,7 @@ class ResponsesRequest(EngineRequest):
 
     # Ollama's, beside those of every request.
     think: Think = None
+    shift: bool | None = None
 
     # Read only to say that they are not supported.
     background: bool | None = None
