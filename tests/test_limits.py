@@ -206,10 +206,8 @@ def test_a_response_tells_again_what_is_nested_to_the_limit(
     }
     response = ask(site, "responses", body)
     assert response.status_code == 200
-    assert ollama.chats()[0].body["tools"][0]["function"]["parameters"] == {
-        **NO_PARAMETERS,
-        **schema,
-    }
+    (tool,) = ollama.chats()[0].body["tools"]
+    assert tool["function"]["parameters"] == {**NO_PARAMETERS, **schema}
     events = [frame.partition("data: ")[2] for frame in response.text.split("\n\n") if frame]
     told = json.loads(events[-1])["response"] if stream else response.json()
     assert told["tools"][0]["parameters"] == schema

@@ -438,7 +438,7 @@ def answer(
 
 
 def whole(data: Any) -> Delta:
-    state = OpenAIAnswer("m")
+    state = OpenAIAnswer(model="m")
     delta = state.feed(data if isinstance(data, bytes) else json.dumps(data).encode())
     state.finish()
     return delta
