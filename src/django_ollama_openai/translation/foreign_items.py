@@ -30,7 +30,7 @@ class Call:
 
 @dataclass(slots=True, frozen=True)
 class Result:
-    """What the call with this id has come to."""
+    """The result of the call with this id."""
 
     id: str
     text: str

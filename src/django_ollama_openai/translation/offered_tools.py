@@ -1,7 +1,7 @@
 """The tools of a request of the Responses API as the tools that a model is offered.
 
-Those of a namespace are offered under a name that says so; their calls are told with the name and
-the namespace apart again.
+The tools of a namespace are offered under a joined name. Their calls reach the client with the name
+and the namespace apart again.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ToolNames:
         return [self.of(None, tool.name)] if isinstance(tool, (FunctionTool, CustomTool)) else []
 
     def called(self, name: str) -> dict[str, Any]:
-        """Return what a call of the offered ``name`` is told as: the name and the namespace."""
+        """Return the name, and the namespace if there is one, of the tool offered as ``name``."""
         tool = self.tools.get(name)
         if tool is None or tool.namespace is None:
             return {"name": name}

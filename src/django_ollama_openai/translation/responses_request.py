@@ -61,8 +61,8 @@ def chat_request(request: ResponsesRequest) -> ChatCompletionRequest:
 
 
 def left_out(request: ResponsesRequest) -> tuple[str, ...]:
-    """Return what of ``request`` the model is not told: the hosted tools, and the items that nobody
-    here can read, each type once."""
+    """Return the parts of ``request`` that do not reach the model: hosted tools, and items without
+    readable text. Each type is named once."""
     items = request.input if isinstance(request.input, list) else ()
     unread = (
         item.type
@@ -91,7 +91,7 @@ def in_the_words_of(request: ResponsesRequest, error: GatewayError) -> None:
         param = original_param(request, error.param)
         error.message = error.message.replace(f"'{error.param}'", f"'{param}'")
         if (error.param, param) == ("messages", "input"):
-            # What is too long is told in prose.
+            # Messages about the length name the field in prose, without quotes.
             error.message = _YOUR_MESSAGES.sub(r"\1 input", error.message)
         error.param = param
 

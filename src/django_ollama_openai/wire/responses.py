@@ -523,8 +523,8 @@ class ResponsesRequest(EngineRequest):
         return list(offered.values())
 
     def tools_by_name(self) -> dict[tuple[str, str, str | None], OfferedTool]:
-        """What a ``tool_choice`` may name: the type, the name and the namespace of each tool. A
-        name without a namespace may be that of a tool in one, if no other has it."""
+        """Return the tools by the type, name and namespace that a ``tool_choice`` gives. A name
+        without a namespace stands for a tool in one, if no tool outside has it."""
         offered = self.offered_tools
         inside = {(each.tool.type, each.tool.name, None): each for each in offered}
         return inside | {
