@@ -381,7 +381,7 @@ def test_a_schema_that_the_engine_does_not_know_is_named(small: LlamaCppBackend)
     form = held_to(schema_of(type="wrong"))
     with pytest.raises(InvalidRequest, match="unrecognized type wrong") as raised:
         answer(small, "Hi", response_format=form)
-    assert raised.value.param == "response_format.json_schema.schema"
+    assert raised.value.param == "response_format"
     assert "template" not in raised.value.message
     # True is a schema, too.
     tool = {"name": "f", "parameters": {"type": "object", "properties": {"a": True}}}

@@ -298,8 +298,8 @@ def test_arguments_that_a_model_wrote(client: openai.OpenAI, arguments: str) -> 
 @pytest.mark.parametrize(
     ("fields", "param", "words"),
     [
-        ({"type": "wrong"}, "response_format.json_schema.schema", "unrecognized type wrong"),
-        ({"pattern": "^a{99999}$"}, "response_format.json_schema.schema", "cannot hold"),
+        ({"type": "wrong"}, "response_format", "unrecognized type wrong"),
+        ({"pattern": "^a{99999}$"}, "response_format", "Invalid schema"),
         ({"type": "wrong"}, "tools", "unrecognized type wrong"),
     ],
 )

@@ -43,7 +43,7 @@ _BAD_SCHEMA: Final = re.compile(
     r"""
       invalid\ JSON\ schema\ in\ format
     | ^invalid\ format:
-    | JSON\ schema\ conversion\ failed(?::(?P<reason>.*))?
+    | JSON\ schema\ (?:error\ at\b|conversion\ failed:?)(?P<reason>.*)
     | failed\ to\ (?:parse|initialize|load)\ (?:the\ )?grammar
     """,
     re.VERBOSE | re.DOTALL,

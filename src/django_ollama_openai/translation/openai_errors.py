@@ -68,7 +68,7 @@ _LACKS_TOOLS: Final = re.compile(r"requires --(?:enable-auto-tool-choice|jinja)\
 
 _BAD_SCHEMA: Final = re.compile(
     r"""
-      JSON\ schema\ (?:error|conversion\ failed)(?::(?P<reason>.*))?
+      JSON\ schema\ (?:error\ at\b|conversion\ failed:?)(?P<reason>.*)
     | failed\ to\ (?:parse|initialize|load)\ (?:the\ )?grammar
     | invalid\ (?:JSON\ schema|grammar)
     | json\ schema\ contains\ features\ not\ supported
