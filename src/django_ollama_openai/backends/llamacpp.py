@@ -28,6 +28,7 @@ from ..wire.chat import AssistantMessage, ChatCompletionRequest, content_text
 from ..wire.completions import CompletionRequest
 from ..wire.delta import Delta, Embeddings
 from ..wire.embeddings import EmbeddingsRequest
+from ..wire.generation import SAMPLING_FIELDS
 from .base import BaseBackend
 
 __all__ = ["LlamaCppBackend", "bundled_model"]
@@ -42,18 +43,7 @@ SMOLLM2_OPTIONS = {"temperature": 0.2, "top_p": 0.9, "repeat_penalty": 1.1}
 
 
 # llama-server has many more fields than OpenAI's; clients do not get to set those.
-_SAMPLING_FIELDS: Final = frozenset(
-    {
-        "model",
-        "temperature",
-        "top_p",
-        "stop",
-        "seed",
-        "frequency_penalty",
-        "presence_penalty",
-        "logit_bias",
-    }
-)
+_SAMPLING_FIELDS: Final = frozenset({*SAMPLING_FIELDS, "model", "logit_bias"})
 _COMPLETION_FIELDS: Final = _SAMPLING_FIELDS | {"prompt"}
 _CHAT_FIELDS: Final = _SAMPLING_FIELDS | {
     "messages",
