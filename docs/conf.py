@@ -29,9 +29,14 @@ author = "The django-ollama-openai team"
 copyright = author
 release = version = __version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
 highlight_language = "python"
+
+# What is copied from a console is the commands, without their prompt and their output.
+copybutton_prompt_text = "$ "
+copybutton_line_continuation_character = "\\"
+copybutton_exclude = ".linenos, .gp"
 
 autodoc_default_options = {"member-order": "bysource"}
 autodoc_typehints = "signature"
@@ -45,7 +50,7 @@ toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
 html_static_path = ["_static"]
-html_css_files = ["tables.css"]
+html_css_files = ["site.css"]
 html_title = f"django-ollama-openai {release}"
 html_show_copyright = False
 html_show_sphinx = False
