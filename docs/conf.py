@@ -69,7 +69,37 @@ class Generated(SphinxDirective):
         return self.parse_text_to_nodes(text, allow_section_headings=True)
 
 
+def plain_types(
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: Any,
+    options: Any,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str, str | None] | None:
+    """Show ``Annotated[int, Gt(gt=0)]`` as ``int``: the docstring states the limits."""
+    if signature is None:
+        return None
+    signature = signature.replace("~typing.", "").replace("<factory>", "…").replace("]=", "] = ")
+    return without_metadata(signature), returns and without_metadata(returns)
+
+
+def without_metadata(signature: str) -> str:
+    before, annotated, rest = signature.partition("Annotated[")
+    if not annotated:
+        return signature
+    depth, end, comma = 1, 0, None
+    while depth:
+        depth += {"[": 1, "(": 1, "]": -1, ")": -1}.get(rest[end], 0)
+        if rest[end] == "," and depth == 1 and comma is None:
+            comma = end
+        end += 1
+    return without_metadata(f"{before}{rest[:comma]}{rest[end:]}")
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("autodoc-process-signature", plain_types)
     app.add_directive("generated", Generated)
     app.add_object_type("setting", "setting", indextemplate="single: %s (setting)")
     return {"parallel_read_safe": True}

@@ -364,7 +364,7 @@ def compatibility(endpoint: str) -> str:
                     [f".. _{row.label}:\n\n{row.title}", _rst(row.ours), _rst(row.ollama)]
                     for row in of_kind
                 ],
-                widths=[28, 40, 32],
+                widths=[36, 36, 28],
             )
         )
     return "\n".join(parts)
