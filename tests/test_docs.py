@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 from django.apps import AppConfig
+from django.contrib.auth.models import AnonymousUser, User
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.urls import URLPattern, include, path
 
@@ -397,6 +398,24 @@ def test_example_tests() -> None:
     result = unittest.TestResult()
     suite.run(result)
     assert result.failures + result.errors == []
+
+
+def test_example_chat_box() -> None:
+    """The page calls the endpoint at its address, and the browser gets the token that it sends."""
+    folder = generated.DOCS / "howto" / "chat_box"
+    view = run((folder / "views.py").read_text())["chat"]
+    mounted = module(urlpatterns=[*urlpatterns, path("chat/", view)])
+    templates = [
+        {"BACKEND": "django.template.backends.django.DjangoTemplates", "DIRS": [str(folder)]}
+    ]
+    request = RequestFactory().get("/chat/")
+    request.user = User(username="ada")
+    with override_settings(ROOT_URLCONF=mounted, TEMPLATES=templates, LOGIN_URL="/login/"):
+        response = view(request)
+        assert '"/ai/v1/chat/completions"' in response.content.decode()
+        assert response.cookies["csrftoken"].value
+        request.user = AnonymousUser()
+        assert view(request).headers["Location"] == "/login/?next=/chat/"
 
 
 @override_settings(ROOT_URLCONF=__name__)
