@@ -36,7 +36,6 @@ highlight_language = "python"
 # What is copied from a console is the commands, without their prompt and their output.
 copybutton_prompt_text = "$ "
 copybutton_line_continuation_character = "\\"
-copybutton_exclude = ".linenos, .gp"
 
 autodoc_default_options = {"member-order": "bysource"}
 autodoc_typehints = "signature"
