@@ -190,7 +190,8 @@ class Settings(_Table):
     MAX_BODY_BYTES: int = Field(
         32 * 2**20,
         ge=1,
-        description="Maximum size of a request body, in bytes; a larger one is a 413.",
+        description="The largest body that is accepted, in bytes, once it is decoded; a larger one "
+        "is a 413.",
     )
     MAX_PROMPT_CHARACTERS: int = Field(
         4_000_000,
