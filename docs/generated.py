@@ -10,8 +10,9 @@ import inspect
 import re
 import tomllib
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
@@ -55,10 +56,13 @@ def sources() -> list[Path]:
 
 
 def pages() -> dict[str, str]:
-    """The source of every page, with its generated parts in place."""
+    """Return the source of every page by its name, with its generated parts in place."""
     return {
-        path.stem: _DIRECTIVE.sub(lambda match: PARTS[match[1]](), path.read_text())
-        for path in sorted(DOCS.glob("*.rst"))
+        path.relative_to(DOCS).with_suffix("").as_posix(): _DIRECTIVE.sub(
+            lambda match: PARTS[match[1]](), path.read_text()
+        )
+        for path in sorted(DOCS.rglob("*.rst"))
+        if "_build" not in path.parts
     }
 
 
@@ -72,6 +76,7 @@ _MORE: Final = {
     "MAX_CONCURRENCY": ":ref:`queues`",
     "MODELS": ":ref:`model-entries`",
     "RESPONSE_CASE": ":ref:`spelling`",
+    "CORS_ORIGINS": ":ref:`cors`",
     "STREAM_KEEPALIVE_SECONDS": ":ref:`streams`",
     "UNSUPPORTED_PARAMETERS": ":ref:`optional-parameters`",
 }
@@ -116,7 +121,7 @@ def _fields(model: type[BaseModel]) -> str:
 
 def _default(field: FieldInfo) -> str:
     if field.is_required():
-        return "none; it must be given"
+        return "none, required"
     default = field.get_default(call_default_factory=True)
     if isinstance(default, list) and default:
         return ", ".join(f"``{item!r}``" for item in default)
@@ -214,32 +219,36 @@ def _class(name: str) -> str:
 # Backends
 
 
+_BY_GATEWAY: Final = {"tool_choice", "parallel_tool_calls"}
+"""Parameters that the gateway honours itself where the engine has tools and does not know them."""
+
+
 def parameters() -> str:
-    """The optional parameters, and which backend honours them."""
-    openai = shipped.OpenAIBackend.supported_parameters
-    ollama = shipped.OllamaBackend.supported_parameters
-    llamacpp = shipped.LlamaCppBackend.supported_parameters
-    with_tools = llamacpp | shipped.LlamaCppBackend.tool_parameters
-    rows, nowhere = [], []
-    for name in OPTIONAL_PARAMETERS:
-        if name not in ollama | openai | with_tools:
-            nowhere.append(f"``{name}``")
-            continue
-        in_process = "yes" if name in llamacpp else "with ``tools=True``"
-        rows.append(
-            [
-                f"``{name}``",
-                "yes" if name in ollama else "no",
-                "yes" if name in openai else "no",
-                in_process if name in with_tools else "no",
-            ]
-        )
+    """Return the table of optional parameters, with the backends that honour them."""
+    columns = [
+        _supported(shipped.OllamaBackend.supported_parameters),
+        _supported(shipped.OpenAIBackend.supported_parameters),
+        {
+            **dict.fromkeys(_supported(shipped.LlamaCppBackend.tool_parameters), "``tools=True``"),
+            **_supported(shipped.LlamaCppBackend.supported_parameters),
+        },
+    ]
+    rows = [
+        [f"``{name}``", *(column.get(name, "no") for column in columns)]
+        for name in sorted(OPTIONAL_PARAMETERS)
+    ]
     table = _table(
         ["Parameter", "``OllamaBackend``", "``OpenAIBackend``", "``LlamaCppBackend``"],
-        rows,
-        widths=[28, 22, 22, 28],
+        [row for row in rows if set(row[1:]) != {"no"}],
+        widths=[28, 24, 24, 24],
     )
-    return f"{table}\nNone honours {', '.join(nowhere[:-1])} or {nowhere[-1]}.\n"
+    unsupported = ", ".join(row[0] for row in rows if set(row[1:]) == {"no"})
+    return f"{table}\nNo backend supports: {unsupported}.\n"
+
+
+def _supported(parameters: Collection[str]) -> dict[str, str]:
+    own = dict.fromkeys(parameters, "yes")
+    return {**dict.fromkeys(_BY_GATEWAY, "by the gateway"), **own} if "tools" in own else own
 
 
 # Compatibility
@@ -251,7 +260,7 @@ _ENDPOINTS: Final = {
     "completions": "``POST v1/completions``",
     "embeddings": "``POST v1/embeddings``",
     "models": "``GET v1/models``",
-    "errors": "Errors",
+    "errors": "errors",
     "http": "HTTP",
 }
 
@@ -340,41 +349,27 @@ def deviations() -> str:
     return "\n".join([*lines, ""])
 
 
-def compatibility() -> str:
-    """All rows, as a table for each kind of each endpoint."""
+def compatibility(endpoint: str) -> str:
+    """Return the rows of ``endpoint``, as a table for each kind.
+
+    The tests of a row are for those who change the code, and stay in ``compatibility.toml``.
+    """
     parts = []
-    for endpoint, of_endpoint in groupby(rows(), lambda row: row.endpoint):
-        parts.append(_title(_ENDPOINTS[endpoint], "-"))
-        for kind, of_kind in groupby(of_endpoint, lambda row: row.kind):
-            title, first = _KINDS[kind]
-            parts.append(_title(title, "~"))
-            parts.append(
-                _table(
-                    [first, "Here", "Ollama's own layer", "Held by"],
-                    [
-                        [
-                            f".. _{row.label}:\n\n{row.title}",
-                            _rst(row.ours),
-                            _rst(row.ollama),
-                            "\n".join(map(_test, row.tests)),
-                        ]
-                        for row in of_kind
-                    ],
-                    widths=[24, 30, 24, 22],
-                )
+    of_endpoint = (row for row in rows() if row.endpoint == endpoint)
+    for kind, of_kind in groupby(of_endpoint, lambda row: row.kind):
+        title, first = _KINDS[kind]
+        parts.append(f"{title}\n{'-' * len(title)}\n")
+        parts.append(
+            _table(
+                [first, "django-ollama-openai", "Ollama's own ``/v1``"],
+                [
+                    [f".. _{row.label}:\n\n{row.title}", _rst(row.ours), _rst(row.ollama)]
+                    for row in of_kind
+                ],
+                widths=[36, 36, 28],
             )
+        )
     return "\n".join(parts)
-
-
-def _title(text: str, underline: str) -> str:
-    return f"{text}\n{underline * len(text)}\n"
-
-
-def _test(name: str) -> str:
-    """A test: what its name says, and where it is."""
-    module, _, function = name.partition("::")
-    said = function.removeprefix("test_").replace("_", " ")
-    return f"| *{said}* (``{Path(module).stem}``)"
 
 
 # Faults
@@ -455,30 +450,26 @@ _CONNECTION: Final = {
 def engine_fault_table() -> str:
     """What becomes of every fault of the engine."""
     return _table(
-        ["The engine …", "The client gets", "The connection to the engine", "Logged", "Held by"],
+        ["The engine …", "The client gets", "The connection to the engine", "Logged"],
         [
             [
                 fault.id,
                 _rst(fault.told),
                 _CONNECTION[fault.connection],
                 "One line." if (fault.status or 0) >= 500 else "Nothing.",
-                "\n".join(map(_test, fault.tests)),
             ]
             for fault in engine_faults()
         ],
-        widths=[24, 32, 14, 10, 20],
+        widths=[28, 42, 18, 12],
     )
 
 
 def client_fault_table() -> str:
     """What becomes of every fault of the client; nothing of them is logged."""
     return _table(
-        ["The client …", "It gets", "The connection to the engine", "Held by"],
-        [
-            [fault.id, fault.sees, fault.engine, "\n".join(map(_test, fault.tests))]
-            for fault in client_faults()
-        ],
-        widths=[26, 28, 24, 22],
+        ["The client …", "The client gets", "The connection to the engine"],
+        [[fault.id, fault.sees, fault.engine] for fault in client_faults()],
+        widths=[34, 34, 32],
     )
 
 
@@ -542,7 +533,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "exceptions": exceptions_reference,
     "parameters": parameters,
     "deviations": deviations,
-    "compatibility": compatibility,
+    **{f"compatibility_{name}": partial(compatibility, name) for name in _ENDPOINTS},
     "engine_faults": engine_fault_table,
     "client_faults": client_fault_table,
     "changelog": changelog,

@@ -15,7 +15,7 @@ from docs import generated
 ROOT = Path(__file__).parent.parent
 ROWS = generated.rows()
 TABLE: dict[str, Any] = tomllib.loads(generated.COMPATIBILITY.read_text())
-PAGE = generated.pages()["compatibility"]
+PAGE = "".join(text for name, text in generated.pages().items() if name.startswith("compatibility"))
 
 
 def marks(path: Path) -> Iterator[tuple[str, list[str]]]:

@@ -484,10 +484,15 @@ def test_errors(site: Site) -> None:
 def test_the_examples_of_the_documentation() -> None:
     pages = generated.pages()
     block = re.compile(r"\.\. code-block:: json\n\n((?:   .*\n|\n)+)")
-    shown = [
-        json.loads(code) for page in ("endpoints", "errors") for code in block.findall(pages[page])
-    ]
-    for example, name in zip(shown, ["ChatCompletion", "Model", "Health", "Error"], strict=True):
+    shown = {
+        "ChatCompletion": "endpoints/chat-completions",
+        "Model": "endpoints/models",
+        "Health": "endpoints/health",
+        "Error": "errors",
+    }
+    for name, page in shown.items():
+        # What precedes an answer is a part of a request.
+        *_, example = map(json.loads, block.findall(pages[page]))
         check(example, name, "both")
 
 

@@ -1,17 +1,17 @@
-"""System checks: what is wrong with the configuration is said at start-up, with an id.
+"""System checks, which report mistakes in the configuration at start-up.
 
 ======================  ==========================================================
-``ollama_openai.E001``  ``OLLAMA_OPENAI`` has an unknown key or a bad value
-``ollama_openai.E002``  a backend cannot be made from its entry
-``ollama_openai.E003``  an authenticator cannot be made from its path
+``ollama_openai.E001``  ``OLLAMA_OPENAI`` has an unknown key or an invalid value
+``ollama_openai.E002``  the entry of a backend is invalid
+``ollama_openai.E003``  an authenticator cannot be imported or created
 ``ollama_openai.E004``  a model or a mount names a backend that does not exist
-``ollama_openai.E005``  a mount has an unknown option or a bad value for one
-``ollama_openai.E006``  the store of responses cannot be made from its path
-``ollama_openai.E007``  models fall back on each other, or on a pattern
-``ollama_openai.W001``  nobody can get in
+``ollama_openai.E005``  a mount has an unknown option or an invalid value
+``ollama_openai.E006``  the response store cannot be imported or created
+``ollama_openai.E007``  fallbacks form a circle, or name a pattern
+``ollama_openai.W001``  there are no keys and no authenticators that admit anyone
 ``ollama_openai.W002``  ``DEFAULT_MODEL`` is not among ``ALLOWED_MODELS``
-``ollama_openai.W003``  there are ``API_KEYS``, and no authenticator for them
-``ollama_openai.W004``  a stream begins before ``QUEUE_TIMEOUT`` is over
+``ollama_openai.W003``  there are ``API_KEYS`` but no authenticator for them
+``ollama_openai.W004``  ``QUEUE_TIMEOUT`` is longer than the time to the first keep-alive
 ======================  ==========================================================
 """
 

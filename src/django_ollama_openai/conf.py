@@ -63,22 +63,16 @@ class BackendConfig(_Table):
 
     BACKEND: str = Field(
         "django_ollama_openai.backends.OllamaBackend",
-        description="Dotted path of the backend's class.",
+        description="Dotted path of the backend class.",
     )
     HOST: str | None = Field(None, description="The constructor's `host`.", repr=False)
     BASE_URL: str | None = Field(None, description="The constructor's `base_url`.", repr=False)
     OPTIONS: dict[str, Any] = Field(
         default_factory=dict, description="Further keywords of the constructor.", repr=False
     )
-    MAX_CONCURRENCY: int | None = Field(
-        None, ge=1, description="Instead of the key of that name outside."
-    )
-    QUEUE_TIMEOUT: float | None = Field(
-        None, gt=0, description="Instead of the key of that name outside."
-    )
-    MAX_QUEUE: int | None = Field(
-        None, ge=0, description="Instead of the key of that name outside."
-    )
+    MAX_CONCURRENCY: int | None = Field(None, ge=1, description="Overrides the top-level key.")
+    QUEUE_TIMEOUT: float | None = Field(None, gt=0, description="Overrides the top-level key.")
+    MAX_QUEUE: int | None = Field(None, ge=0, description="Overrides the top-level key.")
 
     def keywords(self) -> dict[str, Any]:
         """What the constructor is called with."""
@@ -90,19 +84,19 @@ class ModelConfig(_Table):
     """One entry of ``MODELS``."""
 
     MODEL: str | None = Field(
-        None, description="The model as the engine calls it; the public name if absent."
+        None, description="The engine's name of the model; the public name if absent."
     )
     BACKEND: str | None = Field(
-        None, description="Alias of the backend that has it; the mount's own if absent."
+        None, description="Alias of the backend; the mount's backend if absent."
     )
     OPTIONS: dict[str, Any] = Field(
         default_factory=dict,
-        description="The engine's options for this model, such as `num_ctx`; a request's own win.",
+        description="Engine options for this model, such as `num_ctx`; those of a request win.",
     )
     FALLBACKS: list[str] = Field(
         default_factory=list,
-        description="Public names of models that are asked instead, in this order, if this one "
-        "fails before the first piece of its answer; then those that they fall back on.",
+        description="Public names of models to try in this order, if this one fails before the "
+        "first piece of its answer; then their own fallbacks.",
     )
 
 
@@ -115,7 +109,7 @@ class APIKey(_Table):
     """One entry of ``API_KEYS`` that has a name."""
 
     KEY: str = Field(repr=False, description="The secret.")
-    NAME: str = Field("", description="What the caller is called in signals and logs.")
+    NAME: str = Field("", description="Name of the caller in signals and logs.")
 
     @field_validator("KEY")
     @classmethod
@@ -169,27 +163,27 @@ class Settings(_Table):
 
     HOST: str | None = Field(
         None,
-        description="Where Ollama listens: shorthand for `HOST` of the `default` backend. Without "
-        "either, `$OLLAMA_HOST`, then `http://127.0.0.1:11434`.",
+        description="Address of Ollama: short for `HOST` of the `default` backend. If neither is "
+        "set, `$OLLAMA_HOST`, then `http://127.0.0.1:11434`.",
         repr=False,
     )
     BACKENDS: dict[str, BackendConfig] = Field(
         default_factory=dict,
-        description="Where answers come from: alias → `BACKEND`, `HOST` or `BASE_URL`, `OPTIONS`. "
-        "If there are none, or there is a `HOST`, there is also an Ollama called `default`.",
+        description="The engines: alias → `BACKEND`, `HOST` or `BASE_URL`, `OPTIONS`. If it is "
+        "empty or the top-level `HOST` is set, there is also an Ollama called `default`.",
         validate_default=True,
         repr=False,
     )
     DEFAULT_MODEL: str | None = Field(
-        None, description="Used when a request names no model; without it, that is a 400."
+        None, description="Model of requests that name none; if absent, such a request is a 400."
     )
     MODELS: dict[str, ModelConfig] = Field(
         default_factory=dict,
-        description="Public names: name or pattern → `MODEL`, `BACKEND`, `OPTIONS`, `FALLBACKS`.",
+        description="Model aliases: name or pattern → `MODEL`, `BACKEND`, `OPTIONS`, `FALLBACKS`.",
     )
     ALLOWED_MODELS: list[str] | None = Field(
         None,
-        description="Glob patterns of the public names that exist; all others are 404 and are not "
+        description="Patterns of the public names that clients may use; others are a 404 and not "
         "listed. `None` allows all.",
     )
     AUTHENTICATION: list[str] = Field(
@@ -197,26 +191,26 @@ class Settings(_Table):
             "django_ollama_openai.auth.StaticKeyAuthenticator",
             "django_ollama_openai.auth.SessionAuthenticator",
         ],
-        description="Dotted paths of the authenticators, asked in this order.",
+        description="Dotted paths of the authenticators, in the order in which they are tried.",
     )
     API_KEYS: list[APIKey] = Field(
         default_factory=list,
-        description='Static keys: strings, or `{"KEY": …, "NAME": …}`.',
+        description='API keys: strings, or `{"KEY": …, "NAME": …}`.',
         repr=False,
     )
     ALLOW_ANONYMOUS: bool = Field(
         False,
         strict=True,
-        description="Whether requests that no authenticator recognises are answered.",
+        description="Whether to answer requests that no authenticator recognises.",
     )
     RESPONSE_CASE: Case = Field(
         "both", description="Spelling of the responses: `both`, `snake` or `camel`."
     )
     UNSUPPORTED_PARAMETERS: Literal["reject", "ignore"] = Field(
         "reject",
-        description="What becomes of parameters that would change the answer and that the backend "
-        "cannot honour: `reject` is a 400 that names them, `ignore` drops them and names them in "
-        "the `x-ignored-parameters` header.",
+        description="Treatment of parameters that would change the answer and that the backend "
+        "does not support: `reject` answers 400 and names them, `ignore` drops them and names them "
+        "in the `x-ignored-parameters` header.",
     )
     MAX_BODY_BYTES: int = Field(
         32 * 2**20,
@@ -227,40 +221,40 @@ class Settings(_Table):
     MAX_PROMPT_CHARACTERS: int = Field(
         4_000_000,
         ge=1,
-        description="How much text for the engine one request may have, in characters: all "
-        "messages, prompts or inputs together, without pictures and sounds. More is a 400.",
+        description="Maximum text of a request, in characters: all messages, prompts or inputs "
+        "together, without images and audio. More is a 400.",
     )
     MAX_CHOICES: int = Field(
         32,
         ge=1,
-        description="How many choices one request may ask for: `n`, times the number of prompts. "
-        "Each is a request to the engine, and they are made at the same time.",
+        description="Maximum number of choices of a request: `n`, times the number of prompts. "
+        "Each is a request to the engine, and they run at the same time.",
     )
     MAX_CONCURRENCY: int | None = Field(
         None,
         ge=1,
-        description="How many requests each backend works on at once, in each process; others "
-        "wait. `None` sets no limit.",
+        description="Number of requests that each backend works on at once, in each process; "
+        "further ones wait. `None` means no limit.",
     )
     QUEUE_TIMEOUT: float = Field(
         10,
         gt=0,
-        description="How long a request waits for a backend, in seconds; then it is a 503.",
+        description="Maximum time that a request waits in the queue, in seconds; then it is a 503.",
     )
     MAX_QUEUE: int = Field(
         500,
         ge=0,
-        description="How many requests may wait for each backend; one more is a 503 at once.",
+        description="Maximum number of requests that wait for a backend; a further one is a 503.",
     )
     STREAM_KEEPALIVE_SECONDS: float = Field(
-        15, gt=0, description="A silent stream gets a `: ping` comment this often, in seconds."
+        15, gt=0, description="Seconds of silence after which a stream gets a `: ping` comment."
     )
     CLIENT_TIMEOUT: float = Field(
         60,
         gt=0,
         le=86_400,
-        description="How long a client may take nothing of a stream, in seconds, while there is "
-        "more of it than what is on its way; then it is broken off, and the engine is free.",
+        description="Seconds that a client may read nothing of a stream while all buffers are "
+        "full; then the stream ends and the engine is free.",
     )
     CORS_ORIGINS: list[Annotated[str, AfterValidator(_origin)]] = Field(
         default_factory=list,
@@ -276,14 +270,14 @@ class Settings(_Table):
     )
     REMOTE_IMAGES: bool = Field(
         False,
-        description="Whether `image_url` may name an http(s) address, which the site then fetches: "
-        "public addresses only, within limits on size, time, redirects and type.",
+        description="Whether `image_url` may be an http(s) address, which the site fetches: public "
+        "addresses only, within limits on size, time, redirects and type.",
     )
 
     RESPONSE_STORE: str | None = Field(
         None,
-        description="Dotted path of what keeps responses for `store` and `previous_response_id`. "
-        "Without it nothing is kept.",
+        description="Dotted path of the class that stores responses for `store` and "
+        "`previous_response_id`. If absent, nothing is stored.",
     )
 
     @field_validator("BACKENDS")

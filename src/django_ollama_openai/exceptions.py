@@ -97,14 +97,14 @@ class GatewayError(Exception):
 
 
 class InvalidRequest(GatewayError):
-    """The request itself is at fault."""
+    """The request is invalid."""
 
     status = 400
     type = "invalid_request_error"
 
 
 class UnsupportedParameter(InvalidRequest):
-    """The model's backend cannot honour a parameter that would change the answer."""
+    """The backend does not support a parameter that would change the answer."""
 
     code = "unsupported_parameter"
 
@@ -154,7 +154,7 @@ class AuthenticationFailed(GatewayError):
 
 
 class PermissionDenied(GatewayError):
-    """The caller is known, and may not do this."""
+    """The caller does not have permission."""
 
     status = 403
     type = "permission_error"
@@ -162,7 +162,7 @@ class PermissionDenied(GatewayError):
 
 
 class NotFound(GatewayError):
-    """There is nothing at this path."""
+    """The path does not exist."""
 
     status = 404
     type = "invalid_request_error"
@@ -181,7 +181,7 @@ class ModelNotFound(NotFound):
 
 
 class MethodNotAllowed(GatewayError):
-    """The path exists, and does not answer this method."""
+    """The path does not support this method."""
 
     status = 405
     type = "invalid_request_error"
@@ -197,8 +197,8 @@ class MethodNotAllowed(GatewayError):
 
 
 class ClientTimeout(GatewayError):
-    """The client has taken nothing of a stream for ``CLIENT_TIMEOUT`` seconds. Should it read on,
-    this is the end of what it finds."""
+    """The client has read nothing of a stream for ``CLIENT_TIMEOUT`` seconds. If it reads on, this
+    is the last event."""
 
     status = 408
     type = "invalid_request_error"
@@ -209,7 +209,7 @@ class ClientTimeout(GatewayError):
 
 
 class Unavailable(GatewayError):
-    """Not now: the same request may be answered in ``retry_after`` seconds."""
+    """The request cannot be answered now; it may be repeated after ``retry_after`` seconds."""
 
     status = 503
     default_message: ClassVar[str] = "Not available at the moment. Try again later."
@@ -224,29 +224,28 @@ class Unavailable(GatewayError):
 
 
 class Overloaded(Unavailable):
-    """The model's backend has as many requests as it works on at once, and no more may wait or this
-    one has waited for long enough."""
+    """The backend is busy, and the queue is full or the request has waited too long."""
 
     code = "overloaded"
     default_message = "The backend of this model is busy. Try again in a moment."
 
 
 class ShuttingDown(Unavailable):
-    """The site's server is told to stop, and waits no longer for the answer."""
+    """The server is stopping and does not wait for the answer."""
 
     code = "shutting_down"
     default_message = "The server is shutting down; send the request again."
 
 
 class UpstreamError(GatewayError):
-    """The engine behind the gateway failed, or answered something that makes no sense."""
+    """The engine failed, or sent an invalid answer."""
 
     status = 502
     code = "bad_upstream"
 
 
 class UpstreamUnavailable(Unavailable, UpstreamError):
-    """The engine cannot be reached, or takes no more requests."""
+    """The engine cannot be reached, or accepts no more requests."""
 
     code = "upstream_unavailable"
     default_message = "The engine cannot be reached. Try again later."

@@ -1,4 +1,4 @@
-"""Signals around everything that a backend is asked for, with its usage and timings.
+"""Signals for every request to a backend, with its usage and timings.
 
 Every signal is sent with the backend's class as ``sender`` and these arguments:
 
@@ -9,26 +9,23 @@ Every signal is sent with the backend's class as ``sender`` and these arguments:
 ``caller``
     The :class:`~django_ollama_openai.auth.Caller`.
 ``endpoint``
-    What was asked for: ``"chat.completions"``, ``"completions"``, ``"embeddings"`` or
-    ``"responses"``.
+    ``"chat.completions"``, ``"completions"``, ``"embeddings"`` or ``"responses"``.
 ``body``
     The validated request of that endpoint, such as
     :class:`~django_ollama_openai.wire.chat.ChatCompletionRequest`.
 ``model``
     The public name of the model.
 ``backend``
-    The alias of the backend in ``BACKENDS``: of the two that end a completion, the one that was
-    asked last.
+    The alias of the backend in ``BACKENDS``; after fallbacks, of the last one.
 
-The two that end a completion also have ``answered_by``, the public name of the model that was
-asked last, another one than ``model`` where a model has fallen back on it; and ``failures``, what
-was asked before: for each the alias of the backend, and the
-:class:`~django_ollama_openai.exceptions.GatewayError` that it has failed with.
+The signals at the end of a completion also have ``answered_by``, the public name of the last model,
+which differs from ``model`` after a fallback; and ``failures``, a list of the earlier attempts: for
+each the alias of the backend, and its :class:`~django_ollama_openai.exceptions.GatewayError`.
 
-Receivers are called with ``send_robust``: one that raises is logged and disturbs nothing. Under
-ASGI, asynchronous receivers are awaited and synchronous ones run in a thread, other than those of
-``completion_ended``. Context variables are those of the request, also at the end of a stream, which
-comes when the request has left its middleware.
+Receivers are called with ``send_robust``: exceptions are logged and do not affect the answer. Under
+ASGI, asynchronous receivers are awaited and synchronous ones run in a thread, except those of
+``completion_ended``. Context variables are those of the request, even at the end of a stream, when
+the request has left the middleware.
 """
 
 from __future__ import annotations
@@ -65,19 +62,19 @@ class _PromptSignal(Signal):
 
 
 completion_started = Signal()
-"""The request has passed every gate and goes to the backend.
+"""The request was accepted and goes to the backend.
 
-A further argument: ``queued``, how many answers wait for that backend in this process, without this
-one; 0 as long as it has no ``MAX_CONCURRENCY``.
+Further argument: ``queued``, the number of other answers that wait for the backend in this process;
+0 without ``MAX_CONCURRENCY``.
 """
 
 completion_finished = Signal()
-"""The completion has ended, also because the client hung up.
+"""The completion has ended, by itself or because the client disconnected.
 
 Further arguments: ``finish_reason`` (of the first choice: ``"stop"``, ``"length"``,
-``"tool_calls"`` or, for a client that hung up, ``"cancelled"``; of embeddings ``None``), ``usage``
-(:class:`~django_ollama_openai.wire.delta.Usage`, of all choices; of a cancelled completion it holds
-the tokens counted until then, with ``estimated`` set), ``timings``
+``"tool_calls"``, or ``"cancelled"`` if the client disconnected; ``None`` for embeddings), ``usage``
+(:class:`~django_ollama_openai.wire.delta.Usage` of all choices; of a cancelled completion the
+tokens counted until then, with ``estimated`` set), ``timings``
 (:class:`~django_ollama_openai.gateway.accounting.Timings`, in seconds) and ``messages`` (for each
 choice the assistant message in OpenAI's format, as far as it was produced).
 """
@@ -86,17 +83,16 @@ completion_failed = Signal()
 """The completion has failed.
 
 Further arguments: ``error`` (a :class:`~django_ollama_openai.exceptions.GatewayError`), and
-``usage``, ``timings`` and ``messages`` as far as they got.
+``usage``, ``timings`` and ``messages`` up to the failure.
 """
 
 completion_ended: Signal = _PromptSignal()
-"""The completion has finished or failed: what is to be measured of it, without its text.
+"""The completion has finished or failed. For metrics: without text.
 
-It is sent before the other two, at once, and in the event loop under ASGI. Its receivers are
-synchronous and must not block: they are for counters, and for what hands on to a thread of its own.
-Unlike the receivers of the other two, they do not make the app keep the text of every answer.
+It is sent before the other two, and in the event loop under ASGI. Receivers are synchronous and
+must not block. Unlike receivers of the other two, they do not make the app keep the text of
+answers.
 
-Further arguments: ``usage`` and ``timings`` as above, ``finish_reason`` (``None`` of a failure),
-``error`` (``None`` unless it has failed), and ``choices``, how many the answer has (0 for
-embeddings).
+Further arguments: ``usage`` and ``timings`` as above, ``finish_reason`` (``None`` for a failure),
+``error`` (``None`` unless it failed), and ``choices``, the number of choices (0 for embeddings).
 """

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Callable
+from textwrap import dedent
 from typing import Any, TypeAlias
 
 import httpx2
@@ -13,6 +17,7 @@ from langchain_core.tools import StructuredTool
 from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 from pydantic import SecretStr
 
+from docs.generated import DOCS
 from tests.clients.scripts import (
     ANSWER,
     BROKEN,
@@ -32,7 +37,7 @@ from tests.clients.scripts import (
     forecast,
     required_call,
 )
-from tests.ollama_server import OllamaServer
+from tests.ollama_server import Answer, OllamaServer
 from tests.servers import KEY, Site
 
 MakeChat: TypeAlias = Callable[..., ChatOpenAI]
@@ -242,3 +247,43 @@ async def test_a_failure_in_mid_stream(make_chat: MakeChat, ollama: OllamaServer
         async for chunk in chat.astream(ASK):
             content += chunk.text
     assert content == "HelHel"
+
+
+GUIDE = (DOCS / "howto" / "langchain.rst").read_text()
+PARIS_CALL = {"id": "call_1", "function": {"name": "get_weather", "arguments": {"city": "Paris"}}}
+
+
+@pytest.mark.parametrize(
+    ("program", "model", "reply", "printed"),
+    [
+        ("chat.py", MODEL, Answer(["Paris."]), "Paris.\n"),
+        ("tools.py", TOOLS_MODEL, Answer([], tool_calls=[PARIS_CALL]), "Sunny in Paris.\n"),
+        (
+            "structured.py",
+            MODEL,
+            Answer(['{"name": "Nice", "country": "France"}']),
+            "name='Nice' country='France'\n",
+        ),
+        ("embed.py", EMBEDDING_MODEL, None, "384\n"),
+    ],
+)
+def test_the_programs_of_the_guide(
+    site: Site,
+    ollama: OllamaServer,
+    monkeypatch: pytest.MonkeyPatch,
+    program: str,
+    model: str,
+    reply: Answer | None,
+    printed: str,
+) -> None:
+    if reply is not None:
+        ollama.reply(reply)
+    shown = re.search(rf"^   :caption: {program}\n\n((?:   .*\n|\n)+)", GUIDE, re.MULTILINE)
+    assert shown is not None
+    code = re.sub('model="[^"]+"', f'model="{model}"', dedent(shown[1]))
+    monkeypatch.setenv("OPENAI_BASE_URL", site.base_url)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.returncode) == (printed, 0), done.stderr

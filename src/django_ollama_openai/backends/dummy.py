@@ -26,16 +26,15 @@ __all__ = ["DummyBackend"]
 
 
 class DummyBackend(BaseBackend):
-    """Answers with canned replies, word by word, and keeps the requests it got in ``requests``.
+    """Answers with canned replies, word by word, and records requests in ``requests``.
 
-    ``replies`` are given in turn, over and over. A reply is a text, or a dict with any of
+    ``replies`` are used in turn, repeatedly. A reply is a string, or a dict with any of
     ``content``, ``reasoning``, ``tool_calls`` (a list of ``{"name": …, "arguments": {…}}``) and
-    ``finish_reason``; a completion of a text has no use for the calls. A token is a word, in usage
-    too. Requests for other models than ``models`` are answered all the same, so that a test need
-    not name them.
+    ``finish_reason``; text completions ignore the calls. A token is a word, also in usage.
+    ``models`` are listed; requests for other models are answered as well.
 
-    An embedding is a unit vector with so many ``dimensions``, made of a hash of the text: the same
-    for the same text and another for any other, but texts that mean the same are not close.
+    An embedding is a unit vector with ``dimensions`` components, made from a hash of the text:
+    equal for equal texts, but not similar for similar texts.
     """
 
     supports_completions = True

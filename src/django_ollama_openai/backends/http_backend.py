@@ -60,19 +60,18 @@ class HTTPBackend(BaseBackend, Generic[C, A]):
     """An engine with an HTTP API.
 
     Args:
-        headers: sent with every request, for a server behind a proxy that asks for them.
-        connect_timeout: seconds to reach the server.
-        timeout: seconds that the server may stay silent; an answer in one piece is silence until it
-            is there.
-        first_token_timeout: the same for the beginning of a stream, before which the server may
+        headers: Headers of every request, such as those that a proxy requires.
+        connect_timeout: Seconds to connect to the server.
+        timeout: Seconds that the server may be silent. An answer that is not streamed is silent
+            until it is complete.
+        first_token_timeout: The same up to the first token of a stream, before which the server may
             have to load the model; ``timeout`` if absent.
-        token_timeout: the same between the tokens of a stream; ``timeout`` if absent. Ollama is
-            silent while a model writes the call of a tool.
-        max_idle_connections: how many connections are kept open for the next request. Under ASGI
+        token_timeout: The same between the tokens of a stream; ``timeout`` if absent. Ollama is
+            silent while a model writes a tool call.
+        max_idle_connections: Number of connections kept open for later requests. Under ASGI
             with the extra ``fast`` all are kept, for five seconds.
-        fast: whether requests under ASGI go through ``aiohttp``, which the extra ``fast`` installs
-            and with which a stream takes about a third less of the processor. ``None``: if it is
-            installed.
+        fast: Whether requests under ASGI use ``aiohttp``, which the extra ``fast`` installs. A
+            stream then takes about a third less CPU time. ``None`` uses it if it is installed.
         verify: whether to check the server's certificate.
 
     For another transport, override :meth:`get_client` and :meth:`get_async_client`.

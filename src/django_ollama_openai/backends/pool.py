@@ -41,20 +41,19 @@ ASK_SECONDS: Final = 4
 
 
 class PoolBackend(BaseBackend):
-    """Several backends as one: each request goes to one of them.
+    """Spreads requests over several backends.
 
     Args:
-        members: their aliases in ``BACKENDS``. Where two have different models of the same name,
-            that of the first of them is taken.
-        loading_cost: for how many requests at work it counts if a member would have to load the
-            model first. A member that has it in memory gets a request unless it has so many more
-            to do than another.
-        look_seconds: how often the members are asked which models they have and which of those are
-            in memory, while there are requests.
+        members: Their aliases in ``BACKENDS``. If they have different models of the same name, that
+            of the first is used.
+        loading_cost: The number of running requests that loading the model counts as. A member that
+            has loaded the model is preferred until it is that much busier than another.
+        look_seconds: Seconds between checks of the members' models and loaded models, while there
+            are requests.
 
-    How much members do at once is their own ``MAX_CONCURRENCY``, which they share with requests
-    that name them; ``MAX_QUEUE`` and ``QUEUE_TIMEOUT`` of the pool's own entry say how many may
-    wait until one is free, and how long.
+    Each member keeps its own ``MAX_CONCURRENCY``, which also counts requests that name the member.
+    ``MAX_QUEUE`` and ``QUEUE_TIMEOUT`` of the pool's entry limit the requests that wait for a
+    member.
     """
 
     @validate_call

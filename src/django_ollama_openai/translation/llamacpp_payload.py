@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ..wire.chat import AssistantMessage, ChatCompletionRequest, Message, content_text
 from ..wire.completions import CompletionRequest
+from ..wire.generation import SAMPLING_FIELDS
 from .deprecated_functions import as_tool_calls
 from .json_schema import Path, object_schema, portable_schema, rebuilt, schema_error
 from .patterns import enforceable_pattern
@@ -17,18 +18,7 @@ from .tool_choice import forced_tools, parameters_param
 __all__ = ["check_schemas", "llamacpp_chat_payload", "llamacpp_completion_payload"]
 
 # llama-server has many more fields than OpenAI's; clients do not get to set those.
-_SAMPLING_FIELDS: Final = frozenset(
-    {
-        "model",
-        "temperature",
-        "top_p",
-        "stop",
-        "seed",
-        "frequency_penalty",
-        "presence_penalty",
-        "logit_bias",
-    }
-)
+_SAMPLING_FIELDS: Final = frozenset({*SAMPLING_FIELDS, "model", "logit_bias"})
 _COMPLETION_FIELDS: Final = _SAMPLING_FIELDS | {"prompt"}
 _CHAT_FIELDS: Final = _SAMPLING_FIELDS | {
     "tools",

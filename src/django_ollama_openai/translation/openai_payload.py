@@ -23,15 +23,14 @@ from ..wire.chat import (
 )
 from ..wire.completions import CompletionRequest
 from ..wire.embeddings import EmbeddingsRequest
+from ..wire.generation import SAMPLING_FIELDS
 from ..wire.media import image_type
 from .deprecated_functions import as_tool_calls
 from .json_schema import object_schema
 
 __all__ = ["openai_chat_payload", "openai_completion_payload", "openai_embeddings_payload"]
 
-_SAMPLING: Final = frozenset(
-    {"frequency_penalty", "presence_penalty", "seed", "stop", "temperature", "top_p"}
-)
+_SAMPLING: Final = frozenset(SAMPLING_FIELDS)
 _CHAT: Final = _SAMPLING | {"max_completion_tokens", "max_tokens"}
 _CHAT_OPTIONAL: Final = {
     "logit_bias": ("logit_bias",),

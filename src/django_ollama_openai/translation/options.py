@@ -11,6 +11,7 @@ from typing import Any, Final
 from ..wire.chat import ChatCompletionRequest
 from ..wire.completions import CompletionRequest
 from ..wire.engine import EngineRequest
+from ..wire.generation import SAMPLING_FIELDS
 
 __all__ = ["TOP_LEVEL_OPTIONS", "ollama_options", "sampling_options"]
 
@@ -21,13 +22,8 @@ TOP_LEVEL_OPTIONS: Final = frozenset({"keep_alive", "shift", "think", "truncate"
 def sampling_options(request: ChatCompletionRequest | CompletionRequest) -> dict[str, Any]:
     """What OpenAI's own fields say, by Ollama's names; ``None`` leaves it to the Modelfile."""
     return {
-        "temperature": request.temperature,
-        "top_p": request.top_p,
+        **{name: getattr(request, name) for name in SAMPLING_FIELDS},
         "num_predict": request.output_limit,
-        "stop": request.stop,
-        "seed": request.seed,
-        "frequency_penalty": request.frequency_penalty,
-        "presence_penalty": request.presence_penalty,
         "shift": request.shift,
     }
 

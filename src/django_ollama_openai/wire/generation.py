@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -11,7 +11,17 @@ from ..exceptions import InvalidRequest
 from .base import Stated, WireModel
 from .engine import INT64_MAX, INT64_MIN, EngineRequest, Stop, Think
 
-__all__ = ["GenerationRequest", "StreamOptions"]
+__all__ = ["SAMPLING_FIELDS", "GenerationRequest", "StreamOptions"]
+
+SAMPLING_FIELDS: Final = (
+    "frequency_penalty",
+    "presence_penalty",
+    "seed",
+    "stop",
+    "temperature",
+    "top_p",
+)
+"""Fields of :class:`GenerationRequest` that every engine takes under the same name."""
 
 MAX_BIASES = 1_000
 
