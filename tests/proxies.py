@@ -10,6 +10,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,8 +30,10 @@ HOST = "localhost"
 
 ProxyName: TypeAlias = Literal["nginx", "caddy"]
 PROXIES: tuple[ProxyName, ...] = ("nginx", "caddy")
-# Debian keeps it from the PATH of all but root.
-SEARCHED = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
+PACKAGED = str(Path(sys.executable).parent)
+PATHS = os.environ.get("PATH", os.defpath).split(os.pathsep)
+# The system's Caddy comes before PyPI's: it is older. Debian keeps /usr/sbin from users' PATH.
+SEARCHED = os.pathsep.join([*(path for path in PATHS if path != PACKAGED), "/usr/sbin", PACKAGED])
 
 NGINX = """\
 daemon off;
@@ -112,7 +115,7 @@ def run_proxy(name: ProxyName, directory: Path, sites: Sequence[str]) -> Iterato
     addresses = [urlsplit(site).netloc for site in sites]
     program = _executable(name)
     if program is None:
-        raise RuntimeError(f"There is no {name!r} on the PATH; these tests need nginx and Caddy")
+        raise RuntimeError(f"{name} is not installed")
     check, command = _COMMANDS[name](program, directory, port, addresses)
     environ = {**os.environ, "HOME": str(directory)}
     for variable in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
