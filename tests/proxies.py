@@ -95,7 +95,7 @@ class Proxy:
 
     def connect(self) -> ssl.SSLSocket:
         """A connection that a test can do with as it likes."""
-        sock = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        sock = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         return self.tls.wrap_socket(sock, server_hostname=HOST)
 
 
@@ -120,7 +120,7 @@ def run_proxy(name: ProxyName, directory: Path, sites: Sequence[str]) -> Iterato
     environ = {**os.environ, "HOME": str(directory)}
     for variable in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
         environ[variable] = str(directory / variable.lower())
-    subprocess.run(check, env=environ, stdin=subprocess.DEVNULL, check=True, timeout=20)
+    subprocess.run(check, env=environ, stdin=subprocess.DEVNULL, check=True, timeout=60)
     output = directory / "output.txt"
     with running(command, environ, output) as process:
         proxy = Proxy(name, port, authority, process, output)
@@ -184,7 +184,7 @@ def _executable(name: str) -> str | None:
 
 
 def _wait_until_ready(proxy: Proxy) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         try:
             proxy.connect().close()

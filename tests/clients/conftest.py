@@ -11,7 +11,7 @@ import pytest
 
 from tests.clients.node_client import install
 
-TIMEOUT = 20
+TIMEOUT = 60
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

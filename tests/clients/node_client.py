@@ -16,7 +16,7 @@ from typing import Any, Protocol, Self
 __all__ = ["ClientError", "NodeClient", "Run", "install"]
 
 SCRIPTS = Path(__file__).parent / "node"
-INSTALL_SECONDS, CASE_SECONDS = 300, 30
+INSTALL_SECONDS, CASE_SECONDS = 300, 60
 
 
 class ClientError(Exception):
