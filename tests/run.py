@@ -60,20 +60,20 @@ def install(packages: str) -> str:
     as_root: list[str] = []
     if os.geteuid() != 0:
         as_root = ["sudo", "-n"]
-        if shutil.which("sudo") is None or subprocess.run([*as_root, "true"], **QUIET).returncode:
+        if shutil.which("sudo") is None or run_quietly([*as_root, "true"]).returncode:
             return "root or passwordless sudo is needed"
     print(f"Installing {packages} ...", file=sys.stderr, flush=True)
     command = [*as_root, "sh", "-c", INSTALL, "sh", *packages.split()]
-    done = subprocess.run(command, **QUIET)
+    done = run_quietly(command)
     said = done.stdout.decode(errors="replace").strip().splitlines() or ["apt-get failed"]
     return said[-1] if done.returncode else ""
 
 
-QUIET = {
-    "stdin": subprocess.DEVNULL,
-    "stdout": subprocess.PIPE,
-    "stderr": subprocess.STDOUT,
-}
+def run_quietly(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+    """Run a command that gets no input, and keep its output."""
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
 
 
 def named_environments(options: list[str]) -> str:
