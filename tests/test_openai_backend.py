@@ -632,7 +632,7 @@ def test_a_reader_may_take_longer_than_the_engine(ollama: OllamaServer, way: Way
     ollama.routes[CHAT] = STREAM
 
     async def slowly(backend: OpenAIBackend) -> list[Delta]:
-        deltas = []
+        deltas: list[Delta] = []
         async for delta in backend.astream_chat(REQUEST):
             if not deltas:
                 await asyncio.sleep(2.5)
@@ -641,7 +641,7 @@ def test_a_reader_may_take_longer_than_the_engine(ollama: OllamaServer, way: Way
 
     with closing(made(ollama, way, timeout=2)) as backend:
         if way == "sync":
-            deltas = []
+            deltas: list[Delta] = []
             for delta in backend.stream_chat(REQUEST):
                 if not deltas:
                     time.sleep(2.5)
