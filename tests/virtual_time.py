@@ -13,7 +13,7 @@ __all__ = ["in_virtual_time"]
 P = ParamSpec("P")
 
 
-class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+class _Selector(selectors.DefaultSelector):
     """Returns at once, and adds to ``now`` what it should have waited."""
 
     now = 0.0
