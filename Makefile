@@ -20,10 +20,9 @@ demo: $(VENV)/demo-is-ready ## Run the example site; ASK="A question" prints one
 picture: $(VENV)/demo-is-ready ## Take the picture of the README with Chromium
 	@$(VENV)/bin/python example_project/picture.py
 
-test: $(VENV)/tox-is-ready ## Run all checks with tox; ARGS="-e lint" picks some
+test: $(VENV)/tox-is-ready ## Run all checks with tox; ARGS="-e lint" runs one in the open
 	@if command -v pyenv >/dev/null; then PATH="$$($(PYENV_PATH))$$PATH"; fi; \
-	$(VENV)/bin/tox run-parallel --parallel 2 --parallel-no-spinner \
-		$(if $(CI),--skip-missing-interpreters false) $(ARGS)
+	$(VENV)/bin/python tests/run.py $(ARGS)
 
 soak: $(VENV)/tox-is-ready ## Run a mixed load with faults; SECONDS=600, SEED=1 and SERVER=gunicorn
 	@$(VENV)/bin/tox run -e soak -- $(foreach name,SECONDS SEED SERVER,$(SOAK_$(name)))

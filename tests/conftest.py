@@ -21,13 +21,22 @@ DEAD_HOST = "http://127.0.0.1:9"  # the discard port: nothing listens there
 CLIENTS = ("langchain_openai", "llm", "openai", "pydantic_ai")
 MISSING_CLIENTS = [name for name in CLIENTS if find_spec(name) is None]
 
-# Where they are required, they may fail.
 LEFT_OUT = {}
-if MISSING_CLIENTS and "CLIENTS_REQUIRED" not in os.environ:
+if MISSING_CLIENTS:
     LEFT_OUT["clients"] = MISSING_CLIENTS
-if missing_proxies() and "PROXIES_REQUIRED" not in os.environ:
+if missing_proxies():
     LEFT_OUT["test_proxies.py"] = missing_proxies()
 collect_ignore = list(LEFT_OUT)
+
+
+def pytest_configure() -> None:
+    """Refuse to run where something is missing that the environment requires."""
+    for name, variable in (
+        ("clients", "CLIENTS_REQUIRED"),
+        ("test_proxies.py", "PROXIES_REQUIRED"),
+    ):
+        if name in LEFT_OUT and variable in os.environ:
+            raise pytest.UsageError(f"tests/{name} needs {', '.join(LEFT_OUT[name])}")
 
 
 def pytest_report_header() -> list[str]:

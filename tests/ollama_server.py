@@ -114,8 +114,8 @@ def line(value: Any) -> Send:
 
 
 def drip(data: bytes) -> list[Step]:
-    """``data`` again and again, for ten seconds, and never silent for long."""
-    return [Send(data), Wait(0.05)] * 200
+    """``data`` again and again, for longer than any test waits, and never silent for long."""
+    return [Send(data), Wait(0.05)] * 2400
 
 
 def error(status: int, message: str) -> Reply:
@@ -310,7 +310,7 @@ class OllamaServer:
     def _received(self, path: str) -> list[Received]:
         return [request for request in self.requests if request.path == path]
 
-    def wait_for_chat(self, number: int = 1, timeout: float = 10) -> Received:
+    def wait_for_chat(self, number: int = 1, timeout: float = 60) -> Received:
         """The ``number``-th request to ``/api/chat``, as soon as it has come in."""
         deadline = time.monotonic() + timeout
         while len(self.chats()) < number:
@@ -319,7 +319,7 @@ class OllamaServer:
             time.sleep(0.005)
         return self.chats()[number - 1]
 
-    def wait_for_closed(self, timeout: float = 5) -> bool:
+    def wait_for_closed(self, timeout: float = 60) -> bool:
         """Whether all connections get closed."""
         deadline = time.monotonic() + timeout
         while self._connections and time.monotonic() < deadline:
@@ -334,7 +334,7 @@ class OllamaServer:
             if not (request.answered.is_set() or request.hung_up.is_set())
         ]
 
-    def wait_for_released(self, timeout: float = 5) -> bool:
+    def wait_for_released(self, timeout: float = 60) -> bool:
         """Whether no request is worked on any more: each is answered, or its client has gone."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:

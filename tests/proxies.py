@@ -10,6 +10,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,8 +30,10 @@ HOST = "localhost"
 
 ProxyName: TypeAlias = Literal["nginx", "caddy"]
 PROXIES: tuple[ProxyName, ...] = ("nginx", "caddy")
-# Debian keeps it from the PATH of all but root.
-SEARCHED = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
+PACKAGED = str(Path(sys.executable).parent)
+PATHS = os.environ.get("PATH", os.defpath).split(os.pathsep)
+# The system's Caddy comes before PyPI's: it is older. Debian keeps /usr/sbin from users' PATH.
+SEARCHED = os.pathsep.join([*(path for path in PATHS if path != PACKAGED), "/usr/sbin", PACKAGED])
 
 NGINX = """\
 daemon off;
@@ -92,7 +95,7 @@ class Proxy:
 
     def connect(self) -> ssl.SSLSocket:
         """A connection that a test can do with as it likes."""
-        sock = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        sock = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         return self.tls.wrap_socket(sock, server_hostname=HOST)
 
 
@@ -112,12 +115,12 @@ def run_proxy(name: ProxyName, directory: Path, sites: Sequence[str]) -> Iterato
     addresses = [urlsplit(site).netloc for site in sites]
     program = _executable(name)
     if program is None:
-        raise RuntimeError(f"There is no {name!r} on the PATH; these tests need nginx and Caddy")
+        raise RuntimeError(f"{name} is not installed")
     check, command = _COMMANDS[name](program, directory, port, addresses)
     environ = {**os.environ, "HOME": str(directory)}
     for variable in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
         environ[variable] = str(directory / variable.lower())
-    subprocess.run(check, env=environ, stdin=subprocess.DEVNULL, check=True, timeout=20)
+    subprocess.run(check, env=environ, stdin=subprocess.DEVNULL, check=True, timeout=60)
     output = directory / "output.txt"
     with running(command, environ, output) as process:
         proxy = Proxy(name, port, authority, process, output)
@@ -181,7 +184,7 @@ def _executable(name: str) -> str | None:
 
 
 def _wait_until_ready(proxy: Proxy) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         try:
             proxy.connect().close()

@@ -68,11 +68,11 @@ class Site:
     def left(self, *, reset: bool = False) -> dict[str, Any]:
         """What the server's process holds: see ``tests/site/leftovers.py``."""
         query = "?reset" if reset else ""
-        answer = httpx.get(f"{self.url}/left/{query}", timeout=10, verify=NO_TLS)
+        answer = httpx.get(f"{self.url}/left/{query}", timeout=60, verify=NO_TLS)
         left: dict[str, Any] = answer.raise_for_status().json()
         return left
 
-    def signals(self, request_id: str, count: int, timeout: float = 5) -> list[dict[str, Any]]:
+    def signals(self, request_id: str, count: int, timeout: float = 60) -> list[dict[str, Any]]:
         """What was signalled for one request, as soon as there are ``count`` entries."""
         deadline = time.monotonic() + timeout
         while True:
@@ -176,7 +176,7 @@ def _command(server: Server, port: int, grace: int | None) -> list[str]:
 
 
 def _wait_until_ready(site: Site) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         try:
             if httpx.get(f"{site.url}/ai/health?probe=live", timeout=5).status_code == 200:

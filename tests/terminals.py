@@ -22,7 +22,7 @@ from tests.servers import ROOT
 
 __all__ = ["Running", "manage", "run"]
 
-LIMIT_SECONDS = 30
+LIMIT_SECONDS = 60
 
 
 @dataclass

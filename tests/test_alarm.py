@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from django_ollama_openai.alarm import Alarm
+from tests.virtual_time import in_virtual_time
 
 
 async def rung(alarm: Alarm, ringing: asyncio.Event) -> bool:
@@ -20,10 +21,11 @@ async def rung(alarm: Alarm, ringing: asyncio.Event) -> bool:
 
 
 @pytest.fixture
-async def ringing() -> asyncio.Event:
+def ringing() -> asyncio.Event:
     return asyncio.Event()
 
 
+@in_virtual_time
 async def test_it_rings_once(ringing: asyncio.Event) -> None:
     alarm = Alarm(ringing.set)
     alarm.set(0.01)
@@ -34,6 +36,7 @@ async def test_it_rings_once(ringing: asyncio.Event) -> None:
     assert await rung(alarm, ringing)
 
 
+@in_virtual_time
 async def test_it_does_not_ring_when_it_is_cleared(ringing: asyncio.Event) -> None:
     alarm = Alarm(ringing.set)
     alarm.set(0.01)
@@ -41,6 +44,7 @@ async def test_it_does_not_ring_when_it_is_cleared(ringing: asyncio.Event) -> No
     assert not await rung(alarm, ringing)
 
 
+@in_virtual_time
 async def test_the_last_time_that_it_was_set_for_counts(ringing: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     alarm = Alarm(ringing.set)
@@ -50,7 +54,7 @@ async def test_the_last_time_that_it_was_set_for_counts(ringing: asyncio.Event) 
     alarm.clear()
     alarm.set(0.2)
     assert await rung(alarm, ringing)
-    assert loop.time() - started >= 0.24
+    assert loop.time() - started == pytest.approx(0.25)
     alarm.set(60)
     alarm.set(0.01)
     ringing.clear()
@@ -75,6 +79,7 @@ async def test_it_takes_one_timer_for_many_waits(monkeypatch: pytest.MonkeyPatch
     alarm.end()
 
 
+@in_virtual_time
 async def test_it_holds_nobody_when_it_has_ended() -> None:
     class Waiter:
         def __init__(self) -> None:

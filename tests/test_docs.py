@@ -660,7 +660,7 @@ def test_example_logging() -> None:
         """
     )
     said = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert said.stderr == "is back\n"
 

@@ -304,8 +304,8 @@ def test_whoever_hangs_up_frees_the_engine(engine: Engine) -> None:
         stream = engine.client.chat.completions.create(model=model, messages=story, stream=True)
         next(iter(stream))
         stream.close()
-    # None of them is still in the way of the next.
+    # None of them is still in the way of the next: four stories take minutes.
     engine.script(Answer(["Hello."]))
     started = time.monotonic()
     engine.client.chat.completions.create(model=model, messages=HELLO, max_tokens=1)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30

@@ -445,8 +445,8 @@ async def test_a_body_of_undeclared_length_under_asgi(
     for number, piece in enumerate(pieces, start=1):
         more = number < len(pieces)
         await application.send_input({"type": "http.request", "body": piece, "more_body": more})
-    start = await application.receive_output(timeout=5)
-    body = await application.receive_output(timeout=5)
+    start = await application.receive_output(timeout=60)
+    body = await application.receive_output(timeout=60)
     await asyncio.wait_for(application.wait(), 5)
     assert start["status"] == status
     error = json.loads(body["body"]).get("error", {})

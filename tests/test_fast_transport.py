@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
 from collections.abc import Iterator
 from contextlib import aclosing
 from importlib.util import find_spec
@@ -172,10 +171,8 @@ def test_failures_are_told_alike(
 def test_a_whole_answer_is_late_alike(ollama: OllamaServer, reply: Reply, fast: bool) -> None:
     ollama.reply(reply)
     backend = OllamaBackend(host=ollama.url, fast=fast, timeout=0.5)
-    started = time.monotonic()
     with pytest.raises(UpstreamTimeout, match="did not answer in time"):
         asyncio.run(backend.achat(REQUEST))
-    assert 0.5 <= time.monotonic() - started < 1.5
     assert ollama.wait_for_closed()
 
 
@@ -277,7 +274,7 @@ def test_a_reader_that_stops_closes_the_connection(ollama: OllamaServer) -> None
         stream: Any = OllamaBackend(host=ollama.url).astream_chat(REQUEST)
         async with aclosing(stream):
             await anext(stream)
-        assert await asyncio.to_thread(ollama.wait_for_chat().hung_up.wait, 2)
+        assert await asyncio.to_thread(ollama.wait_for_chat().hung_up.wait, 60)
 
     asyncio.run(stop())
 
@@ -316,5 +313,5 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_stream_that_takes_longer_in_all_than_its_limits(ollama: OllamaServer) -> None:
-    ollama.reply(Answer(["a"] * 8, pause=0.1))
-    assert ask(ollama.url, timeout=0.5) == "aaaaaaaa"
+    ollama.reply(Answer(["a"] * 8, pause=0.3))
+    assert ask(ollama.url, timeout=2) == "aaaaaaaa"

@@ -75,7 +75,7 @@ def site_options(engine: OllamaServer, keepalive: float = 20) -> dict[str, Any]:
             "impatient": {
                 "BACKEND": OLLAMA_BACKEND,
                 "HOST": engine.url,
-                "OPTIONS": {"headers": headers, "timeout": 0.7},
+                "OPTIONS": {"headers": headers, "timeout": 2},
             },
             "dead": {"BACKEND": OLLAMA_BACKEND, "HOST": DEAD_HOST},
         },
@@ -192,7 +192,7 @@ def nothing_left(site: Site, ollama: OllamaServer) -> Iterator[None]:
     before = settled(site)
     yield
     assert ollama.wait_for_released(), "the engine is still at work"
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while True:
         after = held(site)
         if (
@@ -299,7 +299,7 @@ def raw_after_begun(
     def reply(mode: Mode) -> Reply:
         beginning = begun(mode)
         assert isinstance(beginning, Send)
-        return Reply([Send(head + framed(beginning.data)), Wait(0.25), Send(rest)], raw=True)
+        return Reply([Send(head + framed(beginning.data)), Wait(1), Send(rest)], raw=True)
 
     return reply
 
@@ -333,8 +333,8 @@ SCRIPTS: dict[str, Script] = {
     "resets the connection before its head": Script(lambda mode: Reply([], before=[Reset()])),
     "sends a byte at a time": Script(slow),
     # What is reset may be lost on its way, so the part before is given time to arrive.
-    "resets the connection in the middle of its answer": Script(after_begun(Wait(0.2), Reset())),
-    "closes the connection in the middle of its answer": Script(after_begun(Wait(0.2), Close())),
+    "resets the connection in the middle of its answer": Script(after_begun(Wait(1), Reset())),
+    "closes the connection in the middle of its answer": Script(after_begun(Wait(1), Close())),
     "closes the connection in the middle of the first line": Script(
         steps(Send(b'{"message": {"con'), Close())
     ),
@@ -423,7 +423,7 @@ def check_fault(
         connection = "closed" if mode == "stream" else "kept"
     if connection == "closed":
         (received,) = ollama.chats()
-        assert received.closed.wait(5)
+        assert received.closed.wait(60)
         # Before the engine had sent all that it was about to.
         assert received.hung_up.is_set() or not fault.bounded
     else:
@@ -485,7 +485,7 @@ def test_an_idle_connection_that_the_engine_has_closed(
 def connect(site: Site) -> socket.socket:
     address = urlsplit(site.url)
     assert address.hostname is not None
-    return socket.create_connection((address.hostname, address.port or 80), timeout=20)
+    return socket.create_connection((address.hostname, address.port or 80), timeout=60)
 
 
 def request_by_hand(

@@ -81,7 +81,7 @@ def test_threads_that_race_get_one_instance(settings: Settings) -> None:
     barrier = threading.Barrier(THREADS)
 
     def get(number: int) -> BaseBackend:
-        barrier.wait(timeout=10)
+        barrier.wait(timeout=60)
         return backends["ab"[number % 2]]
 
     with ThreadPoolExecutor(THREADS) as pool:

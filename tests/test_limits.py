@@ -144,7 +144,7 @@ NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 
 def ask(site: Site, path: str, body: dict[str, Any]) -> httpx.Response:
     headers = {"Authorization": f"Bearer {KEY}"}
-    return httpx.post(f"{site.base_url}/{path}", headers=headers, json=body, timeout=20)
+    return httpx.post(f"{site.base_url}/{path}", headers=headers, json=body, timeout=60)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -223,7 +223,7 @@ def test_a_body_that_is_nested_more_deeply_is_refused(site: Site, depth: int) ->
         f"{site.base_url}/chat/completions",
         headers={"Authorization": f"Bearer {KEY}"},
         content=content,
-        timeout=20,
+        timeout=60,
     )
     assert response.status_code == 400
     assert response.json()["error"]["message"] == (

@@ -8,7 +8,6 @@ import json
 import math
 import re
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -141,22 +140,37 @@ def asking(text: str, **fields: Any) -> ChatCompletionRequest:
 @pytest.mark.llamacpp
 def test_readers_who_have_gone_are_not_in_the_way() -> None:
     with closing(LlamaCppBackend(name="smollm2", threads=1, parallel=1)) as backend:
-        started = time.monotonic()
-        backend.chat(asking("word " * 500, max_tokens=1))
-        one_prompt = time.monotonic() - started
+        asked = count_calls(backend)
         pumps: list[Pump[Delta]] = []
         for number in range(8):
             request = asking(f"{number} " + "word " * 500)
             pumps.append(Pump(partial(backend.stream_chat, request), lambda item: None))
         for pump in pumps:
             pump.start()
-        time.sleep(0.3)
+        assert asked.acquire(timeout=60)
         for pump in pumps:
             pump.cancel()
-        started = time.monotonic()
         assert backend.chat(asking("Hi", max_tokens=1)).finish_reason == "length"
-        # One of them may have been at work, and that cannot be stopped; the others were waiting.
-        assert time.monotonic() - started < 3 * one_prompt + 1
+        for thread in threading.enumerate():
+            if thread.name == "ollama-openai-pump":
+                thread.join(60)
+        # One of them was at work, and that cannot be stopped; the others were waiting.
+        assert asked.acquire(blocking=False)
+        assert not asked.acquire(blocking=False)
+
+
+def count_calls(backend: LlamaCppBackend) -> threading.Semaphore:
+    """Release a semaphore for each request that reaches the engine."""
+    engine, calls = backend._engine(), threading.Semaphore(0)
+
+    class Counted:
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("handle_"):
+                calls.release()
+            return getattr(engine, name)
+
+    backend._engine = Counted  # type: ignore[method-assign]
+    return calls
 
 
 @pytest.mark.llamacpp
@@ -658,19 +672,15 @@ def test_inputs_of_different_lengths_are_not_cut(language_model: LlamaCppBackend
 def test_embeddings_whose_reader_has_gone_are_not_in_the_way() -> None:
     options: dict[str, Any] = {"embeddings": True, "pooling": "mean", "parallel": 1}
     with closing(LlamaCppBackend(name="smollm2", threads=1, **options)) as backend:
-        text = "word " * 200
-        started = time.monotonic()
-        backend.embed(embedding(text))
-        one_input = time.monotonic() - started
-        request = embedding([text] * 100)
+        asked = count_calls(backend)
+        request = embedding(["word " * 200] * 100)
         pump = Pump(lambda: iter([backend.embed(request)]), lambda item: None)
         pump.start()
-        time.sleep(0.3)
+        assert asked.acquire(timeout=60)
         pump.cancel()
-        started = time.monotonic()
         assert backend.embed(embedding("Hi")).vectors
-        # The one that was at work cannot be stopped; the others are not begun.
-        assert time.monotonic() - started < 3 * one_input + 1
+        # Those that were at work cannot be stopped; the others are not begun.
+        assert sum(asked.acquire(blocking=False) for _ in range(100)) < 50
 
 
 @pytest.mark.llamacpp

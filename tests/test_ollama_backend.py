@@ -187,7 +187,7 @@ def test_an_answer_without_an_end_does_not_fill_the_memory(
     ollama.reply(Reply([Send(b"x" * 100_000)] * 1000))
     with pytest.raises(UpstreamError, match="too long"):
         whole(backend, way, REQUEST)
-    assert ollama.wait_for_chat().hung_up.wait(1)
+    assert ollama.wait_for_chat().hung_up.wait(60)
 
 
 @BOTH_WAYS
@@ -211,7 +211,7 @@ def test_an_iterator_that_is_dropped_frees_the_engine(
     assert next(iter(deltas)).content == "a"
     del deltas
     gc.collect()
-    assert ollama.wait_for_chat().hung_up.wait(1)
+    assert ollama.wait_for_chat().hung_up.wait(60)
 
     async def hang_up() -> None:
         deltas = backend.astream_chat(REQUEST)
@@ -220,7 +220,7 @@ def test_an_iterator_that_is_dropped_frees_the_engine(
             assert (await anext(deltas)).content == "a"
 
     asyncio.run(hang_up())
-    assert ollama.wait_for_chat(2).hung_up.wait(1)
+    assert ollama.wait_for_chat(2).hung_up.wait(60)
 
 
 @BOTH_WAYS

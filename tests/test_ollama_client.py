@@ -27,7 +27,7 @@ from django_ollama_openai.cancellation import Cancellation, Cancelled
 from django_ollama_openai.exceptions import UpstreamTimeout
 from tests.ollama_server import Hold, OllamaServer, Reply, Send, drip
 
-PATIENT = Patience(first_token=30, token=30)
+PATIENT = Patience(first_token=600, token=600)
 
 NEXT_LINE = '{"message": {"content": "a\x85b\u2028c\u2029d\u000b"}}\n'.encode()
 
@@ -161,14 +161,14 @@ def in_a_thread(work: Callable[[], Any]) -> Iterator[tuple[Cancellation, list[Ba
     thread = threading.Thread(target=run)
     thread.start()
     yield mine, raised
-    thread.join(5)
+    thread.join(60)
     assert not thread.is_alive()
 
 
 @pytest.fixture
 def client(ollama: OllamaServer) -> Iterator[OllamaClient]:
     with closing(InterruptibleTransport()) as transport:
-        yield OllamaClient(ollama.url, transport=transport, timeout=30)
+        yield OllamaClient(ollama.url, transport=transport, timeout=600)
 
 
 @pytest.mark.parametrize(
@@ -184,10 +184,8 @@ def test_a_blocked_read_is_woken(client: OllamaClient, ollama: OllamaServer, rep
     ):
         received = ollama.wait_for_chat()
         time.sleep(0.1)
-        started = time.monotonic()
         mine.cancel()
-        assert received.hung_up.wait(1)
-    assert time.monotonic() - started < 1
+        assert received.hung_up.wait(60)
     assert [type(error) for error in raised] == [Cancelled]
     # The connection was not put back for the next request.
     ollama.routes["/api/chat"] = Reply([Send(b"{}\n")])
@@ -198,13 +196,11 @@ def test_a_blocked_write_is_woken(client: OllamaClient) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         port = deaf.getsockname()[1]
         large = b"x" * 50_000_000
-        client = OllamaClient(f"127.0.0.1:{port}", transport=InterruptibleTransport(), timeout=30)
+        client = OllamaClient(f"127.0.0.1:{port}", transport=InterruptibleTransport(), timeout=600)
         with in_a_thread(lambda: client.fetch("POST", "/api/chat", large)) as (mine, raised):
             connection, _ = deaf.accept()
             time.sleep(0.3)
-            started = time.monotonic()
             mine.cancel()
-        assert time.monotonic() - started < 1
         assert [type(error) for error in raised] == [Cancelled]
         connection.close()
         client._client.close()
@@ -256,9 +252,9 @@ def assert_given_up(ask: Callable[[], object], ollama: OllamaServer) -> None:
     started = time.monotonic()
     with pytest.raises(UpstreamTimeout):
         ask()
-    assert 0.3 <= time.monotonic() - started < 1.5
+    assert time.monotonic() - started >= 0.3
     # On a busy machine it may be read after it was given up.
-    assert ollama.wait_for_chat().hung_up.wait(1)
+    assert ollama.wait_for_chat().hung_up.wait(60)
 
 
 @pytest.mark.parametrize("reply", DRIPS.values(), ids=DRIPS)
@@ -307,12 +303,15 @@ def test_an_engine_that_is_silent_is_given_up_by_any_transport(ollama: OllamaSer
 
 def test_an_engine_that_takes_a_request_slowly_is_given_up() -> None:
     is_given_up = threading.Event()
+    body = b"x" * 50_000_000
+    taken = 0
 
     def sip(server: socket.socket) -> None:
+        nonlocal taken
         connection, _ = server.accept()
         with connection:
             while not is_given_up.wait(0.01):
-                connection.recv(2**14)
+                taken += len(connection.recv(2**14))
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=sip, args=[server])
@@ -323,12 +322,14 @@ def test_an_engine_that_takes_a_request_slowly_is_given_up() -> None:
             started = time.monotonic()
             try:
                 with pytest.raises(UpstreamTimeout):
-                    client.fetch("POST", "/api/chat", b"x" * 50_000_000)
+                    client.fetch("POST", "/api/chat", body)
             finally:
                 is_given_up.set()
-            assert 0.3 <= time.monotonic() - started < 1.5
-        thread.join(5)
+            assert time.monotonic() - started >= 0.3
+        thread.join(60)
         assert not thread.is_alive()
+    # Long before the end of the body, which is half a minute away.
+    assert taken < len(body) / 2
 
 
 def test_the_limits_that_a_site_has_set_stay(ollama: OllamaServer) -> None:

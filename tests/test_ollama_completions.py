@@ -192,7 +192,7 @@ def test_an_iterator_that_is_closed_frees_the_engine(
     deltas = backend.stream_complete(completion())
     assert next(iter(deltas)).content == "a"
     del deltas
-    assert ollama.generates()[0].hung_up.wait(1)
+    assert ollama.generates()[0].hung_up.wait(60)
 
     async def hang_up() -> None:
         deltas = backend.astream_complete(completion())
@@ -201,7 +201,7 @@ def test_an_iterator_that_is_closed_frees_the_engine(
             assert (await anext(deltas)).content == "a"
 
     asyncio.run(hang_up())
-    assert ollama.generates()[1].hung_up.wait(1)
+    assert ollama.generates()[1].hung_up.wait(60)
 
 
 # Embeddings

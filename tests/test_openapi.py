@@ -296,9 +296,9 @@ def ask(site: Site, case: Case, endpoint: str, **body: Any) -> httpx.Response:
     url = f"{site.url}/{MOUNTS[case]}/{endpoint}"
     headers = {"Authorization": f"Bearer {KEY}"}
     response = (
-        httpx.post(url, json=body, headers=headers, timeout=20)
+        httpx.post(url, json=body, headers=headers, timeout=60)
         if body
-        else httpx.get(url, headers=headers, timeout=20)
+        else httpx.get(url, headers=headers, timeout=60)
     )
     assert response.status_code == 200, response.text
     return response
@@ -471,7 +471,7 @@ def test_models(site: Site, case: Case) -> None:
 def test_health(site: Site, case: Case) -> None:
     url = f"{site.url}/{MOUNTS[case]}/health"
     for headers in ({}, {"Authorization": f"Bearer {KEY}"}):
-        check(httpx.get(url, headers=headers, timeout=20).json(), "Health", case)
+        check(httpx.get(url, headers=headers, timeout=60).json(), "Health", case)
     check(httpx.get(url, params={"probe": "live"}).json(), "Health", case)
 
 

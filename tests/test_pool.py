@@ -69,7 +69,7 @@ POOL = "django_ollama_openai.backends.PoolBackend"
 MODEL, EMBEDDER = "smollm2:135m", "all-minilm:22m"
 MEMBER = {"OPTIONS": {"verify": False}}
 """Reading the system's certificates for every client takes longer than all the rest."""
-WITHIN = 10.0
+WITHIN = 60.0
 
 
 def chat(model: str = MODEL, **fields: Any) -> ChatCompletionRequest:
@@ -701,15 +701,19 @@ def test_a_silent_host_holds_nothing_up(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(monitor, "ANSWER_SECONDS", 1.5)
     with hung_host() as silent:
+        monkeypatch.setattr(monitor, "FIRST_LOOK_SECONDS", 0.3)
+        monkeypatch.setattr(monitor, "ANSWER_SECONDS", 600)
         pool = make(silent, hosts[0])
         started = time.monotonic()
         for _ in range(5):
             ask(pool)
-        took = time.monotonic() - started
-        assert monitor.FIRST_LOOK_SECONDS <= took < monitor.FIRST_LOOK_SECONDS + 1
+        assert 0.3 <= time.monotonic() - started < WITHIN
         assert len(asked(hosts[0])) == 5
+        backends.close()
+        monkeypatch.setattr(monitor, "ANSWER_SECONDS", 1.5)
+        pool = make(silent, hosts[0])
+        ask(pool)
         seen = len(hosts[0].requests)
         # The other is looked at all the while.
         wait_until(lambda: len(hosts[0].requests) > seen + 4)
@@ -993,11 +997,12 @@ def test_it_is_ready_if_any_member_is(
     hosts: list[OllamaServer], make: Callable[..., PoolBackend], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with hung_host() as silent:
+        monkeypatch.setattr("django_ollama_openai.backends.pool.ASK_SECONDS", 600)
         pool = make(silent, DEAD_HOST, hosts[0])
         started = time.monotonic()
         pool.ping()
         asyncio.run(pool.aping())
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < WITHIN
         monkeypatch.setattr("django_ollama_openai.backends.pool.ASK_SECONDS", 0.3)
         pool = make(silent, silent)
         with pytest.raises(UpstreamTimeout):
@@ -1150,9 +1155,13 @@ def test_the_monitor_ends_when_there_is_no_traffic_and_begins_again(
     pool = make(hosts[0])
     ask(pool)
     assert of_pools() == []
+    # What was on its way may still arrive.
+    time.sleep(0.3)
     looks = len(hosts[0].requests)
     time.sleep(0.3)
     assert len(hosts[0].requests) == looks
+    # Not so soon again: a busy machine may not have looked by then.
+    monkeypatch.setattr(monitor, "IDLE_SECONDS", 600)
     ask(pool)
     wait_until(lambda: len(hosts[0].requests) > looks + 1)
 

@@ -55,7 +55,7 @@ TOO_LARGE = "The image is too large: it may have at most 20 MiB."
 TOO_LARGE_TOGETHER = "The image is too large: all of a request have at most 40 MiB."
 ENCODED = "The image cannot be fetched: its server sent it in an encoding that was not asked for."
 
-WITHIN = 5.0
+WITHIN = 60.0
 """Seconds after which something that should happen at once counts as not happening."""
 
 
@@ -268,9 +268,14 @@ def refusal(*urls: str) -> str:
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    started = time.monotonic()
-    yield
-    assert time.monotonic() - started < 1.5
+    """Hold that what is done within ends for its own reason, not at a limit that is not its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        for limit in ("CONNECT_SECONDS", "SILENCE_SECONDS", "SECONDS_IN_ALL"):
+            if getattr(remote_images, limit) >= 5:
+                patch.setattr(remote_images, limit, 600)
+        started = time.monotonic()
+        yield
+        assert time.monotonic() - started < WITHIN
 
 
 loosened = pytest.mark.usefixtures("loopback_is_public")
@@ -861,7 +866,7 @@ def test_a_dead_address_leaves_time_for_the_next(
     names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote_images, "is_public", lambda address: address.is_loopback)
-    monkeypatch.setattr(remote_images, "CONNECT_SECONDS", 0.6)
+    monkeypatch.setattr(remote_images, "CONNECT_SECONDS", 3)
     names["far.test"] = [["127.0.0.1", "127.0.0.5"]]
     with deaf() as port, FarSide("127.0.0.5", port, routes={"/": [answer()]}) as far:
         assert fetch_images([far.url(host="far.test")]) == [PIXEL]
@@ -1151,7 +1156,9 @@ def test_the_time_is_that_of_all_images(far: FarSide, monkeypatch: pytest.Monkey
     monkeypatch.setattr(remote_images, "SECONDS_IN_ALL", 0.5)
     for number in range(5):
         far.routes[f"/{number}"] = [0.2, answer()]
-    assert refusal(*(far.url(f"/{number}") for number in range(3))) == TOOK_TOO_LONG
+    with pytest.raises(ImageNotFetched) as caught:
+        fetch_images([far.url(f"/{number}") for number in range(3)])
+    assert caught.value.message == TOOK_TOO_LONG
 
 
 @loosened
@@ -1381,13 +1388,14 @@ def test_a_handshake_may_not_take_long(secure: FarSide, monkeypatch: pytest.Monk
 
 async def hang_up(urls: Sequence[str], *begun: Callable[[float], bool]) -> None:
     """Cancel when all that is to have ``begun`` has."""
-    fetching = asyncio.create_task(afetch_images(urls))
-    for wait in begun:
-        assert await asyncio.to_thread(wait, WITHIN)
-    await asyncio.sleep(0.05)
-    fetching.cancel()
-    with pytest.raises(asyncio.CancelledError), at_once():
-        await fetching
+    with at_once():
+        fetching = asyncio.create_task(afetch_images(urls))
+        for wait in begun:
+            assert await asyncio.to_thread(wait, WITHIN)
+        await asyncio.sleep(0.05)
+        fetching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await fetching
 
 
 def pumps() -> list[threading.Thread]:
@@ -1398,7 +1406,7 @@ async def none_is_left() -> bool:
     """Whether no thread fetches any more, now or in a moment."""
 
     def look() -> bool:
-        deadline = time.monotonic() + 1
+        deadline = time.monotonic() + 60
         while pumps() and time.monotonic() < deadline:
             time.sleep(0.01)
         return not pumps()

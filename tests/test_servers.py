@@ -59,7 +59,7 @@ def test_a_client_that_hangs_up_before_the_answer_frees_the_engine(
 
 
 def test_a_connection_is_kept_for_answers_and_errors(site: Site, ollama: OllamaServer) -> None:
-    connection = HTTPConnection(urlsplit(site.url).netloc, timeout=10)
+    connection = HTTPConnection(urlsplit(site.url).netloc, timeout=60)
 
     def ask(**changes: Any) -> tuple[int, Any]:
         content = json.dumps(body(**changes))
@@ -86,7 +86,7 @@ def test_a_body_of_three_megabytes(site: Site, ollama: OllamaServer) -> None:
         f"{site.base_url}/chat/completions",
         headers=HEADERS,
         json=body(messages=messages),
-        timeout=10,
+        timeout=60,
     )
     assert response.status_code == 200
     assert ollama.chats()[0].body["messages"] == messages
@@ -104,7 +104,7 @@ def test_a_server_that_is_told_to_stop(
         if server == "daphne":
             with pytest.raises(IncompleteRead):
                 asked.response.read()
-            assert asked.received[0].hung_up.wait(5)
+            assert asked.received[0].hung_up.wait(60)
             # Before, Django leaves the task to a loop that has stopped.
             if django.VERSION >= (6, 1):
                 assert site.signals(asked.id, 2)[1]["finish_reason"] == "cancelled"
@@ -112,4 +112,4 @@ def test_a_server_that_is_told_to_stop(
             gate.set()
             assert frames(asked.response.read().decode())[-1] == "data: [DONE]"
         asked.close()
-        assert site.process.wait(timeout=20) == 0
+        assert site.process.wait(timeout=60) == 0

@@ -140,7 +140,7 @@ def ask(request: pytest.FixtureRequest) -> Ask:
                         break
             # A client that hangs up does not wait for the task that asks the backend.
             if rest := asyncio.all_tasks() - before:
-                await asyncio.wait(rest, timeout=5)
+                await asyncio.wait(rest, timeout=60)
         return response
 
     return async_to_sync(ask_async) if request.param is AsyncClient else ask_sync
@@ -311,7 +311,7 @@ def test_a_client_that_hangs_up_has_cancelled(
     # The backend's work has ended too.
     for thread in set(threading.enumerate()) - before:
         if thread.name == "ollama-openai-pump":
-            thread.join(5)
+            thread.join(60)
             assert not thread.is_alive()
     assert len(events) == 2
 

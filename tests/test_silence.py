@@ -6,8 +6,10 @@ import pytest
 
 from django_ollama_openai.backends.silence import Silence
 from django_ollama_openai.exceptions import UpstreamTimeout
+from tests.virtual_time import in_virtual_time
 
 
+@in_virtual_time
 async def test_a_wait_that_is_too_long_ends() -> None:
     with pytest.raises(UpstreamTimeout), Silence(0.05):
         await asyncio.sleep(10)
@@ -15,6 +17,7 @@ async def test_a_wait_that_is_too_long_ends() -> None:
     await asyncio.sleep(0)
 
 
+@in_virtual_time
 async def test_a_wait_that_ends_in_time_goes_on() -> None:
     with Silence(5) as silence:
         for _ in range(3):
@@ -23,6 +26,7 @@ async def test_a_wait_that_ends_in_time_goes_on() -> None:
             silence.begins(5)
 
 
+@in_virtual_time
 async def test_many_short_waits_may_last_longer_in_all() -> None:
     with Silence(0.2) as silence:
         for _ in range(6):
@@ -31,6 +35,7 @@ async def test_many_short_waits_may_last_longer_in_all() -> None:
             silence.begins(0.2)
 
 
+@in_virtual_time
 async def test_nobody_waits_between_the_waits() -> None:
     with Silence(0.05) as silence:
         silence.ends()
@@ -39,6 +44,7 @@ async def test_nobody_waits_between_the_waits() -> None:
         await asyncio.sleep(0)
 
 
+@in_virtual_time
 async def test_a_later_wait_may_have_another_limit() -> None:
     with pytest.raises(UpstreamTimeout), Silence(60) as silence:
         silence.ends()
@@ -46,11 +52,13 @@ async def test_a_later_wait_may_have_another_limit() -> None:
         await asyncio.sleep(10)
 
 
+@in_virtual_time
 async def test_an_error_within_is_not_a_timeout() -> None:
     with pytest.raises(ZeroDivisionError), Silence(60):
         raise ZeroDivisionError
 
 
+@in_virtual_time
 async def test_who_is_cancelled_from_outside_is_not_late() -> None:
     begun = asyncio.Event()
 
@@ -66,6 +74,7 @@ async def test_who_is_cancelled_from_outside_is_not_late() -> None:
         await task
 
 
+@in_virtual_time
 async def test_who_is_late_and_cancelled_is_cancelled() -> None:
     async def wait() -> None:
         with Silence(60) as silence:
@@ -80,6 +89,7 @@ async def test_who_is_late_and_cancelled_is_cancelled() -> None:
         await task
 
 
+@in_virtual_time
 async def test_nothing_is_left_of_it() -> None:
     with Silence(0.05):
         await asyncio.sleep(0)

@@ -18,7 +18,7 @@ from django_ollama_openai.backends.slots import Slots, Wait
 from django_ollama_openai.cancellation import Cancellation, Cancelled
 from django_ollama_openai.exceptions import Overloaded
 
-WITHIN = 10.0
+WITHIN = 60.0
 """Seconds after which something that should happen at once counts as not happening."""
 
 
@@ -448,7 +448,7 @@ def test_under_stress_the_bound_holds_and_no_slot_is_lost(limit: int) -> None:
 
 
 async def test_a_request_that_has_come_through_waits_on_when_both_fall_due_at_once() -> None:
-    slots = Slots(1, timeout=0.05)
+    slots = Slots(1, timeout=0.5)
     wait, got = Wait(), []
 
     async def one() -> None:
@@ -461,7 +461,7 @@ async def test_a_request_that_has_come_through_waits_on_when_both_fall_due_at_on
         await asyncio.sleep(0)
         assert slots.queued == 2
         # Nothing runs in between: the timers of both are due before the slot is theirs to see.
-        time.sleep(0.1)  # noqa: ASYNC251
+        time.sleep(0.6)  # noqa: ASYNC251
     await asyncio.gather(*choices)
     assert got == [1, 1]
     assert (slots.running, slots.queued) == (0, 0)

@@ -14,7 +14,7 @@ from tests.conftest import site_options
 from tests.ollama_server import OllamaServer
 from tests.servers import SERVERS, Site, serve
 
-TIMEOUT = 20
+TIMEOUT = 60
 ENGINE_MODEL = "all:1b"
 
 

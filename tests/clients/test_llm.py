@@ -79,7 +79,7 @@ def run(site: Site, tmp_path: Path) -> Run:
             env=environ,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=30,
+            timeout=60,
         )
 
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -67,4 +68,13 @@ if os.environ.get("SITE_SIGNAL_LOG"):
         "handlers": {"output": {"class": "logging.StreamHandler", "formatter": "named"}},
         "root": {"handlers": ["output"], "level": "WARNING"},
     }
+
+
+def is_not_about_time(record: logging.LogRecord) -> bool:
+    """Leave out what an event loop in debug mode says of a step that took long: any does, under
+    load."""
+    return not record.msg.startswith("Executing ")
+
+
+logging.getLogger("asyncio").addFilter(is_not_about_time)
 OLLAMA_OPENAI = json.loads(os.environ.get("SITE_OLLAMA_OPENAI", "{}"))

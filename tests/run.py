@@ -1,0 +1,134 @@
+"""Run tox, after installing what its environments need beyond Python packages.
+
+Debian packages are installed as root or through ``sudo -n``, never with a question. An environment
+whose programs are still missing is left out and named in the last lines; where ``CI`` is set, or
+where it is the only one to run, that is an error.
+
+    python tests/run.py -e lint             # one environment, in the open
+    python tests/run.py -e lint,types       # several or all, two at a time
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+PROGRAMS = {
+    # Debian's Caddy is older than the one from PyPI, and both have to work.
+    "proxies": {"nginx": "nginx-light caddy"},
+}
+"""Each environment's programs, and the Debian packages that bring them."""
+
+# Debian keeps /usr/sbin from users' PATH.
+SEARCHED = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
+
+# The tests start these programs themselves: the services of the packages stay off.
+INSTALL = r"""
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+    trap 'rm -f $policy' EXIT
+    trap 'exit 1' HUP INT TERM
+    printf '#!/bin/sh\nexit 101\n' >$policy
+    chmod +x $policy
+fi
+export DEBIAN_FRONTEND=noninteractive
+timeout 300 apt-get update -o Acquire::Retries=1
+timeout 600 apt-get install --yes --no-install-recommends -o DPkg::Lock::Timeout=120 "$@"
+"""
+
+
+def missing(environments: list[str]) -> dict[str, dict[str, str]]:
+    """Return the programs that are not installed, by environment."""
+    found = {
+        environment: {
+            program: packages
+            for program, packages in PROGRAMS[environment].items()
+            if shutil.which(program, path=SEARCHED) is None
+        }
+        for environment in environments
+    }
+    return {environment: programs for environment, programs in found.items() if programs}
+
+
+def install(packages: str) -> str:
+    """Install Debian packages where that is allowed. Return why it failed, or an empty string."""
+    if shutil.which("apt-get") is None:
+        return "there is no apt-get"
+    as_root: list[str] = []
+    if os.geteuid() != 0:
+        as_root = ["sudo", "-n"]
+        if shutil.which("sudo") is None or run_quietly([*as_root, "true"]).returncode:
+            return "root or passwordless sudo is needed"
+    print(f"Installing {packages} ...", file=sys.stderr, flush=True)
+    command = [*as_root, "sh", "-c", INSTALL, "sh", *packages.split()]
+    done = run_quietly(command)
+    said = done.stdout.decode(errors="replace").strip().splitlines() or ["apt-get failed"]
+    return said[-1] if done.returncode else ""
+
+
+def run_quietly(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+    """Run a command that gets no input, and keep its output."""
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def named_environments(options: list[str]) -> str:
+    """Return what selects environments, as tox reads it; an empty string selects all."""
+    named = os.environ.get("TOXENV", "")
+    for place, option in enumerate(options):
+        if option == "--":
+            break
+        if option == "-e":
+            named = ",".join(options[place + 1 : place + 2])
+        elif option.startswith("-e"):
+            named = option.removeprefix("-e")
+    return "" if named == "ALL" else named
+
+
+def main(options: list[str]) -> int:
+    named = named_environments(options)
+    is_one = re.fullmatch(r"[\w.-]+", named) is not None
+    wanted = [name for name in PROGRAMS if not named or re.search(rf"\b{name}\b", named)]
+    reason = ""
+    if packages := " ".join(" ".join(programs.values()) for programs in missing(wanted).values()):
+        reason = install(packages)
+    left_out = missing(wanted)
+    lines = [
+        f"Left out: {name}, without {' and '.join(programs)} ({reason}); "
+        f"run: apt-get install {' '.join(programs.values())}"
+        for name, programs in left_out.items()
+    ]
+    is_ci = bool(os.environ.get("CI"))
+    status = 1
+    if not lines or not (is_one or is_ci):
+        command = [sys.executable, "-m", "tox"]
+        if is_one:
+            command.append("run")
+        else:
+            command += ["run-parallel", "--parallel", "2", "--parallel-no-spinner"]
+        if is_ci:
+            command += ["--skip-missing-interpreters", "false"]
+        skipped = "|".join(filter(None, [os.environ.get("TOX_SKIP_ENV"), *left_out]))
+        status = run([*command, *options], {**os.environ, "TOX_SKIP_ENV": skipped})
+    for line in lines:
+        print(line, file=sys.stderr)
+    return status
+
+
+def run(command: list[str], environ: dict[str, str]) -> int:
+    """Run a command to its end, and return its status."""
+    with subprocess.Popen(command, env=environ) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                # tox gets it too, and ends its environments.
+                continue
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
