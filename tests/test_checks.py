@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import socket
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -371,8 +373,44 @@ def test_every_id_of_the_table_is_tested() -> None:
     listed = {
         line.split("``")[1] for line in (checks.__doc__ or "").splitlines() if "``oll" in line
     }
-    tested = {f"ollama_openai.{row[1]}" for row in WRONG} | {"ollama_openai.E005"}
-    assert listed == tested
+    tested = {f"ollama_openai.{row[1]}" for row in WRONG}
+    assert listed == tested | {"ollama_openai.E005", "ollama_openai.W005"}
+
+
+@pytest.mark.parametrize(
+    ("command", "count"), [("check", 2), ("runserver", 2), ("migrate", 0), ("shell", 0)]
+)
+def test_an_engine_that_is_not_ready_is_reported_where_somebody_looks(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, command: str, count: int
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["manage.py", command])
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    settings.OLLAMA_OPENAI = {
+        "BACKENDS": {
+            "default": {"HOST": f"http://user:secret@127.0.0.1:{port}"},
+            "vllm": {
+                "BACKEND": OPENAI,
+                "BASE_URL": f"http://127.0.0.1:{port}/v1",
+            },
+            "both": {
+                "BACKEND": "django_ollama_openai.backends.PoolBackend",
+                "OPTIONS": {"members": ["default", "vllm"]},
+            },
+            "dummy": {"BACKEND": DUMMY},
+            "wrong": {"BACKEND": "nowhere.Backend"},
+        },
+    }
+    messages = {message.msg for message in checks.check_engines()}
+    assert len(messages) == count
+    if count:
+        for alias, path, advice in [
+            ("default", "", "start it with `ollama serve`, or set HOST"),
+            ("vllm", "/v1", "start it, or set BASE_URL"),
+        ]:
+            (message,) = (message for message in messages if f"backend {alias!r} is" in message)
+            assert f"http://127.0.0.1:{port}{path}: {advice}." in message
+            assert "secret" not in message
 
 
 # Mounts

@@ -12,13 +12,16 @@
 ``ollama_openai.W002``  ``DEFAULT_MODEL`` is not among ``ALLOWED_MODELS``
 ``ollama_openai.W003``  there are ``API_KEYS`` but no authenticator for them
 ``ollama_openai.W004``  ``QUEUE_TIMEOUT`` is longer than the time to the first keep-alive
+``ollama_openai.W005``  a backend is not ready (reported by ``check`` and ``runserver`` only)
 ======================  ==========================================================
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from typing import Any, get_args
+from contextlib import suppress
+from typing import Any, Final, get_args
 
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
@@ -26,15 +29,24 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from . import conf
 from .auth import StaticKeyAuthenticator
-from .backends import InvalidBackendError, backends
+from .backends import BaseBackend, InvalidBackendError, backends
+from .backends.asking import answers
+from .exceptions import GatewayError
+from .gateway.failures import cause_of, where_of
 from .gateway.gates import authenticators
 from .gateway.mount import OPTIONS
 from .response_store import response_store
 from .wire.case import Case
 
-__all__ = ["check_mounts", "check_settings"]
+__all__ = ["check_engines", "check_mounts", "check_settings"]
 
 URLS = "django_ollama_openai.urls"
+
+COMMANDS_THAT_LOOK: Final = (["check"], ["runserver"])
+"""The commands that report on engines. All others run the checks as well, and have no use for an
+engine, nor time to wait for one."""
+
+ENGINES_WITHIN_SECONDS: Final = 2
 
 
 @register(Tags.compatibility)
@@ -165,6 +177,41 @@ def _check_store() -> Iterator[CheckMessage]:
         response_store()
     except ImproperlyConfigured as error:
         yield Error(str(error), id="ollama_openai.E006")
+
+
+@register(Tags.compatibility)
+def check_engines(**kwargs: Any) -> list[CheckMessage]:
+    """Check that the engine of each backend is ready, in ``check`` and ``runserver``."""
+    if sys.argv[1:2] not in COMMANDS_THAT_LOOK or conf.problems():
+        return []
+    pings = {alias: backend.ping for alias, backend in _engines()}
+    late = f"It did not answer within {ENGINES_WITHIN_SECONDS} seconds."
+    reasons: dict[str, str | None] = dict.fromkeys(pings, late)
+    for alias, error in answers(pings, ENGINES_WITHIN_SECONDS):
+        reasons[alias] = None if error is None else _reason(error, alias)
+    return [
+        Warning(
+            f"{conf.SETTING}: the backend {alias!r} is not ready. {reason}",
+            hint="See also: manage.py ollama status",
+            id="ollama_openai.W005",
+        )
+        for alias, reason in reasons.items()
+        if reason is not None
+    ]
+
+
+def _engines() -> Iterator[tuple[str, BaseBackend]]:
+    for alias in backends:
+        # Another check reports backends that cannot be created.
+        with suppress(InvalidBackendError):
+            if not backends[alias].members:
+                yield alias, backends[alias]
+
+
+def _reason(error: Exception, alias: str) -> str:
+    if isinstance(error, GatewayError):
+        return where_of(error, alias) + cause_of(error)
+    return f"{type(error).__name__}: {error}"
 
 
 @register(Tags.urls)

@@ -24,7 +24,15 @@ from .http_client import HTTPStatus
 from .selection import Member, able, ranked
 from .slots import AnySlot, Slots, Wait
 
-__all__ = ["Attempt", "Attempts", "broke_off", "cannot_be_reached", "causes", "has_answered"]
+__all__ = [
+    "Attempt",
+    "Attempts",
+    "broke_off",
+    "cannot_be_reached",
+    "causes",
+    "has_answered",
+    "operator_message",
+]
 
 NOT_BEGUN: Final = (UpstreamUnavailable, Overloaded, ModelNotFound)
 """Failures of a member that has not begun to work on the request."""
@@ -43,6 +51,15 @@ def cannot_be_reached(error: BaseException) -> bool:
         and isinstance(error.__cause__, _UNREACHED)
         and not any(map(_is_of_this_process, causes(error)))
     )
+
+
+def operator_message(error: GatewayError, backend: BaseBackend | None) -> str:
+    """Return the message of ``error`` for operators: if ``backend`` has no engine at its address,
+    it gives the address and what to do about it. Clients get ``error.message``, which has neither.
+    """
+    if backend is None or not backend.address or not cannot_be_reached(error):
+        return error.message
+    return f"The engine cannot be reached at {backend.address}: {backend.advice}."
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

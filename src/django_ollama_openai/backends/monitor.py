@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 
 from ..exceptions import GatewayError, UpstreamError, UpstreamTimeout
 from ..pump import End, Pump
-from .failover import broke_off, cannot_be_reached, has_answered
+from .failover import broke_off, cannot_be_reached, has_answered, operator_message
 from .selection import Member, Standing
 from .slots import serve
 
@@ -94,7 +94,10 @@ class Monitor:
             self._is_doubtful(member)
         if isinstance(error, UpstreamError):
             logger.warning(
-                "The backend %r of the pool %r failed: %s", member.alias, self._pool, _reason(error)
+                "The backend %r of the pool %r failed: %s",
+                member.alias,
+                self._pool,
+                _reason(error, member),
             )
 
     def succeeded(self, member: Member) -> None:
@@ -129,7 +132,7 @@ class Monitor:
                 "The backend %r is out of the pool %r until it answers again: %s",
                 member.alias,
                 self._pool,
-                _reason(error),
+                _reason(error, member),
             )
             self._has_changed()
 
@@ -312,11 +315,12 @@ class _Look:
             yield partial(member.listed, backend.list_models())
 
 
-def _reason(error: Exception) -> str:
-    """Why, in the words that a client may hear, and the kind of what is behind it."""
+def _reason(error: Exception, member: Member) -> str:
+    """Return why ``member`` failed, for operators: without anything that the engine sent, and with
+    the kind of the error behind it."""
     if isinstance(error, TimeoutError):
         return f"it did not answer within {ANSWER_SECONDS} seconds."
     if not isinstance(error, GatewayError):
         return f"{type(error).__name__}."
-    cause = error.__cause__
-    return error.message if cause is None else f"{error.message} ({type(cause).__name__})"
+    message, cause = operator_message(error, member.backend), error.__cause__
+    return message if cause is None else f"{message} ({type(cause).__name__})"

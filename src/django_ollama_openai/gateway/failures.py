@@ -8,11 +8,9 @@ import socket
 import ssl
 from typing import Final
 
-import httpx
-
 from .. import conf
 from ..backends import backends
-from ..backends.failover import causes
+from ..backends.failover import causes, operator_message
 from ..backends.http_client import HTTPStatus
 from ..exceptions import GatewayError, ShuttingDown
 from .routing import Route
@@ -20,8 +18,6 @@ from .routing import Route
 __all__ = ["cause_of", "log_fallback", "log_missing_model", "said_by", "told", "where_of"]
 
 logger = logging.getLogger("django_ollama_openai")
-
-NOT_THERE: Final = (httpx.ConnectError, httpx.ConnectTimeout)
 
 MAX_LOGGED: Final = 500
 """Characters of a message; one may be as long as what an engine says."""
@@ -45,13 +41,10 @@ def told(error: Exception, alias: str, request_id: str) -> GatewayError:
 
 
 def where_of(error: GatewayError, alias: str) -> str:
-    """Return the message of ``error``; for operators it says where the engine of the backend
+    """Return the message of ``error`` for operators. It says where the engine of the backend
     ``alias`` was looked for in vain, and what to do."""
-    is_not_there = any(isinstance(cause, NOT_THERE) for cause in causes(error))
-    backend = backends[alias] if is_not_there and alias in backends else None
-    if backend is None or not backend.address:
-        return error.message
-    return f"The engine cannot be reached at {backend.address}: {backend.advice}."
+    is_known = alias in backends
+    return operator_message(error, backends[alias] if is_known else None)
 
 
 def said_by(error: GatewayError) -> str:
