@@ -99,7 +99,8 @@ def _enforceable(schema: dict[str, Any], param: str) -> dict[str, Any]:
             return node
         try:
             if not _HIDES_PATTERN.isdisjoint(node):
-                raise ValueError(f"it is beside {_quoted(_HIDES_PATTERN.intersection(node))}")
+                others = _quoted(_HIDES_PATTERN.intersection(node))
+                raise ValueError(f"it cannot be combined with {others}")
             return {**node, "pattern": enforceable_pattern(pattern)}
         except ValueError as error:
             reason = f"the pattern {pattern[:64]!r} cannot be enforced on this model: {error}"
