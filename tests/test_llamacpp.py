@@ -406,7 +406,7 @@ def test_a_schema_that_the_engine_does_not_know_is_named(small: LlamaCppBackend)
 @pytest.mark.llamacpp
 def test_a_pattern_beside_what_hides_it_is_refused(gguf: Path) -> None:
     schema = {"anyOf": [{"type": "string"}], "pattern": "^a$"}
-    with pytest.raises(InvalidRequest, match="beside 'anyOf'"):
+    with pytest.raises(InvalidRequest, match="cannot be combined with 'anyOf'"):
         LlamaCppBackend(model_path=gguf).chat_payload(asking("Hi", response_format=held_to(schema)))
 
 
@@ -418,8 +418,9 @@ def test_a_pattern_beside_what_hides_it_is_refused(gguf: Path) -> None:
     ids=["required", "named"],
 )
 def test_a_call_that_is_demanded_comes(small: LlamaCppBackend, choice: Any) -> None:
+    # The first answer has to end by itself: one that its limit cuts off is not asked for again.
     fields = {"tools": [WEATHER], "tool_choice": choice, "max_tokens": 400}
-    said = answer(small, "What is the weather in Paris?", **fields)
+    said = answer(small, "Say hello.", **fields)
     (call,) = said.tool_calls
     assert call.name == "get_weather"
     jsonschema_rs.validate(WEATHER["function"]["parameters"], json.loads(call.arguments))

@@ -323,7 +323,7 @@ def test_models_lists_the_others_when_a_backend_fails(command: Ollama) -> None:
     with pytest.raises(CommandError, match=r"^Not listed: 'dead'\.$"):
         call_command("ollama", "models", stdout=output, no_color=True)
     assert "gemma3:270m" in output.getvalue()
-    assert "dead  OllamaBackend\n    The engine cannot be reached." in output.getvalue()
+    assert "dead  OllamaBackend\n    The engine cannot be reached at http://" in output.getvalue()
 
 
 def test_models_gives_a_silent_backend_up(

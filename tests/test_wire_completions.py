@@ -80,7 +80,7 @@ def test_absent_and_null_mean_the_same() -> None:
         ("seed", [-(2**63), 2**63 - 1], [2**63, 1.5]),
         ("presence_penalty", [-2, 2], [-2.1, 2.1]),
         ("frequency_penalty", [-2, 2], [-2.1, 2.1]),
-        ("stop", ["x", [], ["x"] * 4], [["x"] * 5, 5, [5]]),
+        ("stop", ["x", ["x"] * 4], [["x"] * 5, 5, [5]]),
         ("suffix", ["", "x"], [5, ["x"]]),
         ("echo", [True, False], [1, "yes"]),
         ("stream", [True, False], [1]),

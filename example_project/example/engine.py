@@ -105,10 +105,7 @@ def find_chat_model() -> str:
 def can_chat(card: ModelCard) -> bool:
     """Return whether the model answers messages."""
     abilities = card.metadata.get("capabilities") or ()
-    family = card.metadata.get("family") or ""
-    # Some versions of Ollama list "completion" for embedding models whose weights it converted.
-    embeds = "embedding" in abilities or any(word in family for word in ("bert", "embed"))
-    return "completion" in abilities and not embeds
+    return "completion" in abilities and "embedding" not in abilities
 
 
 def ollama_host() -> str:

@@ -197,7 +197,7 @@ class CustomCallItem(CallItem):
 
     @property
     def may_end(self) -> bool:
-        """Return whether the input has arrived: it comes in a single piece."""
+        """Return whether the input has arrived: it is never split."""
         return bool(self._pieces)
 
     def as_openai(self) -> dict[str, Any]:
