@@ -397,7 +397,7 @@ class EngineFault:
         if self.answered:
             return "Its answer."
         if self.engine_says:
-            return f"{self.status}, in the engine's words."
+            return f"{self.status}, with the engine's message."
         said = f"`{self.code}`: {self.message}" if self.message else f"`{self.code}`."
         if not self.in_stream:
             return f"{self.status} {said}"

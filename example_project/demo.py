@@ -65,7 +65,7 @@ def run(question: str) -> None:
             ask(question, f"{site}/ai/v1", key, engine.model)
         else:
             print(instructions(site, key, engine.model, user, password), flush=True)
-            # Python acts on a signal that arrives just before a wait only after that wait.
+            # Python handles a signal that comes just before a wait only after it: wait briefly.
             while server.is_alive():
                 server.join(1)
             raise DemoError("uvicorn has ended; the reason stands above.")
@@ -96,11 +96,11 @@ def set_up_site() -> Engine:
 
 
 def demo_user() -> tuple[str, str]:
-    """Return the name and the password of the administrator of this site, who is created first."""
+    """Return the name and the password of the site's superuser, creating the user if needed."""
     from django.contrib.auth import get_user_model
     from django.utils.crypto import salted_hmac
 
-    # The same at each start, so that whoever is logged in stays so; another in each checkout.
+    # The same at each start, so that sessions stay valid; different in each checkout.
     password = salted_hmac("demo_user", USER, algorithm="sha256").hexdigest()[:16]
     users = get_user_model().objects
     user = users.filter(username=USER).first() or users.create_superuser(USER)
@@ -209,7 +209,7 @@ def ask(question: str, base_url: str, key: str, model: str) -> None:
 
 
 def instructions(site: str, key: str, model: str, user: str, password: str) -> str:
-    """Return what is printed when the site is ready: addresses, credentials, and two programs."""
+    """Return the text to print once the site is ready: addresses, credentials, two programs."""
     base_url = f"{site}/ai/v1"
     body = json.dumps({"stream": True, "messages": [{"role": "user", "content": QUESTION}]})
     # No apostrophes in here: the shell is given it between two of them.

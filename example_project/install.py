@@ -1,8 +1,8 @@
 """Install packages with pip, and show its progress in one line.
 
-``python install.py ARGUMENT…`` runs ``pip install ARGUMENT…``. In a terminal the line is written
-over and over, with the seconds so far; elsewhere each step is a line of its own. pip's errors
-appear as they are.
+``python install.py ARGUMENT…`` runs ``pip install ARGUMENT…``. In a terminal one line is
+updated in place, with the seconds so far; elsewhere each step is a line of its own. pip's errors
+are passed through unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STEPS = ("Building ", "Collecting ", "Downloading ", "Installing ", "Obtaining "
 
 
 def main() -> int:
-    # "raw" makes pip report the progress of downloads also to a pipe.
+    # With "raw" pip reports the progress of downloads to a pipe, too.
     options = ["--disable-pip-version-check", "--progress-bar", "raw"]
     command = [sys.executable, "-m", "pip", "install", *options, *sys.argv[1:]]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as pip:
@@ -30,7 +30,7 @@ def main() -> int:
 
 
 def steps(pip: subprocess.Popen[str]) -> Iterator[tuple[str, str]]:
-    """Yield what pip does, and how much of it is done, at least once a second."""
+    """Yield pip's current step and its progress as a percentage, at least once a second."""
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def read() -> None:
@@ -56,7 +56,7 @@ def steps(pip: subprocess.Popen[str]) -> Iterator[tuple[str, str]]:
 
 
 def show_in_terminal(found: Iterator[tuple[str, str]]) -> None:
-    """Keep one line up to date, and remove it in the end."""
+    """Show the current step in one line of the terminal, and remove the line at the end."""
     began = time.monotonic()
     for step, done in found:
         text = f"{time.monotonic() - began:3.0f} s  {step} {done}"
@@ -66,7 +66,7 @@ def show_in_terminal(found: Iterator[tuple[str, str]]) -> None:
 
 
 def show_in_log(found: Iterator[tuple[str, str]]) -> None:
-    """Write each step once."""
+    """Write each step once, on a line of its own."""
     before = ""
     for step, _ in found:
         if step != before:

@@ -1,7 +1,8 @@
-"""``make picture``: the picture of the README, taken of the running example site.
+"""``make picture``: take the picture of the README from the running example site.
 
-Starts the demo, logs in with the printed password, asks one question in the chat box, and takes
-the page with its answer, light and dark. Needs Chromium; ``CHROMIUM`` names another program.
+Starts the demo, logs in with the printed password, asks one question in the chat box, and takes a
+screenshot of the page with the answer, light and dark. Needs Chromium; ``CHROMIUM`` names another
+program.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Browser:
         self._session = {"sessionId": attached["sessionId"]}
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """Return the result of one command; events that come before it are skipped."""
+        """Return the result of one command, and skip the events before it."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": params, **self._session}
         self._commands.write(json.dumps(message).encode() + b"\0")
@@ -80,7 +81,7 @@ class Browser:
         self.wait_for(condition)
 
     def resize(self, width: int, height: int, scheme: str) -> None:
-        """Give the page this size in CSS pixels, at twice the density, and a colour scheme."""
+        """Set the size of the page in CSS pixels, at twice the density, and its colour scheme."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -92,13 +93,13 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=features)
 
     def picture(self, path: Path) -> None:
-        """Write what the page shows to ``path``."""
+        """Write a screenshot of the page to ``path``."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
 
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """A headless Chromium with a profile of its own."""
+    """Start a headless Chromium with a profile of its own."""
     program = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chrome")
     if program is None:
         sys.exit("picture: Chromium is not installed; install it, or set CHROMIUM to its path.")
@@ -125,7 +126,7 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def demo() -> Iterator[tuple[str, str, str]]:
-    """The demo in a process of its own: its address, and the name and the password of its user."""
+    """Start the demo. Yield its address, and the name and the password of its user."""
     environment = {name: value for name, value in os.environ.items() if name != "ASK"}
     command = [sys.executable, str(HERE / "demo.py")]
     with subprocess.Popen(
@@ -171,7 +172,7 @@ def main() -> None:
         log_in(page, site, user, password)
         ask(page, QUESTION)
         page.wait_for("document.querySelector('.assistant')?.ariaBusy === 'false'")
-        # As high as what describes the site, without the examples.
+        # As high as the description of the site, without the examples.
         height = page.run("Math.ceil(document.querySelector('dl').getBoundingClientRect().bottom)")
         for scheme, name in (("light", "demo.png"), ("dark", "demo-dark.png")):
             page.resize(WIDTH, height + 24, scheme)

@@ -1,10 +1,10 @@
 """Run tox, after installing what its environments need beyond Python packages.
 
-Debian packages are installed as root or through ``sudo -n``, never with a question. An environment
-whose programs are still missing is left out and named in the last lines; where ``CI`` is set, or
-where it is the only one to run, that is an error.
+Debian packages are installed as root or with ``sudo -n``, without a password prompt. An environment
+whose programs are still missing is left out and named in the last lines. If ``CI`` is set, or if no
+other environment was selected, that is an error.
 
-    python tests/run.py -e lint             # one environment, in the open
+    python tests/run.py -e lint             # one environment, with its output
     python tests/run.py -e lint,types       # several or all, two at a time
 """
 
@@ -17,15 +17,15 @@ import subprocess
 import sys
 
 PROGRAMS = {
-    # Debian's Caddy is older than the one from PyPI, and both have to work.
+    # Debian's Caddy is older than the one from PyPI. Both are supported.
     "proxies": {"nginx": "nginx-light caddy"},
 }
-"""Each environment's programs, and the Debian packages that bring them."""
+"""The programs that each environment needs, and the Debian packages that contain them."""
 
-# Debian keeps /usr/sbin from users' PATH.
+# Debian leaves /usr/sbin out of the PATH of users.
 SEARCHED = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
 
-# The tests start these programs themselves: the services of the packages stay off.
+# The tests start these programs themselves, so policy-rc.d keeps the services from starting.
 INSTALL = r"""
 policy=/usr/sbin/policy-rc.d
 if [ ! -e $policy ]; then
@@ -54,9 +54,9 @@ def missing(environments: list[str]) -> dict[str, dict[str, str]]:
 
 
 def install(packages: str) -> str:
-    """Install Debian packages where that is allowed. Return why it failed, or an empty string."""
+    """Install Debian packages if allowed. Return the reason of a failure, or an empty string."""
     if shutil.which("apt-get") is None:
-        return "there is no apt-get"
+        return "apt-get is not installed"
     as_root: list[str] = []
     if os.geteuid() != 0:
         as_root = ["sudo", "-n"]
@@ -70,14 +70,14 @@ def install(packages: str) -> str:
 
 
 def run_quietly(command: list[str]) -> subprocess.CompletedProcess[bytes]:
-    """Run a command that gets no input, and keep its output."""
+    """Run a command without input, and capture its output."""
     return subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
 
 
 def named_environments(options: list[str]) -> str:
-    """Return what selects environments, as tox reads it; an empty string selects all."""
+    """Return the environments that ``options`` and ``TOXENV`` select; empty for all."""
     named = os.environ.get("TOXENV", "")
     for place, option in enumerate(options):
         if option == "--":
@@ -126,7 +126,7 @@ def run(command: list[str], environ: dict[str, str]) -> int:
             try:
                 return process.wait()
             except KeyboardInterrupt:
-                # tox gets it too, and ends its environments.
+                # tox gets the signal too, and ends its environments.
                 continue
 
 

@@ -88,21 +88,25 @@ def test_a_schema_that_needs_nothing_stays_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("schema", "param", "reason"),
     [
-        ({"items": {"$ref": "#/$defs/a"}}, "p.items.$ref", "'#/$defs/a' leads to no schema"),
-        ({"anyOf": [{}, {"$ref": "#/anyOf/2"}]}, "p.anyOf[1].$ref", "no schema"),
-        ({"anyOf": [{}, {"$ref": "#/anyOf/-1"}]}, "p.anyOf[1].$ref", "no schema"),
-        ({"type": "object", "not": {"$ref": "#/type"}}, "p.not.$ref", "no schema"),
-        ({"items": {"$ref": "#a"}}, "p.items.$ref", "no schema"),
-        ({"$ref": "https://127.0.0.1/x"}, "p.$ref", "out of the schema"),
-        ({"$ref": "file:///etc/passwd"}, "p.$ref", "out of the schema"),
-        ({"$ref": "#"}, "p", "leads to itself"),
+        (
+            {"items": {"$ref": "#/$defs/a"}},
+            "p.items.$ref",
+            "'#/$defs/a' does not point to a schema",
+        ),
+        ({"anyOf": [{}, {"$ref": "#/anyOf/2"}]}, "p.anyOf[1].$ref", "does not point to a schema"),
+        ({"anyOf": [{}, {"$ref": "#/anyOf/-1"}]}, "p.anyOf[1].$ref", "does not point to a schema"),
+        ({"type": "object", "not": {"$ref": "#/type"}}, "p.not.$ref", "does not point to a schema"),
+        ({"items": {"$ref": "#a"}}, "p.items.$ref", "does not point to a schema"),
+        ({"$ref": "https://127.0.0.1/x"}, "p.$ref", "outside the schema"),
+        ({"$ref": "file:///etc/passwd"}, "p.$ref", "outside the schema"),
+        ({"$ref": "#"}, "p", "points to itself"),
         (
             {
                 "$ref": "#/$defs/a",
                 "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}},
             },
             "p",
-            "leads to itself",
+            "points to itself",
         ),
     ],
 )

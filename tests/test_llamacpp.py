@@ -406,7 +406,7 @@ def test_a_schema_that_the_engine_does_not_know_is_named(small: LlamaCppBackend)
 @pytest.mark.llamacpp
 def test_a_pattern_beside_what_hides_it_is_refused(gguf: Path) -> None:
     schema = {"anyOf": [{"type": "string"}], "pattern": "^a$"}
-    with pytest.raises(InvalidRequest, match="beside 'anyOf'"):
+    with pytest.raises(InvalidRequest, match="cannot be combined with 'anyOf'"):
         LlamaCppBackend(model_path=gguf).chat_payload(asking("Hi", response_format=held_to(schema)))
 
 

@@ -230,7 +230,7 @@ def test_items_become_messages(given_items: list[Any], expected: list[Any]) -> N
 
 
 def test_reasoning_that_cannot_be_read_is_no_input() -> None:
-    with pytest.raises(InvalidRequest, match=r"^'input' needs a message; ") as raised:
+    with pytest.raises(InvalidRequest, match=r"^'input' must contain a message ") as raised:
         messages({"type": "reasoning", "encrypted_content": "gAA"})
     assert raised.value.param == "input"
 

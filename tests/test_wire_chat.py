@@ -977,7 +977,7 @@ def test_functions_are_tools(choice: dict[str, Any], tool_choice: dict[str, Any]
 @pytest.mark.parametrize(
     ("fields", "param", "message"),
     [
-        ({**FUNCTIONS, "tools": FULL["tools"]}, "functions", "Send 'tools' alone"),
+        ({**FUNCTIONS, "tools": FULL["tools"]}, "functions", "Send only 'tools'"),
         ({"functions": [{"name": "f"}], "tool_choice": "auto"}, "functions", "'tool_choice'"),
         ({"functions": [{"name": "f"}, {}]}, "functions[1].name", "Missing"),
         ({"functions": [{"name": "f", "parameters": 5}]}, "functions[0].parameters", "dict"),

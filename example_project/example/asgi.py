@@ -9,5 +9,5 @@ from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example.settings")
 
-# Serves the admin's styles without a step of its own. In production a proxy or WhiteNoise does.
+# Serves static files without collectstatic. In production a proxy or WhiteNoise does that.
 application = ASGIStaticFilesHandler(get_asgi_application())

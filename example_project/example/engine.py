@@ -16,16 +16,16 @@ from django_ollama_openai.exceptions import GatewayError
 from django_ollama_openai.translation.model_cards import ModelCard
 
 MODEL = "llama3.2"
-"""The model of an Ollama that has none yet, or does not answer."""
+"""The name of the model to use if Ollama has no model yet, or cannot be reached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """An entry for ``BACKENDS``, and the model that answers unless a request names another, with an
-    entry for ``MODELS``.
+    """The engine of the example site: an entry for ``BACKENDS``, the default model, and an entry
+    for ``MODELS``.
 
-    ``why`` tells whoever started the site how it came to be chosen. ``problem`` says why it cannot
-    answer yet: that does not keep commands from running that have no need of it.
+    ``why`` explains the choice to the user. ``problem`` explains why the engine cannot answer yet;
+    it does not stop commands that need no engine.
     """
 
     name: str
@@ -77,7 +77,7 @@ def embedded(why: str) -> Engine:
         "BACKEND": "django_ollama_openai.backends.LlamaCppBackend",
         "OPTIONS": {"name": model},
     }
-    # The quickstart says why, and a test compares.
+    # docs/quickstart.rst explains these values; a test compares them.
     options = {"max_tokens": 400, "seed": 4}
     return Engine("llama.cpp, inside this site", model, backend, options, why)
 

@@ -16,7 +16,7 @@ class Home(LoginView):
     next_page = "home"
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        """Add the address of the gateway and what answers there."""
+        """Add the base URL of the gateway, its engine and its default model."""
         return super().get_context_data(
             base_url=self.request.build_absolute_uri(reverse("ollama_openai_root") + "v1"),
             engine=settings.ENGINE.name,

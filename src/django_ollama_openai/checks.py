@@ -43,8 +43,8 @@ __all__ = ["check_engines", "check_mounts", "check_settings"]
 URLS = "django_ollama_openai.urls"
 
 COMMANDS_THAT_LOOK: Final = (["check"], ["runserver"])
-"""The commands that report on engines. All others run the checks as well, and have no use for an
-engine, nor time to wait for one."""
+"""The commands that report on engines. Other commands run the checks too, but need no engine and
+should not wait for one."""
 
 ENGINES_WITHIN_SECONDS: Final = 2
 
@@ -192,7 +192,7 @@ def check_engines(**kwargs: Any) -> list[CheckMessage]:
     return [
         Warning(
             f"{conf.SETTING}: the backend {alias!r} is not ready. {reason}",
-            hint="See also: manage.py ollama status",
+            hint="Run 'manage.py ollama status' for details.",
             id="ollama_openai.W005",
         )
         for alias, reason in reasons.items()

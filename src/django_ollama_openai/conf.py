@@ -143,7 +143,11 @@ _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
 
 def _origin(value: str) -> str:
-    """Return an origin as browsers write it: in lower case, without the scheme's own port."""
+    """Return ``value`` as browsers write an origin: in lower case, without the default port.
+
+    Raises:
+        ValueError: It is not an origin.
+    """
     if value == ANY_ORIGIN:
         return value
     match = _ORIGIN.fullmatch(value.lower())
@@ -265,8 +269,8 @@ class Settings(_Table):
     LOG_ENGINE_ERRORS: bool = Field(
         False,
         strict=True,
-        description="Whether the log has what an engine itself says of its failures. That may name "
-        "files and hosts, and an engine may quote a request in it. Clients never see it.",
+        description="Whether the log includes an engine's own messages about its failures. They "
+        "may name files and hosts, or quote a request. Clients never see them.",
     )
     REMOTE_IMAGES: bool = Field(
         False,

@@ -1,4 +1,4 @@
-"""Every error a client can be told about, as one tree, with the status and codes OpenAI uses.
+"""The errors that clients get, as one tree, with OpenAI's statuses and codes.
 
     GatewayError                        500 server_error
     ├── InvalidRequest                  400 invalid_request_error
@@ -69,7 +69,7 @@ class GatewayError(Exception):
     type: ClassVar[str] = "server_error"
     code: str | None = None
     engine_message: str = ""
-    """What the engine itself said of its failure: for operators, never for clients."""
+    """The engine's own message about its failure, for operators and never for clients."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -123,7 +123,7 @@ class RequestTooLarge(InvalidRequest):
 
 
 class UnsupportedContentCoding(InvalidRequest):
-    """The request body has a content coding that is not decoded here."""
+    """The request body has a content coding that is not supported."""
 
     status = 415
     code = "unsupported_content_coding"
@@ -133,7 +133,7 @@ class UnsupportedContentCoding(InvalidRequest):
         names = ", ".join(map(repr, unsupported))
         super().__init__(
             f"Unsupported Content-Encoding of the request body: {names}. "
-            f"Use {' or '.join(self.supported)}, or send the body as it is."
+            f"Use {' or '.join(self.supported)}, or send the body without one."
         )
 
     @property

@@ -84,11 +84,11 @@ class BaseBackend:
 
     @property
     def address(self) -> str:
-        """Where the engine is, without credentials, for operators; empty if it has no address."""
+        """The address of the engine without credentials, for operators; empty if it has none."""
         return ""
 
     advice: str = "start it, or check its address"
-    """What operators can do if there is no engine at :attr:`address`."""
+    """The remedy for operators if no engine can be reached at :attr:`address`."""
 
     supports_chat: bool = True
     """Whether there is :meth:`stream_chat`. Like the two below it is an attribute of the class, or

@@ -54,8 +54,8 @@ def cannot_be_reached(error: BaseException) -> bool:
 
 
 def operator_message(error: GatewayError, backend: BaseBackend | None) -> str:
-    """Return the message of ``error`` for operators: if ``backend`` has no engine at its address,
-    it gives the address and what to do about it. Clients get ``error.message``, which has neither.
+    """Return the message of ``error`` for operators. If the engine of ``backend`` cannot be
+    reached, it has the address and the remedy; ``error.message``, for clients, has neither.
     """
     if backend is None or not backend.address or not cannot_be_reached(error):
         return error.message

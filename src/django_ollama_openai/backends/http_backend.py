@@ -72,7 +72,7 @@ class HTTPBackend(BaseBackend, Generic[C, A]):
             with the extra ``fast`` all are kept, for five seconds.
         fast: Whether requests under ASGI use ``aiohttp``, which the extra ``fast`` installs. A
             stream then takes about a third less CPU time. ``None`` uses it if it is installed.
-        verify: whether to check the server's certificate.
+        verify: Whether to check the server's certificate.
 
     For another transport, override :meth:`get_client` and :meth:`get_async_client`.
     """
@@ -164,7 +164,7 @@ class HTTPBackend(BaseBackend, Generic[C, A]):
 
     @property
     def address(self) -> str:
-        # Without the user and password that it may have.
+        # The URL may contain a user and a password.
         url = httpx.URL(self._sync().base_url)
         return str(url.copy_with(userinfo=b"", query=None, fragment=None)).rstrip("/")
 

@@ -103,7 +103,7 @@ class HTTPClient(_Client):
 
     @property
     def base_url(self) -> httpx.URL:
-        """The address that requests go to."""
+        """The base URL of all requests."""
         return self._client.base_url
 
     def close(self) -> None:

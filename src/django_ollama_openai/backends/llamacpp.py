@@ -79,9 +79,9 @@ class LlamaCppBackend(BaseBackend):
     supported_parameters = frozenset({"response_format", "logprobs", "logit_bias", "token_input"})
 
     tool_parameters = frozenset({"tools"})
-    """What it honours beside these with the option ``tools``. The gateway sees to ``tool_choice``
-    and ``parallel_tool_calls``: llama.cpp holds models to them only where it knows how their
-    templates write calls."""
+    """The parameters that the option ``tools`` adds. The gateway handles ``tool_choice`` and
+    ``parallel_tool_calls``, since llama.cpp enforces them only for models whose format of calls it
+    knows."""
 
     @validate_call
     def __init__(
@@ -135,10 +135,10 @@ class LlamaCppBackend(BaseBackend):
         chunks.finish()
 
     def chat_payload(self, request: ChatCompletionRequest) -> dict[str, Any]:
-        """Return ``request`` as llama-server's chat completion endpoint takes it.
+        """Return the body of llama-server's chat completion endpoint for ``request``.
 
         Raises:
-            InvalidRequest: it has a schema that the engine cannot enforce.
+            InvalidRequest: The request has a schema that the engine cannot enforce.
         """
         return {
             **(self._defaults or {}),

@@ -316,8 +316,8 @@ class _Look:
 
 
 def _reason(error: Exception, member: Member) -> str:
-    """Return why ``member`` failed, for operators: without anything that the engine sent, and with
-    the kind of the error behind it."""
+    """Return the reason for the failure of ``member``, for operators: with the class of the
+    underlying exception, and without any text of the engine."""
     if isinstance(error, TimeoutError):
         return f"it did not answer within {ANSWER_SECONDS} seconds."
     if not isinstance(error, GatewayError):

@@ -204,7 +204,7 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
         return self._cards(found)
 
     def _to_show(self, found: list[Tag]) -> list[Tag]:
-        """Return the tags that lack details nobody has asked for within the last minute."""
+        """Return the tags whose missing details were not fetched within the last minute."""
         now = time.monotonic()
         self._shown = {key: kept for key, kept in dict(self._shown).items() if kept[0] > now}
         return [tag for tag in found if lacks_details(tag) and _cache_key(tag) not in self._shown]

@@ -41,14 +41,14 @@ def told(error: Exception, alias: str, request_id: str) -> GatewayError:
 
 
 def where_of(error: GatewayError, alias: str) -> str:
-    """Return the message of ``error`` for operators. It says where the engine of the backend
-    ``alias`` was looked for in vain, and what to do."""
+    """Return the message of ``error`` for operators. If the engine of the backend ``alias`` cannot
+    be reached, it has the address and the remedy."""
     is_known = alias in backends
     return operator_message(error, backends[alias] if is_known else None)
 
 
 def said_by(error: GatewayError) -> str:
-    """Return what the engine said of its failure, for operators."""
+    """Return the engine's own message about ``error`` as a sentence for operators; may be empty."""
     return f" The engine said: {error.engine_message}" if error.engine_message else ""
 
 

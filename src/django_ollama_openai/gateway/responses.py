@@ -44,7 +44,7 @@ def respond(exchange: Exchange) -> Flow[Reply]:
         # Of a response that goes on, the whole conversation.
         check_prompt(chat)
         route.backend.check_support(chat)
-        # How much to say is a hint; clients send it unasked.
+        # The verbosity is a hint, which some clients always send.
         unsupported = [
             name for name in route.backend.unsupported_parameters(chat) if name != "verbosity"
         ]
@@ -68,16 +68,16 @@ def respond(exchange: Exchange) -> Flow[Reply]:
 
 
 def _check_demand(body: ResponsesRequest) -> None:
-    """Check that the model may do without the tools that are not run here.
+    """Check that ``tool_choice`` does not demand a hosted tool.
 
     Raises:
-        UnsupportedParameter: it may not, and the site does not drop such parameters.
+        UnsupportedParameter: It does, and ``UNSUPPORTED_PARAMETERS`` is ``"reject"``.
     """
     tool = body.demanded_tool
     if tool is not None and conf.get().UNSUPPORTED_PARAMETERS == "reject":
         raise UnsupportedParameter(
-            f"'tool_choice' demands the tool {tool[:MAX_QUOTED]!r}, which is not run here. Name a "
-            "function, or leave 'tool_choice' out.",
+            f"'tool_choice' demands the tool {tool[:MAX_QUOTED]!r}, which is not supported. "
+            "Choose a function, or omit 'tool_choice'.",
             param="tool_choice",
         )
 
@@ -85,17 +85,17 @@ def _check_demand(body: ResponsesRequest) -> None:
 def _continued(
     body: ResponsesRequest, store: BaseResponseStore | None, caller: Caller
 ) -> Flow[ResponsesRequest]:
-    """``body`` with the conversation before it, if it goes on from an earlier response.
+    """Return ``body`` with the conversation of its ``previous_response_id`` before its input.
 
     Raises:
-        InvalidRequest: nothing is kept here, or not this response.
+        InvalidRequest: There is no store, or it does not have the response for this caller.
     """
     response_id = body.previous_response_id
     if response_id is None:
         return body
     if store is None:
         raise InvalidRequest(
-            "'previous_response_id' is not supported: responses are not stored here. Send the "
+            "'previous_response_id' is not supported: responses are not stored. Send the "
             "whole conversation as 'input'.",
             param="previous_response_id",
             code="unsupported_parameter",

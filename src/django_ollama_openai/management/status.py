@@ -32,11 +32,11 @@ waits four seconds for each."""
 
 
 def report_status(terminal: Terminal, alias: str | None) -> None:
-    """Say of each backend whether it is ready, and what there is to know about it.
+    """Report for each backend whether it is ready, its engine and its models.
 
     Raises:
-        CommandError: one is not ready, a pool has models in different versions, or a model that the
-            settings name is missing; all are reported before.
+        CommandError: A backend is not ready, a pool has different versions of a model, or a model
+            in the settings is missing. All backends are reported first.
     """
     named = chosen(alias)
     members = [member for each in named for member in backends[each].members]
@@ -64,8 +64,8 @@ def report_status(terminal: Terminal, alias: str | None) -> None:
 
 
 def _missing_models(facts: Mapping[str, _Facts]) -> list[str]:
-    """Say which of the models that the settings name are on none of the backends that were asked,
-    and how to get them there."""
+    """Return a message for each model in the settings that its backend does not have, with the
+    command that pulls it. ``facts`` has the backends that are ready, by alias."""
     settings = conf.get()
     mount = Mount(conf.DEFAULT_BACKEND, settings.RESPONSE_CASE)
     named = [settings.DEFAULT_MODEL] if settings.DEFAULT_MODEL else []

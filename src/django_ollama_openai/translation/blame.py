@@ -8,11 +8,11 @@ __all__ = ["Blame"]
 
 
 class Blame(TypedDict, total=False):
-    """What an error may name: the model that the engine may lack, and fields of the request.
+    """The names for errors of an engine: the model, and fields of the client's request.
 
-    ``param`` is the field that the engine reads, which may be too long for it. The others are there
+    ``param`` is the field with the prompt or input, which may be too long. The others are present
     if the request has them: the field with a JSON schema, the one that turns thinking on or off,
-    and the first part with an image or a sound.
+    and the first part with an image or audio.
     """
 
     model: str

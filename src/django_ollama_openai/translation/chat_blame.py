@@ -1,4 +1,4 @@
-"""The fields of a chat completion request that the error of an engine may name."""
+"""The fields of a chat completion request that an error of the engine may name."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["chat_blame"]
 
 
 def chat_blame(request: ChatCompletionRequest, model: str) -> Blame:
-    """Return what an error may name, if the engine that knows ``model`` fails on ``request``."""
+    """Return the names for errors about ``request``; ``model`` is the engine's model name."""
     blame = Blame(model=model, param="messages")
     if isinstance(request.response_format, CallFormat):
-        # The gateway made the format; the client sent tools.
+        # The gateway made the format from the client's tools.
         blame["schema_param"] = request.response_format.origin
     elif request.response_format is not None:
         blame["schema_param"] = "response_format"

@@ -34,8 +34,8 @@ def new_completion_id() -> str:
 
 
 class WholeChatCompletion:
-    """A completion that is sent in one piece, with ``choices`` answers. With ``calls_functions``
-    a call has the deprecated form ``function_call``."""
+    """A whole completion with ``choices`` choices. With ``calls_functions`` a call has the
+    deprecated form ``function_call``."""
 
     def __init__(
         self, model: str, case: Case, *, choices: int = 1, calls_functions: bool = False
@@ -229,7 +229,7 @@ def _finish_reason(reason: str, calls_functions: bool) -> str:
 
 
 def _function_piece(calls: Iterable[ToolCallDelta]) -> dict[str, Any]:
-    """Return the pieces of the only call that there is as one."""
+    """Return one ``function_call`` of the pieces of the only call."""
     piece: dict[str, Any] = {"arguments": ""}
     for call in calls:
         if call.name is not None:
@@ -247,7 +247,7 @@ def _tool_call_piece(call: ToolCallDelta) -> dict[str, Any]:
 
 
 def _called(call: ToolCallDelta, name: dict[str, Any]) -> dict[str, Any]:
-    """Return the type of a call, and beside it what is called with what."""
+    """Return the type of ``call``, and its name and arguments under the key for that type."""
     if call.is_custom:
         return {"type": "custom", "custom": {**name, "input": call.arguments}}
     return {"type": "function", "function": {**name, "arguments": call.arguments}}

@@ -70,8 +70,8 @@ class ChatParts:
         self._done = False
         self._tool_calls = 0
         self._held: list[dict[str, Any]] = []
-        """Log probabilities of tokens that may be content, whose text Ollama holds back: the tokens
-        of a call, or of a character that is not whole yet."""
+        """Log probabilities of tokens whose text Ollama holds back: those of a call, or of an
+        incomplete character, which may turn out to be content."""
 
     def feed(self, line: bytes) -> Delta:
         """The delta that one line of the answer stands for.
@@ -125,8 +125,8 @@ class ChatParts:
     def _of_content(
         self, delta: Delta, entries: list[dict[str, Any]]
     ) -> list[dict[str, Any]] | None:
-        """Return those of ``entries``, and of the ones before, that belong to the content of
-        ``delta``: Ollama reports the tokens of thoughts and calls too."""
+        """Return the log probabilities, of ``entries`` and of those held back, that belong to the
+        content of ``delta``: Ollama also reports tokens of reasoning and calls."""
         is_mixed = bool(delta.reasoning or delta.tool_calls)
         if not delta.content:
             if is_mixed:

@@ -1,4 +1,4 @@
-"""Calls of the functions that stand for custom tools, as calls of the custom tools again."""
+"""Turn calls of the functions that represent custom tools back into calls of the custom tools."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["CustomCalls"]
 
 
 class CustomCalls:
-    """Puts the text for a custom tool in the place of the arguments of its function.
+    """Replaces the arguments of such functions by the input of the custom tool.
 
-    ``names`` are the functions that stand for custom tools. Arguments that come in pieces are held
-    back until the end of the answer: what is in them shows only when they are whole.
+    ``names`` are the names of the functions. Arguments in several pieces are held back until the
+    end of the answer, since the input can only be read from the whole JSON.
     """
 
     def __init__(self, names: Collection[str]) -> None:
@@ -25,7 +25,7 @@ class CustomCalls:
         self._done: set[int] = set()
 
     def feed(self, delta: Delta) -> Delta:
-        """Return ``delta`` with the calls of custom tools as such."""
+        """Return ``delta`` with its calls of custom tools turned back; it is changed in place."""
         if delta.tool_calls:
             pieces = [self._piece(call) for call in delta.tool_calls]
             delta.tool_calls = [piece for piece in pieces if piece is not None]
@@ -41,7 +41,7 @@ class CustomCalls:
         if call.index in self._held:
             self._held[call.index].append(call.arguments)
             return None
-        # What comes after whole arguments is no part of them.
+        # Ignore text after complete arguments.
         if call.index in self._done:
             return None
         if call.name not in self._names:
@@ -54,7 +54,7 @@ class CustomCalls:
 
 
 def _input(arguments: str, *, is_cut: bool = False) -> str | None:
-    """Return the text in ``arguments``, or ``None`` if there is none."""
+    """Return the input in ``arguments``, or ``None`` if there is none."""
     try:
         value = pydantic_core.from_json(
             arguments, allow_partial="trailing-strings" if is_cut else False
@@ -65,14 +65,14 @@ def _input(arguments: str, *, is_cut: bool = False) -> str | None:
         return None
     text = value.get(INPUT)
     if text is None and len(value) == 1:
-        # Models that do not keep to the schema give the one string a name of their own.
+        # Models that ignore the schema may give the one string another name.
         (text,) = value.values()
     return text if isinstance(text, str) else None
 
 
 def _written(arguments: str) -> str:
-    """Return what the model may have meant by arguments that are not as they should be: the
-    beginning of the text, or else all that it has written."""
+    """Return the input in invalid ``arguments``: the beginning of the string if the JSON is cut
+    off, and otherwise the arguments unchanged."""
     for is_cut in (False, True):
         text = _input(arguments, is_cut=is_cut)
         if text is not None:

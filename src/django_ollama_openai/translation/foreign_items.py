@@ -1,8 +1,7 @@
-"""Items of a conversation that were not made here: searches, shells, patches, calls by servers.
+"""Items of hosted tools in a conversation: searches, shells, patches, MCP calls.
 
-What a model can read in one stays: as a call with its result where the item is one, else as text of
-the answer that it stands in. OpenAI's own secrets (``encrypted_content``) and what only asks for
-something say nothing to a model here.
+Their readable text is kept: as a call or a result if the item is one, and otherwise as text of the
+assistant's message. Encrypted content and approval requests are useless to a model and left out.
 
 Source: OpenAI's API reference, "Create a model response", ``input``.
 """
@@ -30,7 +29,7 @@ class Call:
 
 @dataclass(slots=True, frozen=True)
 class Result:
-    """The result of the call with this id."""
+    """The result of the call with the same id."""
 
     id: str
     text: str
@@ -38,7 +37,7 @@ class Result:
 
 @dataclass(slots=True, frozen=True)
 class Text:
-    """A part of the answer."""
+    """Text of the assistant's message."""
 
     text: str
 
@@ -67,10 +66,10 @@ _TEXTS: Final = {
     "code_interpreter_call": ("Code", ("code", "logs")),
     "image_generation_call": ("Image", ("revised_prompt",)),
 }
-"""Types of what OpenAI's tools have done, what it is, and the keys of what can be read in it."""
+"""Other types of items of OpenAI's tools, each with a label and the keys of its readable text."""
 
 _ANY_TEXT: Final = ("text", "content", "output", "result")
-"""The keys of what can be read in types that are not known here."""
+"""The keys of the readable text in unknown types."""
 
 _SILENT: Final = frozenset(
     {
@@ -86,7 +85,7 @@ _SILENT: Final = frozenset(
 
 
 def readable(item: OtherItem) -> list[Readable]:
-    """Return what a model can read in ``item``; nothing if it has to be left out."""
+    """Return the readable parts of ``item``; an empty list if it has none."""
     fields = item.model_extra or {}
     kind = item.type
     if kind in _SILENT:
@@ -95,7 +94,7 @@ def readable(item: OtherItem) -> list[Readable]:
     if kind == "mcp_call":
         return _mcp_call(id, fields)
     if kind == "tool_search_call":
-        # Of a search by a server the result does not say which call it belongs to.
+        # The result of a search that ran on a server has no id of its call.
         id = fields.get("call_id")
     if kind in _CALLS:
         arguments = fields.get(_CALLS[kind])
@@ -104,11 +103,11 @@ def readable(item: OtherItem) -> list[Readable]:
         return [Call(id, kind.removesuffix("_call"), _arguments(arguments))]
     if kind in _RESULTS:
         text = "\n".join(_strings(fields.get(_RESULTS[kind])))
-        # A patch may have nothing to say but that it is done.
+        # The result of a patch may have only a status.
         text = text or str(fields.get("status") or "")
         return [Result(id, text)] if isinstance(id, str) else []
     label, keys = _TEXTS.get(kind, (kind, _ANY_TEXT))
-    # Searches say the same in two fields.
+    # Searches have the same text in two fields.
     text = "\n".join(dict.fromkeys(_under(fields, keys)))
     return [Text(f"{label}: {text}" if kind in _TEXTS else text)] if text else []
 
@@ -129,7 +128,7 @@ def _arguments(value: Any) -> str:
 
 
 def _under(value: Any, keys: tuple[str, ...]) -> Iterator[str]:
-    """The texts below any of ``keys``, in their order."""
+    """Yield the strings under any of ``keys``, at any depth, in their order."""
     if isinstance(value, list):
         for item in value:
             yield from _under(item, keys)
@@ -145,7 +144,7 @@ _READ: Final = ("text", "stdout", "stderr", "message", "content", "output", "log
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """The texts of ``value``: itself, those of a list, or those of the parts in it."""
+    """Yield the strings of ``value``: a string, a list of strings, or parts with text."""
     if isinstance(value, str):
         if value:
             yield value

@@ -1,7 +1,7 @@
-"""JSON schemas as engines can read them.
+"""Rewrite JSON schemas for engines.
 
-llama.cpp, which Ollama builds on, follows references such as ``#/$defs/node`` only: not ``#``, the
-schema as a whole, nor names with escapes, nor anchors. It answers others with an error.
+llama.cpp, on which Ollama is built, only follows references such as ``#/$defs/node``. ``#``, names
+with escapes and anchors are errors.
 
 Source: JSON Schema, draft 2020-12; llama.cpp's ``json-schema-to-grammar.cpp``.
 """
@@ -38,7 +38,7 @@ _LIST: Final = frozenset({"allOf", "anyOf", "items", "oneOf", "prefixItems"})
 _MAP: Final = frozenset(
     {"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"}
 )
-"""The keywords whose values are a schema, a list of them, or schemas by name."""
+"""The keywords whose values are a schema, a list of schemas, or an object of schemas."""
 
 _PLAIN: Final = re.compile(r"#(?:/[\w$-]+)+", re.ASCII)
 _PLAIN_NAME: Final = re.compile(r"[\w-]+", re.ASCII)
@@ -47,8 +47,8 @@ _PLAIN_NAME: Final = re.compile(r"[\w-]+", re.ASCII)
 def object_schema(parameters: dict[str, Any] | None) -> dict[str, Any]:
     """Return the schema of a function's ``parameters`` with its ``type`` and ``properties``.
 
-    A function without parameters has none of these. Ollama makes ``null`` of what is missing and
-    fails, and OpenAI refuses an object without properties.
+    Both may be absent. Ollama then sends ``null`` to the model and fails, and OpenAI refuses an
+    object without properties.
     """
     parameters = parameters or {}
     if parameters.get("properties") is not None and parameters.get("type") is not None:
@@ -59,14 +59,15 @@ def object_schema(parameters: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def schema_error(param: str, path: Path, reason: str) -> InvalidRequest:
-    """Return the error for the schema ``param``, in which ``path`` is wrong for ``reason``."""
+    """Return the error for the schema in the field ``param``: its part at ``path`` is invalid for
+    ``reason``."""
     steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     param = param + "".join(steps)
     return InvalidRequest(f"Invalid value for '{param}': {reason}.", param=param)
 
 
 def subschemas(schema: dict[str, Any]) -> Iterator[tuple[Path, Any]]:
-    """Yield each schema right within ``schema``, with the path to it."""
+    """Yield each direct subschema of ``schema``, with its path."""
     for key, value in schema.items():
         if isinstance(value, dict):
             if key in _MAP:
@@ -80,9 +81,8 @@ def subschemas(schema: dict[str, Any]) -> Iterator[tuple[Path, Any]]:
 def rebuilt(
     schema: Any, change: Callable[[dict[str, Any], Path], dict[str, Any]], path: Path = ()
 ) -> Any:
-    """Return a copy of ``schema`` in which ``change`` was made to every schema, from the outside
-    inwards; ``schema`` itself stays as it is. One that is ``true`` becomes the same as an object,
-    since llama.cpp takes nothing else."""
+    """Return a copy of ``schema`` with ``change`` applied to every schema in it, from the outside
+    inwards. ``true`` becomes an equivalent object, since llama.cpp requires objects."""
     if not isinstance(schema, dict):
         return {} if schema is True else schema
     changed: dict[Any, Any] = dict(change(schema, path))
@@ -98,10 +98,10 @@ def rebuilt(
 
 
 def portable_schema(schema: dict[str, Any], param: str) -> dict[str, Any]:
-    """Return ``schema`` with references that llama.cpp follows.
+    """Return ``schema`` with only such references as llama.cpp follows.
 
     Raises:
-        InvalidRequest: a reference leads nowhere; ``param`` is the field that the schema is in.
+        InvalidRequest: A reference has no target; ``param`` is the field with the schema.
     """
     references = _References(schema, param)
     if references.are_plain:
@@ -112,19 +112,19 @@ def portable_schema(schema: dict[str, Any], param: str) -> dict[str, Any]:
 
 
 class Definitions:
-    """What the references of one or more schemas lead to, for the ``$defs`` of another that they
-    become parts of."""
+    """The targets of the references in one or more schemas, for the ``$defs`` of the schema that
+    contains them."""
 
     def __init__(self) -> None:
         self.schemas: dict[str, Any] = {}
-        # One for all names: to count up to each of them would take long.
+        # One counter for all names, so that a free one is found at once.
         self._count = 1
 
     def embed(self, schema: dict[str, Any], param: str) -> dict[str, Any]:
-        """Return ``schema`` as a part of another.
+        """Return ``schema`` as a part of a larger schema.
 
         Raises:
-            InvalidRequest: as :func:`portable_schema` does.
+            InvalidRequest: As for :func:`portable_schema`.
         """
         references = _References(schema, param)
         if not references.targets:
@@ -161,7 +161,7 @@ _DEFINITIONS: Final = frozenset({"$defs", "definitions"})
 class _References:
     """The references within a schema.
 
-    ``targets`` has the schemas that they lead to with a plain name for each, by their identity.
+    ``targets`` has their target schemas and a plain name for each, by the ``id()`` of the schema.
     """
 
     def __init__(self, schema: dict[str, Any], param: str) -> None:
@@ -186,12 +186,12 @@ class _References:
                 last = ref.rpartition("/")[2]
                 name = last if _PLAIN_NAME.fullmatch(last) else "schema"
                 self.targets[id(target)] = (name, target)
-                # A reference may lead to where no schema stands otherwise.
+                # A reference may point to a place that is not a schema by itself.
                 todo += _walk(target, path, seen)
         self._refuse_circles(param)
 
     def resolve(self, ref: str) -> Any:
-        """Return what ``ref`` leads to, or ``None``."""
+        """Return the target of ``ref``, or ``None``."""
         if ref == "#":
             return self._schema
         if not ref.startswith("#/"):
@@ -208,13 +208,13 @@ class _References:
         return target
 
     def _refuse_circles(self, param: str) -> None:
-        """Refuse references that lead to nothing but each other."""
+        """Raise an error for references whose only target is each other."""
         safe: set[int] = set()
         for _, target in self.targets.values():
             way: set[int] = set()
             while isinstance(ref := target.get("$ref"), str) and id(target) not in safe:
                 if id(target) in way:
-                    raise schema_error(param, (), f"the reference {ref[:64]!r} leads to itself")
+                    raise schema_error(param, (), f"the reference {ref[:64]!r} points to itself")
                 way.add(id(target))
                 target = self.resolve(ref)
             safe |= way
@@ -223,7 +223,7 @@ class _References:
 def _walk(
     schema: dict[str, Any], path: Path, seen: set[int]
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield ``schema`` and all schemas within that are not in ``seen``, and put them there."""
+    """Yield ``schema`` and all schemas in it that are not in ``seen``, and add them to ``seen``."""
     todo: list[tuple[Path, Any]] = [(path, schema)]
     while todo:
         path, node = todo.pop()
@@ -238,5 +238,5 @@ _INDEX: Final = re.compile(r"\d{1,6}", re.ASCII)
 
 def _reason(ref: str) -> str:
     if ref.startswith("#"):
-        return f"the reference {ref[:64]!r} leads to no schema"
-    return f"the reference {ref[:64]!r} leads out of the schema, which is not supported"
+        return f"the reference {ref[:64]!r} does not point to a schema"
+    return f"the reference {ref[:64]!r} points outside the schema, which is not supported"

@@ -1,4 +1,4 @@
-"""A request as the body for llama.cpp's own server, in-process.
+"""Translate requests into bodies for llama.cpp's own server, which runs in-process.
 
 Source: llama.cpp's ``tools/server/README.md``.
 """
@@ -17,7 +17,7 @@ from .tool_choice import forced_tools, parameters_param
 
 __all__ = ["check_schemas", "llamacpp_chat_payload", "llamacpp_completion_payload"]
 
-# llama-server has many more fields than OpenAI's; clients do not get to set those.
+# llama-server has many more fields than OpenAI. Clients may not set those.
 _SAMPLING_FIELDS: Final = frozenset({*SAMPLING_FIELDS, "model", "logit_bias"})
 _COMPLETION_FIELDS: Final = _SAMPLING_FIELDS | {"prompt"}
 _CHAT_FIELDS: Final = _SAMPLING_FIELDS | {
@@ -33,7 +33,7 @@ def llamacpp_chat_payload(request: ChatCompletionRequest) -> dict[str, Any]:
     """Return the fields of ``request`` for llama-server's chat completion endpoint.
 
     Raises:
-        InvalidRequest: it has a schema that llama.cpp cannot enforce.
+        InvalidRequest: The request has a schema that llama.cpp cannot enforce.
     """
     body = request.declared(_CHAT_FIELDS)
     body["messages"] = [_message(message) for message in as_tool_calls(request.messages)]
@@ -50,7 +50,7 @@ def llamacpp_chat_payload(request: ChatCompletionRequest) -> dict[str, Any]:
         portable = portable_schema(parameters, parameters_param(request, number))
         function["parameters"] = rebuilt(portable, lambda node, path: node)
     if request.output_limit is not None:
-        # Its own name for the limit wins over OpenAI's, whichever of them the site has used.
+        # llama-server prefers n_predict to OpenAI's names, and the site's options may have any.
         body["n_predict"] = request.output_limit
     return body
 
@@ -59,7 +59,7 @@ def llamacpp_completion_payload(request: CompletionRequest) -> dict[str, Any]:
     """Return the fields of ``request`` for llama-server's completion endpoint."""
     body = request.declared(_COMPLETION_FIELDS)
     if request.logprobs is not None:
-        # For 0 it would give none at all.
+        # llama-server returns no log probabilities for 0.
         body["logprobs"] = max(1, request.logprobs)
     if request.max_tokens is not None:
         body["n_predict"] = request.max_tokens
@@ -67,10 +67,10 @@ def llamacpp_completion_payload(request: CompletionRequest) -> dict[str, Any]:
 
 
 def check_schemas(request: ChatCompletionRequest) -> None:
-    """Check the schemas that the answer to ``request`` has to follow.
+    """Check the schemas that the answer to ``request`` must match.
 
     Raises:
-        InvalidRequest: llama.cpp cannot enforce one.
+        InvalidRequest: llama.cpp cannot enforce one of them.
     """
     if request.answer_schema is not None:
         _enforceable(request.answer_schema, request.answer_schema_param)
@@ -82,12 +82,12 @@ def _message(message: Message) -> dict[str, Any]:
     sent = message.declared()
     sent["content"] = content_text(message.content)
     if message.role == "developer":
-        # Few templates know the role that OpenAI renamed "system" to.
+        # Few templates know "developer", OpenAI's new name of "system".
         sent["role"] = "system"
     if isinstance(message, AssistantMessage):
         sent["content"] = sent["content"] or sent.pop("refusal", "")
         for call, made in zip(sent.get("tool_calls", ()), message.tool_calls or (), strict=True):
-            # It parses every text, and crashes at one that is no JSON.
+            # llama-server parses every string, and crashes at one that is not JSON.
             call["function"]["arguments"] = made.function.arguments_json()
     return sent
 
@@ -99,10 +99,11 @@ def _enforceable(schema: dict[str, Any], param: str) -> dict[str, Any]:
             return node
         try:
             if not _HIDES_PATTERN.isdisjoint(node):
-                raise ValueError(f"it stands beside {_quoted(_HIDES_PATTERN.intersection(node))}")
+                others = _quoted(_HIDES_PATTERN.intersection(node))
+                raise ValueError(f"it cannot be combined with {others}")
             return {**node, "pattern": enforceable_pattern(pattern)}
         except ValueError as error:
-            reason = f"this model cannot be held to the pattern {pattern[:64]!r}: {error}"
+            reason = f"the pattern {pattern[:64]!r} cannot be enforced on this model: {error}"
             raise schema_error(param, (*path, "pattern"), reason) from None
 
     enforceable: dict[str, Any] = rebuilt(portable_schema(schema, param), with_pattern)
@@ -110,7 +111,7 @@ def _enforceable(schema: dict[str, Any], param: str) -> dict[str, Any]:
 
 
 _HIDES_PATTERN: Final = frozenset({"$ref", "allOf", "anyOf", "oneOf"})
-"""Keywords beside which llama.cpp does not read a pattern."""
+"""Keywords that make llama.cpp ignore a pattern in the same schema."""
 
 
 def _quoted(names: frozenset[str]) -> str:

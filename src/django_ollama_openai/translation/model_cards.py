@@ -43,7 +43,7 @@ METADATA: Final = (
 ``embedding_length`` in dimensions, ``modified_at`` in RFC 3339."""
 
 CONTEXT_LENGTH: Final = ("context_length", "max_model_len")
-"""The names that clients know the length of the context by: OpenRouter's and vLLM's."""
+"""The names of the context length that clients read: OpenRouter's and vLLM's."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -66,9 +66,9 @@ class ModelCard:
         return (self.id, *self.aliases)
 
     def as_openai(self, *, name: str, backend: str) -> dict[str, Any]:
-        """OpenAI's model object for this model under its public ``name``, with all metadata.
+        """Return OpenAI's model object for this model under its public ``name``, with metadata.
 
-        Clients look for the length of the context beside ``id``, under one of two names.
+        The context length is also beside ``id``, under the two names that clients look for.
         """
         metadata = {key: self.metadata.get(key) for key in METADATA}
         context_length = metadata["context_length"]
@@ -166,15 +166,17 @@ def model_card(tag: Tag) -> ModelCard:
 
 
 def lacks_details(tag: Tag) -> bool:
-    """Return whether ``/api/show`` has to be asked for what this tag does not tell. The tags that
-    err about a model lack its context, too."""
+    """Return whether details of ``tag`` have to come from ``/api/show``. Tags with wrong details
+    lack the context length, too."""
     return "capabilities" not in tag or "context_length" not in (tag.get("details") or {})
 
 
 def with_details(tag: Tag, show: bytes) -> Tag:
-    """Return ``tag`` with what the answer of ``/api/show`` says: lengths, which are keyed by the
-    architecture there, and capabilities. It wins, for ``/api/tags`` errs about models whose weights
-    Ollama has converted itself. An answer that makes no sense changes nothing."""
+    """Return ``tag`` with the lengths and capabilities in ``show``, the body of ``/api/show``.
+
+    These override the tag, since ``/api/tags`` is wrong about models whose weights Ollama has
+    converted itself. The keys of lengths begin with the architecture. An invalid body is ignored.
+    """
     try:
         shown = _SHOW.validate_json(show, strict=True)
         info = shown.get("model_info") or {}

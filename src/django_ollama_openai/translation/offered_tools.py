@@ -1,7 +1,7 @@
-"""The tools of a request of the Responses API as the tools that a model is offered.
+"""Translate the tools of a Responses API request into the tools that the model is offered.
 
-The tools of a namespace are offered under a joined name. Their calls reach the client with the name
-and the namespace apart again.
+A tool of a namespace is offered under a joined name. In calls that the client gets, name and
+namespace are separate again.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ __all__ = ["ToolNames", "function_tool", "offered_name"]
 
 MAX_NAME: Final = 64
 _NOT_IN_NAMES: Final = re.compile(r"[^a-zA-Z0-9_-]")
-"""OpenAI's rules for the names of functions, which many engines have taken over."""
+"""OpenAI's rules for names of functions, which many engines enforce."""
 
 
 class ToolNames:
-    """The name under which each tool of ``request`` is offered, and what it stands for."""
+    """The names under which the tools of ``request`` are offered, and the tool of each name."""
 
     def __init__(self, request: ResponsesRequest) -> None:
         self.tools: dict[str, OfferedTool] = {}
         self._names: dict[tuple[str | None, str], str] = {}
-        # Those without a namespace keep their names.
+        # Tools without a namespace keep their names.
         tools = request.offered_tools
         for tool in sorted(tools, key=lambda tool: tool.namespace is not None):
             name = offered_name(*tool.full_name)
@@ -37,11 +37,11 @@ class ToolNames:
         self.in_order = [(self._names[tool.full_name], tool) for tool in tools]
 
     def of(self, namespace: str | None, name: str) -> str:
-        """Return the name under which a tool is offered, or would be if it still were."""
+        """Return the name under which a tool is offered, or would be if the request had it."""
         return self._names.get((namespace, name)) or offered_name(namespace, name)
 
     def of_all(self, tool: Tool) -> list[str]:
-        """Return the names under which ``tool``, or what is in it, is offered."""
+        """Return the names under which ``tool``, or each tool in a namespace, is offered."""
         if isinstance(tool, NamespaceTool):
             return [
                 self.of(tool.name, member.name)
@@ -68,15 +68,15 @@ def offered_name(namespace: str | None, name: str) -> str:
 
 
 def _marked(namespace: str | None, name: str) -> str:
-    """Return a name that no other tool has, as short as names have to be."""
+    """Return a unique name within the maximum length: it ends in a hash of both names."""
     full = f"{namespace or ''}__{name}"
     mark = hashlib.sha256(full.encode(errors="surrogatepass")).hexdigest()[:8]
     return f"{_NOT_IN_NAMES.sub('_', full)[: MAX_NAME - 9]}_{mark}"
 
 
 def function_tool(name: str, offered: OfferedTool, *, is_first: bool) -> dict[str, Any]:
-    """Return the tool of chat completions for ``offered``; the first one of a namespace has the
-    description of all."""
+    """Return the chat completion tool for ``offered``, with ``name``. The first one of a namespace
+    also has the description of the namespace."""
     tool = offered.tool
     if isinstance(tool, CustomTool):
         fields: dict[str, Any] = {"description": tool.description}

@@ -48,25 +48,25 @@ _BAD_SCHEMA: Final = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-"""How Ollama, and the llama-server behind it, say that they cannot use a schema. Ollama calls that
-a failure of its own, and llama-server blames ``json_schema``, which is its own name for it."""
+"""Errors of Ollama, and of the llama-server behind it, about a schema that they cannot use. Ollama
+reports them with status 500, and llama-server names ``json_schema``, its own field."""
 
 _QUOTED: Final = re.compile(
     r"((?:failed to parse|could not parse)[^:]*:|input_value=|[\"']input[\"']:).*",
     re.IGNORECASE | re.DOTALL,
 )
-"""After these engines quote what a client or a model wrote."""
+"""After these words engines quote a prompt or an answer."""
 
 MAX_ENGINE_MESSAGE: Final = 500
 
 _GO_FIELD: Final = re.compile(r"Go struct field \w+\.(\w+)")
-"""The field of a request of Ollama's that has a wrong type."""
+"""The field of Ollama's request that has a wrong type."""
 
 _READ_FROM: Final = frozenset(
     {"dimensions", "input", "keep_alive", "messages", "model", "options", "prompt", "suffix"}
     | {"think", "tools", "truncate"}
 )
-"""The fields that Ollama's requests and the client's have in common."""
+"""The fields that requests to Ollama and requests of clients have in common."""
 
 _TOO_LONG: Final = re.compile(r"(?:exceeds|longer than) (?:the|maximum) context length")
 """What Ollama says itself, without figures."""
@@ -90,8 +90,8 @@ def ollama_error(
 
 
 def for_operators(text: str) -> str:
-    """Return what an engine says of its failure, shortened, and without what it quotes of a prompt
-    or an answer."""
+    """Return ``text``, an engine's message about its failure, shortened and without quotations of
+    prompts and answers."""
     return _QUOTED.sub(r"\1…", " ".join(text.split()))[:MAX_ENGINE_MESSAGE]
 
 
@@ -145,7 +145,7 @@ def _as_asked(text: str, model: str) -> str:
 
 
 def _named_param(text: str, **blame: Unpack[Blame]) -> str | None:
-    """Return the field of the client's request that ``text`` is about, if that is known."""
+    """Return the field of the client's request that ``text`` is about, or ``None`` if unknown."""
     if text.startswith("model is required"):
         return "model"
     if text.startswith("invalid input type"):
@@ -181,7 +181,7 @@ def tools_error(text: str = "This model does not support tools.") -> GatewayErro
 
 
 def media_error(kind: str, **blame: Unpack[Blame]) -> GatewayError:
-    """Return the error for a model that does not take the ``kind`` of input in a message."""
+    """Return the error for a model that does not support ``kind`` input in messages."""
     param = blame.get("media_param", "messages")
     return UnsupportedParameter(
         f"This model does not support {kind} input, which is in '{param}'.", param=param
@@ -189,8 +189,8 @@ def media_error(kind: str, **blame: Unpack[Blame]) -> GatewayError:
 
 
 def schema_error(reason: str | None, **blame: Unpack[Blame]) -> GatewayError:
-    """Return the error for a JSON schema that the engine cannot enforce, for the ``reason`` that it
-    gives."""
+    """Return the error for a JSON schema that the engine cannot enforce, with the engine's
+    ``reason`` if there is one."""
     param = blame.get("schema_param", "response_format")
     reason = " ".join((reason or "").split()).rstrip(".")
     return InvalidRequest(

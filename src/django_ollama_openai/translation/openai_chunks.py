@@ -88,8 +88,8 @@ _BROKEN: Final = frozenset({"abort", "error"})
 class OpenAIChunks:
     """The state of one streamed answer: feed it every chunk, then ``finish()``.
 
-    The engine is asked for ``include_usage``; the finish reason comes before the usage. ``blame``
-    has what an error may name.
+    The request has ``include_usage``, so the usage follows the finish reason. ``blame`` has the
+    names for errors.
     """
 
     __slots__ = ("_blame", "_calls", "_count", "_has_begun", "_is_finished")

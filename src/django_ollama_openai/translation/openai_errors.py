@@ -64,7 +64,7 @@ _LACKS_INPUT: Final = re.compile(r"(image|audio|video) input is not supported")
 """How llama-server says that a model takes texts only. It calls that a failure of its own."""
 
 _LACKS_TOOLS: Final = re.compile(r"requires --(?:enable-auto-tool-choice|jinja)\b")
-"""How vLLM and llama-server say that they were started without the tools of a model."""
+"""Errors of vLLM and llama-server that were started without support for tools."""
 
 _BAD_SCHEMA: Final = re.compile(
     r"""
@@ -75,11 +75,10 @@ _BAD_SCHEMA: Final = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
-"""How llama-server, vLLM and SGLang say that they cannot use a schema."""
+"""Errors of llama-server, vLLM and SGLang about a schema that they cannot use."""
 
 _BAD_ARGUMENTS: Final = "Failed to parse tool call arguments"
-"""How llama-server says that earlier calls have arguments that are not JSON. It calls that a
-failure of its own."""
+"""The error of llama-server about earlier calls whose arguments are not JSON. Its status is 500."""
 
 _ENDPOINTS: Final = {
     "messages": "chat completions",
@@ -168,12 +167,12 @@ def _known(
         return media_error(lack[1], **blame)
     if _LACKS_TOOLS.search(text):
         return tools_error()
-    # Not for a schema that the client did not send.
+    # Only if the client has sent a schema.
     if "schema_param" in blame and (bad := _BAD_SCHEMA.search(text)):
         return schema_error(bad["reason"], **blame)
     if text.startswith(_BAD_ARGUMENTS):
         return InvalidRequest(
-            "This model takes no tool calls whose arguments are not JSON.", param="messages"
+            "This model requires JSON as the arguments of earlier tool calls.", param="messages"
         )
     if text.startswith("Pooling type"):
         return UpstreamError("This model's file does not say how to pool; set 'pooling'.")

@@ -56,10 +56,10 @@ def openai_chat_payload(
     stream: bool,
     json_arguments: bool = False,
 ) -> dict[str, Any]:
-    """Return the body of ``POST chat/completions``.
+    """Return the body of ``POST chat/completions`` for the engine.
 
-    ``parameters`` are the optional ones that the engine knows. With ``json_arguments`` it gets a
-    JSON object as the arguments of every earlier call.
+    ``parameters`` are the optional parameters that the engine supports. With ``json_arguments`` the
+    arguments of every earlier call are sent as a JSON object.
     """
     fields = _CHAT.union(*(_CHAT_OPTIONAL.get(name, ()) for name in parameters))
     sent = request.declared(fields)
@@ -73,7 +73,7 @@ def openai_chat_payload(
         tool["function"]["parameters"] = object_schema(tool["function"].get("parameters"))
     schema, response_format = request.answer_schema, sent.get("response_format")
     if schema is not None and response_format and response_format["type"] == "json_object":
-        # OpenAI has no schema in this format, and some engines would take no notice of it.
+        # OpenAI has no schema in this format, and some engines would ignore it.
         json_schema = {"name": "answer", "schema": schema}
         sent["response_format"] = {"type": "json_schema", "json_schema": json_schema}
     options = dict(request.engine_options)

@@ -237,7 +237,7 @@ _HEADERS: Final[dict[type[GatewayError], tuple[str, str, str]]] = {
     AuthenticationFailed: ("WWW-Authenticate", "string", "How to authenticate"),
     MethodNotAllowed: ("Allow", "string", "The methods that are answered"),
     Unavailable: ("Retry-After", "integer", "In how many seconds to try again"),
-    UnsupportedContentCoding: ("Accept-Encoding", "string", "The content codings that are decoded"),
+    UnsupportedContentCoding: ("Accept-Encoding", "string", "The supported content codings"),
 }
 """What an error comes with: the name of a header, its type and its meaning."""
 

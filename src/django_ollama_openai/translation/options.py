@@ -43,7 +43,7 @@ def ollama_options(request: EngineRequest, fields: Mapping[str, Any]) -> dict[st
         **{name: value for name, value in said.items() if value is not None},
     }
     if "shift" in fields and not options["truncate"]:
-        # With a full context it would forget the beginning while it answers, and say nothing of it.
+        # With a full context Ollama would drop the oldest tokens during the answer without notice.
         options.setdefault("shift", False)
     if isinstance(options.get("stop"), str):
         options["stop"] = [options["stop"]]

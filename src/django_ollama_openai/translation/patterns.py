@@ -1,10 +1,10 @@
-"""Regular expressions of JSON schemas as llama.cpp can enforce them.
+"""Rewrite regular expressions in JSON schemas so that llama.cpp can enforce them.
 
-It makes a grammar of an expression that is anchored at both ends and has characters, classes,
-groups, alternatives and repetitions. Any other it leaves out without a word, and characters that
-JSON has to escape would break the answer.
+llama.cpp turns an expression into a grammar if it is anchored at both ends and consists of
+characters, classes, groups, alternatives and repetitions. It ignores others without notice, and
+characters that JSON has to escape would break the answer.
 
-Source: llama.cpp's ``json-schema-to-grammar.cpp``, and what its answers were.
+Source: llama.cpp's ``json-schema-to-grammar.cpp``, and tests of its answers.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ _MEMBER: Final = re.compile(r"\\([dws]) | (?: \\(.) | (.) ) (?: - (?: \\(.) | (.
 _CLASSES: Final = {"d": "0-9", "w": "A-Za-z0-9_", "s": " "}
 _UNSAFE: Final = re.compile(r'[\x00-\x1f"\\]')
 _SAFE_RANGES: Final = ((0x20, 0x21), (0x23, 0x5B), (0x5D, 0x10FFFF))
-"""What JSON does not have to escape within a string."""
+"""The characters that JSON does not have to escape in a string."""
 
 _NO_EXPRESSION: Final = "it is not a valid regular expression"
 _ANY: Final = r"[^\x22\x5c\x00-\x1f]"
 
 
 def enforceable_pattern(pattern: str) -> str:
-    """Return the expression that llama.cpp makes a grammar of for ``pattern``.
+    """Return an expression that llama.cpp can enforce in place of ``pattern``.
 
-    Whatever matches it matches ``pattern``, too.
+    Every string that matches it also matches ``pattern``.
 
     Raises:
-        ValueError: there is none; its text is the reason.
+        ValueError: There is none; the message is the reason.
     """
     if len(pattern) > MAX_LENGTH:
         raise ValueError(f"it is longer than {MAX_LENGTH} characters")
     if not _ANCHORED.fullmatch(pattern):
-        raise ValueError("it has to begin with '^' and end with '$'")
+        raise ValueError("it must begin with '^' and end with '$'")
     enforceable = f"^{''.join(_tokens(pattern[1:-1]))}$"
     try:
         re.compile(enforceable)
@@ -70,7 +70,7 @@ def _tokens(text: str) -> Iterator[str]:
         elif token["escaped"] is not None:
             yield _escaped(token["escaped"])
         elif token["repeated"] is not None:
-            # Whether it takes as little as it can makes no difference to what matches.
+            # A lazy repetition matches the same strings as a greedy one.
             yield token["repeated"]
         elif token["plain"] == ".":
             yield _ANY

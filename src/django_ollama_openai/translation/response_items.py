@@ -151,8 +151,8 @@ class SummaryItem(ReasoningItem):
 
 
 class CallItem(Item):
-    """A call of a function; its text are the arguments. ``called`` is its name, and its namespace
-    if it has one."""
+    """A call of a function; its text is the arguments. ``called`` has the name of the function, and
+    its namespace if it has one."""
 
     prefix = "fc_"
     text_event = "response.function_call_arguments"
@@ -197,7 +197,7 @@ class CustomCallItem(CallItem):
 
     @property
     def may_end(self) -> bool:
-        """The input comes in one piece."""
+        """Return whether the input has arrived: it is never split."""
         return bool(self._pieces)
 
     def as_openai(self) -> dict[str, Any]:

@@ -24,10 +24,10 @@ CLIENTS_OWN: Final = frozenset({"metadata", "parameters", "schema"})
 
 
 def new_response(request: ResponsesRequest, model: str, *, stored: bool) -> dict[str, Any]:
-    """A response to ``request`` that has just begun. ``model`` is the model's public name.
+    """Return a response to ``request`` that has just begun. ``model`` is the model's public name.
 
-    What the client has not sent is ``null``, or where OpenAI's types have no ``null`` its default,
-    though the model may have one of its own. The service tier is the one that there is.
+    Fields that the request lacks are ``null``, or OpenAI's default where OpenAI's types do not
+    allow ``null``; the model's own default may differ. The service tier is always ``"default"``.
     """
     is_cut = request.truncation == "auto" or request.truncate is True
     text, reasoning, choice = request.text, request.reasoning, request.tool_choice

@@ -39,18 +39,18 @@ __all__ = ["chat_request", "in_the_words_of", "left_out", "original_param"]
 
 
 def chat_request(request: ResponsesRequest) -> ChatCompletionRequest:
-    """The chat completion request that asks for the same as ``request``.
+    """Return the chat completion request that is equivalent to ``request``.
 
-    What has no counterpart there is left out: see ``ResponsesRequest.unsupported_parameters`` and
+    Parts without an equivalent are left out: see ``ResponsesRequest.unsupported_parameters`` and
     :func:`left_out`.
 
     Raises:
-        InvalidRequest: naming the field of ``request`` that is at fault.
+        InvalidRequest: A field of ``request`` is invalid; the error names it.
     """
     body = _Translation(request).body
     if not body["messages"]:
         raise InvalidRequest(
-            "'input' needs a message; there is nothing in it that can be read here.",
+            "'input' must contain a message or another item with readable text.",
             param="input",
         )
     try:
@@ -61,8 +61,8 @@ def chat_request(request: ResponsesRequest) -> ChatCompletionRequest:
 
 
 def left_out(request: ResponsesRequest) -> tuple[str, ...]:
-    """Return the parts of ``request`` that do not reach the model: hosted tools, and items without
-    readable text. Each type is named once."""
+    """Return names of the parts of ``request`` that do not reach the model: hosted tools and items
+    without readable text. Each type is named once."""
     items = request.input if isinstance(request.input, list) else ()
     unread = (
         item.type
@@ -72,7 +72,7 @@ def left_out(request: ResponsesRequest) -> tuple[str, ...]:
     )
     names = [_named("tools", type) for type in request.hosted_tools]
     names += [_named("input", type) for type in unread]
-    # Clients make up types: what is named in a header has to be short.
+    # A client may send any type, and names in a header have to be short.
     return tuple(dict.fromkeys(names))[:MAX_LEFT_OUT]
 
 
@@ -180,7 +180,7 @@ class _Translation:
             self._foreign(origin, item)
         elif isinstance(item, ToolsItem):
             if item.call_id is not None:
-                # The tools themselves are offered; the call still needs its result.
+                # The tools themselves are offered. The call still needs a result.
                 self._result(origin, item.call_id, _parts(origin, self._found(item)))
         else:
             self._end_turn()
@@ -335,7 +335,7 @@ class _Translation:
         if isinstance(choice, ToolReference):
             return nested(choice)
         if isinstance(choice, OtherReference):
-            # Dropped before, if the site says so; refused otherwise.
+            # Dropped. Refused earlier unless the site ignores unsupported parameters.
             return None
         if not isinstance(choice, AllowedTools):
             return choice

@@ -46,18 +46,18 @@ R = TypeVar("R", bound=EngineRequest)
 
 
 class CallFormat(JSONSchemaFormat):
-    """The format of a call that the client requires; its schema comes from the client's tools."""
+    """The format of a required call; its schema comes from the client's tools."""
 
     _origin: str = PrivateAttr("tools")
 
     @property
     def origin(self) -> str:
-        """The field of the client's request that has the schema."""
+        """The field of the client's request with the schema."""
         return self._origin
 
     @classmethod
     def of(cls, schema: dict[str, Any], origin: str) -> CallFormat:
-        """Return the format for ``schema``, which the field ``origin`` has."""
+        """Return the format for ``schema``, which is in the field ``origin`` of the request."""
         made = cls.model_validate(
             {"type": "json_schema", "json_schema": {"name": "call", "schema": schema}}
         )
@@ -76,7 +76,7 @@ def answering(
     if request.parallel_tool_calls is False and "parallel_tool_calls" not in native:
         choice.is_parallel = False
     if request.functions:
-        # The deprecated form has room for one call.
+        # The deprecated form allows only one call.
         choice.is_parallel = False
     if custom := request.custom_tools:
         choice.custom_calls = CustomCalls(custom)
@@ -98,8 +98,8 @@ def honoured(request: ChatCompletionRequest, native: frozenset[str]) -> frozense
 
 
 def forced_tools(request: ChatCompletionRequest) -> list[tuple[str, FunctionTool]]:
-    """Return the tools of which ``tool_choice`` demands one, each with the notation of its
-    parameters."""
+    """Return the tools of which ``tool_choice`` demands one, each with the name of the field with
+    its parameters."""
     choice, names = request.tool_choice, chosen_functions(request.tool_choice)
     if choice != "required" and not isinstance(choice, FunctionReference):
         mode = choice.allowed_tools.mode if isinstance(choice, AllowedToolsChoice) else None
@@ -113,7 +113,7 @@ def forced_tools(request: ChatCompletionRequest) -> list[tuple[str, FunctionTool
 
 
 def parameters_param(request: ChatCompletionRequest, number: int) -> str:
-    """Return the notation of the parameters of a tool, which may be a deprecated function."""
+    """Return the field with the parameters of tool ``number``, in ``tools`` or ``functions``."""
     if request.functions:
         return f"functions[{number}].parameters"
     return f"tools[{number}].function.parameters"
@@ -237,7 +237,7 @@ class _SomeCall(Answering[ChatCompletionRequest]):
         self._next_attempt()
         tools = [tool for _, tool in self._tools]
         self._written = _WrittenCall({tool.function.name for tool in tools})
-        # Within another schema references lead to other places.
+        # In a larger schema references have other targets.
         definitions = Definitions()
         calls = [
             {
@@ -360,7 +360,7 @@ def _structured(
     tools: Sequence[FunctionTool],
     response_format: CallFormat,
 ) -> ChatCompletionRequest:
-    """``request`` without tools, for an answer that keeps to ``response_format``."""
+    """Return ``request`` without tools, for an answer that matches ``response_format``."""
     functions = [tool.function.declared() for tool in tools]
     text = "\n".join([instruction, *(json.dumps(each, ensure_ascii=False) for each in functions)])
     return _plain(

@@ -1,7 +1,7 @@
-"""Cross-origin requests of browsers: ``CORS_ORIGINS``.
+"""Handle cross-origin requests of browsers: ``CORS_ORIGINS``.
 
 Pages of other origins call the gateway with a key. ``Access-Control-Allow-Credentials`` is never
-sent, so that a browser gives them nothing that a session's cookie has let through.
+sent, so browsers hide from them any response to a request with a session cookie.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ EXPOSED_HEADERS: Final = (
         for unit in ("requests", "tokens")
     ),
 )
-"""The headers of answers that pages may read, beside those that browsers always show."""
+"""The response headers that pages may read, besides those that browsers always allow."""
 
 ANY_METHOD: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 MAX_AGE: Final = 7200
-"""Seconds for which a browser may keep the answer to a preflight; more is cut by Chromium."""
+"""Seconds for which a browser may cache a preflight response; Chromium caps longer times."""
 
 _HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, \t-]+")
 
 
 def preflight(request: HttpRequest, methods: tuple[str, ...]) -> HttpResponse | None:
-    """Return the answer to a preflight from an allowed origin; ``None`` for all other requests.
+    """Return the response to a preflight from an allowed origin, or ``None`` for other requests.
 
-    ``methods`` are those of the endpoint; without any it answers all methods.
+    ``methods`` are those of the endpoint; if empty, every method is allowed.
     """
     if request.method != "OPTIONS" or "HTTP_ACCESS_CONTROL_REQUEST_METHOD" not in request.META:
         return None
@@ -49,7 +49,7 @@ def preflight(request: HttpRequest, methods: tuple[str, ...]) -> HttpResponse | 
     response = HttpResponse(headers={"Content-Length": "0"})
     del response.headers["Content-Type"]
     response.headers["Access-Control-Allow-Methods"] = ", ".join(methods or ANY_METHOD)
-    # Browsers do not take "*" for Authorization.
+    # In browsers "*" does not include Authorization.
     wanted = request.META.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "")
     if _HEADER_NAMES.fullmatch(wanted):
         response.headers["Access-Control-Allow-Headers"] = wanted
@@ -61,10 +61,10 @@ def preflight(request: HttpRequest, methods: tuple[str, ...]) -> HttpResponse | 
 
 
 def allow_origin(request: HttpRequest, response: HttpResponseBase) -> None:
-    """Let pages of the origins in ``CORS_ORIGINS`` read ``response``, an error as well."""
+    """Add the headers with which pages of ``CORS_ORIGINS`` may read ``response``, even an error."""
     if not _origins():
         return
-    # Also where this request's origin is not allowed: caches must not give this to others.
+    # Even if the origin is not allowed: a cache must not send this response to another origin.
     patch_vary_headers(response, ["Origin"])
     allowed = _allowed(request)
     if allowed is not None:
@@ -83,5 +83,5 @@ def _allowed(request: HttpRequest) -> str | None:
 
 
 def _origins() -> list[str]:
-    # A setting that is wrong is an error of the site, which needs no second one here.
+    # An invalid setting is reported elsewhere.
     return [] if conf.problems() else conf.get().CORS_ORIGINS

@@ -65,7 +65,7 @@ class Endpoint:
         for alias in connections:
             transaction.non_atomic_requests(using=alias)(view)
             transaction.non_atomic_requests(using=alias)(aview)
-        # A login page is no answer for a client of an API: callers are authenticated within.
+        # Clients of an API cannot use a login page; the endpoints authenticate callers themselves.
         self.view = login_not_required(csrf_exempt(view))
         self.aview = login_not_required(csrf_exempt(aview))
 
@@ -84,8 +84,8 @@ class Endpoint:
             # Not every server leaves it out, and gunicorn warns of it.
             response.headers["Content-Length"] = str(len(response.content))
             response.content = b""
-        # Early releases of Django 5.2 heed "private" only: their cache middleware would give one
-        # caller's answer to others.
+        # The cache middleware of early releases of Django 5.2 only respects "private". It would
+        # send one caller's response to others.
         response.setdefault("Cache-Control", "private, no-store")
         response.headers["x-request-id"] = request_id
         allow_origin(request, response)

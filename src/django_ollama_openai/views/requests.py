@@ -16,19 +16,19 @@ from ..wire.content_coding import content_codings, decode
 __all__ = ["hung_up", "keep_body_readable", "read_body"]
 
 MAX_DIGITS: Final = 18
-"""Of a length; Python refuses to read numbers of thousands of digits."""
+"""Maximum digits of a length; Python refuses to parse thousands of digits."""
 
 
 def read_body(request: HttpRequest) -> bytes:
-    """Return the body, without its content codings.
+    """Return the decoded body of ``request``.
 
-    Not ``request.body``: Django's own limit there is 2.5 MB, less than a picture, and exceeding
-    it is an HTML page.
+    It does not use ``request.body``: Django's limit there is 2.5 MB, less than an image, and its
+    error is an HTML page.
 
     Raises:
-        RequestTooLarge: It is larger than ``MAX_BODY_BYTES``, as it was sent or once decoded.
-        UnsupportedContentCoding: It has a content coding other than gzip and deflate.
-        InvalidRequest: It is incomplete or broken, or the server does not read it.
+        RequestTooLarge: It is larger than ``MAX_BODY_BYTES``, encoded or decoded.
+        UnsupportedContentCoding: Its content coding is neither gzip nor deflate.
+        InvalidRequest: It is incomplete or invalid, or the server cannot read chunked bodies.
     """
     limit = conf.get().MAX_BODY_BYTES
     codings = content_codings(request.META.get("HTTP_CONTENT_ENCODING", ""))
@@ -42,8 +42,10 @@ def read_body(request: HttpRequest) -> bytes:
     else:
         body = _read_and_keep(request, request.read, limit + 1)
         if not body and is_chunked and "wsgi.input" in request.META:
-            # Under WSGI Django takes a body without a length for an empty one.
-            raise InvalidRequest("Send the body with a Content-Length, not chunked.")
+            # Under WSGI Django treats a body without a length as empty.
+            raise InvalidRequest(
+                "This server does not support chunked bodies. Send a Content-Length header."
+            )
     if len(body) > limit:
         raise too_large
     if length is not None and len(body) < length:
@@ -53,14 +55,14 @@ def read_body(request: HttpRequest) -> bytes:
 
 
 def keep_body_readable(request: HttpRequest) -> None:
-    """Let middleware read ``request.body`` after the view, which may have left it unread.
+    """Make ``request.body`` readable for middleware after the view, which may not have read it.
 
-    Django raises for a body that is larger than its own limit or whose length makes no sense, and
-    outside of the view that turns a finished answer into an HTML page. Such a body is empty then.
+    Django raises an error for a body that exceeds its own limit or has an invalid length. After the
+    view that would replace the response by an HTML page, so such a body becomes empty.
     """
     if not hasattr(request, "_body"):
         length = _declared_length(request)
-        # None sets no limit, which django-stubs does not know.
+        # None means no limit, which django-stubs does not know.
         most: Any = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
         if length is None or (most is not None and length > most):
             request._body = b""
@@ -74,14 +76,14 @@ def _declared_length(request: HttpRequest) -> int | None:
 
 
 def _reader_of_chunks(request: HttpRequest) -> Callable[[int], bytes]:
-    """Return a reader of the server's own stream, which ends where the body does."""
+    """Return a reader of the server's own stream, which ends at the end of the body."""
     stream = request.META["wsgi.input"]
 
     def read(size: int) -> bytes:
         try:
             piece: bytes = stream.read(size)
         except Exception as error:
-            # Each server has errors of its own for chunks that break off or make no sense.
+            # Each server has its own errors for incomplete and invalid chunks.
             raise UnreadablePostError(*error.args) from error
         return piece
 
@@ -89,8 +91,8 @@ def _reader_of_chunks(request: HttpRequest) -> Callable[[int], bytes]:
 
 
 def _read_and_keep(request: HttpRequest, read: Callable[[int], bytes], most: int) -> bytes:
-    """Read up to ``most`` bytes, and keep them for middleware as ``request.body``: Django refuses
-    to read a body for which ``request.read()`` was called."""
+    """Return up to ``most`` bytes of the body, and keep them as ``request.body`` for middleware:
+    after ``request.read()`` Django refuses to read the body again."""
     pieces: list[bytes] = []
     missing = most
     try:

@@ -203,8 +203,8 @@ def content_media(content: str | Sequence[Part] | None) -> list[bytes]:
 
 
 class FunctionCall(WireModel):
-    """A call to a function; ``arguments`` is what the model wrote: as a rule the text of a JSON
-    object, but it may be cut off, empty, or prose."""
+    """A call of a function. ``arguments`` is the model's text: usually a JSON object, but it may
+    be cut off, empty, or prose."""
 
     name: str
     arguments: Annotated[
@@ -216,7 +216,7 @@ class FunctionCall(WireModel):
     def arguments_object(self) -> dict[str, Any]:
         """Return the arguments as an object, for engines whose templates need one.
 
-        Text that is no JSON object, or would take too long to read, becomes
+        Text that is not a JSON object, or would take too long to parse, becomes
         ``{"arguments": "the text"}``.
         """
         if not self.arguments.strip():
@@ -243,7 +243,7 @@ class ToolCall(WireModel):
 
 
 def _with_a_type(value: Any) -> Any:
-    """Add the type that clients may leave out."""
+    """Add the type, which clients may omit."""
     is_without = isinstance(value, dict) and "type" not in value
     return {**value, "type": "function"} if is_without else value
 
@@ -252,7 +252,7 @@ def _function_call(call: CustomToolCall) -> ToolCall:
     return ToolCall.model_validate(call.as_function_call())
 
 
-# For type checkers: validation has made functions of custom tools, wherever they may stand.
+# For type checkers: validation turns custom tools into functions everywhere.
 if TYPE_CHECKING:
     AnyToolCall: TypeAlias = ToolCall
 else:
@@ -334,7 +334,7 @@ class FunctionTool(WireModel):
 
 
 class CustomFunction(FunctionTool):
-    """The function that stands for a custom tool."""
+    """The function that represents a custom tool."""
 
 
 def _custom_function(tool: CustomTool) -> CustomFunction:
@@ -439,7 +439,7 @@ class TextFormat(WireModel):
 
 
 class JSONObjectFormat(WireModel):
-    """Any JSON object. Other servers take a schema for it here, and so does this one."""
+    """Any JSON object, or one that matches ``schema``, an extension that other servers have too."""
 
     type: Literal["json_object"]
     schema_: dict[str, Any] | None = Field(None, alias="schema")
@@ -506,7 +506,7 @@ class ChatCompletionRequest(GenerationRequest):
 
     verbosity: Literal["low", "medium", "high"] | None = None
 
-    # Deprecated by OpenAI, still sent: "tools" and "tool_choice" as they were before.
+    # Deprecated by OpenAI, but still in use: the earlier form of "tools" and "tool_choice".
     functions: Annotated[list[Function], MaxLen(MAX_TOOLS), FirstErrorOnly()] | None = None
     function_call: FunctionCallChoice | None = None
 
@@ -523,7 +523,7 @@ class ChatCompletionRequest(GenerationRequest):
             for spelling in (name, to_camel(name)):
                 if isinstance(value, dict) and value.get(spelling) is not None:
                     raise InvalidRequest(
-                        f"'{spelling}' is a parameter of the Responses API; {own}.", param=spelling
+                        f"'{spelling}' is a parameter of the Responses API. {own}.", param=spelling
                     )
         return value
 
@@ -540,8 +540,8 @@ class ChatCompletionRequest(GenerationRequest):
         for name in ("tools", "tool_choice"):
             if getattr(self, name):
                 raise InvalidRequest(
-                    f"'functions' cannot be combined with '{name}': they are the deprecated form "
-                    "of 'tools'. Send 'tools' alone.",
+                    f"'functions' cannot be combined with '{name}': it is the deprecated form of "
+                    "'tools'. Send only 'tools'.",
                     param="functions",
                 )
         self.tools = [
@@ -550,8 +550,7 @@ class ChatCompletionRequest(GenerationRequest):
         if isinstance(choice, FunctionName):
             if choice.name not in {function.name for function in self.functions}:
                 raise InvalidRequest(
-                    f"The function {choice.name!r} of 'function_call' is not among the "
-                    "'functions'.",
+                    f"The function {choice.name!r} in 'function_call' is not one of 'functions'.",
                     param="function_call",
                 )
             self.tool_choice = FunctionReference(type="function", function=choice)
@@ -592,7 +591,7 @@ class ChatCompletionRequest(GenerationRequest):
 
     @property
     def custom_tools(self) -> frozenset[str]:
-        """The names of the custom tools."""
+        """The names of the functions that represent custom tools."""
         return frozenset(
             tool.function.name for tool in self.tools or () if isinstance(tool, CustomFunction)
         )
@@ -628,7 +627,7 @@ class ChatCompletionRequest(GenerationRequest):
 
     @property
     def answer_schema(self) -> dict[str, Any] | None:
-        """The JSON schema that the answer has to follow."""
+        """The JSON schema that the answer must match, or ``None``."""
         if isinstance(self.response_format, JSONSchemaFormat):
             return self.response_format.json_schema.schema_
         if isinstance(self.response_format, JSONObjectFormat):
@@ -637,14 +636,13 @@ class ChatCompletionRequest(GenerationRequest):
 
     @property
     def answer_schema_param(self) -> str:
-        """The notation of :attr:`answer_schema`."""
+        """The field of the request with :attr:`answer_schema`."""
         if isinstance(self.response_format, JSONSchemaFormat):
             return "response_format.json_schema.schema"
         return "response_format.schema"
 
     def own_name(self, parameter: str) -> str:
-        """Return the name that the client gave ``parameter``: ``functions`` may stand for
-        ``tools``."""
+        """Return the client's name for ``parameter``, such as ``functions`` for ``tools``."""
         return _DEPRECATED.get(parameter, parameter) if self.functions else parameter
 
     def without(self, parameters: Sequence[str]) -> Self:
@@ -671,13 +669,13 @@ class ChatCompletionRequest(GenerationRequest):
 _DEPRECATED: Final = {"tools": "functions", "tool_choice": "function_call"}
 
 _OF_RESPONSES: Final = {
-    "input": "send 'messages'",
-    "instructions": "send a message with the role 'system'",
-    "max_output_tokens": "use 'max_completion_tokens'",
-    "previous_response_id": "send the whole conversation as 'messages'",
-    "text": "use 'response_format' and 'verbosity'",
+    "input": "Send 'messages' instead",
+    "instructions": "Send a message with the role 'system' instead",
+    "max_output_tokens": "Use 'max_completion_tokens' instead",
+    "previous_response_id": "Send the whole conversation as 'messages' instead",
+    "text": "Use 'response_format' and 'verbosity' instead",
 }
-"""Parameters that would change the answer, and what takes their place here."""
+"""Parameters of the Responses API that would change the answer, and their replacements."""
 
 _MEDIA: Final[dict[str, type[WireModel]]] = {"image_url": ImagePart, "input_audio": AudioPart}
 """The kinds of parts that not every engine takes, by the names of their types."""

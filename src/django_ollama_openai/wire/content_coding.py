@@ -12,10 +12,10 @@ __all__ = ["content_codings", "decode"]
 SUPPORTED: Final = ("gzip", "deflate")
 
 MAX_CODINGS: Final = 4
-"""Each coding of one body costs up to the limit of work."""
+"""Maximum number of codings of one body; each may cost as much work as the limit allows."""
 
 MAX_MEMBERS: Final = 1000
-"""How many members one gzip body may have. Each costs the same whatever its size."""
+"""Maximum number of members of a gzip body; each has a fixed cost, whatever its size."""
 
 PIECE_BYTES: Final = 64 * 2**10
 
@@ -23,12 +23,12 @@ _ALIASES: Final = {"x-gzip": "gzip", "x-deflate": "deflate"}
 
 
 def content_codings(header: str) -> list[str]:
-    """Return the codings that a ``Content-Encoding`` header lists, in the order of their
-    application, without ``identity``.
+    """Return the codings in a ``Content-Encoding`` header, in the order in which they were applied,
+    without ``identity``.
 
     Raises:
         UnsupportedContentCoding: One of them is not supported.
-        InvalidRequest: There are too many of them.
+        InvalidRequest: There are too many codings.
     """
     named = [name for name in (item.strip().lower() for item in header.split(",")) if name]
     codings = [_ALIASES.get(name, name) for name in named if name != "identity"]
@@ -44,11 +44,11 @@ def content_codings(header: str) -> list[str]:
 
 
 def decode(body: bytes, codings: list[str], limit: int) -> bytes:
-    """Return ``body`` without its ``codings``. No step holds more than ``limit`` bytes and one.
+    """Return ``body`` decoded from ``codings``. Each step holds at most ``limit`` + 1 bytes.
 
     Raises:
-        RequestTooLarge: There are more than ``limit`` bytes after any step.
-        InvalidRequest: The body is not encoded as ``codings`` says, or is incomplete.
+        RequestTooLarge: The result of a step has more than ``limit`` bytes.
+        InvalidRequest: The body is not valid data of these codings, or is incomplete.
     """
     for coding in reversed(codings):
         try:
@@ -66,7 +66,7 @@ def _inflate(body: bytes, coding: str, limit: int) -> bytes:
     inflater = zlib.decompressobj(window_bits)
     members = 1
     decoded = bytearray()
-    # In pieces: zlib copies what follows the end of a member.
+    # In pieces, because zlib copies all data after the end of a member.
     for start in range(0, len(body), PIECE_BYTES):
         piece = body[start : start + PIECE_BYTES]
         while piece:
@@ -85,7 +85,7 @@ def _inflate(body: bytes, coding: str, limit: int) -> bytes:
 
 
 def _deflate_window(body: bytes) -> int:
-    """Return zlib's ``wbits`` for ``body``: many clients send ``deflate`` without the header of
-    the zlib format that the HTTP standard demands."""
+    """Return zlib's ``wbits`` for ``body``: many clients send ``deflate`` without the zlib header
+    that the HTTP standard requires."""
     has_header = len(body) > 1 and body[0] & 0x0F == 8 and int.from_bytes(body[:2]) % 31 == 0
     return zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS

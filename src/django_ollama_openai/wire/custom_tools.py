@@ -1,7 +1,7 @@
-"""Custom tools of chat completions: tools that take a text instead of arguments.
+"""Custom tools of chat completions: tools with free text as input instead of arguments.
 
-No engine here knows them. Each is offered as a function with one string, ``input``, and its calls
-become calls of the custom tool again on their way to the client.
+Engines do not support them. Each is offered as a function with one string, ``input``, and calls of
+that function reach the client as calls of the custom tool.
 
 Source: OpenAI's API reference, "Create chat completion", ``tools``.
 """
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 INPUT = "input"
-"""The one parameter of the function that stands for a custom tool."""
+"""The only parameter of the function that represents a custom tool."""
 
 
 class TextInput(WireModel):
@@ -55,13 +55,13 @@ class Custom(WireModel):
 
 
 class CustomTool(WireModel):
-    """A tool that takes a text, which may have to match a grammar."""
+    """A tool with free text as input, which may have to match a grammar."""
 
     type: Literal["custom"]
     custom: Custom
 
     def as_function(self) -> dict[str, Any]:
-        """Return the function tool that stands for this tool."""
+        """Return the function tool that represents this tool."""
         grammar = None
         if isinstance(self.custom.format, GrammarInput):
             grammar = self.custom.format.grammar.syntax, self.custom.format.grammar.definition
@@ -80,14 +80,14 @@ class CustomCall(WireModel):
 
 
 class CustomToolCall(WireModel):
-    """A call of a custom tool in an earlier answer."""
+    """An earlier call of a custom tool."""
 
     id: str
     type: Literal["custom"]
     custom: CustomCall
 
     def as_function_call(self) -> dict[str, Any]:
-        """Return the call of the function that stands for the tool."""
+        """Return the call of the function that represents the tool."""
         arguments = input_arguments(self.custom.input)
         function = {"name": self.custom.name, "arguments": arguments}
         return {"id": self.id, "type": "function", "function": function}
@@ -98,20 +98,21 @@ class CustomName(WireModel):
 
 
 class CustomReference(WireModel):
-    """A custom tool among the tools, by its name."""
+    """A reference to a custom tool by its name."""
 
     type: Literal["custom"]
     custom: CustomName
 
     def as_function_reference(self) -> dict[str, Any]:
-        """Return the reference to the function that stands for the tool."""
+        """Return the reference to the function that represents the tool."""
         return {"type": "function", "function": {"name": self.custom.name}}
 
 
 def input_parameters(grammar: tuple[str, str] | None) -> dict[str, Any]:
-    """Return the JSON schema of the one string; ``grammar`` is its syntax and its definition.
+    """Return the JSON schema of the function's parameters. ``grammar`` is a pair of the syntax and
+    the definition.
 
-    No engine keeps to the grammar. The model is shown it.
+    The grammar is not enforced. It is in the description, which the model sees.
     """
     schema = {"type": "string"}
     if grammar is not None:
@@ -126,5 +127,5 @@ def input_parameters(grammar: tuple[str, str] | None) -> dict[str, Any]:
 
 
 def input_arguments(text: str) -> str:
-    """Return the arguments of a call with ``text``."""
+    """Return the JSON arguments of a call with ``text`` as the input."""
     return json.dumps({INPUT: text}, ensure_ascii=False)

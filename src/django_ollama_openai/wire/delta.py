@@ -43,7 +43,7 @@ class ToolCallDelta:
 
     ``index`` counts the calls of the whole answer from 0. ``id`` and ``name`` come with the first
     piece only; ``arguments`` is JSON text, to be joined over the pieces. If ``is_custom``, it is
-    the text for a custom tool instead.
+    the input of a custom tool instead.
     """
 
     index: int

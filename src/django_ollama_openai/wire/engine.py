@@ -32,7 +32,7 @@ def _is_stop(value: Any, handler: Any) -> Any:
     # A plain union would report one error for each of its branches.
     many = isinstance(value, list) and all(isinstance(item, str) for item in value)
     if value is None or isinstance(value, str) or (many and len(value) <= 4):
-        # An engine would stop at an empty text before its first token.
+        # Engines would stop at an empty string before the first token.
         left = [text for text in value if text] if many else value
         return handler(left or None)
     raise PydanticCustomError("stop", "Input should be a string or up to 4 strings")

@@ -21,7 +21,7 @@ SAMPLING_FIELDS: Final = (
     "temperature",
     "top_p",
 )
-"""Fields of :class:`GenerationRequest` that every engine takes under the same name."""
+"""Fields of :class:`GenerationRequest` that every engine accepts under the same name."""
 
 MAX_BIASES = 1_000
 

@@ -31,7 +31,7 @@ MAX_TOOLS: Final = 1_000
 
 
 class FunctionTool(WireModel):
-    """A function the model may call; ``parameters`` is a JSON schema and stays as it came."""
+    """A function that the model may call; ``parameters`` is a JSON schema, kept unchanged."""
 
     type: Literal["function"]
     name: str = Field(min_length=1)
@@ -57,7 +57,7 @@ CustomFormat: TypeAlias = Annotated[
 
 
 class CustomTool(WireModel):
-    """A tool that takes a text, which may have to match a grammar."""
+    """A tool with free text as input, which may have to match a grammar."""
 
     type: Literal["custom"]
     name: str = Field(min_length=1)
@@ -66,13 +66,13 @@ class CustomTool(WireModel):
 
 
 class OtherTool(WireModel):
-    """One of OpenAI's own tools, or of another server's. None of them is run here."""
+    """A hosted tool of OpenAI, or a tool of an MCP server; not supported."""
 
     type: Annotated[str, Stated(**{"not": {"enum": ["function", "custom", "namespace"]}})]
 
 
 class OtherMember(WireModel):
-    """A tool among others, those of a namespace or those that are allowed, that is not run here."""
+    """A hosted tool in a namespace or in a list of allowed tools; not supported."""
 
     type: Annotated[str, Stated(**{"not": {"enum": ["function", "custom"]}})]
 
@@ -86,7 +86,7 @@ Member: TypeAlias = Annotated[
 
 
 class NamespaceTool(WireModel):
-    """Functions and custom tools that are called by the name of their namespace, too."""
+    """A namespace of functions and custom tools; calls of these name the namespace, too."""
 
     type: Literal["namespace"]
     name: str = Field(min_length=1)
@@ -104,8 +104,8 @@ Tool: TypeAlias = Annotated[
 
 
 class ToolReference(WireModel):
-    """A function or a custom tool among the tools, by its name; ``namespace`` tells two of the
-    same name apart."""
+    """A reference to a function or a custom tool by its name; ``namespace`` distinguishes tools
+    with the same name."""
 
     type: Literal["function", "custom"]
     name: str
@@ -121,7 +121,7 @@ AnyReference: TypeAlias = Annotated[
 
 
 class AllowedTools(WireModel):
-    """The tools that may be called, or with the mode ``required`` one of which has to be."""
+    """The tools that the model may call; with the mode ``required`` it must call one of them."""
 
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
@@ -129,12 +129,12 @@ class AllowedTools(WireModel):
 
     @property
     def references(self) -> list[ToolReference]:
-        """Those that can be called here."""
+        """The references to functions and custom tools."""
         return [tool for tool in self.tools if isinstance(tool, ToolReference)]
 
 
 class OtherReference(WireModel):
-    """The choice of a tool that is not run here."""
+    """The choice of a hosted tool; not supported."""
 
     type: Annotated[str, Stated(**{"not": {"enum": ["function", "custom", "allowed_tools"]}})]
 

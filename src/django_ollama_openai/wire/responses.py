@@ -227,7 +227,7 @@ class CustomToolCallOutput(WireModel):
 
 
 class ToolsItem(WireModel):
-    """Tools that are offered from here on, beside those of the request."""
+    """Tools that are offered in addition to those of the request."""
 
     type: Literal["additional_tools", "tool_search_output"]
     call_id: str | None = None
@@ -271,8 +271,8 @@ _KNOWN_ITEMS: Final = (
 
 
 class OtherItem(WireModel):
-    """An item of an earlier answer that was not given here, such as a web search. What can be read
-    in it stays in the conversation."""
+    """An item of a hosted tool, such as a web search. Its readable text stays in the
+    conversation."""
 
     type: Annotated[str, Stated(**{"not": {"enum": [*_KNOWN_ITEMS, "item_reference"]}})]
 
@@ -310,7 +310,7 @@ InputItem: TypeAlias = Annotated[
 
 @dataclass(slots=True, frozen=True)
 class OfferedTool:
-    """A tool that the model may call, where it stands in the request, and its namespace."""
+    """A tool that the model may call, its place in the request, and its namespace."""
 
     origin: str
     tool: FunctionTool | CustomTool
@@ -318,7 +318,7 @@ class OfferedTool:
 
     @property
     def full_name(self) -> tuple[str | None, str]:
-        """Its name in its namespace."""
+        """The namespace of the tool, if any, and its name."""
         return (None if self.namespace is None else self.namespace.name, self.tool.name)
 
 
@@ -380,7 +380,7 @@ _MOVED: Final = {
     "functions": "tools",
     "function_call": "tool_choice",
 }
-"""Fields of chat completions, and what takes their place here."""
+"""Fields of chat completions, and their replacements in the Responses API."""
 
 
 class ResponsesRequest(EngineRequest):
@@ -406,7 +406,7 @@ class ResponsesRequest(EngineRequest):
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    # OpenAI has these in chat completions only. Engines have them for any answer.
+    # OpenAI has these in chat completions only, but engines support them for every answer.
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     seed: int | None = Field(None, ge=INT64_MIN, le=INT64_MAX)
@@ -483,8 +483,8 @@ class ResponsesRequest(EngineRequest):
             for reference in references:
                 if (reference.type, reference.name, reference.namespace) not in offered:
                     raise InvalidRequest(
-                        f"The {reference.type} {reference.name!r} of 'tool_choice' is not among "
-                        "the 'tools'.",
+                        f"The {reference.type} {reference.name!r} in 'tool_choice' is not one of "
+                        "'tools'.",
                         param="tool_choice",
                     )
         return self
@@ -495,7 +495,7 @@ class ResponsesRequest(EngineRequest):
         return self.tool_choice.references if isinstance(self.tool_choice, AllowedTools) else []
 
     def _given_tools(self) -> Iterator[tuple[str, Tool]]:
-        """The tools of the request, and those that come with its items, each with its place."""
+        """Yield the place and the tool for all tools of the request and of its items."""
         for number, tool in enumerate(self.tools or ()):
             yield f"tools[{number}]", tool
         for place, item in enumerate(self.input if isinstance(self.input, list) else ()):
@@ -505,8 +505,8 @@ class ResponsesRequest(EngineRequest):
 
     @property
     def offered_tools(self) -> list[OfferedTool]:
-        """The tools that can be offered to a model here. Of those that come more than once, as the
-        items of a conversation may bring them, the last one counts."""
+        """The functions and custom tools, which can be offered to a model. If items of the
+        conversation define a tool again, the last definition counts."""
         offered: dict[tuple[str | None, str], OfferedTool] = {}
         for origin, tool in self._given_tools():
             if isinstance(tool, NamespaceTool):
@@ -523,8 +523,8 @@ class ResponsesRequest(EngineRequest):
         return list(offered.values())
 
     def tools_by_name(self) -> dict[tuple[str, str, str | None], OfferedTool]:
-        """Return the tools by the type, name and namespace that a ``tool_choice`` gives. A name
-        without a namespace stands for a tool in one, if no tool outside has it."""
+        """Return the tools by type, name and namespace, as in a ``tool_choice``. A name without a
+        namespace also finds a tool in a namespace, unless one outside has that name."""
         offered = self.offered_tools
         inside = {(each.tool.type, each.tool.name, None): each for each in offered}
         return inside | {
@@ -533,7 +533,7 @@ class ResponsesRequest(EngineRequest):
 
     @property
     def hosted_tools(self) -> list[str]:
-        """The types of the tools that are not run here."""
+        """The types of the hosted tools in the request."""
         hosted = []
         for _, tool in self._given_tools():
             members = tool.tools if isinstance(tool, NamespaceTool) else [tool]
@@ -546,7 +546,7 @@ class ResponsesRequest(EngineRequest):
 
     @property
     def demanded_tool(self) -> str | None:
-        """The type of a tool that the model would have to call, and that is not run here."""
+        """The type of the hosted tool that ``tool_choice`` demands, or ``None``."""
         choice = self.tool_choice
         if isinstance(choice, OtherReference):
             return choice.type

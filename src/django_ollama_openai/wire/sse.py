@@ -18,8 +18,8 @@ DONE: Final = b"data: [DONE]\n\n"
 """The end of every stream, a failed one included."""
 
 PING: Final = b": ping\n"
-"""A comment that keeps proxies and clients from giving up on a silent stream. A blank line after it
-would make it an event without data, which ends the stream for some clients."""
+"""A comment that keeps proxies and clients from closing a silent stream. A blank line after it
+would make it an event without data, at which some clients end the stream."""
 
 _NEXT_LINE = "\x85".encode()
 _LINE_SEPARATOR = "\u2028".encode()

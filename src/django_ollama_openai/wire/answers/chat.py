@@ -26,7 +26,7 @@ class ChatToolCall(TypedDict):
 
 
 class ChatCustomCall(TypedDict):
-    """A custom tool, and the text for it."""
+    """The name of a custom tool, and its input."""
 
     name: str
     input: str
@@ -96,7 +96,7 @@ class ChatCustomPiece(TypedDict):
 
 
 class ChatCustomToolCallPiece(TypedDict):
-    """The same for a call of a custom tool."""
+    """A piece of a call of a custom tool. The first one has the id and the type."""
 
     index: Count
     id: NotRequired[str]

@@ -29,8 +29,8 @@ class ModelMetadata(TypedDict):
 
 
 class Model(TypedDict):
-    """A model by its public name. `context_length` and `max_model_len` are the length of its
-    context in tokens, and absent if that is unknown."""
+    """A model with its public name. `context_length` and `max_model_len` are its context length in
+    tokens, and are absent if it is unknown."""
 
     id: str
     object: Literal["model"]

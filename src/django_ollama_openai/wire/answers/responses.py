@@ -65,7 +65,7 @@ class OutputFunctionCall(TypedDict):
 
 
 class OutputCustomToolCall(TypedDict):
-    """A call of a custom tool, with the text for it."""
+    """A call of a custom tool, with its input."""
 
     id: str
     type: Literal["custom_tool_call"]
@@ -153,7 +153,7 @@ class ChosenTool(TypedDict):
 
 
 class HostedTool(TypedDict):
-    """A tool that is not run here."""
+    """A hosted tool, which is not supported."""
 
     type: str
 
@@ -196,7 +196,7 @@ class ResponseUsage(TypedDict):
 
 
 class Response(TypedDict):
-    """A response. What the request did not say is `null`, or OpenAI's default."""
+    """A response. Fields that the request lacks are `null`, or have OpenAI's default."""
 
     id: str
     object: Literal["response"]
