@@ -36,6 +36,9 @@ from django_ollama_openai.gateway import flow, gates
 from django_ollama_openai.management.commands.ollama import Command
 from django_ollama_openai.translation.model_cards import METADATA
 from django_ollama_openai.wire.chat import ChatCompletionRequest
+from django_ollama_openai.wire.completions import CompletionRequest
+from django_ollama_openai.wire.embeddings import EmbeddingsRequest
+from django_ollama_openai.wire.responses import ResponsesRequest
 from docs import generated
 from tests import test_faults
 from tests.conftest import DEAD_HOST
@@ -154,9 +157,21 @@ def test_endpoints(pattern: URLPattern) -> None:
     assert not route or f" {route}``\n" in PAGES["endpoints"]
 
 
-@pytest.mark.parametrize("field", ChatCompletionRequest.model_fields)
-def test_fields_of_requests(field: str) -> None:
-    assert f"``{field}``" in PAGES["endpoints/chat-completions"]
+@pytest.mark.parametrize(
+    ("page", "field"),
+    [
+        (page, field)
+        for page, request in {
+            "chat-completions": ChatCompletionRequest,
+            "completions": CompletionRequest,
+            "embeddings": EmbeddingsRequest,
+            "responses": ResponsesRequest,
+        }.items()
+        for field in request.model_fields
+    ],
+)
+def test_fields_of_requests(page: str, field: str) -> None:
+    assert f"``{field}``" in PAGES[f"endpoints/{page}"]
 
 
 @pytest.mark.parametrize("parameter", OPTIONAL_PARAMETERS)

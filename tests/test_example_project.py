@@ -109,7 +109,7 @@ def test_the_printed_user_chats_and_administers(project: Path, ollama: OllamaSer
         session = dict(client.cookies)
     # Another start is no reason to log in again.
     with demo(project, ollama) as (lines, _):
-        page = httpx.get(lines["Site"], cookies=session, verify=NO_TLS)
+        page = httpx.get(lines["Site"], cookies=session, verify=NO_TLS, timeout=LIMIT_SECONDS)
         assert 'id="chat"' in page.text
 
 
@@ -138,7 +138,9 @@ def test_styles_under_any_server(project: Path, ollama: OllamaServer, command: l
     port = free_port()
     with (
         started(ollama, *(part.format(port=port, project=project) for part in command)) as process,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", verify=NO_TLS) as client,
+        httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", verify=NO_TLS, timeout=LIMIT_SECONDS
+        ) as client,
     ):
         deadline = time.monotonic() + LIMIT_SECONDS
         while True:
@@ -161,7 +163,9 @@ def test_the_printed_curl_streams(project: Path, ollama: OllamaServer) -> None:
         (url,) = re.findall(r"http://\S+", command)
         headers = dict(re.findall(r'-H "(.+?): (.+?)"', command))
         (body,) = re.findall(r"-d '(.+)'", command)
-        answer = httpx.post(url, headers=headers, content=body, verify=NO_TLS)
+        answer = httpx.post(
+            url, headers=headers, content=body, verify=NO_TLS, timeout=LIMIT_SECONDS
+        )
     assert '"content":"Par"' in answer.text
     assert answer.text.endswith("data: [DONE]\n\n")
 
