@@ -41,7 +41,6 @@ REFUSALS = (
     # Texts that hold more than a pattern can say.
     r"input should be a sound: ",
     r"input should be an image: ",
-    r"input should be JSON: ",
     r"input should be seconds or a duration such as '5m', up to 24 hours",
     # The rules in the descriptions of the operations.
     r"'stream_options' is only allowed when 'stream' is true",

@@ -73,7 +73,6 @@ _PICTURES: Final = (
     "The data of a data URI has to be what it says it is. Pictures at an address are fetched only "
     "if the site does so."
 )
-_ARGUMENTS: Final = "The `arguments` of a function are a JSON object, as a text, or nothing."
 _CHOSEN: Final = "`tool_choice` can only name functions among the `tools`."
 _LIMITS: Final = (
     "The site may set narrower limits for how many choices there are, and for `num_ctx`."
@@ -106,7 +105,6 @@ _OPERATIONS: Final = (
             "`top_logprobs` is only for `logprobs`.",
             _STREAMED_ONLY,
             _CHOSEN,
-            _ARGUMENTS,
             _PICTURES,
             _LIMITS,
             _UNSUPPORTED,
@@ -125,7 +123,6 @@ _OPERATIONS: Final = (
             "`previous_response_id` is only for sites that keep responses.",
             _STREAMED_ONLY,
             _CHOSEN,
-            _ARGUMENTS,
             _PICTURES,
             _LIMITS,
             _UNSUPPORTED,
@@ -280,7 +277,7 @@ def openapi_document(
                     "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:/+=-]{1,128}$"},
                 },
                 "x-ignored-parameters": {
-                    "description": "The parameters that were ignored",
+                    "description": "The parameters, hosted tools and input items that were left out",
                     "schema": {"type": "string"},
                 },
             },
