@@ -681,6 +681,21 @@ def test_ask_is_told_what_the_engine_says_of_the_request(
     assert "this site allows 10" in refused(command, "ask", "x" * 11)
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        error(500, "CUDA out of memory on /dev/nvidia0"),
+        Reply([line({"error": "CUDA out of memory on /dev/nvidia0"})]),
+    ],
+    ids=["status", "stream"],
+)
+def test_ask_shows_why_the_engine_failed(
+    command: Ollama, ollama: OllamaServer, reply: Reply
+) -> None:
+    ollama.reply(reply)
+    assert "The engine said: CUDA out of memory on /dev/nvidia0" in refused(command, "ask", "Why?")
+
+
 def test_ask_shows_what_there_is_of_an_answer_that_breaks_off(
     command: Ollama, ollama: OllamaServer
 ) -> None:
