@@ -16,6 +16,7 @@ from django_ollama_openai.exceptions import (
     UnsupportedParameter,
     UpstreamError,
 )
+from django_ollama_openai.translation.offered_tools import ToolNames
 from django_ollama_openai.translation.responses_request import (
     chat_request,
     in_the_words_of,
@@ -510,6 +511,24 @@ def test_a_tool_of_a_namespace_has_a_name_that_a_model_can_write() -> None:
         assert function["description"].endswith("d")
     # Of all its tools the first one has the description of a namespace.
     assert sum(function["description"] == "d\n\nd" for function in offered.values()) == 2
+
+
+def test_no_tool_is_lost_whose_joined_name_another_has() -> None:
+    def namespace(name: str, *members: str) -> dict[str, Any]:
+        return {**NAMESPACE, "name": name, "tools": [{**TOOL, "name": each} for each in members]}
+
+    tools = [{**TOOL, "name": "a__b__c"}, namespace("a__b", "c"), namespace("a", "b__c")]
+    tools += [namespace("a_", "b__c"), namespace("x.y", "z"), namespace("x", "y__z")]
+    # The names that these get are taken.
+    tools += [{**TOOL, "name": name} for name in functions(parse(asking(tools=tools)))]
+    request = parse(asking(tools=tools))
+    names = ToolNames(request)
+    offered = functions(request)
+    assert len(offered) == len(request.offered_tools) == len(names.tools) == 11
+    for tool in request.offered_tools:
+        name, namespace_ = tool.tool.name, tool.full_name[0]
+        expected = {"name": name} if namespace_ is None else {"name": name, "namespace": namespace_}
+        assert names.called(names.of(namespace_, name)) == expected
 
 
 @pytest.mark.compat(
