@@ -316,7 +316,6 @@ SERVERS_OWN = [
 ]
 
 
-@pytest.mark.compat("errors.response.error.message")
 @pytest.mark.parametrize("text", SERVERS_OWN)
 @pytest.mark.parametrize("refused", [ollama_error, openai_error], ids=["Ollama", "OpenAI"])
 def test_a_refusal_that_names_something_of_the_server_is_for_operators(

@@ -204,7 +204,6 @@ def piece(index: int, arguments: str, name: str | None = None) -> Delta:
 END = Delta(finish_reason="tool_calls")
 
 
-@pytest.mark.compat("chat.request.tool_choice")
 @pytest.mark.parametrize(
     ("answer", "arguments"),
     [
