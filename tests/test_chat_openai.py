@@ -273,9 +273,10 @@ def test_what_the_engine_refuses_is_400(
             model="gpt-4o-mini", messages=ASK, tools=[WEATHER], stream=stream
         )
     # The engine's own name of the model is none of the client's business.
-    assert "gpt-4o-mini does not support tools" in public.value.message
-    assert "registry" not in public.value.message
-    assert MODEL not in public.value.message
+    assert "This model does not support tools." in public.value.message
+    ollama.reply(error(400, f"hub.corp.internal/team/{MODEL} is not ready"))
+    with pytest.raises(openai.BadRequestError, match="- gpt-4o-mini is not ready"):
+        client.chat.completions.create(model="gpt-4o-mini", messages=ASK, stream=stream)
     nested = json.dumps(
         {"error": {"type": "exceed_context_size_error", "n_prompt_tokens": 831, "n_ctx": 256}}
     )

@@ -104,6 +104,19 @@ def test_the_engines_words_are_logged_if_the_site_says_so(
     assert words not in str(failure.envelope())
 
 
+def test_a_refusal_that_clients_do_not_read_is_logged_if_the_site_says_so(
+    caplog: pytest.LogCaptureFixture, settings: Settings
+) -> None:
+    told(ollama_error(400, b'{"error": "stat /srv/x"}'), "default", "req_7")
+    settings.OLLAMA_OPENAI = {"LOG_ENGINE_ERRORS": True}
+    told(ollama_error(400, b'{"error": "bad top_p"}'), "default", "req_7")
+    assert caplog.records == []
+    line = logged(ollama_error(400, b'{"error": "stat /srv/x"}'), caplog)
+    assert line == (
+        "Request req_7 to the backend 'default' was refused. The engine said: stat /srv/x"
+    )
+
+
 @pytest.mark.parametrize(
     ("cause", "reason"),
     [

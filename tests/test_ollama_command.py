@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -641,6 +642,20 @@ def test_ask_goes_the_way_of_a_request(command: Ollama, ollama: OllamaServer) ->
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Why?"},
     ]
+
+
+def test_a_command_to_pull_can_be_pasted_into_a_shell(
+    command: Ollama, ollama: OllamaServer, settings: Settings
+) -> None:
+    settings.OLLAMA_OPENAI = site_options(
+        ollama, DEFAULT_MODEL="we ird\x1b[31m\n'; rm -rf /", MODELS={}
+    )
+    for words in (("status",), ("ask", "Why?")):
+        advice = refused(command, *words).partition(" Pull it: ")[2]
+        assert shlex.split(advice) == (
+            ["manage.py", "ollama", "pull", "we ird[31m '; rm -rf /", "--backend", "default"]
+        )
+        assert advice.isprintable()
 
 
 def test_ask_asks_the_default_model(command: Ollama, ollama: OllamaServer) -> None:

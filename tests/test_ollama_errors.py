@@ -16,7 +16,12 @@ from django_ollama_openai.exceptions import (
     UpstreamError,
     UpstreamUnavailable,
 )
-from django_ollama_openai.translation.ollama_errors import context_message, ollama_error
+from django_ollama_openai.translation.ollama_errors import (
+    context_message,
+    for_operators,
+    ollama_error,
+)
+from django_ollama_openai.translation.openai_errors import openai_error
 from tests.recordings import load, names
 
 TOO_LONG = {
@@ -36,7 +41,7 @@ def body(error: Any) -> bytes:
     return json.dumps({"error": error}).encode()
 
 
-ENDPOINT = "unsupported_endpoint"
+ENDPOINT, PARAMETER = "unsupported_endpoint", "unsupported_parameter"
 NO_ROOM = "This model's context has no room for your input. Please reduce the length of the input."
 PARAMS = {"embed": "input", "generate": "prompt"}
 """What each endpoint reads; the others read messages."""
@@ -53,7 +58,7 @@ RECORDED: dict[str, tuple[type[GatewayError], str]] = {
         "json: cannot unmarshal string into Go struct field ChatRequest.messages of type "
         "[]api.Message",
     ),
-    "chat_embedmodel": (InvalidRequest, '"all-minilm:22m" does not support chat'),
+    "chat_embedmodel": (InvalidRequest, "This model does not support chat completions."),
     "chat_format_bad": (InvalidRequest, "Invalid schema for 'response_format'."),
     "chat_images_unsupported": (
         UnsupportedParameter,
@@ -61,21 +66,15 @@ RECORDED: dict[str, tuple[type[GatewayError], str]] = {
     ),
     "chat_long_notruncate": (ContextLengthExceeded, TOO_LONG_MESSAGE),
     "chat_nomodel": (InvalidRequest, "model is required"),
-    "chat_think_unsupported": (
-        UnsupportedParameter,
-        '"smollm2:135m" does not support thinking',
-    ),
-    "chat_tools_unsupported": (
-        UnsupportedParameter,
-        "smollm2:135m does not support tools",
-    ),
+    "chat_think_unsupported": (UnsupportedParameter, "This model does not support thinking."),
+    "chat_tools_unsupported": (UnsupportedParameter, "This model does not support tools."),
     "embed_404": (
         ModelNotFound,
         "The model 'asked' does not exist or you do not have access to it.",
     ),
-    "embed_chatmodel": (InvalidRequest, '"asked" does not support embeddings'),
+    "embed_chatmodel": (InvalidRequest, "This model does not support embeddings."),
     "embed_long_notruncate": (ContextLengthExceeded, NO_ROOM),
-    "generate_suffix_unsupported": (UnsupportedParameter, "smollm2:135m does not support insert"),
+    "generate_suffix_unsupported": (UnsupportedParameter, "This model does not support 'suffix'."),
     "method_405": (UpstreamError, "The engine failed with status 405."),
     "route_404": (UpstreamError, "The engine failed with status 404."),
     "show_404": (
@@ -192,56 +191,37 @@ def test_what_is_too_long_is_named_as_the_request_names_it(error: Any, param: st
 
 @pytest.mark.compat("completions.request.suffix")
 @pytest.mark.parametrize(
-    ("status", "text", "message", "param", "code"),
+    ("status", "text", "lack", "param", "code"),
     [
-        (400, '"m" does not support chat', '"m" does not support chat', "model", ENDPOINT),
-        (
-            400,
-            '"m" does not support generate',
-            '"asked" does not support completions',
-            "model",
-            ENDPOINT,
-        ),
+        (400, '"m" does not support chat', "chat completions", "model", ENDPOINT),
+        (400, '"m" does not support generate', "completions", "model", ENDPOINT),
         (
             501,
             "This server does not support embeddings. Start it with `--embeddings`",
-            '"asked" does not support embeddings',
+            "embeddings",
             "model",
             ENDPOINT,
         ),
+        (400, "hub.corp.internal/m does not support insert", "'suffix'", "suffix", PARAMETER),
         (
             400,
-            "registry.ollama.ai/library/m does not support insert",
-            "m does not support insert",
-            "suffix",
-            "unsupported_parameter",
-        ),
-        (
-            400,
-            '"m" does not support thinking',
-            '"m" does not support thinking',
+            '"/srv/secret/x.gguf" does not support thinking',
+            "thinking",
             "reasoning_effort",
-            "unsupported_parameter",
+            PARAMETER,
         ),
-        (
-            400,
-            "registry.ollama.ai/library/m does not support tools",
-            "m does not support tools",
-            "tools",
-            "unsupported_parameter",
-        ),
+        (501, "hub.corp.internal/m does not support tools", "tools", "tools", PARAMETER),
         (
             400,
             "Multimodal data provided, but model does not support multimodal requests.",
-            "This model does not support image and audio input, which is in "
-            "'messages[1].content[2]'.",
+            "image and audio input, which is in 'messages[1].content[2]'",
             "messages[1].content[2]",
-            "unsupported_parameter",
+            PARAMETER,
         ),
     ],
 )
 def test_what_a_model_lacks(
-    status: int, text: str, message: str, param: str | None, code: str | None
+    status: int, text: str, lack: str, param: str | None, code: str | None
 ) -> None:
     told = ollama_error(
         status,
@@ -251,6 +231,7 @@ def test_what_a_model_lacks(
         media_param="messages[1].content[2]",
     )
     assert told.status == 400
+    message = f"This model does not support {lack}."
     assert (told.message, told.param, told.code) == (message, param, code)
 
 
@@ -309,8 +290,58 @@ def test_the_field_that_a_refusal_is_about(text: str, param: str | None) -> None
     ],
 )
 def test_a_model_is_named_as_it_was_asked_for(model: str, known_as: str) -> None:
-    told = ollama_error(400, body(f"{known_as} does not support tools"), model=model)
-    assert told.message == f"{model} does not support tools"
+    for name in (known_as, f"hub.corp.internal:5000/team/{model}"):
+        told = ollama_error(400, body(f"{name} is not ready"), model=model)
+        assert told.message == f"{model} is not ready"
+
+
+SERVERS_OWN = [
+    "model requires more memory, see http://gpu:11434",
+    "no answer of gpu-1:11434",
+    "no answer of 10.1.2.3",
+    "no answer of [fe80::1]",
+    "lookup gpu-1: no such host",
+    "cannot read hub.corp.internal/team/model",
+    "no answer of gpu.internal",
+    "stat /srv/secret/x: no such file",
+    "Failed to load image '/srv/secret'",
+    "cannot open file:/srv/secret",
+    "cannot open ~/models",
+    "cannot open C:\\models",
+    "cannot open \\\\host\\models",
+    "error parsing tool call: raw='sk-verysecret'",
+    "Authorization: Bearer x",
+    "api_key=x",
+    "blob sha256-4c7d1a0a8b2f4e5d9c3b7a6f1e0d2c4b",
+]
+
+
+@pytest.mark.parametrize("text", SERVERS_OWN)
+@pytest.mark.parametrize("refused", [ollama_error, openai_error], ids=["Ollama", "OpenAI"])
+def test_a_refusal_that_names_something_of_the_server_is_for_operators(
+    refused: Any, text: str
+) -> None:
+    told = refused(400, body(text), model="m")
+    assert (type(told), told.message) == (InvalidRequest, "The engine refused the request.")
+    assert told.engine_message == for_operators(text)
+    schema = refused(
+        400, body(f"JSON schema error at {text}"), model="m", schema_param="response_format"
+    )
+    assert schema.message == "Invalid schema for 'response_format'."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "json: cannot unmarshal string into Go struct field ChatRequest.messages of type []api.X",
+        "Error resolving ref #/$defs/x at line 12:34 and/or application/json </tool>",
+        "llama3.2:1b takes 0.5 to 1/2; messages[0].content.text: 1.5.",
+        "temperature: must be in (0, 1], json::parse: [10:20]",
+    ],
+)
+def test_other_refusals_are_passed_on_word_for_word(text: str) -> None:
+    for told in (ollama_error(400, body(text)), openai_error(400, body(text))):
+        assert (told.message, told.engine_message) == (text, "")
 
 
 @pytest.mark.parametrize(

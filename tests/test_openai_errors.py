@@ -222,6 +222,14 @@ def test_what_an_engine_says_of_a_failure_of_its_own_is_not_told() -> None:
     assert "no room for your messages" in error.message
 
 
+def test_a_refusal_for_its_length_does_not_name_the_server() -> None:
+    error = told(400, openai("10.0.0.7: exceeds the context length", param="10.0.0.7"))
+    assert type(error) is ContextLengthExceeded
+    assert not any(secret in str(error.envelope()) for secret in SECRETS)
+    refusal = told(400, openai("No.", param="10.0.0.7", code="sk-engine"))
+    assert (refusal.message, refusal.param, refusal.code) == ("No.", None, None)
+
+
 # A model that is missing, or is for something else
 
 MISSING: dict[str, tuple[int, Any]] = {

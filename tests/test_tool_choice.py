@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import jsonschema_rs
@@ -193,6 +194,52 @@ def test_a_named_call_of_which_nothing_came() -> None:
     _, deltas = run(asking(named("time")), text(reason="length"))
     (call,) = fold(deltas).tool_calls
     assert (call.name, call.arguments) == ("time", "")
+
+
+def piece(index: int, arguments: str, name: str | None = None) -> Delta:
+    call = ToolCallDelta(index, name and f"call_{index}", name, arguments)
+    return Delta(tool_calls=[call])
+
+
+END = Delta(finish_reason="tool_calls")
+
+
+@pytest.mark.parametrize(
+    ("answer", "arguments"),
+    [
+        ([piece(0, '{"a":', "time"), piece(0, "1}"), END], ['{"a":', "1}"]),
+        (
+            [*text("Let ", "me ")[:2], piece(0, "{}", "weather"), piece(1, "{}", "time"), END],
+            ["{}"],
+        ),
+        ([piece(0, "{}", "time"), Delta("And "), piece(1, "{1}", "time"), END], ["{}"]),
+        (
+            [piece(0, "{}", "weather"), Delta(" \n"), Delta('{"a":'), Delta("1}"), END],
+            ['{"a":', "1}"],
+        ),
+        ([Delta("{}"), piece(0, "{1}", "time"), END], ["{}"]),
+        ([Delta("no "), Delta("{call"), Delta("}"), END], ["no {call}"]),
+        ([piece(0, "{}", "weather"), END], [""]),
+    ],
+    ids=["found", "after text", "twice", "another", "after an object", "text", "none"],
+)
+@pytest.mark.parametrize("is_deprecated", [False, True])
+def test_a_named_call_that_the_engine_finds_itself(
+    answer: list[Delta], arguments: list[str], is_deprecated: bool
+) -> None:
+    request = asking(named("time"))
+    if is_deprecated:
+        functions = [WEATHER["function"], TIME["function"]]
+        request = asking(tools=None, functions=functions, function_call={"name": "time"})
+    _, deltas = run(request, deepcopy(answer))
+    pieces = [call for delta in deltas for call in delta.tool_calls]
+    assert [each.arguments for each in pieces] == arguments
+    assert [(each.index, each.name) for each in pieces] == [
+        (0, None if number else "time") for number in range(len(pieces))
+    ]
+    assert [each.id is None for each in pieces] == [bool(n) for n in range(len(pieces))]
+    whole = fold(deltas)
+    assert (whole.content, whole.finish_reason) == ("", "stop")
 
 
 def test_a_named_call_after_thinking() -> None:

@@ -35,6 +35,10 @@ def told(error: Exception, alias: str, request_id: str) -> GatewayError:
                 " ".join(where_of(error, alias).split())[:MAX_LOGGED],
                 cause_of(error) + (said_by(error) if conf.get().LOG_ENGINE_ERRORS else ""),
             )
+        elif error.engine_message and conf.get().LOG_ENGINE_ERRORS:
+            logger.warning(
+                "Request %s to the backend %r was refused.%s", request_id, alias, said_by(error)
+            )
         return error
     logger.error("Request %s to the backend %r crashed", request_id, alias, exc_info=error)
     return GatewayError("The server had an error while processing your request.")

@@ -158,9 +158,11 @@ class Work(Generic[T]):
             return ModelNotFound(public)
         if isinstance(error, InvalidRequest):
             name = re.escape(route.model)
-            # As a word of its own: a model may be called "a".
+            # As a word of its own: a model may be called "a". Registries stand before it.
             error.message = re.sub(
-                rf"(?<![\w./:-]){name}(?![\w/:-]|\.\w)", lambda _: public, error.message
+                rf"(?<![\w./:-])(?:[\w.-]+(?::\d+)?/)*{name}(?![\w/:-]|\.\w)",
+                lambda _: public,
+                error.message,
             )
         return told(error, route.alias, self.account.request_id)
 

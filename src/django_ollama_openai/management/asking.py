@@ -19,7 +19,7 @@ from ..wire.chat import ChatCompletionRequest
 from ..wire.delta import Delta
 from .engines import chosen, failure
 from .inventory import no_model
-from .terminal import Terminal
+from .terminal import Terminal, pull_advice
 
 __all__ = ["ask"]
 
@@ -88,8 +88,8 @@ def _told(route: Route, error: GatewayError) -> CommandError:
     if not isinstance(error, ModelNotFound):
         return failure(route.alias, error)
     is_ollama = isinstance(route.backend, OllamaBackend)
-    command = f"manage.py ollama pull {route.model} --backend {route.alias}"
-    return no_model(route.alias, route.model, f" Pull it: {command}" if is_ollama else "")
+    advice = pull_advice(route.model, route.alias) if is_ollama else ""
+    return no_model(route.alias, route.model, advice)
 
 
 def _read() -> str:

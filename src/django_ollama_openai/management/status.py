@@ -19,7 +19,7 @@ from ..gateway.routing import resolve_model
 from ..translation.model_cards import ModelCard
 from .engines import chosen, client_of, listed, making_sense, reason
 from .survey import Answer, survey
-from .terminal import INDENT, Terminal
+from .terminal import INDENT, Terminal, pull_advice
 
 __all__ = ["report_status"]
 
@@ -83,7 +83,7 @@ def _missing_models(facts: Mapping[str, _Facts]) -> list[str]:
             text = f"{route.model!r} is not on the backend {route.alias!r}."
             members = [backends[each] for each in backend.members or (route.alias,)]
             if all(isinstance(member, OllamaBackend) for member in members):
-                text += f" Pull it: manage.py ollama pull {route.model} --backend {route.alias}"
+                text += pull_advice(route.model, route.alias)
             missing[route.alias, route.model] = text
     return list(missing.values())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO, TypeAlias, cast
@@ -11,7 +12,7 @@ from django.core.management.base import OutputWrapper
 from django.core.management.color import Style
 from django.utils import timezone
 
-__all__ = ["INDENT", "Styled", "Terminal", "local_time", "printable", "size"]
+__all__ = ["INDENT", "Styled", "Terminal", "local_time", "printable", "pull_advice", "size"]
 
 INDENT: Final = "    "
 
@@ -32,6 +33,12 @@ def printable(text: str) -> str:
     """``text`` without what controls a terminal or the order of characters; line feeds and tabs
     stay."""
     return _CONTROL.sub("", text)
+
+
+def pull_advice(model: str, alias: str) -> str:
+    """Return the advice to pull ``model`` to the backend ``alias``, with a command for a shell."""
+    command = ["manage.py", "ollama", "pull", model, "--backend", alias]
+    return f" Pull it: {shlex.join(' '.join(printable(word).split()) for word in command)}"
 
 
 class Terminal:

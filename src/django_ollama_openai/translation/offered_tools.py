@@ -7,6 +7,7 @@ namespace are separate again.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from typing import Any, Final
 
@@ -30,8 +31,10 @@ class ToolNames:
         tools = request.offered_tools
         for tool in sorted(tools, key=lambda tool: tool.namespace is not None):
             name = offered_name(*tool.full_name)
-            if name in self.tools:
-                name = _marked(*tool.full_name)
+            attempt = 0
+            while name in self.tools:
+                name = _marked(*tool.full_name, attempt)
+                attempt += 1
             self.tools[name] = tool
             self._names[tool.full_name] = name
         self.in_order = [(self._names[tool.full_name], tool) for tool in tools]
@@ -67,10 +70,12 @@ def offered_name(namespace: str | None, name: str) -> str:
     return joined if is_a_name else _marked(namespace, name)
 
 
-def _marked(namespace: str | None, name: str) -> str:
-    """Return a unique name within the maximum length: it ends in a hash of both names."""
+def _marked(namespace: str | None, name: str, attempt: int = 0) -> str:
+    """Return a name within the maximum length that ends in a hash of both names. Each ``attempt``
+    gives another one."""
     full = f"{namespace or ''}__{name}"
-    mark = hashlib.sha256(full.encode(errors="surrogatepass")).hexdigest()[:8]
+    # As JSON, for "a__b" and "c" are joined as "a" and "b__c" are.
+    mark = hashlib.sha256(json.dumps([namespace, name, attempt]).encode()).hexdigest()[:8]
     return f"{_NOT_IN_NAMES.sub('_', full)[: MAX_NAME - 9]}_{mark}"
 
 

@@ -20,9 +20,11 @@ from ..exceptions import (
     UpstreamUnavailable,
 )
 from .blame import Blame
+from .engine_words import REFUSED, for_clients
 
 __all__ = [
     "context_message",
+    "endpoint_error",
     "for_operators",
     "media_error",
     "ollama_error",
@@ -31,13 +33,15 @@ __all__ = [
 ]
 
 
-_REGISTRY: Final = re.compile(r"registry\.ollama\.ai/(library/)?")
-"""What Ollama puts before the names of the models it has from there."""
-
-
 _LACKS: Final = re.compile(
     r"does not support (chat|generate|embeddings|insert|tools|thinking|multimodal)\b"
 )
+
+_ENDPOINTS: Final = {
+    "chat": "chat completions",
+    "generate": "completions",
+    "embeddings": "embeddings",
+}
 
 _BAD_SCHEMA: Final = re.compile(
     r"""
@@ -52,7 +56,7 @@ _BAD_SCHEMA: Final = re.compile(
 reports them with status 500, and llama-server names ``json_schema``, its own field."""
 
 _QUOTED: Final = re.compile(
-    r"((?:failed to parse|could not parse)[^:]*:|input_value=|[\"']input[\"']:).*",
+    r"((?:failed to parse|could not parse|error parsing)[^:]*:|input_value=|[\"']input[\"']:).*",
     re.IGNORECASE | re.DOTALL,
 )
 """After these words engines quote a prompt or an answer."""
@@ -80,12 +84,13 @@ def ollama_error(
 ) -> GatewayError:
     """The error for a response with ``status``, or for an error line of a stream (``None``).
 
-    Messages of a 400 are for whoever made the request, and are passed on. Those of the engine's own
-    failures may name files and hosts of the server, and are not.
+    The text of a 400 is about the request, and is passed on unless it names addresses, paths or
+    keys of the server. That of the engine's own failures is not.
     """
     failure = _failure(status, body, **blame)
-    if failure.status >= 500:
-        failure.engine_message = for_operators(_text(body))
+    text = _text(body)
+    if failure.status >= 500 or not for_clients(text, blame.get("model", "")):
+        failure.engine_message = for_operators(text)
     return failure
 
 
@@ -113,7 +118,7 @@ def _failure(status: int | None, body: bytes | bytearray, **blame: Unpack[Blame]
     else:
         text = error
     if status in (400, 501) and isinstance(text, str) and (lack := _LACKS.search(text)):
-        return _refusal(_as_asked(text, model), lack[1], **blame)
+        return _refusal(lack[1], **blame)
     if status in (400, 500) and isinstance(text, str) and (bad := _BAD_SCHEMA.search(text)):
         return schema_error(bad["reason"], **blame)
     if status == 400 and isinstance(text, str):
@@ -121,8 +126,7 @@ def _failure(status: int | None, body: bytes | bytearray, **blame: Unpack[Blame]
             return ContextLengthExceeded(context_message({}, param), param=param)
         if not (param == "input" and _ADDRESS.search(text)):
             return InvalidRequest(
-                _as_asked(text, model) or "The engine refused the request.",
-                param=_named_param(text, **blame),
+                for_clients(text, model) or REFUSED, param=_named_param(text, **blame)
             )
     if status == 404 and isinstance(error, str):
         return ModelNotFound(model)
@@ -133,15 +137,6 @@ def _failure(status: int | None, body: bytes | bytearray, **blame: Unpack[Blame]
     if status is None:
         return UpstreamError("The engine failed in the middle of its answer.")
     return UpstreamError(f"The engine failed with status {status}.")
-
-
-def _as_asked(text: str, model: str) -> str:
-    """``text`` with the name ``model`` that was asked for, where Ollama tells it in full: whoever
-    has another name for it looks for that one."""
-    text = _REGISTRY.sub("", text)
-    if not model or ":" in model.rpartition("/")[2]:
-        return text
-    return re.sub(re.escape(f"{model}:latest"), lambda _: model, text, flags=re.IGNORECASE)
 
 
 def _named_param(text: str, **blame: Unpack[Blame]) -> str | None:
@@ -158,26 +153,32 @@ def _named_param(text: str, **blame: Unpack[Blame]) -> str | None:
     return found[1] if found[1] in _READ_FROM else None
 
 
-def _refusal(text: str, ability: str, **blame: Unpack[Blame]) -> GatewayError:
-    """The error for a model that lacks an ability."""
+def _refusal(ability: str, **blame: Unpack[Blame]) -> GatewayError:
+    """Return the error for a model that lacks an ability."""
     match ability:
         case "insert":
-            return UnsupportedParameter(text, param="suffix")
+            return UnsupportedParameter("This model does not support 'suffix'.", param="suffix")
         case "tools":
-            return tools_error(text)
+            return tools_error()
         case "thinking":
-            return UnsupportedParameter(text, param=blame.get("think_param"))
+            return UnsupportedParameter(
+                "This model does not support thinking.", param=blame.get("think_param")
+            )
         case "multimodal":
             return media_error("image and audio", **blame)
-        case "generate" | "embeddings":
-            endpoint = "completions" if ability == "generate" else "embeddings"
-            text = f'"{blame.get("model", "")}" does not support {endpoint}'
-    return InvalidRequest(text, param="model", code="unsupported_endpoint")
+    return endpoint_error(_ENDPOINTS[ability])
 
 
-def tools_error(text: str = "This model does not support tools.") -> GatewayError:
+def endpoint_error(endpoint: str) -> GatewayError:
+    """Return the error for a model that is for something else than ``endpoint``."""
+    return InvalidRequest(
+        f"This model does not support {endpoint}.", param="model", code="unsupported_endpoint"
+    )
+
+
+def tools_error() -> GatewayError:
     """Return the error for a model that cannot call tools."""
-    return UnsupportedParameter(text, param="tools")
+    return UnsupportedParameter("This model does not support tools.", param="tools")
 
 
 def media_error(kind: str, **blame: Unpack[Blame]) -> GatewayError:
@@ -192,7 +193,7 @@ def schema_error(reason: str | None, **blame: Unpack[Blame]) -> GatewayError:
     """Return the error for a JSON schema that the engine cannot enforce, with the engine's
     ``reason`` if there is one."""
     param = blame.get("schema_param", "response_format")
-    reason = " ".join((reason or "").split()).rstrip(".")
+    reason = " ".join(for_clients(reason or "", blame.get("model", "")).split()).rstrip(".")
     return InvalidRequest(
         f"Invalid schema for '{param}'" + (f": {reason}." if reason else "."),
         param=param,

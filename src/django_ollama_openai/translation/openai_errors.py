@@ -22,7 +22,15 @@ from ..exceptions import (
     UpstreamUnavailable,
 )
 from .blame import Blame
-from .ollama_errors import context_message, for_operators, media_error, schema_error, tools_error
+from .engine_words import REFUSED, for_clients
+from .ollama_errors import (
+    context_message,
+    endpoint_error,
+    for_operators,
+    media_error,
+    schema_error,
+    tools_error,
+)
 
 __all__ = ["engine_error", "openai_error"]
 
@@ -99,13 +107,19 @@ MAX_SEARCHED: Final = 2_000
 def openai_error(status: int, body: bytes | bytearray, **blame: Unpack[Blame]) -> GatewayError:
     """The error for a response with ``status``.
 
-    Messages of a refusal are for whoever made the request, and are passed on. Those of the engine's
-    own failures may name files and hosts of the server, and are not.
+    The message of a refusal is about the request, and is passed on unless it names addresses, paths
+    or keys of the server. That of the engine's own failures is not.
     """
     error = _parsed(body)
-    failure = _failure(status, error, **blame)
-    if failure.status >= 500:
-        failure.engine_message = for_operators(_message(error))
+    return _for_operators_too(_failure(status, error, **blame), error, **blame)
+
+
+def _for_operators_too(
+    failure: GatewayError, error: dict[str, Any], **blame: Unpack[Blame]
+) -> GatewayError:
+    text = _message(error)
+    if failure.status >= 500 or not for_clients(text, blame.get("model", "")):
+        failure.engine_message = for_operators(text)
     return failure
 
 
@@ -113,7 +127,7 @@ def _failure(status: int, error: dict[str, Any], **blame: Unpack[Blame]) -> Gate
     if status in (401, 403):
         return UpstreamError("The engine refused the gateway's own credentials.")
     if status in _REFUSALS:
-        return engine_error(error, is_refusal=True, **blame)
+        return _engine_error(error, is_refusal=True, **blame)
     if known := _known(error, is_refusal=False, **blame):
         return known
     if status == 404:
@@ -128,10 +142,16 @@ def _failure(status: int, error: dict[str, Any], **blame: Unpack[Blame]) -> Gate
 
 
 def engine_error(error: Any, *, is_refusal: bool = False, **blame: Unpack[Blame]) -> GatewayError:
-    """The error for an ``error`` object: that of a refusal, or one that came instead of an answer
-    or in the middle of it."""
+    """Return the error for an ``error`` object: that of a refusal, or one that came instead of an
+    answer or in the middle of it."""
     if not isinstance(error, dict):
         error = {"message": error}
+    return _for_operators_too(_engine_error(error, is_refusal=is_refusal, **blame), error, **blame)
+
+
+def _engine_error(
+    error: dict[str, Any], *, is_refusal: bool, **blame: Unpack[Blame]
+) -> GatewayError:
     is_refusal = (
         is_refusal
         or error.get("code") in (400, "400")
@@ -141,13 +161,11 @@ def engine_error(error: Any, *, is_refusal: bool = False, **blame: Unpack[Blame]
         return known
     if is_refusal:
         return InvalidRequest(
-            _message(error) or "The engine refused the request.",
+            for_clients(_message(error), blame.get("model", "")) or REFUSED,
             param=_word(error.get("param")),
             code=_word(error.get("code")),
         )
-    failure = UpstreamError("The engine failed in the middle of its answer.")
-    failure.engine_message = for_operators(_message(error))
-    return failure
+    return UpstreamError("The engine failed in the middle of its answer.")
 
 
 def _known(
@@ -184,8 +202,8 @@ def _known(
             figures = {"n_prompt_tokens": int(size[size.lastindex or 0]), "n_ctx": int(limit[1])}
             return _too_long(figures, **blame)
         # It is too long together with what it asks for, or there are no figures.
-        if is_refusal and text:
-            return ContextLengthExceeded(text, param=_param(**blame))
+        if is_refusal and (words := for_clients(text, blame.get("model", ""))):
+            return ContextLengthExceeded(words, param=_param(**blame))
         return _too_long({}, **blame)
     return None
 
@@ -208,11 +226,7 @@ def _not_found(error: dict[str, Any], **blame: Unpack[Blame]) -> GatewayError:
 
 
 def _other_endpoint(**blame: Unpack[Blame]) -> GatewayError:
-    return InvalidRequest(
-        f"This model does not support {_ENDPOINTS[_param(**blame)]}.",
-        param="model",
-        code="unsupported_endpoint",
-    )
+    return endpoint_error(_ENDPOINTS[_param(**blame)])
 
 
 def _param(**blame: Unpack[Blame]) -> str:
@@ -227,8 +241,9 @@ def _message(error: dict[str, Any]) -> str:
 def _word(value: Any) -> str | None:
     """``value``, if it is a name: some engines send the status for a code, and ``None`` in
     letters."""
-    is_name = isinstance(value, str) and _NAME.fullmatch(value) and value != "None"
-    return value if is_name else None
+    if not isinstance(value, str) or not _NAME.fullmatch(value) or value == "None":
+        return None
+    return for_clients(value) or None
 
 
 def _parsed(body: bytes | bytearray) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Final, TypeAlias
 
 from ..exceptions import GatewayError, InvalidRequest
-from ..wire.chat import ChatCompletionRequest
+from ..wire.chat import MAX_PARTS, ChatCompletionRequest
 from ..wire.response_tools import AllowedTools, OtherReference, ToolReference
 from ..wire.responses import (
     AssistantInput,
@@ -243,7 +244,11 @@ class _Translation:
             fields["reasoning_content"] = "\n".join(answer.reasoning)
         if answer.calls:
             fields["tool_calls"] = [call for _, call in answer.calls]
-        base = self._message(answer.origin, "assistant", answer.content, **fields)
+        content = answer.content
+        if len(content) > MAX_PARTS:
+            # Many items may stand in one answer, and each is within its own limit.
+            content = _joined(content)
+        base = self._message(answer.origin, "assistant", content, **fields)
         self.origins[f"{base}.reasoning_content"] = answer.origin
         for number, (origin, _) in enumerate(answer.calls):
             call = f"{base}.tool_calls[{number}]"
@@ -353,6 +358,16 @@ def _parts(origin: str, content: str | Sequence[ContentPart]) -> list[_Part]:
     if isinstance(content, str):
         return [(origin, {"type": "text", "text": content})]
     return [(f"{origin}[{number}]", _part(part)) for number, part in enumerate(content)]
+
+
+def _joined(content: list[_Part]) -> list[_Part]:
+    """Return ``content`` with texts that follow each other as one, as models read them."""
+    joined: list[_Part] = []
+    for kind, group in groupby(content, key=lambda part: part[1]["type"]):
+        parts = list(group)
+        text = "\n".join(part[kind] for _, part in parts)
+        joined.append((parts[0][0], {"type": kind, kind: text}))
+    return joined
 
 
 def _part(part: ContentPart) -> dict[str, Any]:

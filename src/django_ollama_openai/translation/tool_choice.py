@@ -189,13 +189,18 @@ class _NoCalls(Answering[ChatCompletionRequest]):
 class _NamedCall(Answering[ChatCompletionRequest]):
     """A named function: the model writes its arguments, and nothing else, as structured output.
 
-    The finish reason stays ``stop``, as it is with OpenAI for a named function.
+    Some engines find calls in an answer that was to have none. One of the named function is the
+    call then, and no other is. Text that is no object waits for it. The finish reason stays
+    ``stop``, as it is with OpenAI for a named function.
     """
 
     def __init__(self, request: ChatCompletionRequest, param: str, tool: FunctionTool) -> None:
         super().__init__(request)
         self._param, self._tool = param, tool
-        self._is_begun = False
+        self._held: list[str] = []
+        self._is_written = False
+        self._found: int | None = None
+        """The index of the engine's own call."""
 
     def attempts(self) -> Iterator[ChatCompletionRequest]:
         yield _structured(
@@ -209,13 +214,46 @@ class _NamedCall(Answering[ChatCompletionRequest]):
         )
 
     def _shaped(self, delta: Delta) -> Delta:
-        if delta.content or (delta.finish_reason and not self._is_begun):
-            call = ToolCallDelta(0, arguments=delta.content)
-            if not self._is_begun:
-                self._is_begun = True
-                call.id, call.name = new_tool_call_id(), self._tool.function.name
-            delta.tool_calls = [call]
+        delta.tool_calls = [*self._written(delta.content), *self._called(delta.tool_calls)]
+        if delta.finish_reason:
+            if not self._is_written and self._found is None:
+                delta.tool_calls = [self._begun()]
+            if delta.finish_reason == "tool_calls":
+                delta.finish_reason = "stop"
         return _only_calls(delta)
+
+    def _written(self, content: str) -> Iterator[ToolCallDelta]:
+        """Yield the pieces of the call that the model writes."""
+        if not content or self._found is not None:
+            return
+        if self._is_written:
+            yield ToolCallDelta(0, arguments=content)
+            return
+        # Blanks before it are nothing.
+        is_object = not self._held and content.lstrip().startswith("{")
+        if content.strip() or self._held:
+            self._held.append(content)
+        if is_object:
+            yield self._begun()
+
+    def _begun(self) -> ToolCallDelta:
+        self._is_written = True
+        arguments = "".join(self._held)
+        self._held.clear()
+        name = self._tool.function.name
+        return ToolCallDelta(0, new_tool_call_id(), name, arguments)
+
+    def _called(self, calls: list[ToolCallDelta]) -> Iterator[ToolCallDelta]:
+        """Yield the pieces of the call that the engine has found, if it is the named function's."""
+        if self._is_written:
+            return
+        for call in calls:
+            if self._found is None and call.name == self._tool.function.name:
+                self._found = call.index
+                self._held.clear()
+                yield replace(call, index=0, id=call.id or new_tool_call_id())
+            elif call.index == self._found:
+                yield replace(call, index=0, id=None, name=None)
 
 
 class _SomeCall(Answering[ChatCompletionRequest]):
