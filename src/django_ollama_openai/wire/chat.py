@@ -6,7 +6,7 @@ accepted and kept, as OpenAI adds new ones all the time.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 
 import pydantic_core
@@ -438,11 +438,35 @@ class TextFormat(WireModel):
     type: Literal["text"]
 
 
-class JSONObjectFormat(WireModel):
+class SchemaFormat(WireModel):
+    """A format that may have a schema."""
+
+    _translated: dict[Any, dict[str, Any]] = PrivateAttr(default_factory=dict)
+
+    def translated(
+        self, translate: Callable[[dict[str, Any], str], dict[str, Any]], param: str
+    ) -> dict[str, Any] | None:
+        """Return what ``translate`` makes of the schema in the field ``param``, once for all
+        choices of a request."""
+        schema = self._answer_schema()
+        if schema is None:
+            return None
+        if translate not in self._translated:
+            self._translated[translate] = translate(schema, param)
+        return self._translated[translate]
+
+    def _answer_schema(self) -> dict[str, Any] | None:
+        raise NotImplementedError
+
+
+class JSONObjectFormat(SchemaFormat):
     """Any JSON object. Other servers take a schema for it here, and so does this one."""
 
     type: Literal["json_object"]
     schema_: dict[str, Any] | None = Field(None, alias="schema")
+
+    def _answer_schema(self) -> dict[str, Any] | None:
+        return self.schema_
 
 
 class JSONSchema(WireModel):
@@ -452,9 +476,12 @@ class JSONSchema(WireModel):
     strict: bool | None = None
 
 
-class JSONSchemaFormat(WireModel):
+class JSONSchemaFormat(SchemaFormat):
     type: Literal["json_schema"]
     json_schema: JSONSchema
+
+    def _answer_schema(self) -> dict[str, Any]:
+        return self.json_schema.schema_
 
 
 ResponseFormat: TypeAlias = Annotated[
@@ -634,6 +661,15 @@ class ChatCompletionRequest(GenerationRequest):
         if isinstance(self.response_format, JSONObjectFormat):
             return self.response_format.schema_
         return None
+
+    def translated_schema(
+        self, translate: Callable[[dict[str, Any], str], dict[str, Any]]
+    ) -> dict[str, Any] | None:
+        """Return what ``translate`` makes of :attr:`answer_schema` and its notation."""
+        form = self.response_format
+        if not isinstance(form, SchemaFormat):
+            return None
+        return form.translated(translate, self.answer_schema_param)
 
     @property
     def answer_schema_param(self) -> str:
