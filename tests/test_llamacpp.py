@@ -412,6 +412,7 @@ DOUBLING = {
 }
 
 
+@pytest.mark.compat("chat.request.response_format.json_schema.schema")
 @pytest.mark.llamacpp
 @pytest.mark.parametrize(
     ("schema", "path"),

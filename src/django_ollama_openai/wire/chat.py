@@ -441,19 +441,30 @@ class TextFormat(WireModel):
 class SchemaFormat(WireModel):
     """A format that may have a schema."""
 
-    _translated: dict[Any, dict[str, Any]] = PrivateAttr(default_factory=dict)
+    _translated: dict[Any, dict[str, Any] | InvalidRequest] = PrivateAttr(default_factory=dict)
 
     def translated(
         self, translate: Callable[[dict[str, Any], str], dict[str, Any]], param: str
     ) -> dict[str, Any] | None:
         """Return what ``translate`` makes of the schema in the field ``param``, once for all
-        choices of a request."""
+        choices of a request.
+
+        Raises:
+            InvalidRequest: ``translate`` refused it.
+        """
         schema = self._answer_schema()
         if schema is None:
             return None
         if translate not in self._translated:
-            self._translated[translate] = translate(schema, param)
-        return self._translated[translate]
+            try:
+                self._translated[translate] = translate(schema, param)
+            except InvalidRequest as error:
+                self._translated[translate] = error
+        translated = self._translated[translate]
+        if isinstance(translated, InvalidRequest):
+            # One for each choice, since what handles an error may change it.
+            raise InvalidRequest(translated.message, param=translated.param)
+        return translated
 
     def _answer_schema(self) -> dict[str, Any] | None:
         raise NotImplementedError
