@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from django_ollama_openai.exceptions import InvalidRequest
 from django_ollama_openai.translation.chat_payload import chat_payload
+from django_ollama_openai.translation.json_schema import portable_schema
 from django_ollama_openai.translation.options import TOP_LEVEL_OPTIONS
 from django_ollama_openai.wire.chat import ChatCompletionRequest
 from tests.recordings import load
@@ -579,3 +580,25 @@ def test_neither_the_request_nor_the_engine_options_are_changed() -> None:
     assert chat_payload(request, stream=True)["options"] == {"num_ctx": 8192, "temperature": 1}
     assert options == {"num_ctx": 8192, "keep_alive": "10m"}
     assert len(request.messages) == 1
+
+
+@pytest.mark.parametrize("ref", ["#", "#/a"])
+def test_a_schema_is_read_once_for_all_choices(ref: str) -> None:
+    response_format = {"type": "json_object", "schema": {"items": {"$ref": ref}}}
+    body = {"messages": [HELLO], "n": 2, "response_format": response_format}
+    request = ChatCompletionRequest.parse(json.dumps(body).encode())
+    read = []
+
+    def translate(schema: dict[str, Any], param: str) -> dict[str, Any]:
+        read.append(param)
+        return portable_schema(schema, param)
+
+    outcomes: list[Any] = []
+    for index in range(2):
+        choice = request.routed_to("m", {}).for_choice(index)
+        try:
+            outcomes.append(choice.translated_schema(translate))
+        except InvalidRequest as error:
+            outcomes.append((error.message, error.param))
+    assert outcomes[0] == outcomes[1]
+    assert read == ["response_format.schema"]

@@ -322,6 +322,8 @@ def test_references_are_followed(small: LlamaCppBackend, schema: dict[str, Any])
         r"^[\^\[\]]{3}$",
         r"^(left|right)?!$",
         "^é[ü]$",
+        r"^\@\!\#\%\&\'\,\:\;\<\=\>\_\`\~\ $",
+        f"^{'(' * 50}a{')' * 50}$",
     ],
 )
 def test_an_answer_matches_its_pattern(small: LlamaCppBackend, pattern: str) -> None:
@@ -352,7 +354,7 @@ def test_an_answer_matches_its_pattern(small: LlamaCppBackend, pattern: str) -> 
         ("^a{9999}$", "'{99'"),
         ("^(a$", "not a valid"),
         ("^[z-a]$", "not a valid"),
-        (f"^{'(' * 990}$", "not a valid"),
+        (f"^{'(' * 51}a{')' * 51}$", "nested"),
         (f"^{'a' * 1000}$", "longer than 1000"),
     ],
 )
@@ -403,11 +405,55 @@ def test_a_schema_that_the_engine_does_not_know_is_named(small: LlamaCppBackend)
     assert answer(small, "Hi", **fields).finish_reason == "length"
 
 
+HELD: dict[str, Any] = {"type": "string", "pattern": "^a$"}
+DOUBLING = {
+    f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}, {"$ref": f"#/$defs/d{n + 1}"}]}
+    for n in range(30)
+}
+
+
+@pytest.mark.compat("chat.request.response_format.json_schema.schema")
 @pytest.mark.llamacpp
-def test_a_pattern_beside_what_hides_it_is_refused(gguf: Path) -> None:
-    schema = {"anyOf": [{"type": "string"}], "pattern": "^a$"}
-    with pytest.raises(InvalidRequest, match="cannot be combined with 'anyOf'"):
-        LlamaCppBackend(model_path=gguf).chat_payload(asking("Hi", response_format=held_to(schema)))
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [
+        ({"anyOf": [{"type": "string"}], "pattern": "^a$"}, ".pattern"),
+        ({**HELD, "enum": ["b"]}, ".pattern"),
+        ({"const": "b", "pattern": "^a$"}, ".pattern"),
+        ({"items": {}, "pattern": "^a$"}, ".pattern"),
+        ({"propertyNames": HELD}, ".propertyNames.pattern"),
+        ({"type": "array", "contains": HELD}, ".contains.pattern"),
+        ({"allOf": [HELD]}, ".allOf[0].pattern"),
+        ({"if": {}, "then": HELD}, ".then.pattern"),
+        ({"not": HELD}, ".not.pattern"),
+        ({"unevaluatedProperties": HELD}, ".unevaluatedProperties.pattern"),
+        ({"patternProperties": {"^a$": HELD}}, ".patternProperties.^a$.pattern"),
+        ({"not": {"$ref": "#/$defs/a"}, "$defs": {"a": HELD}}, ".$defs.a.pattern"),
+        ({"items": {"$ref": "#/x/a"}, "x": {"a": {**HELD, "pattern": "a"}}}, ".$defs.a.pattern"),
+        ({"items": {"anyOf": [{**HELD, "pattern": f"^a{n}$"} for n in range(501)]}}, None),
+        ({"anyOf": [{**HELD, "pattern": f"^{'a' * 900}{n}$"} for n in range(30)]}, None),
+        ({"$ref": "#/$defs/d0", "$defs": {**DOUBLING, "d30": {}}}, ""),
+        ({"type": "integer", "maximum": 10**30}, ".maximum"),
+        ({"enum": [0, -(10**30)]}, ".enum[1]"),
+    ],
+)
+def test_a_schema_that_cannot_be_enforced_is_refused(
+    gguf: Path, schema: dict[str, Any], path: str | None
+) -> None:
+    backend = LlamaCppBackend(model_path=gguf, tools=True)
+    with pytest.raises(InvalidRequest) as raised:
+        backend.check_support(asking("Hi", response_format=held_to(schema)))
+    param = str(raised.value.param)
+    assert param.startswith("response_format.json_schema.schema")
+    if path is not None:
+        assert param == f"response_format.json_schema.schema{path}"
+
+
+@pytest.mark.llamacpp
+def test_an_offered_tool_may_have_integers_beyond_64_bits(small: LlamaCppBackend) -> None:
+    parameters = {"type": "object", "properties": {"a": {"type": "integer", "maximum": 10**30}}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    assert answer(small, "Hi", tools=tools, max_tokens=1).finish_reason == "length"
 
 
 @pytest.mark.compat("chat.request.tool_choice (required)")

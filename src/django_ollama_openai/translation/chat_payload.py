@@ -39,9 +39,9 @@ def chat_payload(request: ChatCompletionRequest, *, stream: bool) -> dict[str, A
     }
     if request.tools:
         payload["tools"] = [_tool(tool) for tool in request.tools]
-    schema, response_format = request.answer_schema, request.response_format
+    schema, response_format = request.translated_schema(portable_schema), request.response_format
     if schema is not None:
-        payload["format"] = portable_schema(schema, request.answer_schema_param)
+        payload["format"] = schema
     elif response_format is not None and response_format.type == "json_object":
         payload["format"] = "json"
     if request.logprobs:

@@ -40,7 +40,12 @@ _MAP: Final = frozenset(
 )
 """The keywords whose values are a schema, a list of schemas, or an object of schemas."""
 
-_PLAIN: Final = re.compile(r"#(?:/[\w$-]+)+", re.ASCII)
+_PLAIN: Final = re.compile(r"#/(?:\$defs|definitions)/[\w$-]+", re.ASCII)
+
+# OpenAI limits schemas to 5,000 properties and 120,000 characters of names.
+MAX_REFERENCE: Final = 1_000
+MAX_REWRITTEN_NODES: Final = 10_000
+MAX_REWRITTEN_CHARACTERS: Final = 200_000
 _PLAIN_NAME: Final = re.compile(r"[\w-]+", re.ASCII)
 
 
@@ -101,7 +106,8 @@ def portable_schema(schema: dict[str, Any], param: str) -> dict[str, Any]:
     """Return ``schema`` with only such references as llama.cpp follows.
 
     Raises:
-        InvalidRequest: A reference has no target; ``param`` is the field with the schema.
+        InvalidRequest: A reference has no target, or the schema is too large to be rewritten;
+            ``param`` is the field with the schema.
     """
     references = _References(schema, param)
     if references.are_plain:
@@ -169,6 +175,7 @@ class _References:
         self.are_plain = True
         self.targets: dict[int, tuple[str, dict[str, Any]]] = {}
         seen: set[int] = set()
+        characters = 0
         todo = list(_walk(schema, (), seen))
         self._anchors = {
             node["$anchor"]: node for _, node in todo if isinstance(node.get("$anchor"), str)
@@ -178,7 +185,14 @@ class _References:
             ref = node.get("$ref")
             if not isinstance(ref, str):
                 continue
-            self.are_plain = self.are_plain and _PLAIN.fullmatch(ref) is not None
+            if len(ref) > MAX_REFERENCE:
+                reason = f"a reference may have up to {MAX_REFERENCE} characters"
+                raise schema_error(param, (*path, "$ref"), reason)
+            characters += len(ref)
+            if self.are_plain and _PLAIN.fullmatch(ref) is None:
+                self.are_plain = False
+            if not self.are_plain:
+                _check_size(param, len(seen), characters)
             target = self.resolve(ref)
             if not isinstance(target, dict):
                 raise schema_error(param, (*path, "$ref"), _reason(ref))
@@ -189,6 +203,8 @@ class _References:
                 # A reference may point to a place that is not a schema by itself.
                 todo += _walk(target, path, seen)
         self._refuse_circles(param)
+        if not self.are_plain:
+            _check_size(param, len(seen), characters)
 
     def resolve(self, ref: str) -> Any:
         """Return the target of ``ref``, or ``None``."""
@@ -231,6 +247,15 @@ def _walk(
             seen.add(id(node))
             yield path, node
             todo += [((*path, *step), each) for step, each in subschemas(node)]
+
+
+def _check_size(param: str, nodes: int, characters: int) -> None:
+    if nodes > MAX_REWRITTEN_NODES or characters > MAX_REWRITTEN_CHARACTERS:
+        reason = (
+            f"a schema with references other than '#/$defs/name' may have up to "
+            f"{MAX_REWRITTEN_NODES} schemas and {MAX_REWRITTEN_CHARACTERS} characters in references"
+        )
+        raise schema_error(param, (), reason)
 
 
 _INDEX: Final = re.compile(r"\d{1,6}", re.ASCII)

@@ -11,8 +11,8 @@ from ..wire.chat import AssistantMessage, ChatCompletionRequest, Message, conten
 from ..wire.completions import CompletionRequest
 from ..wire.generation import SAMPLING_FIELDS
 from .deprecated_functions import as_tool_calls
-from .json_schema import Path, object_schema, portable_schema, rebuilt, schema_error
-from .patterns import enforceable_pattern
+from .json_schema import object_schema, portable_schema, rebuilt
+from .llamacpp_schema import Patterns, enforceable_schema, without_long_integers
 from .tool_choice import forced_tools, parameters_param
 
 __all__ = ["check_schemas", "llamacpp_chat_payload", "llamacpp_completion_payload"]
@@ -37,9 +37,8 @@ def llamacpp_chat_payload(request: ChatCompletionRequest) -> dict[str, Any]:
     """
     body = request.declared(_CHAT_FIELDS)
     body["messages"] = [_message(message) for message in as_tool_calls(request.messages)]
-    schema = request.answer_schema
+    schema = request.translated_schema(enforceable_schema)
     if schema is not None:
-        schema = _enforceable(schema, request.answer_schema_param)
         body["response_format"] = {
             "type": "json_schema",
             "json_schema": {"name": "answer", "schema": schema},
@@ -48,7 +47,7 @@ def llamacpp_chat_payload(request: ChatCompletionRequest) -> dict[str, Any]:
         function = tool["function"]
         parameters = object_schema(function.get("parameters"))
         portable = portable_schema(parameters, parameters_param(request, number))
-        function["parameters"] = rebuilt(portable, lambda node, path: node)
+        function["parameters"] = without_long_integers(rebuilt(portable, lambda node, path: node))
     if request.output_limit is not None:
         # llama-server prefers n_predict to OpenAI's names, and the site's options may have any.
         body["n_predict"] = request.output_limit
@@ -72,10 +71,10 @@ def check_schemas(request: ChatCompletionRequest) -> None:
     Raises:
         InvalidRequest: llama.cpp cannot enforce one of them.
     """
-    if request.answer_schema is not None:
-        _enforceable(request.answer_schema, request.answer_schema_param)
+    request.translated_schema(enforceable_schema)
+    patterns = Patterns()
     for param, tool in forced_tools(request):
-        _enforceable(object_schema(tool.function.parameters), param)
+        enforceable_schema(object_schema(tool.function.parameters), param, patterns)
 
 
 def _message(message: Message) -> dict[str, Any]:
@@ -90,29 +89,3 @@ def _message(message: Message) -> dict[str, Any]:
             # llama-server parses every string, and crashes at one that is not JSON.
             call["function"]["arguments"] = made.function.arguments_json()
     return sent
-
-
-def _enforceable(schema: dict[str, Any], param: str) -> dict[str, Any]:
-    def with_pattern(node: dict[str, Any], path: Path) -> dict[str, Any]:
-        pattern = node.get("pattern")
-        if not isinstance(pattern, str):
-            return node
-        try:
-            if not _HIDES_PATTERN.isdisjoint(node):
-                others = _quoted(_HIDES_PATTERN.intersection(node))
-                raise ValueError(f"it cannot be combined with {others}")
-            return {**node, "pattern": enforceable_pattern(pattern)}
-        except ValueError as error:
-            reason = f"the pattern {pattern[:64]!r} cannot be enforced on this model: {error}"
-            raise schema_error(param, (*path, "pattern"), reason) from None
-
-    enforceable: dict[str, Any] = rebuilt(portable_schema(schema, param), with_pattern)
-    return enforceable
-
-
-_HIDES_PATTERN: Final = frozenset({"$ref", "allOf", "anyOf", "oneOf"})
-"""Keywords that make llama.cpp ignore a pattern in the same schema."""
-
-
-def _quoted(names: frozenset[str]) -> str:
-    return ", ".join(map(repr, sorted(names)))

@@ -277,7 +277,7 @@ def openapi_document(
                     "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:/+=-]{1,128}$"},
                 },
                 "x-ignored-parameters": {
-                    "description": "The parameters, hosted tools and input items that were left out",
+                    "description": "Parameters, hosted tools and input items that were left out",
                     "schema": {"type": "string"},
                 },
             },

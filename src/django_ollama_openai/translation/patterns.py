@@ -16,6 +16,8 @@ from typing import Final
 __all__ = ["enforceable_pattern"]
 
 MAX_LENGTH: Final = 1_000
+MAX_GROUPS: Final = 50
+"""How deep groups may be nested. llama.cpp leaves out patterns with some more."""
 
 _FLAGS: Final = re.VERBOSE | re.DOTALL | re.ASCII
 _ANCHORED: Final = re.compile(r"\^ (?: .* [^\\] )? (?: \\\\ )* \$", _FLAGS)
@@ -30,6 +32,8 @@ _TOKEN: Final = re.compile(
 )
 _MEMBER: Final = re.compile(r"\\([dws]) | (?: \\(.) | (.) ) (?: - (?: \\(.) | (.) ) )?", _FLAGS)
 _CLASSES: Final = {"d": "0-9", "w": "A-Za-z0-9_", "s": " "}
+_ESCAPABLE: Final = frozenset('^$.[]()|{}*+?-"\\')
+"""What llama.cpp knows escapes of; it leaves out patterns with others."""
 _UNSAFE: Final = re.compile(r'[\x00-\x1f"\\]')
 _SAFE_RANGES: Final = ((0x20, 0x21), (0x23, 0x5B), (0x5D, 0x10FFFF))
 """The characters that JSON does not have to escape in a string."""
@@ -59,7 +63,7 @@ def enforceable_pattern(pattern: str) -> str:
 
 
 def _tokens(text: str) -> Iterator[str]:
-    place = 0
+    place = depth = 0
     while place < len(text):
         token = _TOKEN.match(text, place)
         if token is None:
@@ -75,6 +79,9 @@ def _tokens(text: str) -> Iterator[str]:
         elif token["plain"] == ".":
             yield _ANY
         else:
+            depth += token["plain"].startswith("(") - (token["plain"] == ")")
+            if depth > MAX_GROUPS:
+                raise ValueError(f"its groups are nested more than {MAX_GROUPS} levels deep")
             yield _safe(token["plain"])
 
 
@@ -83,7 +90,7 @@ def _escaped(character: str) -> str:
         return f"[{_CLASSES[character]}]"
     if character.isalnum():
         raise ValueError(rf"'\{character}' is not supported")
-    return f"[{_safe(character)}]" if character == "/" else "\\" + _safe(character)
+    return ("\\" if character in _ESCAPABLE else "") + _safe(character)
 
 
 def _class(is_negated: bool, members: str) -> str:

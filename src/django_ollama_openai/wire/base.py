@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Collection, Iterable
 from typing import Any, Final, Self
 
@@ -166,15 +167,29 @@ def _is_simple(body: bytes) -> bool:
 
 
 def _overflow(value: Any) -> tuple[int | str, ...] | None:
-    """Where in ``value`` a number is infinite: parsers let ``1e999`` pass, which cannot be written
-    as JSON again."""
+    """Where in ``value`` a number is beyond a float's range: parsers let ``1e999`` pass, which
+    cannot be written as JSON again, and Ollama's cannot read an integer of 400 digits."""
     # Writing it shows whether there is a need to look, and takes much less time.
-    return _infinity(value) if b"Infinity" in pydantic_core.to_json(value) else None
+    written = pydantic_core.to_json(value)
+    has_overflow = b"Infinity" in written or _has_long_integer(written)
+    return _infinity(value) if has_overflow else None
+
+
+_MAX_DIGITS: Final = 309
+_DIGITS: Final = bytes.maketrans(b"123456789", b"0" * 9)
+
+
+def _has_long_integer(written: bytes) -> bool:
+    """Return whether there are as many digits in a row as the greatest float has, perhaps in a
+    string."""
+    return b"0" * _MAX_DIGITS in written.translate(_DIGITS)
 
 
 def _infinity(value: Any) -> tuple[int | str, ...] | None:
     if isinstance(value, float):
         return () if math.isinf(value) else None
+    if isinstance(value, int):
+        return () if abs(value) > _MAX_NUMBER else None
     items: Iterable[tuple[Any, Any]] = ()
     if isinstance(value, dict):
         items = value.items()
@@ -182,7 +197,7 @@ def _infinity(value: Any) -> tuple[int | str, ...] | None:
         items = enumerate(value)
     for key, item in items:
         # There may be millions, and hardly any of them is worth a call.
-        if item.__class__ in _FINITE:
+        if item.__class__ in _FINITE or (item.__class__ is int and abs(item) <= _MAX_NUMBER):
             continue
         location = _infinity(item)
         if location is not None:
@@ -190,7 +205,8 @@ def _infinity(value: Any) -> tuple[int | str, ...] | None:
     return None
 
 
-_FINITE: Final = frozenset({int, str, bool, type(None)})
+_FINITE: Final = frozenset({str, bool, type(None)})
+_MAX_NUMBER: Final = int(sys.float_info.max)
 
 
 class FirstErrorOnly(FailFast):

@@ -6,7 +6,7 @@ accepted and kept, as OpenAI adds new ones all the time.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 
 import pydantic_core
@@ -438,11 +438,46 @@ class TextFormat(WireModel):
     type: Literal["text"]
 
 
-class JSONObjectFormat(WireModel):
+class SchemaFormat(WireModel):
+    """A format that may have a schema."""
+
+    _translated: dict[Any, dict[str, Any] | InvalidRequest] = PrivateAttr(default_factory=dict)
+
+    def translated(
+        self, translate: Callable[[dict[str, Any], str], dict[str, Any]], param: str
+    ) -> dict[str, Any] | None:
+        """Return what ``translate`` makes of the schema in the field ``param``, once for all
+        choices of a request.
+
+        Raises:
+            InvalidRequest: ``translate`` refused it.
+        """
+        schema = self._answer_schema()
+        if schema is None:
+            return None
+        if translate not in self._translated:
+            try:
+                self._translated[translate] = translate(schema, param)
+            except InvalidRequest as error:
+                self._translated[translate] = error
+        translated = self._translated[translate]
+        if isinstance(translated, InvalidRequest):
+            # One for each choice, since what handles an error may change it.
+            raise InvalidRequest(translated.message, param=translated.param)
+        return translated
+
+    def _answer_schema(self) -> dict[str, Any] | None:
+        raise NotImplementedError
+
+
+class JSONObjectFormat(SchemaFormat):
     """Any JSON object, or one that matches ``schema``, an extension that other servers have too."""
 
     type: Literal["json_object"]
     schema_: dict[str, Any] | None = Field(None, alias="schema")
+
+    def _answer_schema(self) -> dict[str, Any] | None:
+        return self.schema_
 
 
 class JSONSchema(WireModel):
@@ -452,9 +487,12 @@ class JSONSchema(WireModel):
     strict: bool | None = None
 
 
-class JSONSchemaFormat(WireModel):
+class JSONSchemaFormat(SchemaFormat):
     type: Literal["json_schema"]
     json_schema: JSONSchema
+
+    def _answer_schema(self) -> dict[str, Any]:
+        return self.json_schema.schema_
 
 
 ResponseFormat: TypeAlias = Annotated[
@@ -633,6 +671,15 @@ class ChatCompletionRequest(GenerationRequest):
         if isinstance(self.response_format, JSONObjectFormat):
             return self.response_format.schema_
         return None
+
+    def translated_schema(
+        self, translate: Callable[[dict[str, Any], str], dict[str, Any]]
+    ) -> dict[str, Any] | None:
+        """Return what ``translate`` makes of :attr:`answer_schema` and its notation."""
+        form = self.response_format
+        if not isinstance(form, SchemaFormat):
+            return None
+        return form.translated(translate, self.answer_schema_param)
 
     @property
     def answer_schema_param(self) -> str:

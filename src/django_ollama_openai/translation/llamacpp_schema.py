@@ -1,0 +1,204 @@
+"""JSON schemas that llama.cpp enforces as they are meant.
+
+It makes a grammar of a schema. What it does not read it leaves out without a word, so a pattern
+passes only where the grammar was seen to contain it.
+
+Source: llama.cpp's ``json-schema-to-grammar.cpp``, and the grammars that it made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from .json_schema import Path, portable_schema, rebuilt, schema_error, subschemas
+from .patterns import enforceable_pattern
+
+__all__ = ["Patterns", "enforceable_schema", "without_long_integers"]
+
+MAX_PATTERNS: Final = 500
+MAX_PATTERN_CHARACTERS: Final = 20_000
+MAX_EXPANSIONS: Final = 5_000
+
+_HIDES: Final = frozenset({"$ref", "allOf", "anyOf", "const", "enum", "oneOf"})
+"""Keywords beside which llama.cpp reads no other."""
+
+_OBJECT: Final = frozenset({"additionalProperties", "properties"})
+_ARRAY: Final = frozenset({"items", "prefixItems"})
+_DEFINITIONS: Final = frozenset({"$defs", "definitions"})
+
+
+class Patterns:
+    """The patterns of one or more schemas, each with what llama.cpp can enforce."""
+
+    def __init__(self) -> None:
+        self.enforceable: dict[str, str] = {}
+        self._characters = 0
+
+    def add(self, pattern: str) -> None:
+        """Add ``pattern``, or raise a ValueError with the reason against it."""
+        if pattern in self.enforceable:
+            return
+        self._characters += len(pattern)
+        if len(self.enforceable) == MAX_PATTERNS or self._characters > MAX_PATTERN_CHARACTERS:
+            raise ValueError(
+                f"there may be up to {MAX_PATTERNS} patterns with {MAX_PATTERN_CHARACTERS} "
+                "characters in all"
+            )
+        self.enforceable[pattern] = enforceable_pattern(pattern)
+
+
+def enforceable_schema(
+    schema: dict[str, Any], param: str, patterns: Patterns | None = None
+) -> dict[str, Any]:
+    """Return ``schema`` for an answer that llama.cpp holds to it. Its patterns are added to
+    ``patterns``, which limits those of several schemas.
+
+    Raises:
+        InvalidRequest: it cannot; ``param`` is the field that the schema is in.
+    """
+    if (path := _long_integer(schema)) is not None:
+        raise schema_error(param, path, "this model supports integers of up to 64 bits")
+    schema = portable_schema(schema, param)
+    _check_expansions(schema, param)
+    patterns = patterns or Patterns()
+    _check_patterns(schema, param, patterns)
+
+    def with_pattern(node: dict[str, Any], path: Path) -> dict[str, Any]:
+        pattern = node.get("pattern")
+        # One in a definition that nothing refers to is not among them, and has no effect.
+        if not isinstance(pattern, str):
+            return node
+        return {**node, "pattern": patterns.enforceable.get(pattern, pattern)}
+
+    enforceable: dict[str, Any] = rebuilt(schema, with_pattern)
+    return enforceable
+
+
+def without_long_integers(value: Any) -> Any:
+    """Return ``value``, JSON, with integers that llama.cpp does not take as floats."""
+    if isinstance(value, dict):
+        return {key: without_long_integers(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [without_long_integers(each) for each in value]
+    return float(value) if _is_long(value) else value
+
+
+def _is_long(value: Any) -> bool:
+    return isinstance(value, int) and not -(2**63) <= value < 2**64
+
+
+def _long_integer(value: Any) -> Path | None:
+    items: Any = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    for key, each in items:
+        if _is_long(each):
+            return (key,)
+        if isinstance(each, (dict, list)) and (path := _long_integer(each)) is not None:
+            return (key, *path)
+    return None
+
+
+def _target(schema: dict[str, Any], node: dict[str, Any]) -> tuple[Path, dict[str, Any]] | None:
+    if not isinstance(ref := node.get("$ref"), str):
+        return None
+    _, key, name = ref.split("/")
+    return (key, name), schema[key][name]
+
+
+def _check_patterns(schema: dict[str, Any], param: str, patterns: Patterns) -> None:
+    seen: set[tuple[int, bool]] = set()
+    todo: list[tuple[Path, Any, bool]] = [((), schema, True)]
+    while todo:
+        path, node, is_read = todo.pop()
+        if not isinstance(node, dict) or (id(node), is_read) in seen:
+            continue
+        seen.add((id(node), is_read))
+        pattern = node.get("pattern")
+        if isinstance(pattern, str):
+            try:
+                if not is_read:
+                    raise ValueError("it stands where patterns are not supported")
+                _check_neighbours(node)
+                patterns.add(pattern)
+            except ValueError as error:
+                reason = f"this model cannot be held to the pattern {pattern[:64]!r}: {error}"
+                raise schema_error(param, (*path, "pattern"), reason) from None
+        if (target := _target(schema, node)) is not None:
+            todo.append((*target, is_read))
+        todo += (
+            ((*path, *step), each, is_read and _reads_within(node, str(step[0])))
+            for step, each in subschemas(node)
+            if step[0] not in _DEFINITIONS
+        )
+
+
+def _check_neighbours(node: dict[str, Any]) -> None:
+    if hidden := _HIDES.intersection(node):
+        raise ValueError(f"it stands beside {', '.join(map(repr, sorted(hidden)))}")
+    if not _reads(node):
+        raise ValueError('it needs "type": "string" beside it')
+
+
+def _reads(node: dict[str, Any]) -> bool:
+    """Return whether llama.cpp reads the pattern of ``node``."""
+    if not _HIDES.isdisjoint(node):
+        return False
+    if node.get("type") is None:
+        return (_OBJECT | _ARRAY).isdisjoint(node)
+    return _may_be(node, "string")
+
+
+def _reads_within(node: dict[str, Any], key: str) -> bool:
+    """Return whether llama.cpp reads the schemas that ``node`` has under ``key``."""
+    if key in ("anyOf", "oneOf"):
+        return "$ref" not in node and not ("oneOf" in node and key == "anyOf")
+    if not _HIDES.isdisjoint(node):
+        return False
+    is_untyped = node.get("type") is None
+    if key in _OBJECT:
+        return is_untyped or _may_be(node, "object")
+    if key == "prefixItems" and "items" in node:
+        return False
+    if key in _ARRAY:
+        return _may_be(node, "array") or (is_untyped and _OBJECT.isdisjoint(node))
+    return False
+
+
+def _may_be(node: dict[str, Any], kind: str) -> bool:
+    types = node.get("type")
+    return kind == types or (isinstance(types, list) and kind in types)
+
+
+def _check_expansions(schema: dict[str, Any], param: str) -> None:
+    """Refuse references that multiply: llama.cpp follows each every time."""
+    counts: dict[int, int] = {}
+    todo: list[tuple[dict[str, Any], list[dict[str, Any]] | None]] = [(schema, None)]
+    while todo:
+        definition, targets = todo.pop()
+        if targets is not None:
+            total = sum(1 + counts[id(target)] for target in targets)
+            if total > MAX_EXPANSIONS:
+                reason = f"its references have to be followed more than {MAX_EXPANSIONS} times"
+                raise schema_error(param, (), reason)
+            counts[id(definition)] = total
+        elif id(definition) not in counts:
+            # Until it is counted, a reference back to it counts as one.
+            counts[id(definition)] = 0
+            targets = list(_targets(schema, definition))
+            todo.append((definition, targets))
+            todo += ((target, None) for target in targets)
+
+
+def _targets(schema: dict[str, Any], definition: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    todo: list[Any] = [definition]
+    while todo:
+        node = todo.pop()
+        if not isinstance(node, dict):
+            continue
+        if (target := _target(schema, node)) is not None:
+            yield target[1]
+        todo += (each for step, each in subschemas(node) if step[0] not in _DEFINITIONS)
