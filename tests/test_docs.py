@@ -26,6 +26,7 @@ from django.apps import AppConfig
 from django.contrib.auth.models import AnonymousUser, User
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.urls import URLPattern, include, path
+from pydantic import BaseModel
 
 import django_ollama_openai
 from django_ollama_openai import backends, conf, exceptions, signals, urls
@@ -157,18 +158,17 @@ def test_endpoints(pattern: URLPattern) -> None:
     assert not route or f" {route}``\n" in PAGES["endpoints"]
 
 
+REQUESTS: dict[str, type[BaseModel]] = {
+    "chat-completions": ChatCompletionRequest,
+    "completions": CompletionRequest,
+    "embeddings": EmbeddingsRequest,
+    "responses": ResponsesRequest,
+}
+
+
 @pytest.mark.parametrize(
     ("page", "field"),
-    [
-        (page, field)
-        for page, request in {
-            "chat-completions": ChatCompletionRequest,
-            "completions": CompletionRequest,
-            "embeddings": EmbeddingsRequest,
-            "responses": ResponsesRequest,
-        }.items()
-        for field in request.model_fields
-    ],
+    [(page, field) for page, request in REQUESTS.items() for field in request.model_fields],
 )
 def test_fields_of_requests(page: str, field: str) -> None:
     assert f"``{field}``" in PAGES[f"endpoints/{page}"]
