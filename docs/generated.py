@@ -1,6 +1,6 @@
 """The parts of the documentation that are made from the code, as reStructuredText.
 
-They need no Sphinx. ``conf.py`` puts them where a page says ``.. generated:: name``.
+They need no Sphinx. ``_conf.py`` puts them where a page says ``.. generated:: name``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import django_ollama_openai
+from django_ollama_openai import _conf, exceptions
 from django_ollama_openai import backends as shipped
-from django_ollama_openai import conf, exceptions
-from django_ollama_openai.backends.base import OPTIONAL_PARAMETERS
+from django_ollama_openai.backends._base import OPTIONAL_PARAMETERS
 from django_ollama_openai.exceptions import GatewayError
 
 __all__ = [
@@ -51,7 +51,7 @@ _DIRECTIVE = re.compile(r"^\.\. generated:: (\w+)$", re.MULTILINE)
 
 def sources() -> list[Path]:
     """The files that the generated parts are made from."""
-    names = ["conf.py", "checks.py", "exceptions.py", "backends/base.py"]
+    names = ["_conf.py", "checks.py", "exceptions.py", "backends/base.py"]
     return [CHANGELOG, COMPATIBILITY, FAULTS, Path(__file__), *(PACKAGE / name for name in names)]
 
 
@@ -89,23 +89,23 @@ def settings() -> str:
         f".. setting:: {name}\n\n"
         f"   {_rst(field.description or '')}{f' See {_MORE[name]}.' if name in _MORE else ''}\n\n"
         f"   Default: {_default(field)}. Type: {_type(field)}.\n"
-        for name, field in conf.Settings.model_fields.items()
+        for name, field in _conf.Settings.model_fields.items()
     )
 
 
 def backend_entries() -> str:
     """The keys of an entry of ``BACKENDS``."""
-    return _fields(conf.BackendConfig)
+    return _fields(_conf.BackendConfig)
 
 
 def model_entries() -> str:
     """The keys of an entry of ``MODELS``."""
-    return _fields(conf.ModelConfig)
+    return _fields(_conf.ModelConfig)
 
 
 def api_key_entries() -> str:
     """The keys of an entry of ``API_KEYS``."""
-    return _fields(conf.APIKey)
+    return _fields(_conf.APIKey)
 
 
 def _fields(model: type[BaseModel]) -> str:
@@ -389,7 +389,7 @@ class EngineFault:
     answered: bool = False
     mode: Literal["stream", "whole"] | None = None
     bounded: bool = False
-    tests: tuple[str, ...] = ("tests/test_faults.py::test_a_fault_of_the_engine",)
+    tests: tuple[str, ...] = ("tests/endurance/test_faults.py::test_a_fault_of_the_engine",)
 
     @property
     def told(self) -> str:
@@ -434,7 +434,8 @@ def _row(facts: dict[str, Any]) -> dict[str, Any]:
     if "tests" not in facts:
         return facts
     # One without a module is of the suite itself.
-    tests = (name if "::" in name else f"tests/test_faults.py::{name}" for name in facts["tests"])
+    suite = "tests/endurance/test_faults.py"
+    tests = (name if "::" in name else f"{suite}::{name}" for name in facts["tests"])
     return {**facts, "tests": tuple(tests)}
 
 

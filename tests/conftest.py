@@ -25,7 +25,7 @@ LEFT_OUT = {}
 if MISSING_CLIENTS:
     LEFT_OUT["clients"] = MISSING_CLIENTS
 if missing_proxies():
-    LEFT_OUT["test_proxies.py"] = missing_proxies()
+    LEFT_OUT["site/test_proxies.py"] = missing_proxies()
 collect_ignore = list(LEFT_OUT)
 
 
@@ -33,7 +33,7 @@ def pytest_configure() -> None:
     """Refuse to run where something is missing that the environment requires."""
     for name, variable in (
         ("clients", "CLIENTS_REQUIRED"),
-        ("test_proxies.py", "PROXIES_REQUIRED"),
+        ("site/test_proxies.py", "PROXIES_REQUIRED"),
     ):
         if name in LEFT_OUT and variable in os.environ:
             raise pytest.UsageError(f"tests/{name} needs {', '.join(LEFT_OUT[name])}")

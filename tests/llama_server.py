@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from django_ollama_openai.backends.llamacpp import bundled_model
+from django_ollama_openai.backends._llamacpp import bundled_model
 from tests.servers import ROOT
 
 __all__ = ["ENGINE_KEY", "LlamaServer", "llama_server"]

@@ -66,7 +66,7 @@ class Site:
         return self.output.read_text()
 
     def left(self, *, reset: bool = False) -> dict[str, Any]:
-        """What the server's process holds: see ``tests/site/leftovers.py``."""
+        """What the server's process holds: see ``tests/project/leftovers.py``."""
         query = "?reset" if reset else ""
         answer = httpx.get(f"{self.url}/left/{query}", timeout=60, verify=NO_TLS)
         left: dict[str, Any] = answer.raise_for_status().json()
@@ -104,7 +104,7 @@ def serve(
     output, signal_log = directory / "output.txt", directory / "signals.jsonl"
     environ = {
         **os.environ,
-        "DJANGO_SETTINGS_MODULE": "tests.site.settings",
+        "DJANGO_SETTINGS_MODULE": "tests.project.settings",
         "SITE_OLLAMA_OPENAI": json.dumps(options),
         "SITE_SIGNAL_LOG": str(signal_log),
         "SITE_DATABASE": str(directory / "db.sqlite3"),
@@ -156,22 +156,30 @@ def _command(server: Server, port: int, grace: int | None) -> list[str]:
     quiet = ["--log-level", "warning"]
     stop: list[str] = []
     if server == "uvicorn":
-        arguments = ["tests.site.asgi:application", "--lifespan", "off", *address, *quiet]
+        arguments = ["tests.project.asgi:application", "--lifespan", "off", *address, *quiet]
         arguments += ["--timeout-keep-alive", KEEP_ALIVE]
         stop = ["--timeout-graceful-shutdown", str(grace)]
     elif server == "gunicorn":
-        arguments = ["tests.site.wsgi:application", "--bind", f"127.0.0.1:{port}", *quiet]
+        arguments = ["tests.project.wsgi:application", "--bind", f"127.0.0.1:{port}", *quiet]
         arguments += ["--worker-class", "gthread", "--threads", "16", "--no-control-socket"]
         arguments += ["--keep-alive", KEEP_ALIVE]
         stop = ["--graceful-timeout", str(grace)]
     elif server == "granian":
-        arguments = ["tests.site.asgi:application", "--interface", "asginl", *address, *quiet]
+        arguments = ["tests.project.asgi:application", "--interface", "asginl", *address, *quiet]
         stop = ["--workers-kill-timeout", str(grace)]
     elif server == "hypercorn":
-        arguments = ["tests.site.asgi:application", "--bind", f"127.0.0.1:{port}", *quiet]
+        arguments = ["tests.project.asgi:application", "--bind", f"127.0.0.1:{port}", *quiet]
         stop = ["--graceful-timeout", str(grace)]
     else:
-        arguments = ["tests.site.asgi:application", "-b", "127.0.0.1", "-p", str(port), "-v", "0"]
+        arguments = [
+            "tests.project.asgi:application",
+            "-b",
+            "127.0.0.1",
+            "-p",
+            str(port),
+            "-v",
+            "0",
+        ]
     return [sys.executable, "-m", server, *arguments, *(stop if grace is not None else [])]
 
 

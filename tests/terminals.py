@@ -91,7 +91,7 @@ def manage(
     closed when ``enough`` was read."""
     environ = {
         **os.environ,
-        "DJANGO_SETTINGS_MODULE": "tests.site.settings",
+        "DJANGO_SETTINGS_MODULE": "tests.project.settings",
         "SITE_OLLAMA_OPENAI": json.dumps(options),
         "PYTHONWARNINGS": "default",
         "PYTHONIOENCODING": "utf-8",

@@ -11,9 +11,9 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
+from django_ollama_openai._translation.model_cards import ModelCard
 from django_ollama_openai.backends import OllamaBackend
 from django_ollama_openai.exceptions import GatewayError
-from django_ollama_openai.translation.model_cards import ModelCard
 
 MODEL = "llama3.2"
 """The name of the model to use if Ollama has no model yet, or cannot be reached."""

@@ -15,9 +15,9 @@ from django.db import close_old_connections, connections
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 
-from . import conf
+from . import _conf
+from ._threads import in_thread
 from .exceptions import InvalidRequest, PermissionDenied
-from .threads import in_thread
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
@@ -83,7 +83,7 @@ class StaticKeyAuthenticator(BaseAuthenticator):
         given = _digest(token)
         found: Caller | None = None
         # Every key is compared, in constant time: how long it takes says nothing about them.
-        for number, key in enumerate(conf.get().API_KEYS, start=1):
+        for number, key in enumerate(_conf.get().API_KEYS, start=1):
             if hmac.compare_digest(given, _digest(key.KEY)):
                 name = key.NAME or f"static-{number}"
                 found = Caller(key_id=name, key_name=name)

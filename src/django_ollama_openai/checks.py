@@ -27,16 +27,16 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from . import conf
+from . import _conf
+from ._gateway.failures import cause_of, where_of
+from ._gateway.gates import authenticators
+from ._gateway.mount import OPTIONS
+from ._wire.case import Case
 from .auth import StaticKeyAuthenticator
 from .backends import BaseBackend, InvalidBackendError, backends
-from .backends.asking import answers
+from .backends._asking import answers
 from .exceptions import GatewayError
-from .gateway.failures import cause_of, where_of
-from .gateway.gates import authenticators
-from .gateway.mount import OPTIONS
 from .response_store import response_store
-from .wire.case import Case
 
 __all__ = ["check_engines", "check_mounts", "check_settings"]
 
@@ -52,11 +52,11 @@ ENGINES_WITHIN_SECONDS: Final = 2
 @register(Tags.compatibility)
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
     """Check ``OLLAMA_OPENAI``."""
-    problems = conf.problems()
+    problems = _conf.problems()
     if problems:
         return [
             Error(
-                f"{conf.SETTING}: {path or 'the setting'}: {reason}.",
+                f"{_conf.SETTING}: {path or 'the setting'}: {reason}.",
                 id="ollama_openai.E001",
             )
             for path, reason in problems
@@ -78,7 +78,7 @@ def _check_backends() -> Iterator[CheckMessage]:
 
 
 def _check_queue(alias: str, members: tuple[str, ...]) -> Iterator[CheckMessage]:
-    settings = conf.get()
+    settings = _conf.get()
     limits, keepalive = settings.limits(alias), settings.STREAM_KEEPALIVE_SECONDS
     # What is made of others waits for theirs.
     is_limited = any(
@@ -86,7 +86,7 @@ def _check_queue(alias: str, members: tuple[str, ...]) -> Iterator[CheckMessage]
     )
     if is_limited and limits.queue_timeout >= keepalive:
         yield Warning(
-            f"{conf.SETTING}: for the backend {alias!r} QUEUE_TIMEOUT is {limits.queue_timeout:g} "
+            f"{_conf.SETTING}: for the backend {alias!r} QUEUE_TIMEOUT is {limits.queue_timeout:g} "
             f"seconds and STREAM_KEEPALIVE_SECONDS {keepalive:g}: a stream that waits has begun by "
             "then, and can be no 503 any more.",
             hint="Make QUEUE_TIMEOUT the smaller one.",
@@ -95,7 +95,7 @@ def _check_queue(alias: str, members: tuple[str, ...]) -> Iterator[CheckMessage]
 
 
 def _check_access() -> Iterator[CheckMessage]:
-    settings = conf.get()
+    settings = _conf.get()
     try:
         asked = authenticators()
     except ImproperlyConfigured as error:
@@ -104,7 +104,7 @@ def _check_access() -> Iterator[CheckMessage]:
     has_keys = any(isinstance(each, StaticKeyAuthenticator) for each in asked)
     if settings.API_KEYS and not has_keys:
         yield Warning(
-            f"{conf.SETTING}['API_KEYS'] has no effect: AUTHENTICATION has no "
+            f"{_conf.SETTING}['API_KEYS'] has no effect: AUTHENTICATION has no "
             "StaticKeyAuthenticator.",
             id="ollama_openai.W003",
         )
@@ -113,18 +113,18 @@ def _check_access() -> Iterator[CheckMessage]:
     ]
     if not settings.ALLOW_ANONYMOUS and not useful:
         yield Warning(
-            f"{conf.SETTING} lets nobody in.",
+            f"{_conf.SETTING} lets nobody in.",
             hint="Set API_KEYS, add an authenticator to AUTHENTICATION, or set ALLOW_ANONYMOUS.",
             id="ollama_openai.W001",
         )
 
 
 def _check_models() -> Iterator[CheckMessage]:
-    settings = conf.get()
+    settings = _conf.get()
     for name, model in settings.MODELS.items():
         if model.BACKEND is not None and model.BACKEND not in settings.BACKENDS:
             yield Error(
-                f"{conf.SETTING}['MODELS'][{name!r}]['BACKEND'] is {model.BACKEND!r}, which is "
+                f"{_conf.SETTING}['MODELS'][{name!r}]['BACKEND'] is {model.BACKEND!r}, which is "
                 "not in BACKENDS.",
                 hint=_aliases(),
                 id="ollama_openai.E004",
@@ -132,17 +132,17 @@ def _check_models() -> Iterator[CheckMessage]:
     yield from _check_fallbacks(settings)
     if settings.DEFAULT_MODEL and not settings.allows_model(settings.DEFAULT_MODEL):
         yield Warning(
-            f"{conf.SETTING}['DEFAULT_MODEL'] is {settings.DEFAULT_MODEL!r}, which ALLOWED_MODELS "
+            f"{_conf.SETTING}['DEFAULT_MODEL'] is {settings.DEFAULT_MODEL!r}, which ALLOWED_MODELS "
             "does not allow.",
             id="ollama_openai.W002",
         )
 
 
-def _check_fallbacks(settings: conf.Settings) -> Iterator[CheckMessage]:
+def _check_fallbacks(settings: _conf.Settings) -> Iterator[CheckMessage]:
     for name, model in settings.MODELS.items():
-        where = f"{conf.SETTING}['MODELS'][{name!r}]['FALLBACKS']"
+        where = f"{_conf.SETTING}['MODELS'][{name!r}]['FALLBACKS']"
         for fallback in model.FALLBACKS:
-            if conf.is_pattern(fallback):
+            if _conf.is_pattern(fallback):
                 yield Error(
                     f"{where} has {fallback!r}, which is a pattern.",
                     hint="Name the models that are to be asked.",
@@ -158,7 +158,7 @@ def _check_fallbacks(settings: conf.Settings) -> Iterator[CheckMessage]:
             )
 
 
-def _loop(settings: conf.Settings, path: list[str], seen: set[str]) -> list[str] | None:
+def _loop(settings: _conf.Settings, path: list[str], seen: set[str]) -> list[str] | None:
     """A loop of fallbacks back to where ``path`` begins, as keys of ``MODELS``; those ``seen`` lead
     nowhere."""
     for fallback in settings.MODELS[path[-1]].FALLBACKS:
@@ -182,7 +182,7 @@ def _check_store() -> Iterator[CheckMessage]:
 @register(Tags.compatibility)
 def check_engines(**kwargs: Any) -> list[CheckMessage]:
     """Check that the engine of each backend is ready, in ``check`` and ``runserver``."""
-    if sys.argv[1:2] not in COMMANDS_THAT_LOOK or conf.problems():
+    if sys.argv[1:2] not in COMMANDS_THAT_LOOK or _conf.problems():
         return []
     pings = {alias: backend.ping for alias, backend in _engines()}
     late = f"It did not answer within {ENGINES_WITHIN_SECONDS} seconds."
@@ -191,7 +191,7 @@ def check_engines(**kwargs: Any) -> list[CheckMessage]:
         reasons[alias] = None if error is None else _reason(error, alias)
     return [
         Warning(
-            f"{conf.SETTING}: the backend {alias!r} is not ready. {reason}",
+            f"{_conf.SETTING}: the backend {alias!r} is not ready. {reason}",
             hint="Run 'manage.py ollama status' for details.",
             id="ollama_openai.W005",
         )
@@ -217,7 +217,7 @@ def _reason(error: Exception, alias: str) -> str:
 @register(Tags.urls)
 def check_mounts(**kwargs: Any) -> list[CheckMessage]:
     """Check the extra arguments of every ``include()`` of the app's urls."""
-    if conf.problems():
+    if _conf.problems():
         return []
     return [
         message
@@ -257,8 +257,8 @@ def _check_mount(
             hint=f"Use {', '.join(repr(case) for case in get_args(Case))}.",
             id="ollama_openai.E005",
         )
-    backend = options.get("backend", conf.DEFAULT_BACKEND)
-    if not isinstance(backend, str) or backend not in conf.get().BACKENDS:
+    backend = options.get("backend", _conf.DEFAULT_BACKEND)
+    if not isinstance(backend, str) or backend not in _conf.get().BACKENDS:
         yield Error(
             f"{mount} has the backend {backend!r}, which is not in BACKENDS.",
             hint=_aliases(),

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import conf
+from . import _conf
+from ._threads import in_thread
 from .auth import Caller
-from .threads import in_thread
 
 __all__ = ["BaseResponseStore", "response_store"]
 
@@ -44,5 +44,5 @@ class BaseResponseStore:
 
 def response_store() -> BaseResponseStore | None:
     """The site's store, if it has one."""
-    path = conf.get().RESPONSE_STORE
-    return None if path is None else conf.make(path, BaseResponseStore, "RESPONSE_STORE")
+    path = _conf.get().RESPONSE_STORE
+    return None if path is None else _conf.make(path, BaseResponseStore, "RESPONSE_STORE")

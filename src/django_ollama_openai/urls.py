@@ -14,12 +14,12 @@ from django.apps import apps
 from django.urls import URLPattern, register_converter
 from django.urls.converters import PathConverter
 
-from .views.answers import chat_completions, completions, embeddings, responses
-from .views.endpoint import EndpointPattern
-from .views.health import health
-from .views.models import model, models
-from .views.not_found import not_found
-from .views.openapi import openapi
+from ._views.answers import chat_completions, completions, embeddings, responses
+from ._views.endpoint import EndpointPattern
+from ._views.health import health
+from ._views.models import model, models
+from ._views.not_found import not_found
+from ._views.openapi import openapi
 
 
 class AnythingConverter(PathConverter):

@@ -5,13 +5,13 @@ Subclass the one that comes closest, override what differs, and name it in ``BAC
 
 from __future__ import annotations
 
-from .base import BaseBackend
-from .dummy import DummyBackend
-from .handler import BackendHandler, InvalidBackendError, backends
-from .llamacpp import LlamaCppBackend
-from .ollama import OllamaBackend
-from .openai import OpenAIBackend
-from .pool import PoolBackend
+from ._base import BaseBackend
+from ._dummy import DummyBackend
+from ._handler import BackendHandler, InvalidBackendError, backends
+from ._llamacpp import LlamaCppBackend
+from ._ollama import OllamaBackend
+from ._openai import OpenAIBackend
+from ._pool import PoolBackend
 
 __all__ = [
     "BackendHandler",

@@ -6,17 +6,17 @@ import sys
 
 from django.core.management.base import CommandError
 
-from .. import conf
+from .. import _conf
+from .._gateway.exchange import check_prompt
+from .._gateway.mount import Mount
+from .._gateway.routing import Route, resolve_model
+from .._gateway.work import is_of_the_backend
+from .._pump import closed
+from .._wire.chat import ChatCompletionRequest
+from .._wire.delta import Delta
 from ..backends import OllamaBackend
-from ..backends.slots import Wait
+from ..backends._slots import Wait
 from ..exceptions import GatewayError, ModelNotFound
-from ..gateway.exchange import check_prompt
-from ..gateway.mount import Mount
-from ..gateway.routing import Route, resolve_model
-from ..gateway.work import is_of_the_backend
-from ..pump import closed
-from ..wire.chat import ChatCompletionRequest
-from ..wire.delta import Delta
 from .engines import chosen, failure
 from .inventory import no_model
 from .terminal import Terminal, pull_advice
@@ -51,14 +51,14 @@ def ask(
 
 def _route(model: str | None, alias: str | None) -> Route:
     """Where the question goes: as a request to a mount whose backend is ``alias``."""
-    settings = conf.get()
+    settings = _conf.get()
     name = model or settings.DEFAULT_MODEL
     if not name:
         raise CommandError("There is no DEFAULT_MODEL. Name a model with --model.")
     if not settings.allows_model(name):
         raise CommandError(f"ALLOWED_MODELS does not allow {name!r}.")
     chosen(alias)
-    route = resolve_model(name, Mount(alias or conf.DEFAULT_BACKEND, settings.RESPONSE_CASE))
+    route = resolve_model(name, Mount(alias or _conf.DEFAULT_BACKEND, settings.RESPONSE_CASE))
     chosen(route.alias)
     if alias not in (None, route.alias):
         raise CommandError(
@@ -95,7 +95,7 @@ def _told(route: Route, error: GatewayError) -> CommandError:
 def _read() -> str:
     # One more than is allowed: the request is refused then, whatever else there is.
     try:
-        return sys.stdin.read(conf.get().MAX_PROMPT_CHARACTERS + 1)
+        return sys.stdin.read(_conf.get().MAX_PROMPT_CHARACTERS + 1)
     except UnicodeDecodeError as error:
         raise CommandError(f"The question is no text: {error}.") from error
 

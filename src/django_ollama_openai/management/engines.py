@@ -10,12 +10,12 @@ import httpx
 import ollama
 from django.core.management.base import CommandError
 
-from .. import conf
+from .. import _conf
+from .._gateway.failures import cause_of, said_by, where_of
 from ..backends import BaseBackend, OllamaBackend, backends
-from ..backends.http_client import connection_failure
-from ..backends.ollama_client import OllamaClient
+from ..backends._http_client import connection_failure
+from ..backends._ollama_client import OllamaClient
 from ..exceptions import GatewayError, UpstreamError
-from ..gateway.failures import cause_of, said_by, where_of
 from .survey import Answer, survey
 from .terminal import printable
 
@@ -75,7 +75,7 @@ def the_ollamas(alias: str | None) -> list[OllamaBackend]:
 
 def named_ollamas(alias: str | None) -> list[OllamaBackend]:
     """Those of the backend that was named, or of ``default``; raises as :func:`the_ollamas`."""
-    return the_ollamas(alias or conf.DEFAULT_BACKEND)
+    return the_ollamas(alias or _conf.DEFAULT_BACKEND)
 
 
 def _ollamas(aliases: Iterable[str]) -> list[OllamaBackend]:

@@ -11,11 +11,11 @@ from typing import Any, Final, TypeVar
 import ollama
 from django.core.management.base import CommandError
 
-from .. import conf
+from .. import _conf
+from .._translation.model_cards import ModelCard
 from ..backends import BaseBackend, backends
-from ..backends.ollama_client import OllamaClient
+from ..backends._ollama_client import OllamaClient
 from ..exceptions import ModelNotFound
-from ..translation.model_cards import ModelCard
 from .engines import (
     WITHIN_SECONDS,
     ask_ollama,
@@ -148,17 +148,17 @@ def _public_names(
 ) -> tuple[dict[str, list[str]], list[tuple[str, str]]]:
     """The names and patterns in ``MODELS`` that lead to each of ``cards``, where a mount has no
     backend of its own; and those that lead to nothing, each with the model that is missing."""
-    settings, backend = conf.get(), backends[alias]
+    settings, backend = _conf.get(), backends[alias]
     names: dict[str, list[str]] = {}
     astray = []
     for name, entry in settings.MODELS.items():
-        if (entry.BACKEND or conf.DEFAULT_BACKEND) != alias:
+        if (entry.BACKEND or _conf.DEFAULT_BACKEND) != alias:
             continue
-        if conf.is_pattern(name) and entry.MODEL is None:
+        if _conf.is_pattern(name) and entry.MODEL is None:
             for card in cards:
                 if any(settings.model_key(own) == name for own in card.names):
                     names.setdefault(card.id, []).append(name)
-        elif conf.is_pattern(name) or settings.allows_model(name):
+        elif _conf.is_pattern(name) or settings.allows_model(name):
             model = entry.MODEL or name
             try:
                 card = backend.find_model(model, cards)

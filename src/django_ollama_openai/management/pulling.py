@@ -10,8 +10,8 @@ import httpx
 import ollama
 from django.core.management.base import CommandError
 
-from ..backends.ollama_client import OllamaClient
-from ..pump import closed
+from .._pump import closed
+from ..backends._ollama_client import OllamaClient
 from .engines import client_of, failure, making_sense, named_ollamas, reason
 from .progress import Progress, progress_in
 from .terminal import Terminal, printable

@@ -10,13 +10,13 @@ from typing import Final
 import pydantic_core
 from django.core.management.base import CommandError
 
-from .. import conf
+from .. import _conf
+from .._gateway.mount import Mount
+from .._gateway.routing import resolve_model
+from .._translation.model_cards import ModelCard
 from ..backends import BaseBackend, OllamaBackend, PoolBackend, backends
-from ..backends.asking import elapsed_ms
+from ..backends._asking import elapsed_ms
 from ..exceptions import ModelNotFound
-from ..gateway.mount import Mount
-from ..gateway.routing import resolve_model
-from ..translation.model_cards import ModelCard
 from .engines import chosen, client_of, listed, making_sense, reason
 from .survey import Answer, survey
 from .terminal import INDENT, Terminal, pull_advice
@@ -66,10 +66,10 @@ def report_status(terminal: Terminal, alias: str | None) -> None:
 def _missing_models(facts: Mapping[str, _Facts]) -> list[str]:
     """Return a message for each model in the settings that its backend does not have, with the
     command that pulls it. ``facts`` has the backends that are ready, by alias."""
-    settings = conf.get()
-    mount = Mount(conf.DEFAULT_BACKEND, settings.RESPONSE_CASE)
+    settings = _conf.get()
+    mount = Mount(_conf.DEFAULT_BACKEND, settings.RESPONSE_CASE)
     named = [settings.DEFAULT_MODEL] if settings.DEFAULT_MODEL else []
-    named += [name for name in settings.MODELS if not conf.is_pattern(name)]
+    named += [name for name in settings.MODELS if not _conf.is_pattern(name)]
     routes = [resolve_model(name, mount) for name in named if settings.allows_model(name)]
     routes += [fallback for route in routes for fallback in route.fallbacks]
     missing = {}
@@ -165,7 +165,7 @@ def _report(
 
 def _limits(alias: str) -> Iterator[str]:
     """What the site lets its backend do, in each of its processes, and what it does in this one."""
-    limits, backend = conf.get().limits(alias), backends[alias]
+    limits, backend = _conf.get().limits(alias), backends[alias]
     slots = backend.slots
     # A pool has the limits of its members.
     if limits.max_concurrency is not None and not backend.members:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from ..backends import BaseBackend, backends
-from ..backends.asking import answers, elapsed_ms
+from ..backends._asking import answers, elapsed_ms
 from ..exceptions import UpstreamTimeout
 
 __all__ = ["Answer", "survey"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.apps import AppConfig
 
 from ...signals import completion_ended
-from ..extras import require
+from .._extras import require
 
 __all__ = ["OpenTelemetryConfig"]
 

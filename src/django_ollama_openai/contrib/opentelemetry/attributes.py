@@ -13,12 +13,12 @@ from typing import Final
 from opentelemetry.util.types import AttributeValue
 
 from ... import backends
+from ..._gateway.accounting import Timings
+from ..._wire.delta import Usage
+from ..._wire.engine import EngineRequest
 from ...backends import BaseBackend
 from ...exceptions import GatewayError
-from ...gateway.accounting import Timings
-from ...wire.delta import Usage
-from ...wire.engine import EngineRequest
-from ..labels import ErrorCodes
+from .._labels import ErrorCodes
 
 __all__ = [
     "Attributes",

@@ -11,13 +11,13 @@ from typing import Any, Final
 from opentelemetry import metrics, trace
 
 from ... import __version__
+from ..._gateway.accounting import Timings
+from ..._wire.delta import Usage
+from ..._wire.engine import EngineRequest
 from ...backends import BaseBackend, backends
 from ...exceptions import GatewayError
-from ...gateway.accounting import Timings
-from ...wire.delta import Usage
-from ...wire.engine import EngineRequest
-from ..labels import MAX_NAME_LENGTH, ModelNames
-from ..tokens import plausible
+from .._labels import MAX_NAME_LENGTH, ModelNames
+from .._tokens import plausible
 from .attributes import (
     Attributes,
     error_type,

@@ -14,13 +14,13 @@ from prometheus_client import REGISTRY, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from ..._gateway.accounting import Timings
+from ..._wire.delta import Usage
+from ..._wire.engine import EngineRequest
 from ...backends import InvalidBackendError, PoolBackend, backends
 from ...exceptions import GatewayError, ShuttingDown
-from ...gateway.accounting import Timings
-from ...wire.delta import Usage
-from ...wire.engine import EngineRequest
-from ..labels import OTHER, ErrorCodes, ModelNames
-from ..tokens import plausible
+from .._labels import OTHER, ErrorCodes, ModelNames
+from .._tokens import plausible
 
 __all__ = ["BackendsCollector", "count", "is_multiprocess"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...views.endpoint import EndpointPattern
+from ..._views.endpoint import EndpointPattern
 from .views import metrics
 
 urlpatterns = [EndpointPattern("metrics", metrics, name="ollama_openai_metrics")]

@@ -10,12 +10,12 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from ..._gateway.flow import Flow, call
+from ..._gateway.gates import authenticate, authorise
+from ..._threads import in_thread
+from ..._views.endpoint import endpoint
 from ...auth import Caller
 from ...exceptions import PermissionDenied
-from ...gateway.flow import Flow, call
-from ...gateway.gates import authenticate, authorise
-from ...threads import in_thread
-from ...views.endpoint import endpoint
 from .metrics import BackendsCollector, is_multiprocess
 
 __all__ = ["metrics"]

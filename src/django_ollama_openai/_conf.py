@@ -1,0 +1,435 @@
+"""The app's settings: one dict, ``OLLAMA_OPENAI``, typed, read lazily.
+
+``get()`` gives the current values. They are read again after ``setting_changed``, so that
+``override_settings`` works in a site's tests.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import ErrorDetails
+
+from ._wire.case import Case
+
+__all__ = [
+    "SETTING",
+    "APIKey",
+    "BackendConfig",
+    "Limits",
+    "ModelConfig",
+    "Settings",
+    "get",
+    "is_pattern",
+    "make",
+    "plain_reason",
+    "problems",
+    "reasons",
+]
+
+T = TypeVar("T")
+
+SETTING = "OLLAMA_OPENAI"
+DEFAULT_BACKEND = "default"
+ANY_ORIGIN: Final = "*"
+
+
+class _Table(BaseModel):
+    # Not strict: tuples pass for lists, and values from the environment for numbers.
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class BackendConfig(_Table):
+    """One entry of ``BACKENDS``."""
+
+    BACKEND: str = Field(
+        "django_ollama_openai.backends.OllamaBackend",
+        description="Dotted path of the backend class.",
+    )
+    HOST: str | None = Field(None, description="The constructor's `host`.", repr=False)
+    BASE_URL: str | None = Field(None, description="The constructor's `base_url`.", repr=False)
+    OPTIONS: dict[str, Any] = Field(
+        default_factory=dict, description="Further keywords of the constructor.", repr=False
+    )
+    MAX_CONCURRENCY: int | None = Field(None, ge=1, description="Overrides the top-level key.")
+    QUEUE_TIMEOUT: float | None = Field(None, gt=0, description="Overrides the top-level key.")
+    MAX_QUEUE: int | None = Field(None, ge=0, description="Overrides the top-level key.")
+
+    def keywords(self) -> dict[str, Any]:
+        """What the constructor is called with."""
+        named = {"host": self.HOST, "base_url": self.BASE_URL}
+        return {**self.OPTIONS, **{name: value for name, value in named.items() if value}}
+
+
+class ModelConfig(_Table):
+    """One entry of ``MODELS``."""
+
+    MODEL: str | None = Field(
+        None, description="The engine's name of the model; the public name if absent."
+    )
+    BACKEND: str | None = Field(
+        None, description="Alias of the backend; the mount's backend if absent."
+    )
+    OPTIONS: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Engine options for this model, such as `num_ctx`; those of a request win.",
+    )
+    FALLBACKS: list[str] = Field(
+        default_factory=list,
+        description="Public names of models to try in this order, if this one fails before the "
+        "first piece of its answer; then their own fallbacks.",
+    )
+
+
+_NO_MODEL: Final = ModelConfig()
+
+_SENDABLE: Final = re.compile(r"[!-~]+")
+
+
+class APIKey(_Table):
+    """One entry of ``API_KEYS`` that has a name."""
+
+    KEY: str = Field(repr=False, description="The secret.")
+    NAME: str = Field("", description="Name of the caller in signals and logs.")
+
+    @field_validator("KEY")
+    @classmethod
+    def _can_be_sent(cls, value: str) -> str:
+        # os.environ.get("AI_KEY", "") in a site's settings must not let everybody in.
+        if not value:
+            raise ValueError("The key is empty; set the environment variable that it comes from")
+        if not _SENDABLE.fullmatch(value):
+            raise ValueError("The key may only have visible ASCII characters, and no spaces")
+        return value
+
+
+@dataclass(slots=True, frozen=True)
+class Limits:
+    """How much of a backend may be used, as the keys of these names say."""
+
+    max_concurrency: int | None
+    queue_timeout: float
+    max_queue: int
+
+
+def _first(own: T | None, general: T) -> T:
+    return general if own is None else own
+
+
+_ORIGIN: Final = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]+)"
+    r"(:(?P<port>[0-9]{1,5}))?"
+)
+_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
+
+
+def _origin(value: str) -> str:
+    """Return ``value`` as browsers write an origin: in lower case, without the default port.
+
+    Raises:
+        ValueError: It is not an origin.
+    """
+    if value == ANY_ORIGIN:
+        return value
+    match = _ORIGIN.fullmatch(value.lower())
+    if match is None:
+        raise ValueError(
+            "An origin is a scheme, a host and at most a port, such as 'https://app.example', "
+            f"without a slash at the end; {ANY_ORIGIN!r} stands for all origins"
+        )
+    scheme, host, port = match["scheme"], match["host"], match["port"]
+    if port is None or port == _DEFAULT_PORTS.get(scheme):
+        return f"{scheme}://{host}"
+    return f"{scheme}://{host}:{port}"
+
+
+class Settings(_Table):
+    """All keys of ``OLLAMA_OPENAI`` with their defaults."""
+
+    HOST: str | None = Field(
+        None,
+        description="Address of Ollama: short for `HOST` of the `default` backend. If neither is "
+        "set, `$OLLAMA_HOST`, then `http://127.0.0.1:11434`.",
+        repr=False,
+    )
+    BACKENDS: dict[str, BackendConfig] = Field(
+        default_factory=dict,
+        description="The engines: alias → `BACKEND`, `HOST` or `BASE_URL`, `OPTIONS`. If it is "
+        "empty or the top-level `HOST` is set, there is also an Ollama called `default`.",
+        validate_default=True,
+        repr=False,
+    )
+    DEFAULT_MODEL: str | None = Field(
+        None, description="Model of requests that name none; if absent, such a request is a 400."
+    )
+    MODELS: dict[str, ModelConfig] = Field(
+        default_factory=dict,
+        description="Model aliases: name or pattern → `MODEL`, `BACKEND`, `OPTIONS`, `FALLBACKS`.",
+    )
+    ALLOWED_MODELS: list[str] | None = Field(
+        None,
+        description="Patterns of the public names that clients may use; others are a 404 and not "
+        "listed. `None` allows all.",
+    )
+    AUTHENTICATION: list[str] = Field(
+        default=[
+            "django_ollama_openai.auth.StaticKeyAuthenticator",
+            "django_ollama_openai.auth.SessionAuthenticator",
+        ],
+        description="Dotted paths of the authenticators, in the order in which they are tried.",
+    )
+    API_KEYS: list[APIKey] = Field(
+        default_factory=list,
+        description='API keys: strings, or `{"KEY": …, "NAME": …}`.',
+        repr=False,
+    )
+    ALLOW_ANONYMOUS: bool = Field(
+        False,
+        strict=True,
+        description="Whether to answer requests that no authenticator recognises.",
+    )
+    RESPONSE_CASE: Case = Field(
+        "both", description="Spelling of the responses: `both`, `snake` or `camel`."
+    )
+    UNSUPPORTED_PARAMETERS: Literal["reject", "ignore"] = Field(
+        "reject",
+        description="Treatment of parameters that would change the answer and that the backend "
+        "does not support: `reject` answers 400 and names them, `ignore` drops them and names them "
+        "in the `x-ignored-parameters` header.",
+    )
+    MAX_BODY_BYTES: int = Field(
+        32 * 2**20,
+        ge=1,
+        description="The largest body that is accepted, in bytes, once it is decoded; a larger one "
+        "is a 413.",
+    )
+    MAX_PROMPT_CHARACTERS: int = Field(
+        4_000_000,
+        ge=1,
+        description="Maximum text of a request, in characters: all messages, prompts or inputs "
+        "together, without images and audio. More is a 400.",
+    )
+    MAX_CHOICES: int = Field(
+        32,
+        ge=1,
+        description="Maximum number of choices of a request: `n`, times the number of prompts. "
+        "Each is a request to the engine, and they run at the same time.",
+    )
+    MAX_CONCURRENCY: int | None = Field(
+        None,
+        ge=1,
+        description="Number of requests that each backend works on at once, in each process; "
+        "further ones wait. `None` means no limit.",
+    )
+    QUEUE_TIMEOUT: float = Field(
+        10,
+        gt=0,
+        description="Maximum time that a request waits in the queue, in seconds; then it is a 503.",
+    )
+    MAX_QUEUE: int = Field(
+        500,
+        ge=0,
+        description="Maximum number of requests that wait for a backend; a further one is a 503.",
+    )
+    STREAM_KEEPALIVE_SECONDS: float = Field(
+        15, gt=0, description="Seconds of silence after which a stream gets a `: ping` comment."
+    )
+    CLIENT_TIMEOUT: float = Field(
+        60,
+        gt=0,
+        le=86_400,
+        description="Seconds that a client may read nothing of a stream while all buffers are "
+        "full; then the stream ends and the engine is free.",
+    )
+    CORS_ORIGINS: list[Annotated[str, AfterValidator(_origin)]] = Field(
+        default_factory=list,
+        description="Origins whose pages may call the gateway with a key, such as "
+        '`"https://app.example"`; `["*"]` allows all. Cookies of a session are never accepted '
+        "from other origins.",
+    )
+    LOG_ENGINE_ERRORS: bool = Field(
+        False,
+        strict=True,
+        description="Whether the log includes an engine's own messages about its failures. They "
+        "may name files and hosts, or quote a request. Clients never see them.",
+    )
+    REMOTE_IMAGES: bool = Field(
+        False,
+        description="Whether `image_url` may be an http(s) address, which the site fetches: public "
+        "addresses only, within limits on size, time, redirects and type.",
+    )
+
+    RESPONSE_STORE: str | None = Field(
+        None,
+        description="Dotted path of the class that stores responses for `store` and "
+        "`previous_response_id`. If absent, nothing is stored.",
+    )
+
+    @field_validator("BACKENDS")
+    @classmethod
+    def _the_default_is_an_ollama(
+        cls, value: dict[str, BackendConfig], info: ValidationInfo
+    ) -> dict[str, BackendConfig]:
+        host = info.data.get("HOST")
+        if value and not host:
+            return value
+        default = value.get(DEFAULT_BACKEND, BackendConfig())
+        if host and not default.HOST:
+            default = default.model_copy(update={"HOST": host})
+        return {**value, DEFAULT_BACKEND: default}
+
+    @field_validator("API_KEYS", mode="before")
+    @classmethod
+    def _a_text_is_a_key(cls, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            return value
+        return [{"KEY": entry} if isinstance(entry, str) else entry for entry in value]
+
+    def limits(self, alias: str) -> Limits:
+        """Those of the backend ``alias``, which has an entry in ``BACKENDS``."""
+        entry = self.BACKENDS[alias]
+        return Limits(
+            _first(entry.MAX_CONCURRENCY, self.MAX_CONCURRENCY),
+            _first(entry.QUEUE_TIMEOUT, self.QUEUE_TIMEOUT),
+            _first(entry.MAX_QUEUE, self.MAX_QUEUE),
+        )
+
+    def model(self, name: str) -> ModelConfig:
+        """The entry of ``MODELS`` for the public name ``name``; without one, an empty entry."""
+        key = self.model_key(name)
+        return _NO_MODEL if key is None else self.MODELS[key]
+
+    def model_key(self, name: str) -> str | None:
+        """The key of that entry: the name itself, or the first pattern that fits."""
+        if name in self.MODELS:
+            return name
+        return next((key for key in self._patterns if fnmatchcase(name, key)), None)
+
+    @functools.cached_property
+    def _patterns(self) -> list[str]:
+        return [key for key in self.MODELS if is_pattern(key)]
+
+    def allows_model(self, name: str) -> bool:
+        """Whether the public name ``name`` exists at all."""
+        patterns = self.ALLOWED_MODELS
+        return patterns is None or any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a key of ``MODELS`` is a glob pattern."""
+    return any(character in name for character in "*?[")
+
+
+def problems() -> list[tuple[str, str]]:
+    """What is wrong with ``OLLAMA_OPENAI``: pairs of the key's path and the reason."""
+    try:
+        _read()
+    except ValidationError as error:
+        return reasons(error, _settings_reason)
+    return []
+
+
+def plain_reason(item: ErrorDetails) -> str:
+    """What pydantic says, without its own words around what a validator of ours has said."""
+    return item["msg"].removeprefix("Value error, ")
+
+
+def reasons(
+    error: ValidationError, reason: Callable[[ErrorDetails], str] = plain_reason
+) -> list[tuple[str, str]]:
+    """What is wrong with a configuration: pairs of the path and the reason."""
+    # Inputs are left out: they may be secrets.
+    return [
+        (".".join(str(step) for step in item["loc"]), reason(item))
+        for item in error.errors(include_url=False, include_input=False)
+    ]
+
+
+def _settings_reason(item: ErrorDetails) -> str:
+    if item["type"] not in ("extra_forbidden", "model_type"):
+        return plain_reason(item)
+    path = [str(step) for step in item["loc"]]
+    is_entry = len(path) > 1
+    known = ", ".join((_ENTRIES[path[0]] if is_entry else Settings).model_fields)
+    if item["type"] == "model_type":
+        return f"This should be a dict with some of the keys {known}"
+    return f"This key is unknown; there are {known}"
+
+
+_ENTRIES: Final[dict[str, type[BaseModel]]] = {
+    "API_KEYS": APIKey,
+    "BACKENDS": BackendConfig,
+    "MODELS": ModelConfig,
+}
+
+
+def get() -> Settings:
+    """The current settings.
+
+    Raises:
+        ImproperlyConfigured: ``OLLAMA_OPENAI`` is not valid.
+    """
+    try:
+        return _read()
+    except ValidationError:
+        (path, reason), *_ = problems()
+        where = f"{SETTING}[{path!r}]" if path else SETTING
+        raise ImproperlyConfigured(f"{where}: {reason}.") from None
+
+
+def make(path: str, base: type[T], key: str) -> T:
+    """The one instance of the class at ``path``, which ``key`` of the setting names.
+
+    Raises:
+        ImproperlyConfigured: there is no such class, it cannot be made, or it is no ``base``.
+    """
+    where = f"{SETTING}[{key!r}]"
+    try:
+        # Threads may be the first to ask for it at once, and it may have state.
+        with _making:
+            made = _made(path)
+    except Exception as error:
+        raise ImproperlyConfigured(f"{where}: could not make {path!r}: {error}.") from error
+    if not isinstance(made, base):
+        raise ImproperlyConfigured(f"{where}: {path!r} is not a subclass of {base.__name__}.")
+    return made
+
+
+_making = threading.RLock()
+
+
+@functools.cache
+def _made(path: str) -> object:
+    return import_string(path)()
+
+
+@functools.cache
+def _read() -> Settings:
+    return Settings.model_validate(getattr(settings, SETTING, {}))
+
+
+def _reread(*, setting: str, **kwargs: Any) -> None:
+    if setting == SETTING:
+        _read.cache_clear()
+
+
+setting_changed.connect(_reread, dispatch_uid="django_ollama_openai._conf")

@@ -1,0 +1,101 @@
+"""What a client is told when a backend fails, and what is logged of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import ssl
+from typing import Final
+
+from .. import _conf
+from ..backends import backends
+from ..backends._failover import causes, operator_message
+from ..backends._http_client import HTTPStatus
+from ..exceptions import GatewayError, ShuttingDown
+from .routing import Route
+
+__all__ = ["cause_of", "log_fallback", "log_missing_model", "said_by", "told", "where_of"]
+
+logger = logging.getLogger("django_ollama_openai")
+
+MAX_LOGGED: Final = 500
+"""Characters of a message; one may be as long as what an engine says."""
+
+
+def told(error: Exception, alias: str, request_id: str) -> GatewayError:
+    """``error`` of the backend ``alias``, if it is meant for clients; else it is logged as a crash
+    and they are told nothing of it. A failure of the engine's own is one line of the log."""
+    if isinstance(error, GatewayError):
+        if error.status >= 500 and not isinstance(error, ShuttingDown):
+            logger.warning(
+                "Request %s to the backend %r failed: %s%s",
+                request_id,
+                alias,
+                " ".join(where_of(error, alias).split())[:MAX_LOGGED],
+                cause_of(error) + (said_by(error) if _conf.get().LOG_ENGINE_ERRORS else ""),
+            )
+        elif error.engine_message and _conf.get().LOG_ENGINE_ERRORS:
+            logger.warning(
+                "Request %s to the backend %r was refused.%s", request_id, alias, said_by(error)
+            )
+        return error
+    logger.error("Request %s to the backend %r crashed", request_id, alias, exc_info=error)
+    return GatewayError("The server had an error while processing your request.")
+
+
+def where_of(error: GatewayError, alias: str) -> str:
+    """Return the message of ``error`` for operators. If the engine of the backend ``alias`` cannot
+    be reached, it has the address and the remedy."""
+    is_known = alias in backends
+    return operator_message(error, backends[alias] if is_known else None)
+
+
+def said_by(error: GatewayError) -> str:
+    """Return the engine's own message about ``error`` as a sentence for operators; may be empty."""
+    return f" The engine said: {error.engine_message}" if error.engine_message else ""
+
+
+def log_missing_model(route: Route, request_id: str) -> None:
+    """Tell the site's owner what a client is not told: which model its settings promise in vain."""
+    logger.warning(
+        "Request %s: the backend %r has no model %r, which %s names as %r. Put it there.",
+        request_id,
+        route.alias,
+        route.model,
+        _conf.SETTING,
+        route.name,
+    )
+
+
+def log_fallback(route: Route, fallback: Route, request_id: str) -> None:
+    """Tell the site's owner that ``fallback`` is asked instead, after what was logged of ``route``
+    or of the one before."""
+    logger.warning(
+        "Request %s for the model %r falls back on %r.", request_id, route.name, fallback.name
+    )
+
+
+def cause_of(error: GatewayError) -> str:
+    """The kind of error behind ``error``, and the system's own reason. Their texts stay out of the
+    log: they quote what the engine sent, which may be an answer or a prompt."""
+    behind = list(causes(error))
+    if not behind:
+        return ""
+    reasons = list(filter(None, map(_reason, behind)))
+    kind = type(behind[0]).__name__
+    return f" ({kind}: {reasons[-1]})" if reasons else f" ({kind})"
+
+
+def _reason(cause: BaseException) -> str | None:
+    """The reason in ``cause``, if there is one that is nobody's text."""
+    match cause:
+        case HTTPStatus():
+            return str(cause)
+        case ssl.SSLError():
+            return getattr(cause, "reason", None)
+        case socket.gaierror():
+            return cause.strerror
+        case OSError(errno=int(number)) if number > 0:
+            return os.strerror(number)
+    return None

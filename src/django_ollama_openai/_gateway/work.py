@@ -1,0 +1,175 @@
+"""What a backend is asked to do for one request: pure state, driven by ``delivery``."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from django.core.exceptions import ImproperlyConfigured
+
+from .._wire.engine import EngineRequest
+from ..backends._slots import Slot, Wait
+from ..exceptions import GatewayError, InvalidRequest, ModelNotFound, ShuttingDown
+from .accounting import Account
+from .failures import log_fallback, log_missing_model, told
+from .routing import Route
+
+__all__ = ["Attempt", "Source", "Work", "is_of_the_backend"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Source(Protocol[T_co]):
+    """Something that the backend produces on its own, beside other sources of the same work."""
+
+    def items(self, route: Route) -> Iterator[T_co]:
+        """What the backend gives where ``route`` leads."""
+        ...
+
+    def aitems(self, route: Route) -> AsyncIterator[T_co]:
+        """The same, asynchronously."""
+        ...
+
+
+@dataclass(slots=True, frozen=True)
+class Attempt:
+    """One way to an answer: the request's own route, or one of its fallbacks."""
+
+    route: Route
+    wait: Wait
+
+    def slot(self) -> Slot:
+        """A slot of the backend for one of the sources."""
+        return self.route.backend.slots.taken(self.wait)
+
+
+class Work(Generic[T]):
+    """Asks the backend, accounts for what it gives, and turns it into what the client gets.
+
+    ``request`` is what backends are asked, wherever the route leads.
+    """
+
+    is_stream = False
+
+    def __init__(
+        self,
+        *,
+        route: Route,
+        request: EngineRequest,
+        sources: Sequence[Source[T]],
+        account: Account,
+    ) -> None:
+        self.sources = sources
+        self.account = account
+        self.attempt = Attempt(route, account.new_wait())
+        """The current one. The sources go from one to the next together."""
+        self._route = route
+        self._request = request
+        self._fallbacks = list(route.fallbacks)
+        self._failure: GatewayError | None = None
+        self._has_begun = False
+        self._lock = threading.Lock()
+
+    def begins(self, attempt: Attempt) -> bool:
+        """Whether a source that has got the first of ``attempt`` is to go on with it. It is not if
+        another source has left it meanwhile: an answer is to come from one model."""
+        with self._lock:
+            self._has_begun = self._has_begun or attempt is self.attempt
+            return attempt is self.attempt
+
+    def next_attempt(self, failed: Attempt, error: Exception) -> Attempt:
+        """What a source goes on with that has got nothing out of ``failed``.
+
+        Raises:
+            Exception: ``error``, if it is no reason to ask another model; else what the first
+                attempt failed with, if there is no other model to ask, or the client has got
+                something of this one.
+        """
+        with self._lock:
+            if failed is self.attempt:
+                self.attempt = self._fallback(error)
+            return self.attempt
+
+    def _fallback(self, error: Exception) -> Attempt:
+        if not self._route.fallbacks or self._has_begun:
+            raise error
+        if self._failure is None and not is_of_the_backend(error):
+            raise error
+        told = self._told(error)
+        self._failure = self._failure or told
+        while self._fallbacks and is_of_the_backend(error):
+            route = self._fallbacks.pop(0)
+            if self._can_answer(route):
+                log_fallback(self._route, route, self.account.request_id)
+                self.account.falls_back(route, told)
+                return Attempt(route, self.account.new_wait())
+        # Of the first one, as the client is told.
+        self.account.all_have_failed(self._route, told)
+        raise self._failure
+
+    def _can_answer(self, route: Route) -> bool:
+        """Whether all that the request asks for can be had there."""
+        try:
+            backend = route.backend
+            backend.check_support(self._request)
+        except InvalidRequest:
+            return False
+        except ImproperlyConfigured as error:
+            # The system checks say so, too. Another one may do.
+            told(error, route.alias, self.account.request_id)
+            return False
+        return not backend.unsupported_parameters(self._request)
+
+    def feed(self, item: T) -> bytes:
+        """What the client gets for ``item``; nothing, as long as the answer is not whole."""
+        raise NotImplementedError
+
+    def finish(self) -> bytes:
+        """The backend has come to its end: the rest of what the client gets."""
+        raise NotImplementedError
+
+    def save(self) -> None:
+        """Keep what is to be kept of the answer, before the client gets the last of it."""
+
+    async def asave(self) -> None:
+        """The same under ASGI."""
+
+    def fail(self, error: Exception) -> GatewayError:
+        """The backend has failed: what the client is told instead of an answer."""
+        told = self._failure if error is self._failure else self._told(error)
+        self.account.failed(told)
+        return told
+
+    def failure_frame(self, error: GatewayError) -> bytes:
+        """The same, for a client that has got a part of the answer already."""
+        raise NotImplementedError
+
+    def _told(self, error: Exception) -> GatewayError:
+        # The backend knows its own name of the model; the client asked for the public one.
+        public, route = self._route.name, self.attempt.route
+        if isinstance(error, ModelNotFound):
+            # What a model falls back on is named by the settings, too.
+            if route.promised or route is not self._route:
+                log_missing_model(route, self.account.request_id)
+            return ModelNotFound(public)
+        if isinstance(error, InvalidRequest):
+            name = re.escape(route.model)
+            # As a word of its own: a model may be called "a". Registries stand before it.
+            error.message = re.sub(
+                rf"(?<![\w./:-])(?:[\w.-]+(?::\d+)?/)*{name}(?![\w/:-]|\.\w)",
+                lambda _: public,
+                error.message,
+            )
+        return told(error, route.alias, self.account.request_id)
+
+
+def is_of_the_backend(error: Exception) -> bool:
+    """Whether another model may do better: nothing is wrong with the request."""
+    if not isinstance(error, GatewayError):
+        return True
+    is_failure = error.status >= 500 and not isinstance(error, ShuttingDown)
+    return is_failure or isinstance(error, ModelNotFound)

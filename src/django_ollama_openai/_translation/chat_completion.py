@@ -1,0 +1,253 @@
+"""Deltas as OpenAI's answers: one ``chat.completion``, or a stream of ``chat.completion.chunk``.
+
+Both writers take the deltas of one completion through ``feed()`` and end it with ``finish()``;
+``fail()`` gives what a client is told when the completion breaks off. Their output is bytes.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from .._wire.case import Case, camel_keys
+from .._wire.delta import Delta, ToolCallDelta, Usage, fold
+from .._wire.sse import DONE, encode_json, frame
+from ..exceptions import GatewayError
+from .answers import answer_head, finish_reason_fields, usage_fields
+
+__all__ = ["ChatCompletionStream", "ChatCompletionWriter", "WholeChatCompletion", "chat_message"]
+
+
+class ChatCompletionWriter(Protocol):
+    """Writes one completion for the client."""
+
+    def feed(self, delta: Delta) -> bytes: ...
+    def finish(self) -> bytes: ...
+    def fail(self, error: GatewayError) -> bytes: ...
+
+
+def new_completion_id() -> str:
+    """An id that cannot collide: OpenAI's prefix and 120 random bits."""
+    return "chatcmpl-" + secrets.token_hex(15)
+
+
+class WholeChatCompletion:
+    """A whole completion with ``choices`` choices. With ``calls_functions`` a call has the
+    deprecated form ``function_call``."""
+
+    def __init__(
+        self, model: str, case: Case, *, choices: int = 1, calls_functions: bool = False
+    ) -> None:
+        self._head = _head("chat.completion", model)
+        self._case = case
+        self._calls_functions = calls_functions
+        self._deltas: list[list[Delta]] = [[] for _ in range(choices)]
+
+    def feed(self, delta: Delta) -> bytes:
+        self._deltas[delta.index].append(delta)
+        return b""
+
+    def finish(self) -> bytes:
+        answers = map(fold, self._deltas)
+        return encode_json(_completion(self._head, answers, self._case, self._calls_functions))
+
+    def fail(self, error: GatewayError) -> bytes:
+        return encode_json(error.envelope())
+
+
+class ChatCompletionStream:
+    """A completion that is sent as server-sent events, with ``choices`` answers at once.
+
+    OpenAI's order: a chunk with the role for each choice, chunks with what is produced, one with
+    the finish reason for each choice. Then, with ``include_usage``, one with the usage and no
+    choice, and ``[DONE]``.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        case: Case,
+        *,
+        choices: int = 1,
+        include_usage: bool,
+        calls_functions: bool = False,
+    ) -> None:
+        self._head = _head("chat.completion.chunk", model)
+        self._case = case
+        self._include_usage = include_usage
+        self._calls_functions = calls_functions
+        self._choices = [_StreamedChoice() for _ in range(choices)]
+        self._is_begun = False
+        # Only the camelCase Final Response repeats the whole content.
+        self._is_repeated = case == "camel"
+
+    def feed(self, delta: Delta) -> bytes:
+        choice = self._choices[delta.index]
+        if self._is_repeated:
+            choice.deltas.append(delta)
+        choice.finish_reason = delta.finish_reason or choice.finish_reason
+        choice.usage = delta.usage or choice.usage
+        return self._begin() + self._delta(delta)
+
+    def finish(self) -> bytes:
+        begin = self._begin()
+        if self._is_repeated:
+            head = self._head | {"object": "chat.completion"}
+            answers = (fold(choice.deltas) for choice in self._choices)
+            completion = _completion(head, answers, "camel", self._calls_functions)
+            return begin + frame(completion) + DONE
+        usage = sum((choice.usage for choice in self._choices), Usage())
+        # Clients add up what they see.
+        in_last = usage if self._case == "both" and not self._include_usage else None
+        *others, last = range(len(self._choices))
+        ends = b"".join(self._end(index) for index in others) + self._end(last, in_last)
+        if self._include_usage:
+            ends += frame({**self._head, "choices": [], "usage": usage_fields(usage, self._case)})
+        return begin + ends + DONE
+
+    def fail(self, error: GatewayError) -> bytes:
+        return frame(error.envelope()) + DONE
+
+    def _begin(self) -> bytes:
+        if self._is_begun:
+            return b""
+        self._is_begun = True
+        for index, choice in enumerate(self._choices):
+            choice.content_frame = self._content_frame(index)
+        # In order, before anything else: OpenAI's own client puts the choices together by that.
+        role = {"role": "assistant", "content": "", "refusal": None}
+        return b"".join(self._chunk(index, role) for index in range(len(self._choices)))
+
+    def _end(self, index: int, usage: Usage | None = None) -> bytes:
+        finish_reason = _finish_reason(self._choices[index].finish_reason, self._calls_functions)
+        return self._chunk(index, {}, finish_reason, usage)
+
+    def _delta(self, delta: Delta) -> bytes:
+        if not (delta.reasoning or delta.tool_calls or delta.logprobs):
+            if not delta.content:
+                return b""
+            before, after = self._choices[delta.index].content_frame
+            return before + encode_json(delta.content) + after
+        body: dict[str, Any] = {}
+        if delta.content or delta.logprobs:
+            body["content"] = delta.content
+        if delta.reasoning:
+            # Some clients read one name, some the other.
+            body["reasoning_content"] = body["reasoning"] = delta.reasoning
+        if delta.tool_calls and self._calls_functions:
+            body["function_call"] = _function_piece(delta.tool_calls)
+        elif delta.tool_calls:
+            body["tool_calls"] = [_tool_call_piece(call) for call in delta.tool_calls]
+        return self._chunk(delta.index, body, logprobs=delta.logprobs)
+
+    def _chunk(
+        self,
+        index: int,
+        delta: dict[str, Any],
+        finish_reason: str | None = None,
+        usage: Usage | None = None,
+        logprobs: list[dict[str, Any]] | None = None,
+    ) -> bytes:
+        choice = {
+            "index": index,
+            "delta": delta,
+            "logprobs": _logprobs(logprobs),
+            **finish_reason_fields(finish_reason, self._case),
+        }
+        chunk: dict[str, Any] = {**self._head, "choices": [choice]}
+        if usage is not None:
+            chunk["usage"] = usage_fields(usage, self._case)
+        elif self._include_usage and self._case != "camel":
+            chunk["usage"] = None
+        return frame(camel_keys(chunk) if self._case == "camel" else chunk)
+
+    def _content_frame(self, index: int) -> tuple[bytes, bytes]:
+        """What stands before and after the content in a chunk that has nothing else: it is the
+        same for every token of the choice."""
+        mark = secrets.token_hex(8)
+        chunk = self._chunk(index, {"content": mark})
+        before, _, after = chunk.partition(b'"%b"' % mark.encode())
+        return before, after
+
+
+@dataclass(slots=True)
+class _StreamedChoice:
+    content_frame: tuple[bytes, bytes] = (b"", b"")
+    finish_reason: str = "stop"
+    usage: Usage = field(default_factory=Usage)
+    deltas: list[Delta] = field(default_factory=list)
+
+
+def chat_message(answer: Delta, *, calls_functions: bool = False) -> dict[str, Any]:
+    """Return a whole answer as OpenAI's assistant message."""
+    content = None if answer.tool_calls and not answer.content else answer.content
+    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+    if answer.reasoning:
+        message["reasoning_content"] = message["reasoning"] = answer.reasoning
+    if answer.tool_calls and calls_functions:
+        call = answer.tool_calls[0]
+        message["function_call"] = {"name": call.name, "arguments": call.arguments}
+    elif answer.tool_calls:
+        message["tool_calls"] = [
+            {"id": call.id, **_called(call, {"name": call.name})} for call in answer.tool_calls
+        ]
+    return message
+
+
+def _head(kind: str, model: str) -> dict[str, Any]:
+    return answer_head(new_completion_id(), kind, model)
+
+
+def _completion(
+    head: dict[str, Any], answers: Iterable[Delta], case: Case, calls_functions: bool
+) -> dict[str, Any]:
+    folded = list(answers)
+    choices = [
+        {
+            "index": index,
+            "message": chat_message(answer, calls_functions=calls_functions),
+            "logprobs": _logprobs(answer.logprobs),
+            **finish_reason_fields(
+                _finish_reason(answer.finish_reason or "stop", calls_functions), case
+            ),
+        }
+        for index, answer in enumerate(folded)
+    ]
+    usage = sum((answer.usage or Usage() for answer in folded), Usage())
+    completion = {**head, "choices": choices, "usage": usage_fields(usage, case)}
+    return camel_keys(completion) if case == "camel" else completion
+
+
+def _logprobs(entries: list[dict[str, Any]] | None) -> dict[str, Any] | None:
+    return None if entries is None else {"content": entries, "refusal": None}
+
+
+def _finish_reason(reason: str, calls_functions: bool) -> str:
+    return "function_call" if calls_functions and reason == "tool_calls" else reason
+
+
+def _function_piece(calls: Iterable[ToolCallDelta]) -> dict[str, Any]:
+    """Return one ``function_call`` of the pieces of the only call."""
+    piece: dict[str, Any] = {"arguments": ""}
+    for call in calls:
+        if call.name is not None:
+            piece = {"name": call.name, **piece}
+        piece["arguments"] += call.arguments
+    return piece
+
+
+def _tool_call_piece(call: ToolCallDelta) -> dict[str, Any]:
+    if call.id is None:
+        called = _called(call, {})
+        del called["type"]
+        return {"index": call.index, **called}
+    return {"index": call.index, "id": call.id, **_called(call, {"name": call.name})}
+
+
+def _called(call: ToolCallDelta, name: dict[str, Any]) -> dict[str, Any]:
+    """Return the type of ``call``, and its name and arguments under the key for that type."""
+    if call.is_custom:
+        return {"type": "custom", "custom": {**name, "input": call.arguments}}
+    return {"type": "function", "function": {**name, "arguments": call.arguments}}

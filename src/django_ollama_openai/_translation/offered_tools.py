@@ -1,0 +1,96 @@
+"""Translate the tools of a Responses API request into the tools that the model is offered.
+
+A tool of a namespace is offered under a joined name. In calls that the client gets, name and
+namespace are separate again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any, Final
+
+from .._wire.response_tools import CustomTool, FunctionTool, GrammarFormat, NamespaceTool, Tool
+from .._wire.responses import OfferedTool, ResponsesRequest
+
+__all__ = ["ToolNames", "function_tool", "offered_name"]
+
+MAX_NAME: Final = 64
+_NOT_IN_NAMES: Final = re.compile(r"[^a-zA-Z0-9_-]")
+"""OpenAI's rules for names of functions, which many engines enforce."""
+
+
+class ToolNames:
+    """The names under which the tools of ``request`` are offered, and the tool of each name."""
+
+    def __init__(self, request: ResponsesRequest) -> None:
+        self.tools: dict[str, OfferedTool] = {}
+        self._names: dict[tuple[str | None, str], str] = {}
+        # Tools without a namespace keep their names.
+        tools = request.offered_tools
+        for tool in sorted(tools, key=lambda tool: tool.namespace is not None):
+            name = offered_name(*tool.full_name)
+            attempt = 0
+            while name in self.tools:
+                name = _marked(*tool.full_name, attempt)
+                attempt += 1
+            self.tools[name] = tool
+            self._names[tool.full_name] = name
+        self.in_order = [(self._names[tool.full_name], tool) for tool in tools]
+
+    def of(self, namespace: str | None, name: str) -> str:
+        """Return the name under which a tool is offered, or would be if the request had it."""
+        return self._names.get((namespace, name)) or offered_name(namespace, name)
+
+    def of_all(self, tool: Tool) -> list[str]:
+        """Return the names under which ``tool``, or each tool in a namespace, is offered."""
+        if isinstance(tool, NamespaceTool):
+            return [
+                self.of(tool.name, member.name)
+                for member in tool.tools
+                if isinstance(member, (FunctionTool, CustomTool))
+            ]
+        return [self.of(None, tool.name)] if isinstance(tool, (FunctionTool, CustomTool)) else []
+
+    def called(self, name: str) -> dict[str, Any]:
+        """Return the name, and the namespace if there is one, of the tool offered as ``name``."""
+        tool = self.tools.get(name)
+        if tool is None or tool.namespace is None:
+            return {"name": name}
+        return {"name": tool.tool.name, "namespace": tool.namespace.name}
+
+
+def offered_name(namespace: str | None, name: str) -> str:
+    """Return the name under which the tool ``name`` of ``namespace`` is offered to a model."""
+    if namespace is None:
+        return name
+    joined = f"{namespace.rstrip('_')}__{name}"
+    is_a_name = len(joined) <= MAX_NAME and not _NOT_IN_NAMES.search(joined)
+    return joined if is_a_name else _marked(namespace, name)
+
+
+def _marked(namespace: str | None, name: str, attempt: int = 0) -> str:
+    """Return a name within the maximum length that ends in a hash of both names. Each ``attempt``
+    gives another one."""
+    full = f"{namespace or ''}__{name}"
+    # As JSON, for "a__b" and "c" are joined as "a" and "b__c" are.
+    mark = hashlib.sha256(json.dumps([namespace, name, attempt]).encode()).hexdigest()[:8]
+    return f"{_NOT_IN_NAMES.sub('_', full)[: MAX_NAME - 9]}_{mark}"
+
+
+def function_tool(name: str, offered: OfferedTool, *, is_first: bool) -> dict[str, Any]:
+    """Return the chat completion tool for ``offered``, with ``name``. The first one of a namespace
+    also has the description of the namespace."""
+    tool = offered.tool
+    if isinstance(tool, CustomTool):
+        fields: dict[str, Any] = {"description": tool.description}
+        if isinstance(tool.format, GrammarFormat):
+            grammar = {"syntax": tool.format.syntax, "definition": tool.format.definition}
+            fields["format"] = {"type": "grammar", "grammar": grammar}
+    else:
+        fields = tool.declared({"description", "parameters", "strict"})
+    about = offered.namespace.description if offered.namespace and is_first else None
+    description = "\n\n".join(filter(None, (about, tool.description)))
+    fields = {"name": name, **fields, **({"description": description} if description else {})}
+    return {"type": tool.type, tool.type: {k: v for k, v in fields.items() if v is not None}}

@@ -1,0 +1,185 @@
+"""A request as the body for an engine that speaks OpenAI's API itself.
+
+It leaves as it was validated, with what this engine is to be asked for and nothing else: neither
+the fields of others (Ollama's), nor those that say what becomes of a request at OpenAI (``store``,
+``metadata``, ``user``), which are the site's affair.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Collection, Iterable
+from typing import Any, Final
+
+from .._wire.chat import (
+    AssistantMessage,
+    AudioPart,
+    ChatCompletionRequest,
+    ImagePart,
+    Message,
+    Part,
+    RefusalPart,
+    content_media,
+)
+from .._wire.completions import CompletionRequest
+from .._wire.embeddings import EmbeddingsRequest
+from .._wire.generation import SAMPLING_FIELDS
+from .._wire.media import image_type
+from .deprecated_functions import as_tool_calls
+from .json_schema import object_schema
+
+__all__ = ["openai_chat_payload", "openai_completion_payload", "openai_embeddings_payload"]
+
+_SAMPLING: Final = frozenset(SAMPLING_FIELDS)
+_CHAT: Final = _SAMPLING | {"max_completion_tokens", "max_tokens"}
+_CHAT_OPTIONAL: Final = {
+    "logit_bias": ("logit_bias",),
+    "logprobs": ("logprobs", "top_logprobs"),
+    "parallel_tool_calls": ("parallel_tool_calls",),
+    "prediction": ("prediction",),
+    "reasoning_effort": ("reasoning_effort",),
+    "response_format": ("response_format",),
+    "tool_choice": ("tool_choice",),
+    "tools": ("tools",),
+    "verbosity": ("verbosity",),
+}
+"""The fields of the optional parameters."""
+
+_LIMITS: Final = ("max_completion_tokens", "max_tokens")
+_OF_TOOLS: Final = ("tools", "tool_choice", "parallel_tool_calls")
+
+
+def openai_chat_payload(
+    request: ChatCompletionRequest,
+    parameters: Collection[str],
+    *,
+    stream: bool,
+    json_arguments: bool = False,
+) -> dict[str, Any]:
+    """Return the body of ``POST chat/completions`` for the engine.
+
+    ``parameters`` are the optional parameters that the engine supports. With ``json_arguments`` the
+    arguments of every earlier call are sent as a JSON object.
+    """
+    fields = _CHAT.union(*(_CHAT_OPTIONAL.get(name, ()) for name in parameters))
+    sent = request.declared(fields)
+    if request.reasoning_effort is not None and "reasoning_effort" in fields:
+        # It may have come by another name.
+        sent["reasoning_effort"] = request.reasoning_effort
+    if not request.tools:
+        # OpenAI and vLLM refuse an empty list, and what is said of the choice among no tools.
+        _leave_out(sent, _OF_TOOLS)
+    for tool in sent.get("tools", ()):
+        tool["function"]["parameters"] = object_schema(tool["function"].get("parameters"))
+    schema, response_format = request.answer_schema, sent.get("response_format")
+    if schema is not None and response_format and response_format["type"] == "json_object":
+        # OpenAI has no schema in this format, and some engines would ignore it.
+        json_schema = {"name": "answer", "schema": schema}
+        sent["response_format"] = {"type": "json_schema", "json_schema": json_schema}
+    options = dict(request.engine_options)
+    if request.output_limit is not None:
+        _leave_out(options, _LIMITS)
+    if "max_completion_tokens" in sent:
+        # Both at once are refused by OpenAI; this is the one that counts here.
+        _leave_out(sent, ("max_tokens",))
+    return {
+        **options,
+        "model": request.model,
+        "messages": [
+            _message(message, json_arguments) for message in as_tool_calls(request.messages)
+        ],
+        **sent,
+        **_streamed(stream),
+    }
+
+
+def openai_completion_payload(
+    request: CompletionRequest, parameters: Collection[str], *, stream: bool
+) -> dict[str, Any]:
+    """The body of ``POST completions``."""
+    optional = {"logit_bias", "logprobs", "suffix"}.intersection(parameters)
+    sent = request.declared(_SAMPLING | {"max_tokens"} | optional)
+    if request.logprobs == 0 and "logprobs" in optional:
+        # Some engines give none at all for 0; what was not asked for is left out of the answer.
+        sent["logprobs"] = 1
+    return {
+        "max_tokens": request.output_limit,
+        **request.engine_options,
+        "model": request.model,
+        "prompt": request.prompt,
+        **sent,
+        **_streamed(stream),
+    }
+
+
+def openai_embeddings_payload(
+    request: EmbeddingsRequest, parameters: Collection[str]
+) -> dict[str, Any]:
+    """The body of ``POST embeddings``."""
+    optional = {"dimensions"}.intersection(parameters)
+    return {
+        **request.engine_options,
+        "model": request.model,
+        "input": request.input,
+        # Base64 would be shorter, but not every engine has it.
+        "encoding_format": "float",
+        **request.declared(optional),
+    }
+
+
+def _streamed(stream: bool) -> dict[str, Any]:
+    # Of a stream there is no usage unless it is asked for.
+    options = {"stream_options": {"include_usage": True}} if stream else {}
+    return {"stream": stream, **options}
+
+
+def _leave_out(body: dict[str, Any], names: Iterable[str]) -> None:
+    for name in names:
+        body.pop(name, None)
+
+
+def _message(message: Message, json_arguments: bool) -> dict[str, Any]:
+    sent = message.declared()
+    if message.role == "developer":
+        # Few templates know the role that OpenAI renamed "system" to, and OpenAI takes both.
+        sent["role"] = "system"
+    if isinstance(message.content, list):
+        sent["content"] = [_part(part) for part in message.content] or ""
+    if isinstance(message, AssistantMessage):
+        _answer(message, sent, json_arguments)
+    elif message.content is None:
+        sent["content"] = ""
+    return sent
+
+
+def _answer(message: AssistantMessage, sent: dict[str, Any], json_arguments: bool) -> None:
+    """Put an earlier answer into the form that all engines take."""
+    if not sent.get("tool_calls"):
+        # Some engines refuse an empty list, and an answer that has neither calls nor content.
+        _leave_out(sent, ("tool_calls",))
+        sent.setdefault("content", "")
+    for call, made in zip(sent.get("tool_calls", ()), message.tool_calls or (), strict=True):
+        # Models that call a function without parameters leave the text empty.
+        if json_arguments or not made.function.arguments.strip():
+            call["function"]["arguments"] = made.function.arguments_json()
+    # Only OpenAI's own models know refusals from other texts.
+    refusal = sent.pop("refusal", None)
+    if refusal and not message.content:
+        sent["content"] = refusal
+
+
+def _part(part: Part) -> dict[str, Any]:
+    sent = part.declared()
+    if isinstance(part, RefusalPart):
+        return {"type": "text", "text": part.refusal}
+    # Always the thing itself, in the alphabet that all engines read: none is sent to an address.
+    if isinstance(part, ImagePart):
+        (data,) = content_media([part])
+        sent["image_url"]["url"] = f"data:{image_type(data)};base64,{_base64(data)}"
+    elif isinstance(part, AudioPart):
+        sent["input_audio"]["data"] = _base64(part.input_audio.sound)
+    return sent
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

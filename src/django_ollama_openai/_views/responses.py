@@ -1,0 +1,40 @@
+"""Writing HTTP responses: JSON, and streams of server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
+
+from django.http import HttpResponse, StreamingHttpResponse
+
+from .._wire.sse import encode_json
+
+__all__ = ["event_stream", "json_bytes", "json_response"]
+
+
+def json_response(
+    value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> HttpResponse:
+    """``value`` as JSON."""
+    return json_bytes(encode_json(value), status=status, headers=headers)
+
+
+def json_bytes(
+    body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> HttpResponse:
+    """JSON that is encoded already."""
+    response = HttpResponse(body, status=status, content_type="application/json")
+    for name, value in (headers or {}).items():
+        response.headers[name] = value
+    return response
+
+
+def event_stream(events: Iterator[bytes] | AsyncIterator[bytes]) -> StreamingHttpResponse:
+    """A stream that no proxy and no middleware holds back."""
+    response = StreamingHttpResponse(events, content_type="text/event-stream; charset=utf-8")
+    response.headers["Cache-Control"] = "no-cache"
+    # nginx would wait for a full buffer.
+    response.headers["X-Accel-Buffering"] = "no"
+    # GZipMiddleware would wait for all of it (Django 6.0) or compress token by token.
+    response.headers["Content-Encoding"] = "identity"
+    return response

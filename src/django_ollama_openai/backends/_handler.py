@@ -1,0 +1,159 @@
+"""Aliases to backends, as ``BACKENDS`` says."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any, Final
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from .. import _conf
+from ._base import BaseBackend
+
+__all__ = ["BackendHandler", "InvalidBackendError", "backends"]
+
+
+class InvalidBackendError(ImproperlyConfigured):
+    """An alias that ``BACKENDS`` does not have, or whose entry cannot be made into a backend."""
+
+
+class BackendHandler:
+    """One backend per alias and process, made when it is first asked for.
+
+    Not Django's ``BaseConnectionHandler``: that makes one per thread and task, so a pool of
+    connections would never be shared.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: dict[str, BaseBackend] = {}
+        self._inherited: dict[str, BaseBackend] = {}
+
+    def __getitem__(self, alias: str) -> BaseBackend:
+        """The backend for ``alias``.
+
+        Raises:
+            InvalidBackendError: naming the alias and what is wrong with its entry.
+        """
+        made = self._made.get(alias)
+        if made is None:
+            with self._lock:
+                made = self._made.get(alias)
+                if made is None:
+                    made = self._made[alias] = self.create(alias)
+        return made
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_conf.get().BACKENDS)
+
+    def create(self, alias: str) -> BaseBackend:
+        """A new backend for ``alias``; raises as ``__getitem__`` does."""
+        config = _conf.get().BACKENDS.get(alias)
+        where = f"{_conf.SETTING}['BACKENDS'][{alias!r}]"
+        if config is None:
+            known = ", ".join(repr(name) for name in self)
+            raise InvalidBackendError(f"{where} is missing; there are {known}.")
+        try:
+            backend_class = import_string(config.BACKEND)
+        except ImportError as error:
+            raise InvalidBackendError(
+                f"{where}['BACKEND']: could not import {config.BACKEND!r}: {error}."
+            ) from error
+        if not (isinstance(backend_class, type) and issubclass(backend_class, BaseBackend)):
+            raise InvalidBackendError(
+                f"{where}['BACKEND']: {config.BACKEND!r} is not a subclass of BaseBackend."
+            )
+        try:
+            backend = backend_class(alias=alias, **config.keywords())
+        except ValidationError as error:
+            # Not its own text, which shows the values.
+            wrong = "; ".join(
+                f"{path}: {reason}" for path, reason in _conf.reasons(error, _option_reason)
+            )
+            raise InvalidBackendError(
+                f"{where}: {wrong}.{_strangers(backend_class, config)}"
+            ) from None
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            strangers = _strangers(backend_class, config) if isinstance(error, TypeError) else ""
+            raise InvalidBackendError(f"{where}: {strangers.lstrip() or reason}") from error
+        limits = _conf.get().limits(alias)
+        backend.slots = backend.make_slots(
+            limits.max_concurrency, max_queue=limits.max_queue, timeout=limits.queue_timeout
+        )
+        return backend
+
+    def forget(self) -> None:
+        """Begin anew in a process that was forked off: connections and engines cannot be shared
+        with the one that made them. They are kept, since letting go of them might close them there.
+        """
+        self._inherited = self._made
+        self._lock, self._made = threading.Lock(), {}
+
+    def close(self) -> None:
+        """Forget all backends and close what they hold."""
+        with self._lock:
+            made, self._made = self._made, {}
+        # Those that are made of others first: they might still ask them something.
+        for backend in sorted(made.values(), key=lambda backend: not backend.members):
+            backend.close()
+
+
+_KEYS: Final = {"host": "HOST", "base_url": "BASE_URL"}
+"""The keys of an entry that are keywords of the constructor."""
+
+
+def _option_reason(item: ErrorDetails) -> str:
+    if item["type"] == "missing_keyword_only_argument":
+        name = str(item["loc"][-1])
+        return f"it is missing; set {_KEYS[name]}" if name in _KEYS else "it is missing"
+    return _conf.plain_reason(item)
+
+
+def _strangers(backend_class: type[BaseBackend], config: _conf.BackendConfig) -> str:
+    """What the entry has that the class does not take, as far as that can be told."""
+    known = _options(backend_class)
+    given = {name: _KEYS.get(name, name) for name in config.keywords() if name not in known}
+    if not given:
+        return ""
+    names = ", ".join(repr(key) for key in given.values())
+    takes = ", ".join(_KEYS.get(name, name) for name in known) or "no options"
+    text = f" {backend_class.__name__} does not take {names}, but {takes}."
+    if "host" in given and config.HOST == _conf.get().HOST:
+        text += f" Its HOST is {_conf.SETTING}['HOST'], which is the default's."
+    return text
+
+
+def _options(backend_class: type[BaseBackend]) -> list[str]:
+    """The keywords of the constructor, and of those that it passes further ones on to."""
+    constructors = [
+        vars(each)["__init__"] for each in backend_class.__mro__[:-1] if "__init__" in vars(each)
+    ]
+    names = [
+        parameter.name
+        for constructor in constructors
+        for parameter in inspect.signature(constructor).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "alias"
+    ]
+    return list(dict.fromkeys(names))
+
+
+backends = BackendHandler()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=backends.forget)
+
+
+def _remake(*, setting: str, **kwargs: Any) -> None:
+    if setting == _conf.SETTING:
+        backends.close()
+
+
+setting_changed.connect(_remake, dispatch_uid="django_ollama_openai.backends")

@@ -1,0 +1,467 @@
+"""``Slots``: who gets one, in which order, and what becomes of those who do not wait to the end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+from typing import Any
+
+import pytest
+
+from django_ollama_openai import _cancellation
+from django_ollama_openai._cancellation import Cancellation, Cancelled
+from django_ollama_openai.backends._slots import Slots, Wait
+from django_ollama_openai.exceptions import Overloaded
+
+WITHIN = 60.0
+"""Seconds after which something that should happen at once counts as not happening."""
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WITHIN
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+class Taker(threading.Thread):
+    """Takes a slot in a thread, and keeps it until it may go."""
+
+    def __init__(self, slots: Slots, order: list[str], name: str, wait: Wait | None = None) -> None:
+        super().__init__(daemon=True)
+        self.slots, self.order, self.label = slots, order, name
+        self.wait = wait or Wait()
+        self.work = Cancellation()
+        self.inside, self.may_go = threading.Event(), threading.Event()
+        self.error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        copy_context().run(self._run)
+
+    def _run(self) -> None:
+        _cancellation.current.set(self.work)
+        try:
+            with self.slots.taken(self.wait):
+                self.order.append(self.label)
+                self.inside.set()
+                assert self.may_go.wait(WITHIN)
+        except BaseException as error:
+            self.error = error
+
+    def finish(self) -> BaseException | None:
+        self.may_go.set()
+        self.join(WITHIN)
+        assert not self.is_alive()
+        return self.error
+
+
+@contextmanager
+def loop_in_thread() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
+    """An event loop of its own; what it gives starts a task there."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield lambda work: asyncio.run_coroutine_threadsafe(work, loop)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(WITHIN)
+        loop.close()
+
+
+async def take(slots: Slots, order: list[str], name: str, wait: Wait | None = None) -> None:
+    async with slots.taken(wait or Wait()):
+        order.append(name)
+
+
+def is_empty(slots: Slots) -> bool:
+    return (slots.running, slots.queued) == (0, 0)
+
+
+# Free slots
+
+
+def test_without_a_limit_all_get_one() -> None:
+    slots = Slots()
+    waits = [Wait() for _ in range(50)]
+    order: list[str] = []
+    takers = [Taker(slots, order, str(number), wait) for number, wait in enumerate(waits)]
+    assert all(taker.inside.wait(WITHIN) for taker in takers)
+    assert (slots.running, slots.queued) == (50, 0)
+    assert [taker.finish() for taker in takers] == [None] * 50
+    assert is_empty(slots)
+    assert {wait.seconds for wait in waits} == {0}
+
+
+async def test_a_task_gets_a_free_one_without_leaving_its_turn() -> None:
+    slots = Slots(1)
+    order: list[str] = []
+    for work in (take(slots, order, "now"), take(slots, order, "again")):
+        with pytest.raises(StopIteration):
+            work.send(None)
+    assert order == ["now", "again"]
+    assert is_empty(slots)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, Cancelled, GeneratorExit])
+async def test_whatever_ends_the_block_gives_the_slot_back(error: type[BaseException]) -> None:
+    slots = Slots(1)
+    with pytest.raises(error), slots.taken(Wait()):
+        assert slots.running == 1
+        raise error
+    with pytest.raises(error):
+        async with slots.taken(Wait()):
+            assert slots.running == 1
+            raise error
+    assert is_empty(slots)
+
+
+# The queue
+
+
+def test_who_came_first_is_served_first_in_threads_and_loops_alike() -> None:
+    slots = Slots(1)
+    order: list[str] = []
+    with loop_in_thread() as one, loop_in_thread() as other:
+        first = Taker(slots, order, "first")
+        assert first.inside.wait(WITHIN)
+        expected, rest = ["first"], []
+        for number in range(12):
+            name = f"{number}"
+            if number % 3 == 0:
+                taker = Taker(slots, order, name)
+                taker.may_go.set()
+                rest.append(taker.finish)
+            else:
+                start = one if number % 3 == 1 else other
+                rest.append(start(take(slots, order, name)).result)
+            expected.append(name)
+            wait_until(lambda number=number: slots.queued == number + 1)  # type: ignore[misc]
+        assert order == ["first"]
+        first.finish()
+        for finish in rest:
+            assert finish() is None
+    assert order == expected
+    assert is_empty(slots)
+
+
+async def test_the_time_in_the_queue_is_told() -> None:
+    slots = Slots(1)
+    wait = Wait()
+    taken = slots.taken(Wait())
+    taken.__enter__()
+    waiting = asyncio.create_task(take(slots, [], "x", wait))
+    await asyncio.sleep(0.05)
+    until_now = wait.seconds
+    assert until_now > 0
+    taken.__exit__(None, None, None)
+    await waiting
+    assert wait.seconds >= until_now
+    assert wait.seconds == wait.seconds
+
+
+def test_no_more_wait_than_may() -> None:
+    slots = Slots(1, max_queue=1, timeout=WITHIN)
+    first = Taker(slots, [], "first")
+    assert first.inside.wait(WITHIN)
+    second = Taker(slots, [], "second")
+    wait_until(lambda: slots.queued == 1)
+    started = time.monotonic()
+    with pytest.raises(Overloaded), slots.taken(Wait()):
+        pass
+    assert time.monotonic() - started < WITHIN / 2
+    with pytest.raises(Overloaded):
+        asyncio.run(take(slots, [], "fourth"))
+    assert (slots.running, slots.queued) == (1, 1)
+    assert first.finish() is None
+    assert second.finish() is None
+    assert is_empty(slots)
+
+
+def test_without_a_queue_nobody_waits() -> None:
+    slots = Slots(1, max_queue=0)
+    with slots.taken(Wait()), pytest.raises(Overloaded), slots.taken(Wait()):
+        pass
+    with slots.taken(Wait()):
+        pass
+    assert is_empty(slots)
+
+
+async def test_who_has_waited_long_enough_goes() -> None:
+    slots = Slots(1, timeout=0.05)
+    waits = [Wait(), Wait()]
+    with slots.taken(Wait()):
+        with pytest.raises(Overloaded), slots.taken(waits[0]):
+            pass
+        with pytest.raises(Overloaded):
+            await take(slots, [], "x", waits[1])
+        assert (slots.running, slots.queued) == (1, 0)
+    assert is_empty(slots)
+    assert all(0.04 < wait.seconds < WITHIN for wait in waits)
+
+
+# A request that asks for more than one
+
+
+async def test_what_belongs_to_a_request_that_runs_waits_as_long_as_it_takes() -> None:
+    slots = Slots(1, max_queue=0, timeout=0.02)
+    order: list[str] = []
+    wait = Wait()
+    with slots.taken(wait):
+        task = asyncio.create_task(take(slots, order, "task", wait))
+        thread = Taker(slots, order, "thread", wait)
+        thread.may_go.set()
+        await asyncio.to_thread(wait_until, lambda: slots.queued == 2)
+        await asyncio.sleep(0.1)
+        assert slots.queued == 2
+        with pytest.raises(Overloaded):
+            await take(slots, order, "stranger")
+    await task
+    assert await asyncio.to_thread(thread.finish) is None
+    assert sorted(order) == ["task", "thread"]
+    assert wait.seconds > 0.09
+    assert is_empty(slots)
+
+
+async def test_what_belongs_to_a_request_that_waits_needs_no_room_of_its_own() -> None:
+    slots = Slots(1, max_queue=1)
+    order: list[str] = []
+    wait = Wait()
+    with slots.taken(Wait()):
+        tasks = [asyncio.create_task(take(slots, order, "x", wait)) for _ in range(5)]
+        await asyncio.sleep(0)
+        assert slots.queued == 5
+        with pytest.raises(Overloaded):
+            await take(slots, order, "stranger")
+    await asyncio.gather(*tasks)
+    assert order == ["x"] * 5
+    assert is_empty(slots)
+
+
+# Who does not wait to the end
+
+
+async def test_a_task_that_is_cancelled_leaves_the_queue() -> None:
+    slots = Slots(1)
+    order: list[str] = []
+    with slots.taken(Wait()):
+        gone = asyncio.create_task(take(slots, order, "gone"))
+        stays = asyncio.create_task(take(slots, order, "stays"))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.wait([gone])
+        assert (slots.running, slots.queued) == (1, 1)
+    await stays
+    assert order == ["stays"]
+    assert is_empty(slots)
+
+
+async def test_a_task_that_is_cancelled_as_its_turn_comes_loses_no_slot() -> None:
+    slots = Slots(1)
+    order: list[str] = []
+    with slots.taken(Wait()):
+        gone = asyncio.create_task(take(slots, order, "gone"))
+        stays = asyncio.create_task(take(slots, order, "stays"))
+        await asyncio.sleep(0)
+    # It has been given the slot, and has not been told yet.
+    assert (slots.running, slots.queued) == (1, 1)
+    gone.cancel()
+    await stays
+    assert gone.cancelled()
+    assert order == ["stays"]
+    assert is_empty(slots)
+
+
+async def test_a_task_that_is_cancelled_once_it_has_been_told_loses_no_slot() -> None:
+    slots = Slots(1)
+    order: list[str] = []
+    with slots.taken(Wait()):
+        gone = asyncio.create_task(take(slots, order, "gone"))
+        await asyncio.sleep(0)
+    # Its future has its result, and it has not gone on yet.
+    loop = asyncio.get_running_loop()
+    loop.call_soon(gone.cancel)
+    await asyncio.wait([gone])
+    assert gone.cancelled()
+    assert order == []
+    await take(slots, order, "next")
+    assert order == ["next"]
+    assert is_empty(slots)
+
+
+def test_a_thread_that_is_cancelled_leaves_the_queue_at_once() -> None:
+    slots = Slots(1, timeout=WITHIN)
+    order: list[str] = []
+    first = Taker(slots, order, "first")
+    assert first.inside.wait(WITHIN)
+    gone = Taker(slots, order, "gone")
+    wait_until(lambda: slots.queued == 1)
+    stays = Taker(slots, order, "stays")
+    wait_until(lambda: slots.queued == 2)
+    started = time.monotonic()
+    gone.work.cancel()
+    assert isinstance(gone.finish(), Cancelled)
+    assert time.monotonic() - started < WITHIN / 2
+    assert (slots.running, slots.queued) == (1, 1)
+    first.finish()
+    assert stays.finish() is None
+    assert order == ["first", "stays"]
+    assert is_empty(slots)
+
+
+def test_a_thread_that_was_cancelled_before_does_not_wait() -> None:
+    slots = Slots(1, timeout=WITHIN)
+    with slots.taken(Wait()):
+        work = Cancellation()
+        work.cancel()
+
+        def wait() -> None:
+            _cancellation.current.set(work)
+            with slots.taken(Wait()):
+                raise AssertionError("it has a slot")
+
+        with pytest.raises(Cancelled):
+            copy_context().run(wait)
+    assert is_empty(slots)
+
+
+def test_a_cancellation_that_races_with_the_turn_loses_no_slot() -> None:
+    slots = Slots(1)
+    for _ in range(100):
+        first = Taker(slots, [], "first")
+        assert first.inside.wait(WITHIN)
+        racer = Taker(slots, [], "racer")
+        racer.may_go.set()
+        wait_until(lambda: slots.queued == 1)
+        first.may_go.set()
+        racer.work.cancel()
+        assert isinstance(racer.finish(), Cancelled | None)
+        assert first.finish() is None
+        assert is_empty(slots)
+
+
+def test_a_loop_that_was_closed_gets_no_slot() -> None:
+    slots = Slots(1, timeout=WITHIN)
+    order: list[str] = []
+    loop = asyncio.new_event_loop()
+    with slots.taken(Wait()):
+        left = [loop.create_task(take(slots, order, "left")) for _ in range(3)]
+        loop.run_until_complete(asyncio.sleep(0))
+        assert slots.queued == 3
+        loop.close()
+        stays = Taker(slots, order, "stays")
+        wait_until(lambda: slots.queued == 4)
+    assert stays.finish() is None
+    assert order == ["stays"]
+    assert is_empty(slots)
+    for task in left:
+        # Nobody runs it any more; that is what this is about.
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        task.get_coro().close()  # type: ignore[union-attr]
+    assert is_empty(slots)
+
+
+# All at once
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_under_stress_the_bound_holds_and_no_slot_is_lost(limit: int) -> None:
+    slots = Slots(limit, max_queue=10_000, timeout=WITHIN * 3)
+    lock = threading.Lock()
+    inside = most = served = 0
+
+    def enter() -> None:
+        nonlocal inside, most, served
+        with lock:
+            inside += 1
+            served += 1
+            most = max(most, inside)
+
+    def leave() -> None:
+        nonlocal inside
+        with lock:
+            inside -= 1
+
+    async def task(chance: random.Random) -> None:
+        for _ in range(20):
+            async with slots.taken(Wait()):
+                enter()
+                try:
+                    await asyncio.sleep(chance.random() / 2000)
+                finally:
+                    leave()
+
+    async def tasks(seed: int) -> None:
+        chance = random.Random(seed)
+        running = [asyncio.create_task(task(chance)) for _ in range(20)]
+        for victim in running[::2]:
+            await asyncio.sleep(chance.random() / 200)
+            victim.cancel()
+        results = await asyncio.gather(*running, return_exceptions=True)
+        assert {type(result) for result in results} <= {type(None), asyncio.CancelledError}
+
+    def thread(work: Cancellation) -> None:
+        _cancellation.current.set(work)
+        try:
+            for _ in range(20):
+                with slots.taken(Wait()):
+                    enter()
+                    try:
+                        time.sleep(0.0002)
+                    finally:
+                        leave()
+        except Cancelled:
+            return
+
+    works = [Cancellation() for _ in range(20)]
+    threads = [
+        threading.Thread(target=copy_context().run, args=(thread, work), daemon=True)
+        for work in works
+    ]
+    failures: list[BaseException] = []
+
+    def loop(seed: int) -> None:
+        try:
+            asyncio.run(tasks(seed))
+        except BaseException as error:
+            failures.append(error)
+
+    threads += [threading.Thread(target=loop, args=(seed,), daemon=True) for seed in range(3)]
+    for one in threads:
+        one.start()
+    for work in works[::2]:
+        time.sleep(0.002)
+        work.cancel()
+    for one in threads:
+        one.join(WITHIN * 3)
+        assert not one.is_alive()
+    assert failures == []
+    assert most == limit
+    assert served > 20
+    assert (inside, is_empty(slots)) == (0, True)
+
+
+async def test_a_request_that_has_come_through_waits_on_when_both_fall_due_at_once() -> None:
+    slots = Slots(1, timeout=0.5)
+    wait, got = Wait(), []
+
+    async def one() -> None:
+        async with slots.taken(wait):
+            got.append(slots.running)
+
+    async with slots.taken(Wait()):
+        choices = [asyncio.create_task(one()) for _ in range(2)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert slots.queued == 2
+        # Nothing runs in between: the timers of both are due before the slot is theirs to see.
+        time.sleep(0.6)  # noqa: ASYNC251
+    await asyncio.gather(*choices)
+    assert got == [1, 1]
+    assert (slots.running, slots.queued) == (0, 0)

@@ -1,0 +1,765 @@
+"""The documentation says all there is, and what it shows works."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import importlib
+import inspect
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+import types
+import unittest
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+from django.apps import AppConfig
+from django.contrib.auth.models import AnonymousUser, User
+from django.test import AsyncClient, Client, RequestFactory, override_settings
+from django.urls import URLPattern, include, path
+from pydantic import BaseModel
+
+import django_ollama_openai
+from django_ollama_openai import _conf, backends, exceptions, signals, urls
+from django_ollama_openai._gateway import flow, gates
+from django_ollama_openai._translation.model_cards import METADATA
+from django_ollama_openai._wire.chat import ChatCompletionRequest
+from django_ollama_openai._wire.completions import CompletionRequest
+from django_ollama_openai._wire.embeddings import EmbeddingsRequest
+from django_ollama_openai._wire.responses import ResponsesRequest
+from django_ollama_openai.auth import Caller
+from django_ollama_openai.backends import BaseBackend
+from django_ollama_openai.backends._base import OPTIONAL_PARAMETERS
+from django_ollama_openai.management.commands.ollama import Command
+from docs import generated
+from tests.conftest import DEAD_HOST
+from tests.endurance import test_faults
+from tests.ollama_server import Answer, Close, Download, OllamaServer
+from tests.servers import KEY, serve
+from tests.terminals import run as run_command
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = Path(django_ollama_openai.__file__).parent
+PAGES = generated.pages()
+ASK = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
+DUMMY = {"default": {"BACKEND": "django_ollama_openai.backends.DummyBackend"}}
+
+urlpatterns = [path("ai/", include("django_ollama_openai.urls"))]
+
+
+# What there is, is said
+
+
+def mentions(page: str, name: str) -> bool:
+    """Whether ``name`` stands on ``page`` as a word of its own."""
+    return re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", PAGES[page]) is not None
+
+
+def check_ids() -> set[str]:
+    return set(re.findall(r'id="(ollama_openai\.\w+)"', (PACKAGE / "checks.py").read_text()))
+
+
+def error_classes() -> list[type[exceptions.GatewayError]]:
+    return [getattr(exceptions, name) for name in exceptions.__all__]
+
+
+def error_codes() -> set[str]:
+    """Codes of classes, and those given where an error is raised."""
+    given = {
+        code
+        for module in PACKAGE.rglob("*.py")
+        for code in re.findall(r'\bcode="(\w+)"', module.read_text())
+    }
+    return given | {error.code for error in error_classes() if error.code}
+
+
+def shipped_backends() -> list[type[BaseBackend]]:
+    public = [getattr(backends, name) for name in backends.__all__]
+    return [one for one in public if inspect.isclass(one) and issubclass(one, BaseBackend)]
+
+
+def constructor_keywords() -> set[tuple[str, str]]:
+    return {
+        (backend.__name__, parameter.name)
+        for backend in shipped_backends()
+        for parameter in inspect.signature(backend).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "alias"
+    }
+
+
+@pytest.mark.parametrize("key", _conf.Settings.model_fields)
+def test_settings(key: str) -> None:
+    assert f".. setting:: {key}\n" in PAGES["settings"]
+
+
+@pytest.mark.parametrize("model", [_conf.BackendConfig, _conf.ModelConfig, _conf.APIKey])
+def test_entries_of_settings(model: type[_conf.BackendConfig]) -> None:
+    for key, field in model.model_fields.items():
+        assert re.search(rf"\* - ``{key}``\n", PAGES["settings"])
+        assert field.description
+
+
+def test_settings_that_are_mentioned_exist() -> None:
+    for text in PAGES.values():
+        assert set(re.findall(r":setting:`(\w+)`", text)) <= set(_conf.Settings.model_fields)
+
+
+def test_defaults_and_types_of_settings() -> None:
+    reference = generated.settings()
+    assert "Default: ``33554432``. Type: ``int``, at least 1." in reference
+    assert 'Default: ``\'both\'``. Type: ``"both" | "snake" | "camel"``.' in reference
+    assert "Default: ``None``. Type: ``list[str] | None``." in reference
+    assert "Default: ``[]``. Type: ``list[dict]``." in reference
+
+
+@pytest.mark.parametrize("id", sorted(check_ids()))
+def test_check_ids(id: str) -> None:
+    assert f"* - ``{id}``\n" in PAGES["settings"]
+
+
+def test_check_ids_that_are_mentioned_exist() -> None:
+    mentioned = set(re.findall(r"ollama_openai\.[EW]\d+", "".join(PAGES.values())))
+    assert mentioned == check_ids()
+
+
+@pytest.mark.parametrize("error", error_classes())
+def test_error_classes(error: type[exceptions.GatewayError]) -> None:
+    name = error.__name__
+    assert f":class:`~django_ollama_openai.exceptions.{name}`" in generated.errors()
+    assert re.search(rf"\b{name} +{error.status} ", generated.error_tree())
+    assert f".. autoexception:: {name}\n" in PAGES["api"]
+
+
+@pytest.mark.parametrize("code", sorted(error_codes()))
+def test_error_codes(code: str) -> None:
+    assert f"``{code}``" in PAGES["errors"]
+
+
+@pytest.mark.parametrize("name", signals.__all__)
+def test_signals(name: str) -> None:
+    assert f".. autodata:: {name}\n" in PAGES["signals"]
+
+
+@pytest.mark.parametrize("pattern", urls.urlpatterns, ids=lambda pattern: pattern.name)
+def test_endpoints(pattern: URLPattern) -> None:
+    route = re.sub(r"<\w+:", "<", str(pattern.pattern))
+    if pattern.name == "ollama_openai_not_found":
+        return
+    assert f"``{pattern.name}``" in PAGES["endpoints"]
+    assert not route or f" {route}``\n" in PAGES["endpoints"]
+
+
+REQUESTS: dict[str, type[BaseModel]] = {
+    "chat-completions": ChatCompletionRequest,
+    "completions": CompletionRequest,
+    "embeddings": EmbeddingsRequest,
+    "responses": ResponsesRequest,
+}
+
+
+@pytest.mark.parametrize(
+    ("page", "field"),
+    [(page, field) for page, request in REQUESTS.items() for field in request.model_fields],
+)
+def test_fields_of_requests(page: str, field: str) -> None:
+    assert f"``{field}``" in PAGES[f"endpoints/{page}"]
+
+
+@pytest.mark.parametrize("parameter", OPTIONAL_PARAMETERS)
+def test_optional_parameters(parameter: str) -> None:
+    assert f"``{parameter}``" in generated.parameters()
+
+
+@pytest.mark.parametrize("parameter", ["tool_choice", "parallel_tool_calls"])
+def test_the_table_of_parameters_agrees_with_the_page_on_tools(parameter: str) -> None:
+    """Every backend that has tools honours them, itself or through the gateway."""
+    _, _, row = generated.parameters().partition(f"* - ``{parameter}``\n")
+    support = re.findall(r"^ +- (.+)$", row.partition("* - ")[0], re.MULTILINE)
+    assert len(support) == 3
+    assert set(support) <= {"yes", "by the gateway", "``tools=True``"}
+
+
+@pytest.mark.parametrize("key", METADATA)
+def test_metadata_of_models(key: str) -> None:
+    assert f'"{key}": ' in PAGES["endpoints/models"]
+
+
+@pytest.mark.parametrize("name", backends.__all__)
+def test_backends(name: str) -> None:
+    assert re.search(rf"^\.\. auto\w+:: {name}$", PAGES["api"], re.MULTILINE)
+
+
+@pytest.mark.parametrize("backend", shipped_backends())
+def test_shipped_backends(backend: type[BaseBackend]) -> None:
+    assert mentions("backends", backend.__name__)
+
+
+@pytest.mark.parametrize(("backend", "keyword"), sorted(constructor_keywords()))
+def test_constructor_keywords(backend: str, keyword: str) -> None:
+    # autodoc takes the page's reference from the docstring.
+    page = "testing" if backend == "DummyBackend" else "backends"
+    assert f".. autoclass:: django_ollama_openai.backends.{backend}\n" in PAGES[page]
+    assert re.search(rf"\b{keyword}\b", inspect.getdoc(getattr(backends, backend)) or "")
+
+
+def test_subcommands() -> None:
+    """Each has its place, with the options that only some have."""
+    parser = Command().create_parser("manage.py", "ollama")
+    (subcommands,) = [each.choices for each in parser._actions if each.dest == "subcommand"]
+    assert isinstance(subcommands, dict)
+    titles = re.findall(r"^(\w+)\n-+$", PAGES["command"], re.MULTILINE)
+    assert list(subcommands) == titles
+    common = set.intersection(*(set(each._option_string_actions) for each in subcommands.values()))
+    for name, subcommand in subcommands.items():
+        assert f"   * - ``{name}" in PAGES["command"]
+        for option in {*subcommand._option_string_actions} - common | {"--backend"}:
+            assert f"``{option} " in PAGES["command"], option
+
+
+@pytest.mark.parametrize("hook", ["prepare_chat", "get_client", "get_async_client"])
+def test_hooks(hook: str) -> None:
+    assert f"def {hook}(" in PAGES["backends"]
+
+
+def test_rows_of_faults() -> None:
+    """Each row names tests that there are, and each test of the suite has its row."""
+    faults: list[generated.EngineFault | generated.ClientFault]
+    faults = [*generated.engine_faults(), *generated.client_faults()]
+    named = {test for fault in faults for test in fault.tests}
+    suite = {
+        f"tests/endurance/test_faults.py::{name}"
+        for name in names_of_tests("tests/endurance/test_faults.py")
+    }
+    assert {test for test in named if test.startswith("tests/endurance/test_faults.py")} == suite
+    for test in named:
+        path, _, name = test.partition("::")
+        assert name in names_of_tests(path), test
+    cases = {
+        fault.id
+        for fault in generated.engine_faults()
+        if "tests/endurance/test_faults.py::test_a_fault_of_the_engine" in fault.tests
+    }
+    assert cases == set(test_faults.SCRIPTS)
+    for fault in faults:
+        assert f"* - {fault.id}\n" in PAGES["faults"]
+
+
+def names_of_tests(path: str) -> set[str]:
+    names = re.findall(r"^(?:async )?def (test_\w+)\(", (ROOT / path).read_text(), re.MULTILINE)
+    return set(names)
+
+
+# What is said, there is
+
+
+def test_files() -> None:
+    for text in PAGES.values():
+        for name in re.findall(r"``((?:docs|tests|views|wire|gateway|backends)/[\w/.]+)``", text):
+            is_made = name.startswith("docs/_build")
+            assert is_made or (ROOT / name).exists() or (PACKAGE / name).exists(), name
+
+
+def test_what_the_pages_install_can_be_installed() -> None:
+    """Nothing is on a package index yet: pages install from a clone, with extras that exist."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for text in [*PAGES.values(), (ROOT / "README.md").read_text()]:
+        assert "install 'django-ollama-openai" not in text
+        extras = re.findall(r"pip install '\.\[(\w+)\]'", text)
+        assert set(extras) <= set(project["optional-dependencies"])
+
+
+def test_references() -> None:
+    """Roles name what can be imported."""
+    for text in PAGES.values():
+        for path_ in re.findall(r":(?:class|meth|func):`(?:[^<`]*<|~)(django_[\w.]+)", text):
+            module, _, name = path_.rpartition(".")
+            while module not in sys.modules:
+                module, _, outer = module.rpartition(".")
+                name = f"{outer}.{name}"
+            found: Any = sys.modules[module]
+            for step in name.split("."):
+                found = getattr(found, step)
+
+
+def test_the_changelog_is_simple_enough_to_be_converted() -> None:
+    text = generated.changelog()
+    assert django_ollama_openai.__version__ in text
+    assert not re.search(r"^#|\]\(|\*\*|^```", text, re.MULTILINE)
+
+
+# Examples
+
+
+@dataclass(frozen=True)
+class Example:
+    page: str
+    language: str
+    number: int
+    code: str
+
+    def __str__(self) -> str:
+        return f"{self.page}-{self.number}"
+
+
+def find_examples() -> Iterator[Example]:
+    block = re.compile(
+        r"^\.\. code-block:: (\w+)\n(?:   :caption: .+\n)?\n((?:(?:   .*)?\n)+)", re.MULTILINE
+    )
+    for page, text in PAGES.items():
+        for number, (language, code) in enumerate(block.findall(text), start=1):
+            yield Example(page, language, number, dedent(code))
+
+
+EXAMPLES = list(find_examples())
+PYTHON = [example for example in EXAMPLES if example.language == "python"]
+
+
+def example(page: str, part: str) -> str:
+    """The one example of ``page`` that contains ``part``."""
+    (found,) = (one.code for one in PYTHON if one.page == page and part in one.code)
+    return found
+
+
+def run(code: str, **names: Any) -> dict[str, Any]:
+    namespace = {"__name__": "example", **names}
+    exec(compile(code, "<docs>", "exec"), namespace)  # noqa: S102
+    return namespace
+
+
+def module(**names: Any) -> types.ModuleType:
+    made = types.ModuleType("example")
+    made.__dict__.update(names)
+    return made
+
+
+@contextmanager
+def imported(name: str, code: str) -> Iterator[types.ModuleType]:
+    """``code`` as the module ``name``."""
+    package, _, _ = name.partition(".")
+    made = types.ModuleType(name)
+    sys.modules.update({package: types.ModuleType(package), name: made})
+    try:
+        exec(compile(code, name, "exec"), made.__dict__)  # noqa: S102
+        yield made
+    finally:
+        del sys.modules[name], sys.modules[package]
+
+
+def settings_from(code: str) -> dict[str, Any]:
+    options: dict[str, Any] = run(f"import os\n{code}")["OLLAMA_OPENAI"]
+    return options
+
+
+@pytest.mark.parametrize("example", PYTHON, ids=str)
+def test_python_compiles(example: Example) -> None:
+    code = example.code
+    if code.lstrip().startswith('"'):
+        code = f"{{\n{code}}}"  # an entry of a dict
+    ast.parse(code)
+    assert max(map(len, code.splitlines())) <= 88
+
+
+@pytest.mark.parametrize(
+    "example", [one for one in PYTHON if "OLLAMA_OPENAI = {" in one.code], ids=str
+)
+def test_settings_are_valid(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in re.findall(r'environ\["(\w+)"\]', example.code):
+        monkeypatch.setenv(name, KEY)
+    with override_settings(OLLAMA_OPENAI=settings_from(example.code)):
+        assert _conf.problems() == []
+
+
+def test_every_block_is_found() -> None:
+    assert len(EXAMPLES) == sum(
+        len(re.findall(r"^\.\. code-block::", text, re.MULTILINE)) for text in PAGES.values()
+    )
+
+
+def test_quickstart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AI_KEY", KEY)
+    options = settings_from(example("quickstart", "INSTALLED_APPS"))
+    assert options.pop("HOST")
+    mounted = module(**run(example("quickstart", "urlpatterns")))
+    with override_settings(OLLAMA_OPENAI={**options, "BACKENDS": DUMMY}, ROOT_URLCONF=mounted):
+        client = Client(headers={"Authorization": f"Bearer {KEY}"})
+        response = client.post("/ai/v1/chat/completions", ASK, content_type="application/json")
+        assert response.status_code == 200
+        assert response.json()["model"] == "llama3.2"
+        assert Client().get("/ai/v1/models").status_code == 401
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "gunicorn"])
+def test_quickstart_client(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AI_KEY", KEY)
+    code = example("quickstart", "from openai import OpenAI")
+    with serve(server, tmp_path, {"API_KEYS": [KEY], "BACKENDS": DUMMY}) as site:
+        assert "http://127.0.0.1:8000/ai/v1" in code
+        with redirect_stdout(StringIO()) as printed:
+            names = run(code.replace("http://127.0.0.1:8000", site.url))
+            names["client"].close()
+    assert printed.getvalue() == "This is a canned reply.\n"
+
+
+@pytest.mark.llamacpp
+@override_settings(ROOT_URLCONF=__name__)
+def test_quickstart_without_an_ollama(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AI_KEY", KEY)
+    monkeypatch.syspath_prepend(ROOT / "example_project")
+    options = settings_from(example("quickstart", "LlamaCppBackend"))
+    with override_settings(OLLAMA_OPENAI=options):
+        client = Client(headers={"Authorization": f"Bearer {KEY}"})
+        for _ in range(10):
+            response = client.post("/ai/v1/chat/completions", ASK, content_type="application/json")
+            assert "Paris" in response.json()["choices"][0]["message"]["content"]
+    # The example site, which starts with the same question, has the same settings.
+    engine = importlib.import_module("example.engine").embedded("")
+    assert options["DEFAULT_MODEL"] == engine.model
+    assert options["BACKENDS"] == {"default": engine.backend}
+    assert options["MODELS"] == {engine.model: {"OPTIONS": engine.options}}
+
+
+@override_settings(ROOT_URLCONF=__name__)
+def test_example_tests() -> None:
+    namespace = run(example("testing", "class AskTests"))
+    suite = unittest.defaultTestLoader.loadTestsFromTestCase(namespace["AskTests"])
+    assert suite.countTestCases() == 2
+    result = unittest.TestResult()
+    suite.run(result)
+    assert result.failures + result.errors == []
+
+
+def test_example_chat_box() -> None:
+    """The page calls the endpoint at its address, and the browser gets the token that it sends."""
+    folder = generated.DOCS / "howto" / "chat_box"
+    view = run((folder / "views.py").read_text())["chat"]
+    mounted = module(urlpatterns=[*urlpatterns, path("chat/", view)])
+    templates = [
+        {"BACKEND": "django.template.backends.django.DjangoTemplates", "DIRS": [str(folder)]}
+    ]
+    request = RequestFactory().get("/chat/")
+    request.user = User(username="ada")
+    with override_settings(ROOT_URLCONF=mounted, TEMPLATES=templates, LOGIN_URL="/login/"):
+        response = view(request)
+        assert '"/ai/v1/chat/completions"' in response.content.decode()
+        assert response.cookies["csrftoken"].value
+        request.user = AnonymousUser()
+        assert view(request).headers["Location"] == "/login/?next=/chat/"
+
+
+@override_settings(ROOT_URLCONF=__name__)
+async def test_example_house_style(ollama: OllamaServer) -> None:
+    options = settings_from(example("backends", "myapp.backends.HouseStyleBackend"))
+    options["BACKENDS"]["default"]["HOST"] = ollama.url
+    options |= {"DEFAULT_MODEL": "smollm2:135m", "ALLOW_ANONYMOUS": True}
+    with (
+        imported("myapp.backends", example("backends", "class HouseStyleBackend")),
+        override_settings(OLLAMA_OPENAI=options),
+    ):
+        response: Any = await AsyncClient().post(
+            "/ai/v1/chat/completions", ASK, content_type="application/json"
+        )
+        assert response.status_code == 200
+    (asked,) = ollama.chats()
+    assert asked.body["messages"] == [
+        {"role": "system", "content": "Answer in one sentence."},
+        *ASK["messages"],
+    ]
+
+
+@override_settings(ROOT_URLCONF=__name__)
+def test_example_token_file(ollama: OllamaServer, tmp_path: Path) -> None:
+    with imported("myapp.backends", example("backends", "class TokenFileBackend")):
+        use_token_file(ollama, tmp_path)
+
+
+@override_settings(ROOT_URLCONF=__name__)
+async def test_example_token_file_async(ollama: OllamaServer, tmp_path: Path) -> None:
+    with imported("myapp.backends", example("backends", "class TokenFileBackend")):
+        token_file = tmp_path / "token"
+        with override_settings(OLLAMA_OPENAI=token_file_settings(ollama, token_file)):
+            token_file.write_text("first\n")
+            await AsyncClient().get("/ai/v1/models")
+    assert ollama.requests[0].headers["authorization"] == "Bearer first"
+
+
+def token_file_settings(ollama: OllamaServer, token_file: Path) -> dict[str, Any]:
+    options = settings_from(example("backends", "myapp.backends.TokenFileBackend"))
+    options["BACKENDS"]["default"] |= {
+        "HOST": ollama.url,
+        "OPTIONS": {"token_file": str(token_file)},
+    }
+    return {**options, "ALLOW_ANONYMOUS": True}
+
+
+def use_token_file(ollama: OllamaServer, tmp_path: Path) -> None:
+    token_file = tmp_path / "token"
+    with override_settings(OLLAMA_OPENAI=token_file_settings(ollama, token_file)):
+        for token in ("first", "second"):
+            token_file.write_text(f"{token}\n")
+            assert Client().get("/ai/v1/models").status_code == 200
+            assert ollama.requests[-1].headers["authorization"] == f"Bearer {token}"
+
+
+@override_settings(ROOT_URLCONF=__name__)
+async def test_example_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "ollama.sock"
+    backend = {"BACKEND": "myapp.backends.UnixSocketBackend", "OPTIONS": {"path": str(path)}}
+    options = {"BACKENDS": {"default": backend}, "ALLOW_ANONYMOUS": True}
+    with (
+        OllamaServer(path) as own,
+        imported("myapp.backends", example("backends", "class UnixSocketBackend")),
+        override_settings(OLLAMA_OPENAI=options),
+    ):
+        response = await AsyncClient().get("/ai/v1/models")
+        assert response.status_code == 200
+        assert response.json() == await asyncio.to_thread(
+            lambda: Client().get("/ai/v1/models").json()
+        )
+        assert len(own.requests) == 2
+
+
+@override_settings(ROOT_URLCONF=__name__)
+def test_example_echo() -> None:
+    options = {
+        "BACKENDS": {"default": {"BACKEND": "myapp.backends.EchoBackend"}},
+        "DEFAULT_MODEL": "echo",
+        "ALLOW_ANONYMOUS": True,
+    }
+    with (
+        imported("myapp.backends", example("backends", "class EchoBackend")),
+        override_settings(OLLAMA_OPENAI=options),
+    ):
+        client = Client()
+        answer = client.post("/ai/v1/chat/completions", ASK, content_type="application/json").json()
+        assert answer["choices"][0]["message"]["content"] == "What is the capital of France? "
+        assert answer["choices"][0]["finish_reason"] == "stop"
+        assert answer["usage"]["total_tokens"] == 12
+        body = {**ASK, "max_tokens": 2, "stream": True}
+        response: Any = client.post(
+            "/ai/v1/chat/completions", body, content_type="application/json"
+        )
+        streamed = b"".join(response).decode()
+        assert '"content":"is "' in streamed
+        assert '"content":"the "' not in streamed
+        assert '"finish_reason":"length"' in streamed
+        (model,) = client.get("/ai/v1/models").json()["data"]
+        assert model["id"] == "echo"
+
+
+@override_settings(ROOT_URLCONF=__name__)
+def test_example_parameters(ollama: OllamaServer) -> None:
+    code = "from django_ollama_openai.backends import OllamaBackend\n"
+    code += example("backends", "class PlainOllamaBackend")
+    options = {
+        "BACKENDS": {
+            "default": {"BACKEND": "myapp.backends.PlainOllamaBackend", "HOST": ollama.url}
+        },
+        "DEFAULT_MODEL": "smollm2:135m",
+        "ALLOW_ANONYMOUS": True,
+    }
+    tool = {"type": "function", "function": {"name": "get_time"}}
+    body = {**ASK, "tools": [tool]}
+    with imported("myapp.backends", code):
+        with override_settings(OLLAMA_OPENAI=options):
+            refused = Client().post(
+                "/ai/v1/chat/completions", body, content_type="application/json"
+            )
+        options["UNSUPPORTED_PARAMETERS"] = "ignore"
+        with override_settings(OLLAMA_OPENAI=options):
+            answered = Client().post(
+                "/ai/v1/chat/completions", body, content_type="application/json"
+            )
+    assert refused.status_code == 400
+    assert refused.json()["error"]["code"] == "unsupported_parameter"
+    assert answered.status_code == 200
+    assert answered.headers["x-ignored-parameters"] == "tools"
+
+
+@override_settings(ROOT_URLCONF=__name__)
+def test_example_store(ollama: OllamaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AI_KEY", KEY)
+    options = settings_from(example("stores", "myapp.stores.CacheResponseStore"))
+    options |= {"HOST": ollama.url, "DEFAULT_MODEL": "smollm2:135m"}
+    with (
+        imported("myapp.stores", example("stores", "class CacheResponseStore")),
+        override_settings(OLLAMA_OPENAI=options),
+    ):
+        client = Client(headers={"Authorization": f"Bearer {KEY}"})
+
+        def ask(**body: Any) -> Any:
+            return client.post("/ai/v1/responses", body, content_type="application/json").json()
+
+        first = ask(input="Hi")
+        assert first["store"] is True
+        assert ask(input="And?", previous_response_id=first["id"])["status"] == "completed"
+        assert ask(input="And?", previous_response_id="resp_x")["error"]["code"] == (
+            "previous_response_not_found"
+        )
+    assert len(ollama.chats()[1].body["messages"]) == 3
+
+
+def command_runs() -> list[tuple[str, str]]:
+    """What the page of the command shows to be typed, and what is shown of it then."""
+    blocks = [one.code for one in EXAMPLES if one.page == "command" and one.language == "console"]
+    split = (block.removeprefix("$ python manage.py ").split("\n", 1) for block in blocks)
+    return [(typed, shown) for typed, shown in split if shown.strip()]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("typed", "shown"), command_runs(), ids=lambda text: text.split("\n")[0])
+def test_output_of_the_command(ollama: OllamaServer, typed: str, shown: str) -> None:
+    options = settings_from(example("command", "OLLAMA_OPENAI = {"))
+    hosts = {"default": ollama.url, "large": DEAD_HOST}
+    for alias, entry in options["BACKENDS"].items():
+        entry["HOST"] = hosts[alias]
+    if "both" in typed:
+        entry = example("command", '"both": {')
+        options["BACKENDS"] |= ast.literal_eval(f"{{{entry}}}")
+    layers = {"dde5aa3fc5ff": 2_019_377_376, "966de95ca8a6": 1429, "fcc5a6bec9da": 7711}
+    ollama.downloads["llama3.2"] = Download(
+        {f"sha256:{name:0<64}": size for name, size in layers.items()},
+        step=30_000_000,
+        breaks=[(960_000_000, Close())],
+    )
+    ollama.reply(Answer([comparable(shown)]))
+    _, output, _ = run_command(*shlex.split(typed), "--no-color", options=options, columns=120)
+    for host, named in (ollama.url, "http://gpu-1:11434"), (DEAD_HOST, "http://gpu-2:11434"):
+        output = output.replace(host, named)
+    lines = output.replace("\r\n", "\n").split("\n")
+    assert comparable("\n".join(text.rpartition("\r")[2] for text in lines)) == comparable(shown)
+
+
+def comparable(output: str) -> str:
+    """``output`` without what depends on the width of the terminal, and on how long it took."""
+    output = re.sub(r"\|█+\|(.+) \[.+\]", r"\1", output)
+    return " ".join(re.sub(r"\b\d+ ms\b", "1 ms", output).split())
+
+
+@override_settings(ROOT_URLCONF=__name__)
+def test_example_authenticator() -> None:
+    path_ = "myapp.auth.SignedTokenAuthenticator"
+    options = settings_from(example("authentication", path_))
+    code = example("authentication", "class SignedTokenAuthenticator")
+    with (
+        imported("myapp.auth", code) as auth,
+        override_settings(OLLAMA_OPENAI={**options, "BACKENDS": DUMMY, "DEFAULT_MODEL": "dummy"}),
+    ):
+        token = auth.make_token("alice")
+        for authorization, path_, status in (
+            (f"Bearer {token}", "chat/completions", 200),
+            (f"Bearer {token}", "models", 403),
+            (f"Bearer {token}x", "chat/completions", 401),
+            ("Bearer sk-other", "chat/completions", 401),
+        ):
+            client = Client(headers={"Authorization": authorization})
+            if path_ == "models":
+                response: Any = client.get("/ai/v1/models")
+            else:
+                response = client.post(f"/ai/v1/{path_}", ASK, content_type="application/json")
+            assert response.status_code == status
+
+
+def test_example_logging() -> None:
+    code = example("deployment", "LOGGING = {") + dedent(
+        """
+        import logging.config
+
+        logging.config.dictConfig(LOGGING)
+        logging.getLogger("django_ollama_openai").info("is back")
+        """
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert said.stderr == "is back\n"
+
+
+@override_settings(PROMETHEUS_KEY="sk-prometheus")
+def test_example_metrics_key() -> None:
+    path_ = "myapp.auth.PrometheusAuthenticator"
+    options = {"AUTHENTICATION": [path_], "BACKENDS": DUMMY}
+    with (
+        imported("myapp.auth", example("monitoring", "class PrometheusAuthenticator")),
+        override_settings(OLLAMA_OPENAI=options, ROOT_URLCONF=__name__),
+    ):
+        found = run_gates("sk-prometheus")
+        assert found.may("metrics")
+        assert not found.may("chat")
+        assert found.key_id
+        for key in ("sk-other", "é"):
+            with pytest.raises(exceptions.AuthenticationFailed):
+                run_gates(key)
+
+
+def run_gates(key: str) -> Caller:
+    request = RequestFactory(headers={"Authorization": f"Bearer {key}"}).get("/ai/metrics")
+    return flow.run(gates.authenticate(request))
+
+
+@pytest.mark.metrics
+@pytest.mark.otel
+def test_example_optional_apps() -> None:
+    """The settings on the page name apps that can be installed."""
+    for part in ("contrib.prometheus", "contrib.opentelemetry"):
+        (name,) = (
+            app for app in run(example("monitoring", f'{part}"'))["INSTALLED_APPS"] if part in app
+        )
+        assert AppConfig.create(name).name == name
+
+
+@override_settings(ROOT_URLCONF=__name__)
+def test_example_receiver(caplog: pytest.LogCaptureFixture) -> None:
+    namespace = run(example("signals", "def log_usage"))
+    options = {"BACKENDS": DUMMY, "DEFAULT_MODEL": "dummy", "API_KEYS": [{"KEY": KEY, "NAME": "a"}]}
+    caplog.set_level("INFO", logger="example")
+    try:
+        with override_settings(OLLAMA_OPENAI=options):
+            client = Client(headers={"Authorization": f"Bearer {KEY}"})
+            client.post("/ai/v1/chat/completions", ASK, content_type="application/json")
+    finally:
+        signals.completion_finished.disconnect(namespace["log_usage"])
+    (record,) = (record for record in caplog.records if record.name == "example")
+    assert re.fullmatch(r"a used dummy: 6 \+ 5 tokens in 0\.\d s \(stop\)", record.getMessage())
+
+
+@override_settings(ROOT_URLCONF=__name__)
+def test_example_error() -> None:
+    with pytest.raises(exceptions.InvalidRequest) as raised:
+        run(example("errors", "too_many_words"))
+    assert raised.value.envelope()["error"]["code"] == "too_many_words"
+
+
+def test_example_flow() -> None:
+    from django_ollama_openai._gateway import flow
+
+    namespace = run(
+        example("architecture", "def greet"),
+        call=flow.call,
+        find_user=lambda user_id: types.SimpleNamespace(name=f"user {user_id}"),
+        afind_user=None,
+    )
+    assert flow.run(namespace["greet"](7)) == "Hello user 7"
+
+
+def test_example_mounts() -> None:
+    code = "from django.urls import include, path\n"
+    mounted = module(**run(code + example("settings", '{"backend": "large"}')))
+    options = {
+        "BACKENDS": {**DUMMY, "large": DUMMY["default"]},
+        "DEFAULT_MODEL": "dummy",
+        "ALLOW_ANONYMOUS": True,
+    }
+    with override_settings(OLLAMA_OPENAI=options, ROOT_URLCONF=mounted):
+        (model,) = Client().get("/large/v1/models").json()["data"]
+        assert model["metadata"]["backend"] == "large"
+        answer = Client().post("/plan/v1/chat/completions", ASK, content_type="application/json")
+        assert "finishReason" in answer.json()["choices"][0]
