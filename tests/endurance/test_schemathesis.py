@@ -59,7 +59,7 @@ REFUSALS = (
     r"'options.num_ctx' may be up to \d+, not \d+",
     r"This site does not fetch images",
     r"does not support",
-    r"does not take arrays of tokens",
+    r"does not support arrays of tokens",
     r"'dimensions' may be up to \d+ for this model",
     r"This model has \d+ dimensions, and its engine cannot reduce them",
 )

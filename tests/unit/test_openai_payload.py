@@ -425,7 +425,7 @@ def test_a_picture_that_was_fetched_goes_on_as_its_data() -> None:
     with pytest.raises(InvalidRequest, match="send their data"):
         openai_chat_payload(request, SUPPORTED, stream=False)
     ((_, image),) = request.remote_images
-    image.fetched(PNG)
+    image.set_data(PNG)
     sent = openai_chat_payload(request, SUPPORTED, stream=False)
     assert sent["messages"][0]["content"] == [picture(detail="low")]
 

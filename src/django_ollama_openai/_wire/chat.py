@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ..exceptions import InvalidRequest
-from .base import FirstErrorOnly, Stated, WireModel, parse_json, text_or_list, told_apart_by
+from .base import FirstErrorOnly, JSONSchemaExtra, WireModel, parse_json, tagged_union, text_or_list
 from .case import to_camel
 from .custom_tools import CustomReference, CustomTool, CustomToolCall
 from .engine import INT32_MAX
@@ -76,7 +76,7 @@ class RefusalPart(WireModel):
 class ImageURL(WireModel):
     """A picture: a data URI, or an address that the gateway fetches it from."""
 
-    url: Annotated[str, Stated(pattern=IMAGE_URL)]
+    url: Annotated[str, JSONSchemaExtra(pattern=IMAGE_URL)]
     detail: Literal["auto", "low", "high", "original"] | None = None
 
     _data: bytes | None = PrivateAttr(None)
@@ -99,7 +99,7 @@ class ImageURL(WireModel):
         """The picture itself; ``None`` as long as it has to be fetched."""
         return self._data
 
-    def fetched(self, data: bytes) -> None:
+    def set_data(self, data: bytes) -> None:
         """``data`` is what there was at the address."""
         self._data = data
 
@@ -112,7 +112,7 @@ class ImagePart(WireModel):
 class InputAudio(WireModel):
     """A sound in base64."""
 
-    data: Annotated[str, Stated(pattern=BASE64)]
+    data: Annotated[str, JSONSchemaExtra(pattern=BASE64)]
     format: Literal["wav", "mp3"]
 
     _bytes: bytes = PrivateAttr(b"")
@@ -126,7 +126,7 @@ class InputAudio(WireModel):
         return self
 
     @property
-    def sound(self) -> bytes:
+    def audio(self) -> bytes:
         """The sound itself."""
         return self._bytes
 
@@ -151,7 +151,7 @@ UserPart: TypeAlias = Annotated[
     Annotated[TextPart, Tag("<text>")]
     | Annotated[ImagePart, Tag("<image_url>")]
     | Annotated[AudioPart, Tag("<input_audio>")],
-    told_apart_by("type", "text", "image_url", "input_audio"),
+    tagged_union("type", "text", "image_url", "input_audio"),
 ]
 UserContent: TypeAlias = Annotated[
     Annotated[str, Tag("<text>")]
@@ -160,7 +160,7 @@ UserContent: TypeAlias = Annotated[
 ]
 AssistantPart: TypeAlias = Annotated[
     Annotated[TextPart, Tag("<text>")] | Annotated[RefusalPart, Tag("<refusal>")],
-    told_apart_by("type", "text", "refusal"),
+    tagged_union("type", "text", "refusal"),
 ]
 AssistantContent: TypeAlias = Annotated[
     Annotated[str, Tag("<text>")]
@@ -194,7 +194,7 @@ def content_media(content: str | Sequence[Part] | None) -> list[bytes]:
     media = []
     for part in content if isinstance(content, list) else ():
         if isinstance(part, AudioPart):
-            media.append(part.input_audio.sound)
+            media.append(part.input_audio.audio)
         elif isinstance(part, ImagePart):
             if part.image_url.data is None:
                 raise InvalidRequest("Images at an address are not fetched here; send their data.")
@@ -237,9 +237,9 @@ class ToolCall(WireModel):
     type: Literal["function"] = "function"
     function: FunctionCall
 
-    def declared(self, only: Collection[str] | None = None) -> dict[str, Any]:
+    def dump_known(self, only: Collection[str] | None = None) -> dict[str, Any]:
         # Clients may leave the type out. Engines insist on it.
-        return {"type": self.type, **super().declared(only)}
+        return {"type": self.type, **super().dump_known(only)}
 
 
 def _with_a_type(value: Any) -> Any:
@@ -259,7 +259,7 @@ else:
     AnyToolCall = Annotated[
         Annotated[ToolCall, Tag("<function>")]
         | Annotated[CustomToolCall, AfterValidator(_function_call), Tag("<custom>")],
-        told_apart_by("type", "function", "custom"),
+        tagged_union("type", "function", "custom"),
         BeforeValidator(_with_a_type),
     ]
 
@@ -315,7 +315,7 @@ Message: TypeAlias = Annotated[
     | Annotated[AssistantMessage, Tag("<assistant>")]
     | Annotated[ToolMessage, Tag("<tool>")]
     | Annotated[FunctionMessage, Tag("<function>")],
-    told_apart_by("role", "system", "developer", "user", "assistant", "tool", "function"),
+    tagged_union("role", "system", "developer", "user", "assistant", "tool", "function"),
 ]
 
 
@@ -347,7 +347,7 @@ else:
     Tool = Annotated[
         Annotated[FunctionTool, Tag("<function>")]
         | Annotated[CustomTool, AfterValidator(_custom_function), Tag("<custom>")],
-        told_apart_by("type", "function", "custom"),
+        tagged_union("type", "function", "custom"),
     ]
 
 
@@ -372,7 +372,7 @@ else:
     ToolReference = Annotated[
         Annotated[FunctionReference, Tag("<function>")]
         | Annotated[CustomReference, AfterValidator(_function_reference), Tag("<custom>")],
-        told_apart_by("type", "function", "custom"),
+        tagged_union("type", "function", "custom"),
     ]
 
 
@@ -406,7 +406,7 @@ else:
                 Annotated[FunctionReference, Tag("<function>")]
                 | Annotated[CustomReference, AfterValidator(_function_reference), Tag("<custom>")]
                 | Annotated[AllowedToolsChoice, Tag("<allowed_tools>")],
-                told_apart_by("type", "function", "allowed_tools", "custom"),
+                tagged_union("type", "function", "allowed_tools", "custom"),
             ],
             Tag("<object>"),
         ],
@@ -499,7 +499,7 @@ ResponseFormat: TypeAlias = Annotated[
     Annotated[TextFormat, Tag("<text>")]
     | Annotated[JSONObjectFormat, Tag("<json_object>")]
     | Annotated[JSONSchemaFormat, Tag("<json_schema>")],
-    told_apart_by("type", "text", "json_object", "json_schema"),
+    tagged_union("type", "text", "json_object", "json_schema"),
 ]
 
 
@@ -557,7 +557,7 @@ class ChatCompletionRequest(GenerationRequest):
     @model_validator(mode="before")
     @classmethod
     def _nothing_of_the_responses_api(cls, value: Any) -> Any:
-        for name, own in _OF_RESPONSES.items():
+        for name, own in _RESPONSES_API_PARAMETERS.items():
             for spelling in (name, to_camel(name)):
                 if isinstance(value, dict) and value.get(spelling) is not None:
                     raise InvalidRequest(
@@ -679,16 +679,16 @@ class ChatCompletionRequest(GenerationRequest):
         form = self.response_format
         if not isinstance(form, SchemaFormat):
             return None
-        return form.translated(translate, self.answer_schema_param)
+        return form.translated(translate, self.schema_param)
 
     @property
-    def answer_schema_param(self) -> str:
+    def schema_param(self) -> str:
         """The field of the request with :attr:`answer_schema`."""
         if isinstance(self.response_format, JSONSchemaFormat):
             return "response_format.json_schema.schema"
         return "response_format.schema"
 
-    def own_name(self, parameter: str) -> str:
+    def client_param(self, parameter: str) -> str:
         """Return the client's name for ``parameter``, such as ``functions`` for ``tools``."""
         return _DEPRECATED.get(parameter, parameter) if self.functions else parameter
 
@@ -715,7 +715,7 @@ class ChatCompletionRequest(GenerationRequest):
 
 _DEPRECATED: Final = {"tools": "functions", "tool_choice": "function_call"}
 
-_OF_RESPONSES: Final = {
+_RESPONSES_API_PARAMETERS: Final = {
     "input": "Send 'messages' instead",
     "instructions": "Send a message with the role 'system' instead",
     "max_output_tokens": "Use 'max_completion_tokens' instead",

@@ -26,16 +26,16 @@ from .text_input import (
 
 __all__ = ["DEFAULT_OUTPUT_LIMIT", "CompletionRequest"]
 
+#: OpenAI's default for ``max_tokens``.
 DEFAULT_OUTPUT_LIMIT: Final = 16
-"""How many tokens are produced if nobody says: OpenAI's default."""
 
 
 class CompletionRequest(GenerationRequest):
     """The body of ``POST v1/completions``.
 
-    There has to be a prompt, where OpenAI would make up the beginning of a document. ``logprobs``
-    may be up to 20, where OpenAI takes 5. What a backend is asked to answer is one made by
-    :meth:`for_prompt`.
+    The prompt is required, while OpenAI starts a new document without one. ``logprobs`` may be up
+    to 20, OpenAI's maximum is 5. Backends get requests from :meth:`for_prompt`, with one prompt
+    each.
     """
 
     prompt_field: ClassVar[str] = "prompt"
@@ -82,13 +82,13 @@ class CompletionRequest(GenerationRequest):
 
     @property
     def token_input(self) -> bool:
-        """Whether the prompts are arrays of tokens."""
+        """Return whether the prompts are arrays of tokens."""
         return is_tokens(self.prompt)
 
     @property
     def output_limit(self) -> int:
-        """How many tokens may be produced; a site's own ``num_predict`` may also be -1, for as many
-        as the model likes."""
+        """Return the maximum number of completion tokens. The site's ``num_predict`` may also be
+        -1, for no limit."""
         if self.max_tokens is not None:
             return self.max_tokens
         limit = self.option("num_predict")
@@ -99,9 +99,10 @@ class CompletionRequest(GenerationRequest):
         return text_length(self.prompt) + len(self.suffix or "")
 
     def prompts(self) -> list[str | list[int]]:
-        """The prompts, each a text or an array of tokens."""
+        """Return the prompts, each a text or an array of tokens."""
         return entries(self.prompt)
 
     def for_prompt(self, prompt: str | list[int], number: int) -> Self:
-        """The request for one choice of one of its :meth:`prompts`; made after it was routed."""
+        """Return the request for one choice of one of :meth:`prompts`. Call it after the request
+        was routed."""
         return self.for_choice(number).model_copy(update={"prompt": prompt})

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, Tag
 
-from .base import WireModel, told_apart_by
+from .base import WireModel, tagged_union
 
 __all__ = [
     "INPUT",
@@ -44,7 +44,7 @@ class GrammarInput(WireModel):
 
 InputFormat: TypeAlias = Annotated[
     Annotated[TextInput, Tag("<text>")] | Annotated[GrammarInput, Tag("<grammar>")],
-    told_apart_by("type", "text", "grammar"),
+    tagged_union("type", "text", "grammar"),
 ]
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from annotated_types import MaxLen, MinLen
 from pydantic import Discriminator, Field, Tag
 
-from .base import FirstErrorOnly, Stated, WireModel, told_apart_by
+from .base import FirstErrorOnly, JSONSchemaExtra, WireModel, tagged_union
 
 __all__ = [
     "AllowedTools",
@@ -52,7 +52,7 @@ class GrammarFormat(WireModel):
 
 CustomFormat: TypeAlias = Annotated[
     Annotated[PlainFormat, Tag("<text>")] | Annotated[GrammarFormat, Tag("<grammar>")],
-    told_apart_by("type", "text", "grammar"),
+    tagged_union("type", "text", "grammar"),
 ]
 
 
@@ -68,20 +68,20 @@ class CustomTool(WireModel):
 class OtherTool(WireModel):
     """A hosted tool of OpenAI, or a tool of an MCP server; not supported."""
 
-    type: Annotated[str, Stated(**{"not": {"enum": ["function", "custom", "namespace"]}})]
+    type: Annotated[str, JSONSchemaExtra(**{"not": {"enum": ["function", "custom", "namespace"]}})]
 
 
 class OtherMember(WireModel):
     """A hosted tool in a namespace or in a list of allowed tools; not supported."""
 
-    type: Annotated[str, Stated(**{"not": {"enum": ["function", "custom"]}})]
+    type: Annotated[str, JSONSchemaExtra(**{"not": {"enum": ["function", "custom"]}})]
 
 
 Member: TypeAlias = Annotated[
     Annotated[FunctionTool, Tag("<function>")]
     | Annotated[CustomTool, Tag("<custom>")]
     | Annotated[OtherMember, Tag("<other>")],
-    told_apart_by("type", "function", "custom", other=True),
+    tagged_union("type", "function", "custom", other=True),
 ]
 
 
@@ -99,7 +99,7 @@ Tool: TypeAlias = Annotated[
     | Annotated[CustomTool, Tag("<custom>")]
     | Annotated[NamespaceTool, Tag("<namespace>")]
     | Annotated[OtherTool, Tag("<other>")],
-    told_apart_by("type", "function", "custom", "namespace", other=True),
+    tagged_union("type", "function", "custom", "namespace", other=True),
 ]
 
 
@@ -116,7 +116,7 @@ AnyReference: TypeAlias = Annotated[
     Annotated[ToolReference, Tag("<function>")]
     | Annotated[ToolReference, Tag("<custom>")]
     | Annotated[OtherMember, Tag("<other>")],
-    told_apart_by("type", "function", "custom", other=True),
+    tagged_union("type", "function", "custom", other=True),
 ]
 
 
@@ -136,7 +136,9 @@ class AllowedTools(WireModel):
 class OtherReference(WireModel):
     """The choice of a hosted tool; not supported."""
 
-    type: Annotated[str, Stated(**{"not": {"enum": ["function", "custom", "allowed_tools"]}})]
+    type: Annotated[
+        str, JSONSchemaExtra(**{"not": {"enum": ["function", "custom", "allowed_tools"]}})
+    ]
 
 
 def _mode_or_choice(value: Any) -> str:
@@ -150,7 +152,7 @@ ToolChoice: TypeAlias = Annotated[
         | Annotated[ToolReference, Tag("<custom>")]
         | Annotated[AllowedTools, Tag("<allowed_tools>")]
         | Annotated[OtherReference, Tag("<other>")],
-        told_apart_by("type", "function", "custom", "allowed_tools", other=True),
+        tagged_union("type", "function", "custom", "allowed_tools", other=True),
         Tag("<choice>"),
     ],
     Discriminator(_mode_or_choice),

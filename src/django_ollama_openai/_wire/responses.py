@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ..exceptions import InvalidRequest
-from .base import FirstErrorOnly, Stated, WireModel, text_or_list, told_apart_by
+from .base import FirstErrorOnly, JSONSchemaExtra, WireModel, tagged_union, text_or_list
 from .case import to_camel
 from .chat import FunctionCall, JSONObjectFormat, ReasoningEffort, TextFormat
 from .engine import INT32_MAX, INT64_MAX, INT64_MIN, EngineRequest, Stop, Think
@@ -83,7 +83,7 @@ class InputImagePart(WireModel):
 
     type: Literal["input_image"]
     file_id: None = None
-    image_url: Annotated[str, Stated(pattern=IMAGE_URL)]
+    image_url: Annotated[str, JSONSchemaExtra(pattern=IMAGE_URL)]
     detail: Literal["low", "high", "auto", "original"] | None = None
 
     @field_validator("file_id", mode="before")
@@ -98,7 +98,7 @@ class InputImagePart(WireModel):
 class Audio(WireModel):
     """A recording, as base64."""
 
-    data: Annotated[str, Stated(pattern=BASE64)]
+    data: Annotated[str, JSONSchemaExtra(pattern=BASE64)]
     format: Literal["wav", "mp3"]
 
 
@@ -132,14 +132,14 @@ UserPart: TypeAlias = Annotated[
     Annotated[InputTextPart, Tag("<input_text>")]
     | Annotated[InputImagePart, Tag("<input_image>")]
     | Annotated[InputAudioPart, Tag("<input_audio>")],
-    told_apart_by("type", "input_text", "input_image", "input_audio"),
+    tagged_union("type", "input_text", "input_image", "input_audio"),
     BeforeValidator(_no_file),
 ]
 AssistantPart: TypeAlias = Annotated[
     Annotated[OutputTextPart, Tag("<output_text>")]
     | Annotated[RefusalPart, Tag("<refusal>")]
     | Annotated[InputTextPart, Tag("<input_text>")],
-    told_apart_by("type", "output_text", "refusal", "input_text"),
+    tagged_union("type", "output_text", "refusal", "input_text"),
 ]
 
 ContentPart: TypeAlias = (
@@ -196,7 +196,7 @@ MessageItem: TypeAlias = Annotated[
     | Annotated[AssistantInput, Tag("<assistant>")]
     | Annotated[SystemInput, Tag("<system>")]
     | Annotated[SystemInput, Tag("<developer>")],
-    told_apart_by("role", "user", "assistant", "system", "developer"),
+    tagged_union("role", "user", "assistant", "system", "developer"),
 ]
 
 
@@ -274,7 +274,7 @@ class OtherItem(WireModel):
     """An item of a hosted tool, such as a web search. Its readable text stays in the
     conversation."""
 
-    type: Annotated[str, Stated(**{"not": {"enum": [*_KNOWN_ITEMS, "item_reference"]}})]
+    type: Annotated[str, JSONSchemaExtra(**{"not": {"enum": [*_KNOWN_ITEMS, "item_reference"]}})]
 
 
 def _with_its_type(value: Any) -> Any:
@@ -303,7 +303,7 @@ InputItem: TypeAlias = Annotated[
     | Annotated[ToolsItem, Tag("<additional_tools>")]
     | Annotated[ToolsItem, Tag("<tool_search_output>")]
     | Annotated[OtherItem, Tag("<other>")],
-    told_apart_by("type", *_KNOWN_ITEMS, other=True),
+    tagged_union("type", *_KNOWN_ITEMS, other=True),
     BeforeValidator(_with_its_type),
 ]
 
@@ -337,7 +337,7 @@ TextFormats: TypeAlias = Annotated[
     Annotated[TextFormat, Tag("<text>")]
     | Annotated[JSONObjectFormat, Tag("<json_object>")]
     | Annotated[JSONSchemaFormat, Tag("<json_schema>")],
-    told_apart_by("type", "text", "json_object", "json_schema"),
+    tagged_union("type", "text", "json_object", "json_schema"),
 ]
 
 
@@ -348,7 +348,7 @@ class TextConfig(WireModel):
 
 Metadata: TypeAlias = Annotated[
     dict[str, Annotated[str, MaxLen(MAX_METADATA_VALUE)]],
-    Stated(maxProperties=MAX_METADATA, propertyNames={"maxLength": MAX_METADATA_KEY}),
+    JSONSchemaExtra(maxProperties=MAX_METADATA, propertyNames={"maxLength": MAX_METADATA_KEY}),
 ]
 
 SummaryKind: TypeAlias = Literal["auto", "concise", "detailed"]
@@ -370,7 +370,7 @@ ServiceTier: TypeAlias = Literal[
     "auto", "default", "flex", "scale", "priority", "fast", "ultrafast"
 ]
 
-_MOVED: Final = {
+_CHAT_COMPLETION_FIELDS: Final = {
     "messages": "input",
     "max_tokens": "max_output_tokens",
     "max_completion_tokens": "max_output_tokens",
@@ -447,7 +447,7 @@ class ResponsesRequest(EngineRequest):
     @model_validator(mode="before")
     @classmethod
     def _fields_of_chat_completions(cls, value: Any) -> Any:
-        for name, own_name in _MOVED.items() if isinstance(value, dict) else ():
+        for name, own_name in _CHAT_COMPLETION_FIELDS.items() if isinstance(value, dict) else ():
             for spelling in (name, to_camel(name)):
                 given = value.get(spelling)
                 if given is not None and given is not False and given != []:
@@ -545,7 +545,7 @@ class ResponsesRequest(EngineRequest):
         return hosted
 
     @property
-    def demanded_tool(self) -> str | None:
+    def required_hosted_tool(self) -> str | None:
         """The type of the hosted tool that ``tool_choice`` demands, or ``None``."""
         choice = self.tool_choice
         if isinstance(choice, OtherReference):
@@ -571,7 +571,7 @@ class ResponsesRequest(EngineRequest):
     def unsupported_parameters(self) -> list[str]:
         """The parameters that would change the answer and that no engine here can honour."""
         asked_for = {
-            "tool_choice": self.demanded_tool is not None,
+            "tool_choice": self.required_hosted_tool is not None,
             "background": self.background,
             "conversation": self.conversation is not None,
             "prompt": self.prompt is not None,

@@ -11,21 +11,21 @@ from pydantic_core import CoreSchema
 from typing_extensions import TypedDict
 
 __all__ = [
-    "ALSO",
-    "Also",
+    "EXTRA_KEY",
     "CompletionUsage",
     "Count",
     "Error",
+    "ExtraKey",
     "FinishReason",
     "TokenLogprob",
 ]
 
-ALSO: Final = "x-also"
-"""The keyword of :class:`Also` in a JSON schema."""
+EXTRA_KEY: Final = "x-extra-key"
+"""The keyword of :class:`ExtraKey` in a JSON schema."""
 
 
 @dataclass(frozen=True)
-class Also:
+class ExtraKey:
     """In the spelling ``both``, the same value also stands under the plan's ``name``."""
 
     name: str
@@ -33,7 +33,7 @@ class Also:
     def __get_pydantic_json_schema__(
         self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return {**handler(core_schema), ALSO: self.name}
+        return {**handler(core_schema), EXTRA_KEY: self.name}
 
 
 Count: TypeAlias = Annotated[int, Field(ge=0)]
@@ -55,9 +55,9 @@ class CompletionTokensDetails(TypedDict):
 class CompletionUsage(TypedDict):
     """How many tokens it took."""
 
-    prompt_tokens: Annotated[Count, Also("promptTokens")]
-    completion_tokens: Annotated[Count, Also("completionTokens")]
-    total_tokens: Annotated[Count, Also("totalTokens")]
+    prompt_tokens: Annotated[Count, ExtraKey("promptTokens")]
+    completion_tokens: Annotated[Count, ExtraKey("completionTokens")]
+    total_tokens: Annotated[Count, ExtraKey("totalTokens")]
     prompt_tokens_details: PromptTokensDetails
     completion_tokens_details: CompletionTokensDetails
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from .common import Also, Count
+from .common import Count, ExtraKey
 
 __all__ = ["EmbeddingList"]
 
@@ -22,8 +22,8 @@ class Embedding(TypedDict):
 
 
 class EmbeddingsUsage(TypedDict):
-    prompt_tokens: Annotated[Count, Also("promptTokens")]
-    total_tokens: Annotated[Count, Also("totalTokens")]
+    prompt_tokens: Annotated[Count, ExtraKey("promptTokens")]
+    total_tokens: Annotated[Count, ExtraKey("totalTokens")]
 
 
 class EmbeddingList(TypedDict):

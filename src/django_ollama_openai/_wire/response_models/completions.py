@@ -6,7 +6,7 @@ from typing import Annotated, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from .common import Also, CompletionUsage, Count, FinishReason
+from .common import CompletionUsage, Count, ExtraKey, FinishReason
 
 __all__ = ["TextCompletion", "TextCompletionChunk"]
 
@@ -29,11 +29,11 @@ class TextChoiceHead(TypedDict):
 
 
 class TextChoice(TextChoiceHead):
-    finish_reason: Annotated[FinishReason, Also("finishReason")]
+    finish_reason: Annotated[FinishReason, ExtraKey("finishReason")]
 
 
 class TextChunkChoice(TextChoiceHead):
-    finish_reason: Annotated[FinishReason | None, Also("finishReason")]
+    finish_reason: Annotated[FinishReason | None, ExtraKey("finishReason")]
 
 
 class TextCompletionHead(TypedDict):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypeAlias
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from .common import Also, Count, TokenLogprob
+from .common import Count, ExtraKey, TokenLogprob
 
 __all__ = ["Response", "ResponseEvent"]
 
@@ -188,11 +188,11 @@ class OutputTokensDetails(TypedDict):
 class ResponseUsage(TypedDict):
     """How many tokens it took."""
 
-    input_tokens: Annotated[Count, Also("promptTokens")]
+    input_tokens: Annotated[Count, ExtraKey("promptTokens")]
     input_tokens_details: InputTokensDetails
-    output_tokens: Annotated[Count, Also("completionTokens")]
+    output_tokens: Annotated[Count, ExtraKey("completionTokens")]
     output_tokens_details: OutputTokensDetails
-    total_tokens: Annotated[Count, Also("totalTokens")]
+    total_tokens: Annotated[Count, ExtraKey("totalTokens")]
 
 
 class Response(TypedDict):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from .common import Also, CompletionUsage, Count, FinishReason, TokenLogprob
+from .common import CompletionUsage, Count, ExtraKey, FinishReason, TokenLogprob
 
 __all__ = ["ChatCompletion", "ChatCompletionChunk"]
 
@@ -61,7 +61,7 @@ class ChatChoice(TypedDict):
     index: Count
     message: ChatMessage
     logprobs: ChatLogprobs | None
-    finish_reason: Annotated[FinishReason, Also("finishReason")]
+    finish_reason: Annotated[FinishReason, ExtraKey("finishReason")]
 
 
 class ChatCompletion(TypedDict):
@@ -120,7 +120,7 @@ class ChatChunkChoice(TypedDict):
     index: Count
     delta: ChatDelta
     logprobs: ChatLogprobs | None
-    finish_reason: Annotated[FinishReason | None, Also("finishReason")]
+    finish_reason: Annotated[FinishReason | None, ExtraKey("finishReason")]
 
 
 class ChatCompletionChunk(TypedDict):
