@@ -146,7 +146,7 @@ def test_a_picture_whose_data_is_not_base64() -> None:
 
 def test_a_picture_that_was_not_fetched_does_not_go_out() -> None:
     part = {"type": "image_url", "image_url": {"url": "http://example.com/a.png"}}
-    with pytest.raises(InvalidRequest, match="send their data"):
+    with pytest.raises(InvalidRequest, match="send a data URI"):
         message(role="user", content=[part])
 
 

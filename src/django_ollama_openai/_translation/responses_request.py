@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Final, TypeAlias
 
-from .._wire.chat import MAX_PARTS, ChatCompletionRequest
+from .._wire.base import MAX_PARTS
+from .._wire.chat import ChatCompletionRequest
 from .._wire.response_tools import AllowedTools, OtherReference, ToolReference
 from .._wire.responses import (
     AssistantInput,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Collection, Iterable
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self, TypeAlias, TypeVar
 
 import pydantic_core
+from annotated_types import MaxLen
 from pydantic import (
     AliasChoices,
     AliasGenerator,
@@ -16,6 +17,7 @@ from pydantic import (
     Discriminator,
     FailFast,
     GetJsonSchemaHandler,
+    Tag,
     ValidationError,
 )
 from pydantic.json_schema import JsonSchemaValue
@@ -25,6 +27,8 @@ from ..exceptions import InvalidRequest
 from .case import to_camel
 
 __all__ = [
+    "MAX_PARTS",
+    "Content",
     "FirstErrorOnly",
     "JSONSchemaExtra",
     "WireModel",
@@ -79,7 +83,9 @@ class WireModel(BaseModel):
         parsed = cls.from_dict(value)
         if (location := _overflow(value)) is not None:
             param = _notation(location)
-            raise InvalidRequest(f"Invalid value for '{param}': number too large.", param=param)
+            raise InvalidRequest(
+                f"Invalid value for '{param}': the number is too large.", param=param
+            )
         return parsed
 
     @classmethod
@@ -274,6 +280,17 @@ def text_or_list(of: str) -> Discriminator:
         custom_error_message=f"Input should be a string or an array of {of}",
     )
 
+
+MAX_PARTS: Final = 1_000
+
+T = TypeVar("T")
+
+#: The content of a message: a string, or a list of parts of type ``T``.
+Content: TypeAlias = Annotated[
+    Annotated[str, Tag("<text>")]
+    | Annotated[list[T], MaxLen(MAX_PARTS), FirstErrorOnly(), Tag("<list>")],
+    text_or_list("content parts"),
+]
 
 _UNKNOWN_TAG: Final = "unknown_tag_in_"
 MAX_QUOTED: Final = 64

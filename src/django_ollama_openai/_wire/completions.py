@@ -51,7 +51,7 @@ class CompletionRequest(GenerationRequest):
 
     @field_validator("prompt", mode="before")
     @classmethod
-    def _tokens_are_few(cls, value: Any) -> Any:
+    def _limit_tokens(cls, value: Any) -> Any:
         if isinstance(value, list):
             arrays = [item for item in value[:MAX_ENTRIES] if isinstance(item, list)]
             if sum(map(len, arrays)) > MAX_TOKENS:
@@ -59,15 +59,15 @@ class CompletionRequest(GenerationRequest):
         return value
 
     @model_validator(mode="after")
-    def _fields_go_together(self) -> Self:
+    def _check_combinations(self) -> Self:
         place = first_empty(self.prompt)
         if place is not None:
             param = f"prompt{place}"
             raise InvalidRequest(f"'{param}' must not be empty.", param=param)
         if self.echo and self.logprobs is not None:
             raise InvalidRequest(
-                "'logprobs' cannot be combined with 'echo': there are no log probabilities of the "
-                "prompt.",
+                "'logprobs' cannot be combined with 'echo', since log probabilities of the prompt "
+                "are not available.",
                 param="logprobs",
             )
         if self.echo and self.token_input:
@@ -75,7 +75,7 @@ class CompletionRequest(GenerationRequest):
                 "'echo' is only allowed with prompts that are text, not arrays of tokens.",
                 param="echo",
             )
-        # The best of as many as are returned is no choice.
+        # "best_of" has no effect if all of its completions are returned.
         if self.best_of == (self.n or 1):
             self.best_of = None
         return self

@@ -29,7 +29,7 @@ class EmbeddingsRequest(EngineRequest):
     user: str | None = None
 
     @model_validator(mode="after")
-    def _nothing_is_empty(self) -> Self:
+    def _check_empty(self) -> Self:
         place = first_empty(self.input)
         if place is not None:
             param = f"input{place}"

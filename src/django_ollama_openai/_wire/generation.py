@@ -54,13 +54,13 @@ class GenerationRequest(EngineRequest):
 
     @field_validator("logit_bias", mode="before")
     @classmethod
-    def _biases_are_few(cls, value: Any) -> Any:
+    def _limit_biases(cls, value: Any) -> Any:
         if isinstance(value, dict) and len(value) > MAX_BIASES:
             raise PydanticCustomError("logit_bias", "Input should have up to 1000 keys")
         return value
 
     @model_validator(mode="after")
-    def _stream_options_are_for_streams(self) -> Self:
+    def _check_stream_options(self) -> Self:
         if self.stream_options is not None and not self.stream:
             raise InvalidRequest(
                 "'stream_options' is only allowed when 'stream' is true.", param="stream_options"

@@ -5,12 +5,13 @@ Source: OpenAI's API reference, "Create a model response", ``tools`` and ``tool_
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from annotated_types import MaxLen, MinLen
 from pydantic import Discriminator, Field, Tag
 
 from .base import FirstErrorOnly, JSONSchemaExtra, WireModel, tagged_union
+from .chat import MAX_TOOLS, Function, TextFormat
 
 __all__ = [
     "AllowedTools",
@@ -27,21 +28,9 @@ __all__ = [
     "ToolReference",
 ]
 
-MAX_TOOLS: Final = 1_000
 
-
-class FunctionTool(WireModel):
-    """A function that the model may call; ``parameters`` is a JSON schema, kept unchanged."""
-
+class FunctionTool(Function):
     type: Literal["function"]
-    name: str = Field(min_length=1)
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
-class PlainFormat(WireModel):
-    type: Literal["text"]
 
 
 class GrammarFormat(WireModel):
@@ -51,7 +40,7 @@ class GrammarFormat(WireModel):
 
 
 CustomFormat: TypeAlias = Annotated[
-    Annotated[PlainFormat, Tag("<text>")] | Annotated[GrammarFormat, Tag("<grammar>")],
+    Annotated[TextFormat, Tag("<text>")] | Annotated[GrammarFormat, Tag("<grammar>")],
     tagged_union("type", "text", "grammar"),
 ]
 

@@ -1,5 +1,5 @@
-"""OpenAI's answers as types, one module an endpoint: what the writers in ``translation`` send.
+"""The types of OpenAI's responses, with keys in snake_case; one module for each endpoint.
 
-The keys are in snake_case. Nothing is validated by them at run time: the OpenAPI document is made
-of them, and tests hold real answers to it.
+The OpenAPI document is made from them, and tests validate real responses against it. They are not
+validated at run time.
 """

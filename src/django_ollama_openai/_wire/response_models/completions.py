@@ -1,4 +1,4 @@
-"""The answers of ``POST v1/completions``."""
+"""The responses of ``POST v1/completions``."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class TextCompletion(TextCompletionHead):
 
 
 class TextCompletionChunk(TextCompletionHead):
-    """A piece of a text completion."""
+    """A chunk of a streamed text completion."""
 
     choices: list[TextChunkChoice]
     usage: NotRequired[CompletionUsage | None]

@@ -1,4 +1,4 @@
-"""The answer of ``POST v1/embeddings``."""
+"""The response of ``POST v1/embeddings``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Embedding(TypedDict):
     index: Count
     embedding: Annotated[
         list[float] | str,
-        Field(description="The vector; with `base64`, its numbers as little-endian float32."),
+        Field(description="The vector, for `base64` as little-endian float32 numbers."),
     ]
 
 
