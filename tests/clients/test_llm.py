@@ -147,4 +147,4 @@ def test_a_failure_in_mid_stream(run: Run, ollama: OllamaServer) -> None:
     ollama.reply(BROKEN)
     ended = run(MODEL)
     assert (ended.returncode, ended.stdout) == (1, b"Hel")
-    assert b"failed in the middle" in ended.stderr
+    assert b"failed while generating" in ended.stderr

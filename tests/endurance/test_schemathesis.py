@@ -39,7 +39,7 @@ REFUSALS = (
     r"input should be a valid integer",
     r"input should be a string, an array of strings, of tokens, or of arrays of tokens",
     # Texts that hold more than a pattern can say.
-    r"input should be a sound: ",
+    r"input should be base64 audio: ",
     r"input should be an image: ",
     r"input should be seconds or a duration such as '5m', up to 24 hours",
     # The rules in the descriptions of the operations.
@@ -59,7 +59,6 @@ REFUSALS = (
     r"'options.num_ctx' may be up to \d+, not \d+",
     r"This site does not fetch images",
     r"does not support",
-    r"does not take arrays of tokens",
     r"'dimensions' may be up to \d+ for this model",
     r"This model has \d+ dimensions, and its engine cannot reduce them",
 )

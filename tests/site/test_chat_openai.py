@@ -321,9 +321,9 @@ def test_a_refusal_names_the_field_that_the_client_sent(
 @pytest.mark.parametrize(
     ("ending", "message"),
     [
-        ([line({"error": "llama runner process has terminated"})], "failed in the middle"),
-        ([Close()], "broke off"),
-        ([], "broke off"),
+        ([line({"error": "llama runner process has terminated"})], "failed while generating"),
+        ([Close()], "ended before it was complete"),
+        ([], "ended before it was complete"),
     ],
     ids=["error line", "closed early", "no done"],
 )

@@ -227,7 +227,7 @@ def test_a_body_that_is_nested_more_deeply_is_refused(site: Site, depth: int) ->
     )
     assert response.status_code == 400
     assert response.json()["error"]["message"] == (
-        "The body of the request is nested too deeply: it may have up to 200 levels."
+        "The request body is nested too deeply: it may have at most 200 levels."
     )
 
 

@@ -13,10 +13,10 @@ from typing import Any, Literal, TypeAlias
 
 import pytest
 
-from django_ollama_openai._translation.chat_parts import ChatParts
+from django_ollama_openai._translation.ollama_chunks import OllamaChatChunks
 from django_ollama_openai._translation.ollama_errors import ollama_error
 from django_ollama_openai._wire.chat import ChatCompletionRequest
-from django_ollama_openai._wire.delta import Delta, fold, says_something
+from django_ollama_openai._wire.delta import Delta, fold, has_output
 from django_ollama_openai.backends import OllamaBackend
 from django_ollama_openai.exceptions import (
     GatewayError,
@@ -84,10 +84,10 @@ def test_recorded_answers(
 ) -> None:
     recording = load(name)
     ollama.reply(replayed(recording, size))
-    parts = ChatParts()
+    parts = OllamaChatChunks()
     expected = [parts.feed(line) for line in recording.lines]
     if recording.is_stream:
-        said = list(dropwhile(lambda delta: not says_something(delta), expected))
+        said = list(dropwhile(lambda delta: not has_output(delta), expected))
         assert stream(backend, way, REQUEST) == said
     else:
         assert [whole(backend, way, REQUEST)] == expected

@@ -18,7 +18,7 @@ from django_ollama_openai._translation.model_cards import ModelCard
 from django_ollama_openai.backends import BaseBackend, DummyBackend, OllamaBackend, backends
 from django_ollama_openai.backends._pool import ASK_SECONDS
 from django_ollama_openai.backends._slots import Wait
-from django_ollama_openai.management import engines, inventory, pulling, status
+from django_ollama_openai.management import engines, inventory, pull, status
 from django_ollama_openai.management.survey import survey
 from django_ollama_openai.management.terminal import printable, size
 from tests.conftest import DEAD_HOST
@@ -250,7 +250,7 @@ def test_status_of_something_that_is_no_ollama(
 ) -> None:
     ollama.routes["/api/version"] = Reply([Send(b"[]")])
     said = command("status", backend="default")
-    reason = "The engine said something that makes no sense. (TypeError)"
+    reason = "The engine sent an invalid response. (TypeError)"
     assert f"    5 models\n    but its version is not known: {reason}\n" in said
 
 
@@ -342,7 +342,7 @@ def test_models_gives_a_silent_backend_up(
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses between attempts, which are not made."""
     pauses: list[float] = []
-    monkeypatch.setattr(pulling, "sleep", pauses.append)
+    monkeypatch.setattr(pull, "sleep", pauses.append)
     return pauses
 
 
@@ -396,7 +396,7 @@ def test_a_pull_that_gets_no_further_ends(
     breaks = [(200_000, Close()), *[(0, Close())] * 9]
     ollama.downloads["llama3.2"] = Download(LAYERS, step=50_000, breaks=breaks)
     assert refused(command, "pull", "llama3.2") == (
-        "The backend 'default': The connection to the engine broke off. (RemoteProtocolError) It "
+        "The backend 'default': The connection to the engine was lost. (RemoteProtocolError) It "
         "has got no further in 5 attempts. Run the command again to go on from there."
     )
     assert len(ollama.pulls()) == 6
@@ -439,7 +439,7 @@ def test_an_ollama_that_was_never_there_is_not_waited_for(
 @pytest.mark.parametrize("said", [b"<html>\n", b"[1]\n", b'{"completed": "much"}\n'])
 def test_a_pull_that_gets_nonsense(command: Ollama, ollama: OllamaServer, said: bytes) -> None:
     ollama.routes["/api/pull"] = Reply([Send(said)])
-    assert "that makes no sense" in refused(command, "pull", "llama3.2")
+    assert "an invalid response" in refused(command, "pull", "llama3.2")
 
 
 def test_a_silent_verification_may_take_the_backends_own_time(
@@ -455,7 +455,7 @@ def test_a_silent_verification_may_take_the_backends_own_time(
     verifying: list[Step] = [line({"status": "verifying sha256 digest"}), Hold()]
     ollama.routes["/api/pull"] = Reply(verifying)
     assert "did not answer in time. (ReadTimeout)" in refused(command, "pull", "llama3.2")
-    assert len(ollama.pulls()) == pulling.ATTEMPTS
+    assert len(ollama.pulls()) == pull.ATTEMPTS
 
 
 def test_a_pull_that_resumes_shows_no_layer_twice_in_a_terminal(ollama: OllamaServer) -> None:
@@ -721,7 +721,7 @@ def test_ask_shows_what_there_is_of_an_answer_that_breaks_off(
         call_command("ollama", "ask", "Why?", stdout=output)
     assert output.getvalue() == "Hel\n"
     assert str(raised.value) == (
-        "The backend 'default': The connection to the engine broke off. (RemoteProtocolError)"
+        "The backend 'default': The connection to the engine was lost. (RemoteProtocolError)"
     )
 
 

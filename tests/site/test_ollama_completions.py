@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from django_ollama_openai._translation.generate_parts import GenerateParts
+from django_ollama_openai._translation.ollama_chunks import OllamaGenerateChunks
 from django_ollama_openai._wire.completions import CompletionRequest
 from django_ollama_openai._wire.delta import Delta, Embeddings, Usage, fold
 from django_ollama_openai._wire.embeddings import EmbeddingsRequest
@@ -82,7 +82,7 @@ def test_recorded_answers(
 ) -> None:
     recording = load(name)
     ollama.reply(replayed(recording, size))
-    parts = GenerateParts()
+    parts = OllamaGenerateChunks()
     expected = [parts.feed(line) for line in recording.lines]
     if recording.is_stream:
         assert stream(backend, way, completion()) == expected

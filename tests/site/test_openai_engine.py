@@ -395,7 +395,7 @@ def test_what_the_model_is_not_for(client: openai.OpenAI) -> None:
 @pytest.mark.parametrize(
     ("model", "status", "message"),
     [
-        ("locked", 502, "The engine refused the gateway's own credentials."),
+        ("locked", 502, "The engine rejected the gateway's credentials."),
         ("lost", 502, "The engine does not have this endpoint."),
         ("down", 503, "The engine cannot be reached. Try again later."),
     ],
@@ -427,7 +427,7 @@ def test_an_engine_that_dies_in_the_middle_of_its_answer(
             pieces = iter(stream)
             next(pieces)
             dying.process.kill()
-            with pytest.raises(openai.APIError, match="engine broke off") as raised:
+            with pytest.raises(openai.APIError, match="ended before it was complete") as raised:
                 list(pieces)
             assert raised.value.code == "bad_upstream"
 

@@ -264,14 +264,14 @@ def schema_of(name: str, document: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(("model", "body"), ACCEPTED)
 def test_what_it_calls_valid_is_accepted(model: type[WireModel], body: dict[str, Any]) -> None:
     jsonschema_rs.validate(schema_of(model.__name__, BOTH), body)
-    model.checked(body)
+    model.from_dict(body)
 
 
 @pytest.mark.parametrize(("model", "body"), REFUSED)
 def test_what_it_calls_invalid_is_refused(model: type[WireModel], body: dict[str, Any]) -> None:
     assert not jsonschema_rs.is_valid(schema_of(model.__name__, BOTH), body)
     with pytest.raises((InvalidRequest, ValidationError)):
-        model.checked(body)
+        model.from_dict(body)
 
 
 # What it says of answers

@@ -144,7 +144,7 @@ def test_a_reset_upstream_is_an_error_frame(site: Site, ollama: OllamaServer) ->
     with streaming(site) as response:
         *_, error, done = frames(response.read().decode())
     assert json.loads(error.removeprefix("data: "))["error"]["message"] == (
-        "The connection to the engine broke off."
+        "The connection to the engine was lost."
     )
     assert done == "data: [DONE]"
 

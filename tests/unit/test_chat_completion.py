@@ -131,8 +131,8 @@ def test_a_client_that_sent_functions_gets_a_function_call(case: Case) -> None:
         ("functionCall", "finishReason") if case == "camel" else ("function_call", "finish_reason")
     )
     call = {"name": "get_weather", "arguments": '{"city_name":"Paris"}'}
-    whole = WholeChatCompletion("m", case, calls_functions=True)
-    stream = ChatCompletionStream("m", case, include_usage=False, calls_functions=True)
+    whole = WholeChatCompletion("m", case, legacy_function_call=True)
+    stream = ChatCompletionStream("m", case, include_usage=False, legacy_function_call=True)
     deltas = [*TOOL_CALLS[:3], TOOL_CALLS[-1]]
     for delta in deltas:
         whole.feed(delta)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionTokenLogprob
 from pydantic import TypeAdapter
 
-from django_ollama_openai._translation.chat_parts import ChatParts, new_tool_call_id
-from django_ollama_openai._wire.delta import Delta, ToolCallDelta, Usage, fold
+from django_ollama_openai._translation.ollama_chunks import OllamaChatChunks
+from django_ollama_openai._wire.delta import Delta, ToolCallDelta, Usage, fold, new_tool_call_id
 from django_ollama_openai.exceptions import ContextLengthExceeded, UpstreamError
 from tests.recordings import load, names
 from tests.unit.test_wire_sse import strictly, texts
@@ -27,7 +27,7 @@ DELTA = TypeAdapter(Delta)
 
 
 def replay(name: str) -> Delta:
-    parts = ChatParts()
+    parts = OllamaChatChunks()
     whole = fold([parts.feed(line) for line in load(name).lines])
     parts.finish()
     return whole
@@ -107,7 +107,7 @@ def test_a_streamed_answer_is_the_same_as_a_whole_one(name: str) -> None:
 
 
 def test_no_streamed_token_of_a_call_is_content() -> None:
-    parts = ChatParts()
+    parts = OllamaChatChunks()
     deltas = [parts.feed(line) for line in load("chat_tools_logprobs_stream").lines]
     assert [delta.logprobs for delta in deltas] == [None] * len(deltas)
 
@@ -123,7 +123,7 @@ def test_no_streamed_token_of_a_call_is_content() -> None:
     ids=["held back", "dropped", "trimmed", "the end"],
 )
 def test_the_tokens_of_content_that_was_held_back(lines: Any, expected: Any) -> None:
-    parts = ChatParts()
+    parts = OllamaChatChunks()
     found = [
         parts.feed(
             line(
@@ -145,7 +145,7 @@ def test_streamed_log_probabilities_are_the_same_as_whole_ones() -> None:
 
 @pytest.mark.parametrize("name", [name for name in ANSWERS if load(name).is_stream])
 def test_every_streamed_part_with_content_stands_for_a_token(name: str) -> None:
-    parts = ChatParts()
+    parts = OllamaChatChunks()
     deltas = [parts.feed(line) for line in load(name).lines]
     assert [delta.tokens for delta in deltas] == [*[1] * (len(deltas) - 1), 0]
     # The basis of an estimate: never more than Ollama counts itself.
@@ -160,7 +160,7 @@ def test_any_text_arrives_as_it_is_however_it_is_split(
 ) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)))))
     bounds = zip([0, *cuts], [*cuts, len(text)], strict=True)
-    parts = ChatParts()
+    parts = OllamaChatChunks()
     deltas = []
     for start, end in bounds:
         message = {"content": text[start:end], "thinking": text[start:end]}
@@ -173,7 +173,7 @@ def test_any_text_arrives_as_it_is_however_it_is_split(
 @pytest.mark.parametrize("mark", ["\x85", "\u2028", "\u2029", "\x0b", "\x1c", "\r\n", "\ufeff"])
 def test_what_some_readers_take_for_a_line_end_is_content(mark: str) -> None:
     raw = json.dumps({"message": {"content": f"a{mark}b"}}, ensure_ascii=False).encode()
-    assert ChatParts().feed(raw).content == f"a{mark}b"
+    assert OllamaChatChunks().feed(raw).content == f"a{mark}b"
 
 
 # Tool calls
@@ -181,7 +181,7 @@ def test_what_some_readers_take_for_a_line_end_is_content(mark: str) -> None:
 
 @pytest.mark.compat("chat.response.choices[].delta.tool_calls[].index")
 def test_calls_are_counted_over_the_whole_answer() -> None:
-    parts = ChatParts()
+    parts = OllamaChatChunks()
     deltas = [
         parts.feed(line({"tool_calls": [call("a"), call("b")]})),
         parts.feed(line({"content": "and"})),
@@ -193,7 +193,7 @@ def test_calls_are_counted_over_the_whole_answer() -> None:
 
 
 def test_two_answers_are_counted_apart() -> None:
-    for parts in (ChatParts(), ChatParts()):
+    for parts in (OllamaChatChunks(), OllamaChatChunks()):
         assert [call_.index for call_ in parts.feed(line({"tool_calls": [call()]})).tool_calls] == [
             0
         ]
@@ -202,7 +202,7 @@ def test_two_answers_are_counted_apart() -> None:
 @pytest.mark.compat("chat.response.choices[].message.tool_calls[].id")
 def test_the_id_of_a_call_is_kept_and_made_up_where_there_is_none() -> None:
     calls = [{"id": "call_own", **call()}, call(), {"id": "", **call()}, {"id": None, **call()}]
-    ids = [made.id for made in ChatParts().feed(line({"tool_calls": calls})).tool_calls]
+    ids = [made.id for made in OllamaChatChunks().feed(line({"tool_calls": calls})).tool_calls]
     assert ids[0] == "call_own"
     assert len(set(ids)) == len(ids)
     assert all(id is not None and NEW_ID.fullmatch(id) for id in ids[1:])
@@ -217,19 +217,19 @@ def test_a_made_up_id_looks_like_openais() -> None:
     "arguments", [{}, {"a_b": {"c": [1, 2.5, None, True, "é\u2028", 2**70]}}, {"": {"": []}}]
 )
 def test_arguments_are_the_text_of_an_object(arguments: dict[str, Any]) -> None:
-    (made,) = ChatParts().feed(line({"tool_calls": [call(arguments=arguments)]})).tool_calls
+    (made,) = OllamaChatChunks().feed(line({"tool_calls": [call(arguments=arguments)]})).tool_calls
     assert strictly(made.arguments) == arguments
 
 
 @pytest.mark.parametrize("fields", [{}, {"arguments": None}])
 def test_no_arguments_are_an_empty_object(fields: dict[str, Any]) -> None:
-    (made,) = ChatParts().feed(line({"tool_calls": [call(**fields)]})).tool_calls
+    (made,) = OllamaChatChunks().feed(line({"tool_calls": [call(**fields)]})).tool_calls
     assert made.arguments == "{}"
 
 
 def test_the_order_of_arguments_is_the_models() -> None:
     arguments = {"z": 1, "a": {"y": 2, "b": 3}}
-    (made,) = ChatParts().feed(line({"tool_calls": [call(arguments=arguments)]})).tool_calls
+    (made,) = OllamaChatChunks().feed(line({"tool_calls": [call(arguments=arguments)]})).tool_calls
     assert made.arguments == '{"z":1,"a":{"y":2,"b":3}}'
 
 
@@ -245,7 +245,7 @@ def test_the_order_of_arguments_is_the_models() -> None:
 def test_log_probabilities_lack_nothing_that_openais_have() -> None:
     entries = [{"token": "é", "logprob": -1, "top_logprobs": [{"token": "e", "logprob": -2}]}]
     said = {"content": "é"}
-    assert ChatParts().feed(line(said, logprobs=entries)).logprobs == [
+    assert OllamaChatChunks().feed(line(said, logprobs=entries)).logprobs == [
         {
             "token": "é",
             "logprob": -1,
@@ -253,7 +253,7 @@ def test_log_probabilities_lack_nothing_that_openais_have() -> None:
             "top_logprobs": [{"token": "e", "logprob": -2, "bytes": [101]}],
         }
     ]
-    assert ChatParts().feed(line(said, logprobs=[{"token": "", "logprob": 0}])).logprobs == [
+    assert OllamaChatChunks().feed(line(said, logprobs=[{"token": "", "logprob": 0}])).logprobs == [
         {"token": "", "logprob": 0, "bytes": [], "top_logprobs": []}
     ]
 
@@ -261,7 +261,7 @@ def test_log_probabilities_lack_nothing_that_openais_have() -> None:
 @pytest.mark.compat("chat.response.choices[].logprobs.content[].bytes")
 def test_the_bytes_of_half_a_character_are_ollamas() -> None:
     first, second = ({"token": "\ufffd", "logprob": -1, "bytes": [byte]} for byte in (195, 169))
-    parts = ChatParts()
+    parts = OllamaChatChunks()
     assert parts.feed(line(logprobs=[first])).logprobs is None
     logprobs = parts.feed(line({"content": "é"}, logprobs=[second])).logprobs
     assert logprobs == [{**half, "top_logprobs": []} for half in (first, second)]
@@ -287,8 +287,8 @@ def test_why_an_answer_ended(
     done_reason: str | None, finish_reason: str, after_a_call: str
 ) -> None:
     end = line({"content": ""}, done=True, done_reason=done_reason)
-    assert ChatParts().feed(end).finish_reason == finish_reason
-    parts = ChatParts()
+    assert OllamaChatChunks().feed(end).finish_reason == finish_reason
+    parts = OllamaChatChunks()
     assert parts.feed(line({"tool_calls": [call()]})).finish_reason is None
     assert parts.feed(end).finish_reason == after_a_call
 
@@ -303,11 +303,13 @@ def test_why_an_answer_ended(
     ],
 )
 def test_a_count_that_is_missing_is_zero(fields: dict[str, Any], usage: Usage) -> None:
-    assert ChatParts().feed(line(done=True, **fields)).usage == usage
+    assert OllamaChatChunks().feed(line(done=True, **fields)).usage == usage
 
 
 def test_usage_and_reason_come_with_the_end_only() -> None:
-    delta = ChatParts().feed(line({"content": "x"}, done=False, eval_count=4, done_reason="stop"))
+    delta = OllamaChatChunks().feed(
+        line({"content": "x"}, done=False, eval_count=4, done_reason="stop")
+    )
     assert delta == Delta("x")
 
 
@@ -324,10 +326,10 @@ def test_usage_and_reason_come_with_the_end_only() -> None:
     ids=["nothing", "missing", "false", "null", "recorded"],
 )
 def test_an_answer_that_breaks_off_is_an_error(lines: list[bytes]) -> None:
-    parts = ChatParts()
+    parts = OllamaChatChunks()
     for part in lines:
         parts.feed(part)
-    with pytest.raises(UpstreamError, match="broke off"):
+    with pytest.raises(UpstreamError, match="ended before it was complete"):
         parts.finish()
 
 
@@ -351,7 +353,7 @@ def entry(token: str) -> dict[str, Any]:
 def test_the_probabilities_are_those_of_the_content(
     message: dict[str, Any], tokens: list[str], kept: list[str] | None
 ) -> None:
-    delta = ChatParts().feed(line(message, logprobs=[entry(token) for token in tokens]))
+    delta = OllamaChatChunks().feed(line(message, logprobs=[entry(token) for token in tokens]))
     assert delta.logprobs == (None if kept is None else [entry(token) for token in kept])
 
 
@@ -360,7 +362,7 @@ def test_the_probabilities_are_those_of_the_content(
 
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_failure_in_the_middle_of_an_answer(name: str) -> None:
-    parts = ChatParts()
+    parts = OllamaChatChunks()
     parts.feed(line({"content": "x"}, done=False))
     too_long = name == "chat_long_notruncate"
     expected = ContextLengthExceeded if too_long else UpstreamError
@@ -372,8 +374,8 @@ def test_a_failure_in_the_middle_of_an_answer(name: str) -> None:
 
 @pytest.mark.parametrize("error", ["", None, 5, {}, [], {"message": "x"}, "[{"])
 def test_whatever_the_error_is_it_is_one(error: Any) -> None:
-    with pytest.raises(UpstreamError, match="failed in the middle"):
-        ChatParts().feed(json.dumps({"error": error, "message": {"content": "x"}}).encode())
+    with pytest.raises(UpstreamError, match="failed while generating"):
+        OllamaChatChunks().feed(json.dumps({"error": error, "message": {"content": "x"}}).encode())
 
 
 @pytest.mark.parametrize(
@@ -407,8 +409,8 @@ def test_whatever_the_error_is_it_is_one(error: Any) -> None:
     ids=lambda nonsense: nonsense[:60].decode(errors="replace"),
 )
 def test_nonsense_is_an_upstream_error(nonsense: bytes) -> None:
-    with pytest.raises(UpstreamError, match="not an answer"):
-        ChatParts().feed(nonsense)
+    with pytest.raises(UpstreamError, match="an invalid response"):
+        OllamaChatChunks().feed(nonsense)
 
 
 WRONG_TYPES: list[tuple[str, dict[str, Any]]] = [
@@ -440,8 +442,8 @@ WRONG_TYPES: list[tuple[str, dict[str, Any]]] = [
     "part", [part for _, part in WRONG_TYPES], ids=[name for name, _ in WRONG_TYPES]
 )
 def test_a_value_of_the_wrong_type_is_an_upstream_error(part: dict[str, Any]) -> None:
-    with pytest.raises(UpstreamError, match="not an answer"):
-        ChatParts().feed(json.dumps(part).encode())
+    with pytest.raises(UpstreamError, match="an invalid response"):
+        OllamaChatChunks().feed(json.dumps(part).encode())
 
 
 FULL: dict[str, Any] = {
@@ -514,20 +516,20 @@ lines = (
 @given(lines)
 def test_anything_at_all_is_translated_or_an_upstream_error(data: bytes) -> None:
     with suppress(UpstreamError):
-        ChatParts().feed(data)
+        OllamaChatChunks().feed(data)
 
 
 @given(lines)
 def test_whatever_is_translated_is_well_formed(data: bytes) -> None:
     with suppress(UpstreamError):
-        assert well_formed(ChatParts().feed(data))
+        assert well_formed(OllamaChatChunks().feed(data))
 
 
 @pytest.mark.parametrize(
     "after", [b"garbage", line({"content": "more"}), line(done=True, done_reason="length")]
 )
 def test_what_follows_the_end_is_no_part_of_the_answer(after: bytes) -> None:
-    parts = ChatParts()
+    parts = OllamaChatChunks()
     parts.feed(line({"content": "x"}, done=True, done_reason="stop", eval_count=1))
     assert parts.feed(after) == Delta(tokens=0)
     parts.finish()

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_ollama_openai._translation.chat_payload import chat_payload
 from django_ollama_openai._translation.json_schema import portable_schema
-from django_ollama_openai._translation.options import TOP_LEVEL_OPTIONS
+from django_ollama_openai._translation.ollama_payload import TOP_LEVEL_OPTIONS, ollama_chat_payload
 from django_ollama_openai._wire.chat import ChatCompletionRequest
 from django_ollama_openai.exceptions import InvalidRequest
 from tests.recordings import load
@@ -24,7 +23,7 @@ def payload(
 ) -> dict[str, Any]:
     body = {"model": "m", "messages": messages or [HELLO], **fields}
     request = ChatCompletionRequest.parse(json.dumps(body).encode())
-    return chat_payload(request.routed_to("m", engine or {}), stream=False)
+    return ollama_chat_payload(request.routed_to("m", engine or {}), stream=False)
 
 
 def message(**fields: Any) -> dict[str, Any]:
@@ -52,7 +51,7 @@ def test_a_plain_request_carries_nothing_that_the_client_did_not_send() -> None:
 def test_ollama_streams_as_the_caller_says_and_not_as_the_request_does(stream: bool) -> None:
     body = {"model": "m", "messages": [HELLO], "stream": not stream}
     request = ChatCompletionRequest.parse(json.dumps(body).encode())
-    assert chat_payload(request, stream=stream)["stream"] is stream
+    assert ollama_chat_payload(request, stream=stream)["stream"] is stream
 
 
 # Messages
@@ -147,7 +146,7 @@ def test_a_picture_whose_data_is_not_base64() -> None:
 
 def test_a_picture_that_was_not_fetched_does_not_go_out() -> None:
     part = {"type": "image_url", "image_url": {"url": "http://example.com/a.png"}}
-    with pytest.raises(InvalidRequest, match="send their data"):
+    with pytest.raises(InvalidRequest, match="send a data URI"):
         message(role="user", content=[part])
 
 
@@ -574,10 +573,13 @@ def test_neither_the_request_nor_the_engine_options_are_changed() -> None:
     request = ChatCompletionRequest.parse(
         json.dumps({"messages": [HELLO], "temperature": 1}).encode()
     ).routed_to("m", options)
-    first = chat_payload(request, stream=True)
+    first = ollama_chat_payload(request, stream=True)
     first["options"]["num_ctx"] = 1
     first["messages"].append(HELLO)
-    assert chat_payload(request, stream=True)["options"] == {"num_ctx": 8192, "temperature": 1}
+    assert ollama_chat_payload(request, stream=True)["options"] == {
+        "num_ctx": 8192,
+        "temperature": 1,
+    }
     assert options == {"num_ctx": 8192, "keep_alive": "10m"}
     assert len(request.messages) == 1
 

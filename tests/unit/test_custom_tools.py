@@ -9,7 +9,7 @@ from django_ollama_openai._translation.chat_completion import (
     ChatCompletionStream,
     WholeChatCompletion,
 )
-from django_ollama_openai._translation.custom_calls import CustomCalls
+from django_ollama_openai._translation.custom_tool_calls import CustomToolCalls
 from django_ollama_openai._translation.tool_choice import answering
 from django_ollama_openai._wire.chat import ChatCompletionRequest
 from django_ollama_openai._wire.delta import Delta, ToolCallDelta, fold
@@ -32,7 +32,7 @@ def parse(**fields: Any) -> ChatCompletionRequest:
 @pytest.mark.compat("chat.request.tools[].type", "chat.request.tools[].custom")
 def test_a_custom_tool_is_offered_as_a_function_with_one_string() -> None:
     request = parse(tools=[FUNCTION, TOOL, {"type": "custom", "custom": {"name": "p"}}])
-    function, custom, plain = request.declared()["tools"]
+    function, custom, plain = request.dump_known()["tools"]
     assert function == FUNCTION
     assert plain == {
         "type": "function",
@@ -59,7 +59,7 @@ def test_a_custom_tool_is_offered_as_a_function_with_one_string() -> None:
 )
 def test_a_call_of_a_custom_tool_is_a_call_of_its_function() -> None:
     (message,) = parse(messages=[{"role": "assistant", "tool_calls": [CALL]}]).messages
-    assert message.declared()["tool_calls"] == [
+    assert message.dump_known()["tool_calls"] == [
         {
             "id": "call_1",
             "type": "function",
@@ -72,10 +72,10 @@ def test_a_call_of_a_custom_tool_is_a_call_of_its_function() -> None:
 def test_a_custom_tool_may_be_chosen() -> None:
     choice = {"type": "custom", "custom": {"name": "c"}}
     function = {"type": "function", "function": {"name": "c"}}
-    assert parse(tools=[TOOL], tool_choice=choice).declared()["tool_choice"] == function
+    assert parse(tools=[TOOL], tool_choice=choice).dump_known()["tool_choice"] == function
     allowed = {"mode": "auto", "tools": [choice]}
     request = parse(tools=[TOOL], tool_choice={"type": "allowed_tools", "allowed_tools": allowed})
-    assert request.declared()["tool_choice"]["allowed_tools"]["tools"] == [function]
+    assert request.dump_known()["tool_choice"]["allowed_tools"]["tools"] == [function]
 
 
 @pytest.mark.parametrize(
@@ -139,20 +139,20 @@ def calls(*pieces: str, name: str = "c", finish_reason: str = "tool_calls") -> l
 def test_the_text_of_a_custom_call_is_what_the_model_has_written(
     pieces: list[str], text: str
 ) -> None:
-    custom = CustomCalls({"c"})
+    custom = CustomToolCalls({"c"})
     answer = fold(map(custom.feed, calls(*pieces)))
     assert answer.tool_calls == [ToolCallDelta(0, "call_1", "c", text, is_custom=True)]
 
 
 def test_whole_arguments_do_not_wait_and_functions_stay_as_they_are() -> None:
-    first, *_ = map(CustomCalls({"c"}).feed, calls('{"input": "a"}'))
+    first, *_ = map(CustomToolCalls({"c"}).feed, calls('{"input": "a"}'))
     assert first.tool_calls == [ToolCallDelta(0, "call_1", "c", "a", is_custom=True)]
     pieces = calls('{"a":', "1}", name="f")
-    assert list(map(CustomCalls({"c"}).feed, calls('{"a":', "1}", name="f"))) == pieces
+    assert list(map(CustomToolCalls({"c"}).feed, calls('{"a":', "1}", name="f"))) == pieces
 
 
 def test_only_requests_with_custom_tools_take_the_trouble() -> None:
-    assert answering(parse(tools=[FUNCTION]), frozenset({"tools"})).custom_calls is None
+    assert answering(parse(tools=[FUNCTION]), frozenset({"tools"})).custom_tool_calls is None
     choice = answering(parse(tools=[TOOL]), frozenset({"tools", "tool_choice"}))
     (first, _) = map(choice.feed, calls('{"input": "a"}'))
     assert first.tool_calls[0].is_custom

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from django_ollama_openai._translation.embed_payload import embed_payload
+from django_ollama_openai._translation.ollama_payload import ollama_embeddings_payload
 from django_ollama_openai._wire.embeddings import EmbeddingsRequest
 from django_ollama_openai.exceptions import UnsupportedParameter
 
 
 def payload(input: Any = "a", **fields: Any) -> dict[str, Any]:
     body = {"model": "m", "input": input, **fields}
-    return embed_payload(EmbeddingsRequest.parse(json.dumps(body).encode()))
+    return ollama_embeddings_payload(EmbeddingsRequest.parse(json.dumps(body).encode()))
 
 
 @pytest.mark.compat("embeddings.request.input", "embeddings.request.options, keep_alive, truncate")

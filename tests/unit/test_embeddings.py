@@ -87,7 +87,7 @@ def test_numbers_go_on_as_ollama_wrote_them() -> None:
     ],
 )
 def test_a_number_of_vectors_that_is_not_that_of_the_inputs(body: bytes) -> None:
-    with pytest.raises(UpstreamError, match="a vector for each input"):
+    with pytest.raises(UpstreamError, match="one vector for each input"):
         ollama_embeddings(body, asking(2))
 
 
@@ -109,7 +109,7 @@ def test_a_number_of_vectors_that_is_not_that_of_the_inputs(body: bytes) -> None
     ],
 )
 def test_nonsense_is_an_upstream_error(body: bytes) -> None:
-    with pytest.raises(UpstreamError, match="not an answer"):
+    with pytest.raises(UpstreamError, match="an invalid response"):
         ollama_embeddings(body, asking())
 
 
@@ -183,13 +183,13 @@ def test_nine_digits_are_the_same_float32(number: float) -> None:
     [
         ({"error": {"code": 400, "message": "Prompt contains invalid tokens"}}, "invalid tokens"),
         ({"error": {"code": 500, "message": "open /srv/model.gguf"}}, "engine failed"),
-        ({}, "not an answer"),
-        (None, "not an answer"),
-        ({"data": [], "usage": {}}, "not an answer"),
-        ({**llama([0.5]), "data": [{"embedding": "AAAA", "index": 0}]}, "not an answer"),
-        (llama([float("nan")]), "not an answer"),
-        (llama([0.5], [0.5]), "a vector for each input"),
-        (llama(), "a vector for each input"),
+        ({}, "an invalid response"),
+        (None, "an invalid response"),
+        ({"data": [], "usage": {}}, "an invalid response"),
+        ({**llama([0.5]), "data": [{"embedding": "AAAA", "index": 0}]}, "an invalid response"),
+        (llama([float("nan")]), "an invalid response"),
+        (llama([0.5], [0.5]), "one vector for each input"),
+        (llama(), "one vector for each input"),
     ],
 )
 def test_what_is_no_embedding(answer: Any, message: str) -> None:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from django_ollama_openai._gateway.failures import MAX_LOGGED, told
-from django_ollama_openai._translation.chat_parts import ChatParts
+from django_ollama_openai._translation.ollama_chunks import OllamaChatChunks
 from django_ollama_openai._translation.ollama_errors import ollama_error
 from django_ollama_openai._translation.openai_errors import openai_error
 from django_ollama_openai.backends._http_client import HTTPStatus
@@ -60,11 +60,9 @@ def test_a_failure_is_one_line_with_the_id_of_the_request(
 
 def test_the_cause_is_named_and_not_quoted(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(UpstreamError) as caught:
-        ChatParts().feed(b'{"message": "a secret answer"}\n')
+        OllamaChatChunks().feed(b'{"message": "a secret answer"}\n')
     line = logged(caught.value, caplog)
-    assert line.endswith(
-        "failed: The engine sent something that is not an answer. (ValidationError)"
-    )
+    assert line.endswith("failed: The engine sent an invalid response. (ValidationError)")
 
 
 def test_the_reason_of_the_system_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_ollama_openai._translation.generate_parts import GenerateParts
+from django_ollama_openai._translation.ollama_chunks import OllamaGenerateChunks
 from django_ollama_openai._wire.delta import Delta, Usage, fold
 from django_ollama_openai.exceptions import ContextLengthExceeded, UpstreamError
 from tests.recordings import load, names
@@ -19,7 +19,7 @@ ANSWERS = [name for name in names("generate") if load(name).status == 200]
 
 
 def replay(name: str) -> Delta:
-    parts = GenerateParts()
+    parts = OllamaGenerateChunks()
     whole = fold([parts.feed(line) for line in load(name).lines])
     parts.finish()
     return whole
@@ -58,13 +58,13 @@ def test_a_streamed_answer_is_the_same_as_a_whole_one() -> None:
 @given(texts, st.booleans())
 def test_text_and_thinking_arrive_as_they_are(text: str, escaped: bool) -> None:
     part = json.dumps({"response": text, "thinking": text}, ensure_ascii=escaped).encode()
-    delta = GenerateParts().feed(part)
+    delta = OllamaGenerateChunks().feed(part)
     assert (delta.content, delta.reasoning) == (text, text)
 
 
 def test_log_probabilities_are_those_of_a_chat() -> None:
     entries = [{"token": "é", "logprob": -1, "top_logprobs": [{"token": "e", "logprob": -2}]}]
-    assert GenerateParts().feed(line("é", logprobs=entries)).logprobs == [
+    assert OllamaGenerateChunks().feed(line("é", logprobs=entries)).logprobs == [
         {
             "token": "é",
             "logprob": -1,
@@ -80,22 +80,22 @@ def test_log_probabilities_are_those_of_a_chat() -> None:
     [("stop", "stop"), ("length", "length"), ("load", "stop"), ("", "stop"), (None, "stop")],
 )
 def test_why_an_answer_ended(done_reason: str | None, finish_reason: str) -> None:
-    delta = GenerateParts().feed(line(done=True, done_reason=done_reason, eval_count=4))
+    delta = OllamaGenerateChunks().feed(line(done=True, done_reason=done_reason, eval_count=4))
     assert (delta.finish_reason, delta.usage, delta.tokens) == (finish_reason, Usage(0, 4), 0)
 
 
 @pytest.mark.parametrize("lines", [[], [line("x")], [line("x", done=False)]])
 def test_an_answer_that_breaks_off_is_an_error(lines: list[bytes]) -> None:
-    parts = GenerateParts()
+    parts = OllamaGenerateChunks()
     for part in lines:
         parts.feed(part)
-    with pytest.raises(UpstreamError, match="broke off"):
+    with pytest.raises(UpstreamError, match="ended before it was complete"):
         parts.finish()
 
 
 @pytest.mark.parametrize("after", [b"garbage", line("more"), line(done=True)])
 def test_what_follows_the_end_is_no_part_of_the_answer(after: bytes) -> None:
-    parts = GenerateParts()
+    parts = OllamaGenerateChunks()
     parts.feed(line("x", done=True, done_reason="stop"))
     assert parts.feed(after) == Delta(tokens=0)
     parts.finish()
@@ -103,13 +103,13 @@ def test_what_follows_the_end_is_no_part_of_the_answer(after: bytes) -> None:
 
 @pytest.mark.compat("completions.stream.failure in mid-stream")
 def test_a_failure_in_the_middle_of_an_answer() -> None:
-    with pytest.raises(UpstreamError, match="failed in the middle"):
-        GenerateParts().feed(b'{"error":"boom","response":"x"}')
+    with pytest.raises(UpstreamError, match="failed while generating"):
+        OllamaGenerateChunks().feed(b'{"error":"boom","response":"x"}')
 
 
 def test_a_prompt_that_is_too_long_is_called_a_prompt() -> None:
     with pytest.raises(ContextLengthExceeded) as caught:
-        GenerateParts().feed(load("chat_long_notruncate").body)
+        OllamaGenerateChunks().feed(load("chat_long_notruncate").body)
     assert caught.value.param == "prompt"
     assert "your prompt resulted in" in caught.value.message
 
@@ -132,8 +132,8 @@ def test_a_prompt_that_is_too_long_is_called_a_prompt() -> None:
     ],
 )
 def test_nonsense_is_an_upstream_error(nonsense: bytes) -> None:
-    with pytest.raises(UpstreamError, match="not an answer"):
-        GenerateParts().feed(nonsense)
+    with pytest.raises(UpstreamError, match="an invalid response"):
+        OllamaGenerateChunks().feed(nonsense)
 
 
 FULL: dict[str, Any] = {
@@ -158,4 +158,4 @@ FULL: dict[str, Any] = {
 )
 def test_anything_at_all_is_translated_well_or_an_upstream_error(data: bytes) -> None:
     with suppress(UpstreamError):
-        assert well_formed(GenerateParts().feed(data))
+        assert well_formed(OllamaGenerateChunks().feed(data))

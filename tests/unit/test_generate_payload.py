@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_ollama_openai._translation.generate_payload import generate_payload
+from django_ollama_openai._translation.ollama_payload import ollama_completion_payload
 from django_ollama_openai._wire.completions import CompletionRequest
 from django_ollama_openai.exceptions import UnsupportedParameter
 from tests.recordings import load
@@ -15,7 +15,9 @@ from tests.recordings import load
 
 def payload(prompt: Any = "a", stream: bool = False, **fields: Any) -> dict[str, Any]:
     body = {"model": "m", "prompt": prompt, **fields}
-    return generate_payload(CompletionRequest.parse(json.dumps(body).encode()), stream=stream)
+    return ollama_completion_payload(
+        CompletionRequest.parse(json.dumps(body).encode()), stream=stream
+    )
 
 
 @pytest.mark.compat(
@@ -47,7 +49,7 @@ def test_it_is_what_a_real_server_was_asked() -> None:
 def test_ollama_streams_as_the_caller_says_and_not_as_the_request_does(stream: bool) -> None:
     body = {"model": "m", "prompt": "a", "stream": not stream}
     request = CompletionRequest.parse(json.dumps(body).encode())
-    assert generate_payload(request, stream=stream)["stream"] is stream
+    assert ollama_completion_payload(request, stream=stream)["stream"] is stream
 
 
 @pytest.mark.compat("completions.request.suffix")

@@ -16,8 +16,8 @@ from django_ollama_openai._translation.model_cards import (
     METADATA,
     ModelCard,
     Tag,
-    lacks_details,
     model_card,
+    needs_details,
     tags,
     with_details,
 )
@@ -73,7 +73,7 @@ def test_a_recorded_model() -> None:
 
 def test_every_recorded_model_is_told_in_full_without_a_second_question() -> None:
     for each, recorded in zip(tags(load("tags").body), TAGS, strict=True):
-        assert not lacks_details(each)
+        assert not needs_details(each)
         card = model_card(each)
         assert card.id == recorded["name"]
         assert tuple(card.metadata) == METADATA
@@ -83,11 +83,11 @@ def test_every_recorded_model_is_told_in_full_without_a_second_question() -> Non
 @pytest.mark.parametrize("name", SHOWN)
 def test_an_older_servers_model_is_completed_by_its_details(name: str) -> None:
     old = older(tag(name))
-    assert lacks_details(old)
+    assert needs_details(old)
     assert model_card(old).metadata["context_length"] is None
     new = completed(old, SHOWN[name])
     assert model_card(new) == model_card(tag(name))
-    assert not lacks_details(new)
+    assert not needs_details(new)
     assert old == older(tag(name))
 
 
@@ -108,13 +108,13 @@ def test_each_of_what_older_servers_leave_out_is_asked_for(missing: str) -> None
     known = tag("smollm2:135m")
     known.pop(missing, None)
     known["details"].pop(missing, None)
-    assert lacks_details(known)
+    assert needs_details(known)
 
 
 @pytest.mark.parametrize("details", [{}, {"details": None}, {"details": {}}])
 def test_a_model_without_details_lacks_them(details: Any) -> None:
     (each,) = listed({"models": [{"model": "m", "capabilities": [], **details}]})
-    assert lacks_details(each)
+    assert needs_details(each)
 
 
 def converted(tag: Any) -> Any:
@@ -126,7 +126,7 @@ def converted(tag: Any) -> Any:
 
 def test_the_details_count_more_than_the_list() -> None:
     wrong = converted(tag("all-minilm:22m"))
-    assert lacks_details(wrong)
+    assert needs_details(wrong)
     assert model_card(completed(wrong, SHOWN["all-minilm:22m"])) == model_card(
         tag("all-minilm:22m")
     )
@@ -293,6 +293,6 @@ def test_any_time_at_all_is_read_or_zero(timestamp: Any) -> None:
 def test_any_details_at_all_are_read_or_an_upstream_error(details: Any, info: Any) -> None:
     with suppress(UpstreamError):
         (each,) = listed({"models": [{"model": "m", "details": details}]})
-        lacks_details(each)
+        needs_details(each)
         model_card(completed(each, {"model_info": info}))
         model_card(each)

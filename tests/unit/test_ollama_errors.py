@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from django_ollama_openai._translation.ollama_errors import (
     context_message,
-    for_operators,
     ollama_error,
+    operator_text,
 )
 from django_ollama_openai._translation.openai_errors import openai_error
 from django_ollama_openai.exceptions import (
@@ -253,12 +253,12 @@ SCHEMA = {"schema_param": "tools[1].function.parameters"}
     ],
 )
 @pytest.mark.parametrize(
-    ("blame", "param"), [({}, "response_format"), (SCHEMA, SCHEMA["schema_param"])]
+    ("context", "param"), [({}, "response_format"), (SCHEMA, SCHEMA["schema_param"])]
 )
 def test_a_schema_that_cannot_be_enforced_is_the_requests_fault(
-    status: int, text: str, message: str, blame: Any, param: str
+    status: int, text: str, message: str, context: Any, param: str
 ) -> None:
-    told = ollama_error(status, body(text), model="m", **blame)
+    told = ollama_error(status, body(text), model="m", **context)
     assert (told.status, told.param, told.code) == (400, param, "invalid_json_schema")
     assert told.message == message.format(param)
 
@@ -323,7 +323,7 @@ def test_a_refusal_that_names_something_of_the_server_is_for_operators(
 ) -> None:
     told = refused(400, body(text), model="m")
     assert (type(told), told.message) == (InvalidRequest, "The engine refused the request.")
-    assert told.engine_message == for_operators(text)
+    assert told.engine_message == operator_text(text)
     schema = refused(
         400, body(f"JSON schema error at {text}"), model="m", schema_param="response_format"
     )

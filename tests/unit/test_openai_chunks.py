@@ -157,7 +157,7 @@ def test_many_calls_take_no_longer_each() -> None:
 
 @pytest.mark.parametrize("function", [None, {}, {"name": None}, {"name": ""}])
 def test_a_call_without_a_name_is_an_upstream_error(function: Any) -> None:
-    with pytest.raises(UpstreamError, match="not an answer"):
+    with pytest.raises(UpstreamError, match="an invalid response"):
         feed(chunk({"tool_calls": [{"index": 0, "id": "call_1", "function": function}]}))
 
 
@@ -227,7 +227,7 @@ def test_an_answer_without_a_finish_reason_is_an_error(fed: list[dict[str, Any]]
     chunks = OpenAIChunks()
     for part in fed:
         chunks.feed(part)
-    with pytest.raises(UpstreamError, match="broke off"):
+    with pytest.raises(UpstreamError, match="ended before it was complete"):
         chunks.finish()
 
 
@@ -235,12 +235,12 @@ def test_an_answer_without_a_finish_reason_is_an_error(fed: list[dict[str, Any]]
 def test_an_answer_that_the_engine_gave_up_is_an_error(reason: str) -> None:
     chunks = OpenAIChunks()
     chunks.feed(chunk({"content": "x"}))
-    with pytest.raises(UpstreamError, match="broke off"):
+    with pytest.raises(UpstreamError, match="ended before it was complete"):
         chunks.feed(chunk({}, reason))
 
 
 def test_nothing_at_all_is_no_answer() -> None:
-    with pytest.raises(UpstreamError, match="not an answer"):
+    with pytest.raises(UpstreamError, match="an invalid response"):
         OpenAIChunks().finish()
 
 
@@ -291,14 +291,14 @@ def test_what_the_gateway_writes_it_reads_again(deltas: list[Delta]) -> None:
         (
             {"code": 500, "message": "open /srv/model.gguf", "type": "server_error"},
             UpstreamError,
-            "The engine failed in the middle of its answer.",
+            "The engine failed while generating the response.",
         ),
         (
             {"code": 503, "message": "Loading model", "type": "unavailable_error"},
             UpstreamError,
-            "The engine failed in the middle of its answer.",
+            "The engine failed while generating the response.",
         ),
-        ({}, UpstreamError, "The engine failed in the middle of its answer."),
+        ({}, UpstreamError, "The engine failed while generating the response."),
     ],
 )
 def test_what_an_error_of_the_engine_is_told_as(
@@ -342,7 +342,7 @@ def test_what_an_error_of_the_engine_is_told_as(
     ids=repr,
 )
 def test_nonsense_is_an_upstream_error(nonsense: Any) -> None:
-    with pytest.raises(UpstreamError, match="not an answer"):
+    with pytest.raises(UpstreamError, match="an invalid response"):
         feed(nonsense)
 
 
@@ -369,7 +369,7 @@ CALL = {"index": 0, "id": "call_1", "function": {"name": "f", "arguments": "{}"}
     ids=lambda wrong: json.dumps(wrong.get("usage") or wrong["choices"][0]),
 )
 def test_a_value_of_the_wrong_type_is_an_upstream_error(wrong: dict[str, Any]) -> None:
-    with pytest.raises(UpstreamError, match="not an answer"):
+    with pytest.raises(UpstreamError, match="an invalid response"):
         feed(wrong)
 
 
@@ -467,17 +467,17 @@ def test_the_calls_of_a_whole_answer_have_no_index() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "not an answer"),
-        (b"<html>", "not an answer"),
-        (b"data: {}\n\n", "not an answer"),
-        (b"\x1f\x8b\x08", "not an answer"),
-        (b"{}", "not an answer"),
-        (chunk({"content": "x"}, "stop"), "not an answer"),
-        (answer(None), "not an answer"),
-        (answer({"content": "x"}, None), "broke off"),
-        (answer({"content": "x"}, "error"), "broke off"),
-        ({"object": "chat.completion", "choices": []}, "broke off"),
-        ({"error": {"message": "/srv", "code": 500}}, "failed in the middle"),
+        (b"", "an invalid response"),
+        (b"<html>", "an invalid response"),
+        (b"data: {}\n\n", "an invalid response"),
+        (b"\x1f\x8b\x08", "an invalid response"),
+        (b"{}", "an invalid response"),
+        (chunk({"content": "x"}, "stop"), "an invalid response"),
+        (answer(None), "an invalid response"),
+        (answer({"content": "x"}, None), "ended before it was complete"),
+        (answer({"content": "x"}, "error"), "ended before it was complete"),
+        ({"object": "chat.completion", "choices": []}, "ended before it was complete"),
+        ({"error": {"message": "/srv", "code": 500}}, "failed while generating"),
     ],
     ids=repr,
 )
@@ -585,7 +585,7 @@ def test_log_probabilities_without_alternatives(tops: Any) -> None:
     ids=repr,
 )
 def test_lists_that_do_not_fit_together(logprobs: Any) -> None:
-    with pytest.raises(UpstreamError, match="not an answer"):
+    with pytest.raises(UpstreamError, match="an invalid response"):
         OpenAITextChunks(alternatives=2).feed(text_chunk("a", logprobs=logprobs))
 
 
@@ -602,14 +602,14 @@ def test_lists_that_do_not_fit_together(logprobs: Any) -> None:
     ],
 )
 def test_what_is_no_completion(data: Any) -> None:
-    with pytest.raises(UpstreamError, match="not an answer"):
+    with pytest.raises(UpstreamError, match="an invalid response"):
         OpenAITextChunks(alternatives=0).feed(data)
 
 
 def test_a_completion_that_breaks_off_is_an_error() -> None:
     chunks = OpenAITextChunks(alternatives=0)
     chunks.feed(text_chunk("a"))
-    with pytest.raises(UpstreamError, match="broke off"):
+    with pytest.raises(UpstreamError, match="ended before it was complete"):
         chunks.finish()
 
 

@@ -482,8 +482,8 @@ LEAKY = "10.0.0.7: cannot open /srv/model with sk-engine"
 @pytest.mark.parametrize(
     ("status", "kind", "message"),
     [
-        (401, UpstreamError, "The engine refused the gateway's own credentials."),
-        (403, UpstreamError, "The engine refused the gateway's own credentials."),
+        (401, UpstreamError, "The engine rejected the gateway's credentials."),
+        (403, UpstreamError, "The engine rejected the gateway's credentials."),
         (408, UpstreamTimeout, "The engine did not answer in time."),
         (429, UpstreamUnavailable, "The engine is busy. Try again later."),
         (500, UpstreamError, "The engine failed with status 500."),
@@ -525,7 +525,7 @@ def test_a_refusal_within_a_stream(error: dict[str, Any]) -> None:
 def test_a_failure_within_a_stream(error: Any) -> None:
     failed = engine_error(error)
     assert type(failed) is UpstreamError
-    assert failed.message == "The engine failed in the middle of its answer."
+    assert failed.message == "The engine failed while generating the response."
 
 
 @given(st.integers(min_value=100, max_value=599), any_json | st.binary())

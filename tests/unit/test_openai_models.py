@@ -137,7 +137,7 @@ def test_an_engine_without_a_model() -> None:
     ],
 )
 def test_nonsense_is_an_upstream_error(answer: bytes) -> None:
-    with pytest.raises(UpstreamError, match="makes no sense"):
+    with pytest.raises(UpstreamError, match="invalid list of models"):
         openai_models(answer)
 
 

@@ -422,10 +422,10 @@ def test_a_picture_that_was_fetched_goes_on_as_its_data() -> None:
     part = {"type": "image_url", "image_url": {"url": "https://example.com/a.png", "detail": "low"}}
     body = json.dumps({"messages": [{"role": "user", "content": [part]}]}).encode()
     request = ChatCompletionRequest.parse(body)
-    with pytest.raises(InvalidRequest, match="send their data"):
+    with pytest.raises(InvalidRequest, match="send a data URI"):
         openai_chat_payload(request, SUPPORTED, stream=False)
     ((_, image),) = request.remote_images
-    image.fetched(PNG)
+    image.set_data(PNG)
     sent = openai_chat_payload(request, SUPPORTED, stream=False)
     assert sent["messages"][0]["content"] == [picture(detail="low")]
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from django_ollama_openai._translation.chat_payload import chat_payload
-from django_ollama_openai._translation.embed_payload import embed_payload
-from django_ollama_openai._translation.generate_payload import generate_payload
-from django_ollama_openai._translation.options import TOP_LEVEL_OPTIONS
+from django_ollama_openai._translation.ollama_payload import (
+    TOP_LEVEL_OPTIONS,
+    ollama_chat_payload,
+    ollama_completion_payload,
+    ollama_embeddings_payload,
+)
 from django_ollama_openai._wire.chat import ChatCompletionRequest
 from django_ollama_openai._wire.completions import CompletionRequest
 from django_ollama_openai._wire.embeddings import EmbeddingsRequest
@@ -19,17 +21,17 @@ from django_ollama_openai._wire.embeddings import EmbeddingsRequest
 def chat(site: dict[str, Any], **fields: Any) -> dict[str, Any]:
     body = {"messages": [{"role": "user", "content": "a"}], **fields}
     request = ChatCompletionRequest.parse(json.dumps(body).encode())
-    return chat_payload(request.routed_to("m", site), stream=False)
+    return ollama_chat_payload(request.routed_to("m", site), stream=False)
 
 
 def generate(site: dict[str, Any], **fields: Any) -> dict[str, Any]:
     request = CompletionRequest.parse(json.dumps({"prompt": "a", **fields}).encode())
-    return generate_payload(request.routed_to("m", site), stream=False)
+    return ollama_completion_payload(request.routed_to("m", site), stream=False)
 
 
 def embed(site: dict[str, Any], **fields: Any) -> dict[str, Any]:
     request = EmbeddingsRequest.parse(json.dumps({"input": "a", **fields}).encode())
-    return embed_payload(request.routed_to("m", site))
+    return ollama_embeddings_payload(request.routed_to("m", site))
 
 
 EVERYWHERE = pytest.mark.parametrize("payload", [chat, generate, embed])

@@ -19,7 +19,7 @@ from pytest_django.fixtures import Settings
 from django_ollama_openai import backends, response_store
 from django_ollama_openai._gateway.accounting import Account
 from django_ollama_openai._gateway.work import Work
-from django_ollama_openai._translation import chat_parts, tool_choice
+from django_ollama_openai._translation import ollama_chunks, tool_choice
 from django_ollama_openai.auth import (
     BaseAuthenticator,
     SessionAuthenticator,
@@ -157,7 +157,7 @@ def still(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     monkeypatch.setattr(secrets, "token_hex", lambda size=16: f"{next(counter):0{2 * size}x}")
     # Tool calls get theirs where the backend runs, which is beside the rest.
-    for module in (chat_parts, tool_choice):
+    for module in (ollama_chunks, tool_choice):
         monkeypatch.setattr(module, "new_tool_call_id", lambda: f"call_{next(calls)}")
     monkeypatch.setattr(time, "time", lambda: 1_700_000_000.0)
     monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=next(counter)))

@@ -1103,7 +1103,7 @@ def test_openais_client_parses_an_answer_into_a_model(case: Case, streamed: bool
     (request,) = gateway.requests
     assert request.text is not None
     assert response.text is not None
-    assert response.text.to_dict() == request.text.declared()
+    assert response.text.to_dict() == request.text.dump_known()
 
 
 @openai_cases
@@ -1141,7 +1141,7 @@ def test_openais_client_gets_calls_with_their_arguments_parsed(case: Case, strea
         ("call_2", Weather(city="Rome", days=2)),
     ]
     (tool,) = response.tools
-    assert tool.to_dict() == gateway.requests[0].offered_tools[0].tool.declared()
+    assert tool.to_dict() == gateway.requests[0].offered_tools[0].tool.dump_known()
 
 
 @openai_cases
@@ -1156,7 +1156,7 @@ def test_openais_client_sends_a_turn_back_as_it_got_it(case: Case) -> None:
     ]
     again: list[Any] = [{"role": "user", "content": "Go"}, *first.output, *results]
     client.responses.create(model="m", input=again)
-    assert chat_request(gateway.requests[1]).declared()["messages"] == [
+    assert chat_request(gateway.requests[1]).dump_known()["messages"] == [
         {"role": "user", "content": "Go"},
         {
             "role": "assistant",

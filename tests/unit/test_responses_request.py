@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from django_ollama_openai._translation.offered_tools import ToolNames
 from django_ollama_openai._translation.responses_request import (
     chat_request,
-    in_the_words_of,
-    left_out,
-    original_param,
+    ignored_parts,
+    to_responses_error,
+    to_responses_param,
 )
 from django_ollama_openai._wire.chat import ChatCompletionRequest
 from django_ollama_openai._wire.responses import ResponsesRequest
@@ -83,13 +83,13 @@ def answer(content: Any = None, **fields: Any) -> dict[str, Any]:
 
 
 def messages(*given: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = chat_request(parse(items(*given))).declared()["messages"]
+    found: list[dict[str, Any]] = chat_request(parse(items(*given))).dump_known()["messages"]
     return found
 
 
 def parameters(**fields: Any) -> dict[str, Any]:
     request = chat_request(parse(asking(**fields)))
-    declared = request.declared()
+    declared = request.dump_known()
     del declared["messages"]
     return declared
 
@@ -99,15 +99,15 @@ def parameters(**fields: Any) -> dict[str, Any]:
 
 @pytest.mark.compat("responses.request.input", "responses.request.temperature")
 def test_a_text_is_a_message_of_the_user() -> None:
-    assert chat_request(parse(asking())).declared() == {"messages": [USER]}
+    assert chat_request(parse(asking())).dump_known() == {"messages": [USER]}
 
 
 @pytest.mark.compat("responses.request.instructions")
 def test_instructions_come_first() -> None:
     request = chat_request(parse(items(USER) | {"instructions": "Be brief."}))
-    assert request.declared() == {"messages": [{"role": "system", "content": "Be brief."}, USER]}
+    assert request.dump_known() == {"messages": [{"role": "system", "content": "Be brief."}, USER]}
     request = chat_request(parse(asking(instructions="")))
-    assert request.declared()["messages"][0] == {"role": "system", "content": ""}
+    assert request.dump_known()["messages"][0] == {"role": "system", "content": ""}
 
 
 @pytest.mark.compat("responses.request.input[].role")
@@ -260,7 +260,7 @@ def test_a_picture_is_the_part_that_chat_completions_have(detail: dict[str, str]
     picture = {"type": "input_image", "image_url": PNG, **detail}
     text = {"type": "input_text", "text": "What is it?"}
     request = parse(items({"role": "user", "content": [text, picture]}))
-    assert chat_request(request).declared()["messages"] == [
+    assert chat_request(request).dump_known()["messages"] == [
         {
             "role": "user",
             "content": [
@@ -275,7 +275,7 @@ def test_a_picture_is_the_part_that_chat_completions_have(detail: dict[str, str]
 def test_a_recording_is_the_part_that_chat_completions_have() -> None:
     audio = {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}
     request = parse(items({"role": "user", "content": [audio]}))
-    assert chat_request(request).declared()["messages"] == [{"role": "user", "content": [audio]}]
+    assert chat_request(request).dump_known()["messages"] == [{"role": "user", "content": [audio]}]
 
 
 # Parameters
@@ -429,7 +429,7 @@ def test_what_has_no_counterpart_is_left_out() -> None:
         "brand_new": 1,
     }
     request = chat_request(parse(asking(**nothing)))
-    assert request.declared() == {"messages": [USER]}
+    assert request.dump_known() == {"messages": [USER]}
     assert request.model_extra == {}
 
 
@@ -475,7 +475,7 @@ INPUT = {
 
 def functions(request: ResponsesRequest) -> dict[str, dict[str, Any]]:
     return {
-        tool.function.name: tool.function.declared() for tool in chat_request(request).tools or ()
+        tool.function.name: tool.function.dump_known() for tool in chat_request(request).tools or ()
     }
 
 
@@ -520,7 +520,7 @@ def test_more_items_of_one_answer_than_a_message_has_parts_are_joined() -> None:
     texts = [{"role": "assistant", "content": f"a{n}"} for n in range(600)]
     mixed = [item for pair in zip(searches, texts, strict=True) for item in pair]
     refusal = {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}
-    _, answer_ = chat_request(parse(items(USER, *mixed, refusal))).declared()["messages"]
+    _, answer_ = chat_request(parse(items(USER, *mixed, refusal))).dump_known()["messages"]
     text, refused = answer_["content"]
     lines = [f"Web search: q{n}\na{n}" for n in range(600)]
     assert text == {"type": "text", "text": "\n".join(lines)}
@@ -554,7 +554,7 @@ def test_calls_have_the_names_under_which_their_tools_are_offered() -> None:
     of_custom = {**CUSTOM_CALL, "namespace": "n"}
     given = [{**call("1"), "namespace": "n"}, {**call("3"), "namespace": "gone"}, of_custom]
     request = parse({"input": [*given, CUSTOM_OUTPUT], "tools": [NAMESPACE, TOOL]})
-    answer_, result = chat_request(request).declared()["messages"]
+    answer_, result = chat_request(request).dump_known()["messages"]
     assert answer_["tool_calls"] == [
         made("1", "n__f"),
         made("3", "gone__f"),
@@ -568,7 +568,7 @@ def test_a_search_for_tools_has_found_those_that_are_offered() -> None:
     tools = [TOOL, NAMESPACE, {"type": "mcp"}]
     found = {"type": "tool_search_output", "call_id": "1", "tools": tools}
     request = chat_request(parse(items(USER, search, found)))
-    *_, result = request.declared()["messages"]
+    *_, result = request.dump_known()["messages"]
     assert result == returned("1", "f\nn__f\nn__c")
     assert [tool.function.name for tool in request.tools or ()] == ["f", "n__f", "n__c"]
 
@@ -677,7 +677,7 @@ def test_what_can_be_read_in_the_items_of_others_stays(
     item: dict[str, Any], expected: list[Any]
 ) -> None:
     assert messages(USER, item) == [USER, *expected]
-    assert left_out(parse(items(USER, item))) == ()
+    assert ignored_parts(parse(items(USER, item))) == ()
 
 
 @pytest.mark.compat("responses.request.input[].encrypted_content", "responses.request.input[type]")
@@ -714,23 +714,23 @@ def test_items_that_nobody_here_can_read_are_left_out_and_named(
     item: dict[str, Any], name: str
 ) -> None:
     request = parse(items(USER, item, item, said("a")))
-    assert chat_request(request).declared()["messages"] == [USER, answer("a")]
-    assert left_out(request) == (name,)
+    assert chat_request(request).dump_known()["messages"] == [USER, answer("a")]
+    assert ignored_parts(request) == (name,)
 
 
 @pytest.mark.compat("responses.request.tools[type]")
 def test_hosted_tools_are_left_out_and_named() -> None:
     tools = [{"type": "web_search"}, NAMESPACE, {"type": "mcp"}, {"type": "web_search"}]
-    assert left_out(parse(asking(tools=tools))) == ("tools.web_search", "tools.mcp")
+    assert ignored_parts(parse(asking(tools=tools))) == ("tools.web_search", "tools.mcp")
     many = [{"type": f"t{number}"} for number in range(1000)]
-    assert len(left_out(parse(asking(tools=many)))) == 32
+    assert len(ignored_parts(parse(asking(tools=many)))) == 32
 
 
 # Errors
 
 
 def restated(request: ResponsesRequest, error: GatewayError) -> str | None:
-    in_the_words_of(request, error)
+    to_responses_error(request, error)
     return error.param
 
 
@@ -814,7 +814,7 @@ CONVERSATION = parse(
 )
 def test_an_error_names_the_field_that_was_sent(param: str, expected: str) -> None:
     error = InvalidRequest(f"Invalid value for '{param}': no.", param=param)
-    assert original_param(CONVERSATION, param) == expected
+    assert to_responses_param(CONVERSATION, param) == expected
     assert restated(CONVERSATION, error) == expected
     assert error.message == f"Invalid value for '{expected}': no."
 
@@ -846,7 +846,7 @@ def test_an_error_of_any_kind_keeps_its_kind() -> None:
         "There is no room for your input. Please reduce the length of the input."
     )
     unsupported = UnsupportedParameter("Not 'reasoning_effort'.", param="reasoning_effort")
-    in_the_words_of(CONVERSATION, unsupported)
+    to_responses_error(CONVERSATION, unsupported)
     assert unsupported.envelope()["error"] == {
         "message": "Not 'reasoning.effort'.",
         "type": "invalid_request_error",
@@ -950,7 +950,7 @@ def test_a_turn_is_as_few_messages_as_its_order_allows(given_items: list[dict[st
 def test_every_field_comes_through_together() -> None:
     request = chat_request(parse(FULL).without(["prompt", "conversation"]))
     assert isinstance(request, ChatCompletionRequest)
-    assert json.loads(json.dumps(request.declared())) == request.declared()
+    assert json.loads(json.dumps(request.dump_known())) == request.dump_known()
     assert [message.role for message in request.messages] == [
         "system",
         "system",

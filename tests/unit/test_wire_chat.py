@@ -334,7 +334,7 @@ def test_arguments_are_accepted_whatever_a_model_wrote(arguments: str) -> None:
 
 def test_arguments_that_are_null_are_empty() -> None:
     (_, message) = parse(calls(name="f", arguments=None)).messages
-    assert message.declared()["tool_calls"][0]["function"] == {"name": "f", "arguments": ""}
+    assert message.dump_known()["tool_calls"][0]["function"] == {"name": "f", "arguments": ""}
     schema = FunctionCall.model_json_schema()["properties"]["arguments"]
     assert schema["anyOf"] == [{"type": "string"}, {"type": "null"}]
 
@@ -400,14 +400,14 @@ NOT_JSON = [
 def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
     error = refused(body)
     assert (error.status, error.param) == (400, None)
-    assert error.message == "The body of the request must be a JSON object."
+    assert error.message == "The request body must be a JSON object."
 
 
 @pytest.mark.parametrize("body", NOT_JSON, ids=range(len(NOT_JSON)))
 def test_a_body_that_is_no_json_is_refused(body: bytes) -> None:
     error = refused(body)
     assert (error.status, error.param) == (400, None)
-    assert error.message.startswith("The body of the request is not valid JSON: ")
+    assert error.message.startswith("The request body is not valid JSON: ")
 
 
 @pytest.mark.compat(
@@ -679,7 +679,7 @@ def test_a_function_that_is_chosen_has_to_be_among_the_tools(choice: dict[str, A
     for tools in ([f], [], None):
         error = refused(json.dumps(asking(tools=tools, tool_choice=choice)).encode())
         assert error.param == "tool_choice"
-    assert parse(asking(tools=[f, g], tool_choice=choice)).declared()["tool_choice"] == choice
+    assert parse(asking(tools=[f, g], tool_choice=choice)).dump_known()["tool_choice"] == choice
 
 
 def test_the_first_of_many_errors_is_told() -> None:
@@ -695,7 +695,7 @@ def test_a_number_that_json_does_not_have_is_refused_anywhere(number: float) -> 
     for fields in ({"tools": [tool]}, {"temperature": number}, {"x": number}):
         error = refused(json.dumps(asking(**fields)).encode())
         assert error.status == 400
-        assert error.message.startswith("The body of the request is not valid JSON: ")
+        assert error.message.startswith("The request body is not valid JSON: ")
 
 
 @pytest.mark.parametrize(
@@ -785,7 +785,7 @@ def test_a_body_that_takes_long_to_read_is_not_read(fields: bytes) -> None:
     error = refused(b'{"messages":[%b],"x":"%b",%b}' % (HELLO_JSON, b":" * 100_000, fields))
     assert time.process_time() - started < 1
     assert error.message == (
-        "The body of the request is too complex: it may have up to 100000 keys, objects and arrays."
+        "The request body is too complex: it may contain at most 100000 keys, objects and arrays."
     )
 
 
@@ -834,14 +834,14 @@ def test_what_is_declared_is_all_that_goes_on() -> None:
         "response_format": {"type": "json_object", "schema": {"x": 1}, "grammar": "x"},
     }
     expected = {**FULL, "response_format": {"type": "json_object", "schema": {"x": 1}}}
-    assert parse(body).declared() == expected
-    assert parse(FULL).declared() == FULL
+    assert parse(body).dump_known() == expected
+    assert parse(FULL).dump_known() == FULL
 
 
 def test_a_call_is_declared_with_its_type() -> None:
     function = {"name": "f", "arguments": "{}"}
     body = {"messages": [{"role": "assistant", "tool_calls": [{"id": "c", "function": function}]}]}
-    (message,) = parse(body).declared()["messages"]
+    (message,) = parse(body).dump_known()["messages"]
     assert message["tool_calls"] == [{"id": "c", "type": "function", "function": function}]
 
 
@@ -872,13 +872,13 @@ def test_what_is_nested_too_deeply_is_refused(body: bytes) -> None:
     error = refused(body)
     assert (error.status, error.param) == (400, None)
     assert error.message == (
-        "The body of the request is nested too deeply: it may have up to 200 levels."
+        "The request body is nested too deeply: it may have at most 200 levels."
     )
 
 
 def test_what_has_too_many_levels_to_be_read_at_all_is_refused() -> None:
     for depth in (100_000, 1_000_000):
-        assert "too complex: it may have up to 100000 keys" in refused(nested(depth)).message
+        assert "too complex: it may contain at most 100000 keys" in refused(nested(depth)).message
 
 
 def arguments(depth: int) -> str:
@@ -973,8 +973,8 @@ def test_functions_are_tools(choice: dict[str, Any], tool_choice: dict[str, Any]
     functions = [{"name": "f", "description": "d", "parameters": {"type": "object"}}, {"name": "g"}]
     request = parse(asking(functions=functions, **choice))
     tools = [{"type": "function", "function": function} for function in functions]
-    assert request.declared({"tools", "tool_choice"}) == {"tools": tools, **tool_choice}
-    assert request.own_name("tools") == "functions"
+    assert request.dump_known({"tools", "tool_choice"}) == {"tools": tools, **tool_choice}
+    assert request.client_param("tools") == "functions"
     for name in ("tools", "functions"):
         assert request.without([name]).tools is None
 

@@ -47,14 +47,14 @@ def refused(**fields: Any) -> InvalidRequest:
 
 @pytest.mark.compat("completions.request.options, keep_alive, shift, think, truncate")
 def test_every_field_is_read_in_both_spellings() -> None:
-    assert parse(**FULL).declared() == FULL
-    assert CompletionRequest.parse(json.dumps(camel_keys(FULL)).encode()).declared() == FULL
+    assert parse(**FULL).dump_known() == FULL
+    assert CompletionRequest.parse(json.dumps(camel_keys(FULL)).encode()).dump_known() == FULL
     assert set(FULL) == set(CompletionRequest.model_fields) - {"best_of", "logprobs"}
 
 
 def test_absent_and_null_mean_the_same() -> None:
     nothing = parse(**dict.fromkeys(set(CompletionRequest.model_fields) - {"prompt"}))
-    assert nothing.declared() == parse().declared() == {"prompt": "a"}
+    assert nothing.dump_known() == parse().dump_known() == {"prompt": "a"}
     assert nothing.output_limit == parse().output_limit
     assert not nothing.include_usage
 
@@ -187,7 +187,7 @@ def test_the_request_for_one_prompt_is_otherwise_the_same() -> None:
     assert one.prompts() == ["b"]
     expected = FULL | {"model": "engine", "prompt": "b"}
     del expected["n"]
-    assert one.declared() == expected
+    assert one.dump_known() == expected
     assert one.engine_options == {"num_ctx": 8}
     assert request.prompts() == ["a", "b"]
     assert request.n == 2

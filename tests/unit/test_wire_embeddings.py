@@ -28,14 +28,14 @@ def parse(**fields: Any) -> EmbeddingsRequest:
 
 @pytest.mark.compat("embeddings.request.options, keep_alive, truncate")
 def test_every_field_is_read_in_both_spellings() -> None:
-    assert parse(**FULL).declared() == FULL
-    assert EmbeddingsRequest.parse(json.dumps(camel_keys(FULL)).encode()).declared() == FULL
+    assert parse(**FULL).dump_known() == FULL
+    assert EmbeddingsRequest.parse(json.dumps(camel_keys(FULL)).encode()).dump_known() == FULL
     assert set(FULL) == set(EmbeddingsRequest.model_fields)
 
 
 def test_absent_and_null_mean_the_same() -> None:
     nothing = parse(**dict.fromkeys(set(FULL) - {"input"}))
-    assert nothing.declared() == parse().declared() == {"input": "a"}
+    assert nothing.dump_known() == parse().dump_known() == {"input": "a"}
 
 
 @pytest.mark.compat("embeddings.request.encoding_format")

@@ -31,7 +31,7 @@ def refused(**fields: Any) -> InvalidRequest:
 def test_options_are_read_in_both_spellings() -> None:
     options = parse(options={"numCtx": 8192, "top_k": 3, "stop": ["a"]}).options
     assert options is not None
-    assert options.declared() == {"num_ctx": 8192, "top_k": 3, "stop": ["a"]}
+    assert options.dump_known() == {"num_ctx": 8192, "top_k": 3, "stop": ["a"]}
 
 
 @pytest.mark.compat("chat.request.options")

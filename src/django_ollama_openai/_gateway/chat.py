@@ -28,7 +28,7 @@ def complete_chat(exchange: Exchange) -> Flow[Reply]:
     """Answer a chat completion request; raises as :meth:`Exchange.reply` does."""
     admitted = yield from admit(exchange, ChatCompletionRequest, "chat")
     body, route = admitted.body, admitted.route
-    unsupported = [body.own_name(name) for name in route.backend.unsupported_parameters(body)]
+    unsupported = [body.client_param(name) for name in route.backend.unsupported_parameters(body)]
     body, ignored = settle_parameters(body, unsupported, route)
     check_choices(body.n or 1, "n")
     yield from fetch_remote_images(body)
@@ -83,7 +83,7 @@ def fetch_remote_images(body: ChatCompletionRequest) -> Flow[None]:
         error.param = images[error.index][0]
         raise
     for (_, image), data in zip(images, fetched, strict=True):
-        image.fetched(data)
+        image.set_data(data)
 
 
 def _writer(body: ChatCompletionRequest, route: Route, mount: Mount) -> ChatCompletionWriter:
@@ -94,8 +94,8 @@ def _writer(body: ChatCompletionRequest, route: Route, mount: Mount) -> ChatComp
             mount.case,
             choices=choices,
             include_usage=body.include_usage,
-            calls_functions=bool(body.functions),
+            legacy_function_call=bool(body.functions),
         )
     return WholeChatCompletion(
-        route.name, mount.case, choices=choices, calls_functions=bool(body.functions)
+        route.name, mount.case, choices=choices, legacy_function_call=bool(body.functions)
     )

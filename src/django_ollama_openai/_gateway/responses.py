@@ -11,9 +11,9 @@ from .. import _conf
 from .._translation.response_events import ResponseStream, WholeResponse
 from .._translation.responses_request import (
     chat_request,
-    in_the_words_of,
-    left_out,
-    original_param,
+    ignored_parts,
+    to_responses_error,
+    to_responses_param,
 )
 from .._wire.responses import ResponsesRequest
 from ..auth import Caller
@@ -63,7 +63,7 @@ def respond(exchange: Exchange) -> Flow[Reply]:
         writer=kind(body, route.name, admitted.mount.case, stored=is_stored),
         is_stream=bool(body.stream),
     )
-    ignored += left_out(body) + tuple(original_param(body, name) for name in dropped)
+    ignored += ignored_parts(body) + tuple(to_responses_param(body, name) for name in dropped)
     return (yield from exchange.reply(response, ignored))
 
 
@@ -73,7 +73,7 @@ def _check_demand(body: ResponsesRequest) -> None:
     Raises:
         UnsupportedParameter: It does, and ``UNSUPPORTED_PARAMETERS`` is ``"reject"``.
     """
-    tool = body.demanded_tool
+    tool = body.required_hosted_tool
     if tool is not None and _conf.get().UNSUPPORTED_PARAMETERS == "reject":
         raise UnsupportedParameter(
             f"'tool_choice' demands the tool {tool[:MAX_QUOTED]!r}, which is not supported. "
@@ -116,7 +116,7 @@ def _in_the_words_of(body: ResponsesRequest) -> Iterator[None]:
     try:
         yield
     except GatewayError as error:
-        in_the_words_of(body, error)
+        to_responses_error(body, error)
         raise
 
 
@@ -162,5 +162,5 @@ class _Response(Completion):
 
     def _told(self, error: Exception) -> GatewayError:
         told = super()._told(error)
-        in_the_words_of(self._body, told)
+        to_responses_error(self._body, told)
         return told

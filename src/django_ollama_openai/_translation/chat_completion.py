@@ -15,7 +15,7 @@ from .._wire.case import Case, camel_keys
 from .._wire.delta import Delta, ToolCallDelta, Usage, fold
 from .._wire.sse import DONE, encode_json, frame
 from ..exceptions import GatewayError
-from .answers import answer_head, finish_reason_fields, usage_fields
+from .completion_fields import completion_head, finish_reason_fields, usage_fields
 
 __all__ = ["ChatCompletionStream", "ChatCompletionWriter", "WholeChatCompletion", "chat_message"]
 
@@ -34,15 +34,15 @@ def new_completion_id() -> str:
 
 
 class WholeChatCompletion:
-    """A whole completion with ``choices`` choices. With ``calls_functions`` a call has the
+    """A whole completion with ``choices`` choices. With ``legacy_function_call`` a call has the
     deprecated form ``function_call``."""
 
     def __init__(
-        self, model: str, case: Case, *, choices: int = 1, calls_functions: bool = False
+        self, model: str, case: Case, *, choices: int = 1, legacy_function_call: bool = False
     ) -> None:
         self._head = _head("chat.completion", model)
         self._case = case
-        self._calls_functions = calls_functions
+        self._calls_functions = legacy_function_call
         self._deltas: list[list[Delta]] = [[] for _ in range(choices)]
 
     def feed(self, delta: Delta) -> bytes:
@@ -72,12 +72,12 @@ class ChatCompletionStream:
         *,
         choices: int = 1,
         include_usage: bool,
-        calls_functions: bool = False,
+        legacy_function_call: bool = False,
     ) -> None:
         self._head = _head("chat.completion.chunk", model)
         self._case = case
         self._include_usage = include_usage
-        self._calls_functions = calls_functions
+        self._calls_functions = legacy_function_call
         self._choices = [_StreamedChoice() for _ in range(choices)]
         self._is_begun = False
         # Only the camelCase Final Response repeats the whole content.
@@ -180,13 +180,13 @@ class _StreamedChoice:
     deltas: list[Delta] = field(default_factory=list)
 
 
-def chat_message(answer: Delta, *, calls_functions: bool = False) -> dict[str, Any]:
+def chat_message(answer: Delta, *, legacy_function_call: bool = False) -> dict[str, Any]:
     """Return a whole answer as OpenAI's assistant message."""
     content = None if answer.tool_calls and not answer.content else answer.content
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
     if answer.reasoning:
         message["reasoning_content"] = message["reasoning"] = answer.reasoning
-    if answer.tool_calls and calls_functions:
+    if answer.tool_calls and legacy_function_call:
         call = answer.tool_calls[0]
         message["function_call"] = {"name": call.name, "arguments": call.arguments}
     elif answer.tool_calls:
@@ -197,20 +197,20 @@ def chat_message(answer: Delta, *, calls_functions: bool = False) -> dict[str, A
 
 
 def _head(kind: str, model: str) -> dict[str, Any]:
-    return answer_head(new_completion_id(), kind, model)
+    return completion_head(new_completion_id(), kind, model)
 
 
 def _completion(
-    head: dict[str, Any], answers: Iterable[Delta], case: Case, calls_functions: bool
+    head: dict[str, Any], answers: Iterable[Delta], case: Case, legacy_function_call: bool
 ) -> dict[str, Any]:
     folded = list(answers)
     choices = [
         {
             "index": index,
-            "message": chat_message(answer, calls_functions=calls_functions),
+            "message": chat_message(answer, legacy_function_call=legacy_function_call),
             "logprobs": _logprobs(answer.logprobs),
             **finish_reason_fields(
-                _finish_reason(answer.finish_reason or "stop", calls_functions), case
+                _finish_reason(answer.finish_reason or "stop", legacy_function_call), case
             ),
         }
         for index, answer in enumerate(folded)
@@ -224,8 +224,8 @@ def _logprobs(entries: list[dict[str, Any]] | None) -> dict[str, Any] | None:
     return None if entries is None else {"content": entries, "refusal": None}
 
 
-def _finish_reason(reason: str, calls_functions: bool) -> str:
-    return "function_call" if calls_functions and reason == "tool_calls" else reason
+def _finish_reason(reason: str, legacy_function_call: bool) -> str:
+    return "function_call" if legacy_function_call and reason == "tool_calls" else reason
 
 
 def _function_piece(calls: Iterable[ToolCallDelta]) -> dict[str, Any]:

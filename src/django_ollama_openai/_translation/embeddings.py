@@ -22,7 +22,7 @@ from .._wire.sse import encode_json
 from ..exceptions import InvalidRequest, UnsupportedParameter, UpstreamError
 from .openai_errors import engine_error
 
-__all__ = ["checked_embeddings", "embeddings_response", "ollama_embeddings", "openai_embeddings"]
+__all__ = ["embeddings_response", "ollama_embeddings", "openai_embeddings", "to_embeddings"]
 
 _FLOAT32_MAX: Final = 3.4028235677973366e38
 """From here on a number is infinite as a float32."""
@@ -39,13 +39,13 @@ _ANSWER: Final = TypeAdapter(_Answer)
 
 
 def ollama_embeddings(body: bytes, request: EmbeddingsRequest) -> Embeddings:
-    """The answer of Ollama's ``POST /api/embed``; raises as :func:`checked_embeddings`."""
+    """The answer of Ollama's ``POST /api/embed``; raises as :func:`to_embeddings`."""
     try:
         answer = _ANSWER.validate_json(body, strict=True)
     except ValueError as error:
-        raise UpstreamError("The engine sent something that is not an answer.") from error
+        raise UpstreamError("The engine sent an invalid response.") from error
     usage = Usage(prompt_tokens=answer.get("prompt_eval_count") or 0)
-    return checked_embeddings(answer["embeddings"], usage, request)
+    return to_embeddings(answer["embeddings"], usage, request)
 
 
 class _Vector(TypedDict):
@@ -71,7 +71,7 @@ def openai_embeddings(answers: Iterable[Any], request: EmbeddingsRequest) -> Emb
     the JSON of each, as bytes or parsed.
 
     Raises:
-        GatewayError: it refused or failed; and what :func:`checked_embeddings` raises.
+        GatewayError: it refused or failed; and what :func:`to_embeddings` raises.
     """
     vectors: list[list[float]] = []
     usage = Usage()
@@ -86,19 +86,19 @@ def openai_embeddings(answers: Iterable[Any], request: EmbeddingsRequest) -> Emb
                 raise engine_error(part["error"], param="input")
             data, figures = part["data"], part["usage"]
         except (ValueError, KeyError) as error:
-            raise UpstreamError("The engine sent something that is not an answer.") from error
+            raise UpstreamError("The engine sent an invalid response.") from error
         if sorted(vector["index"] for vector in data) != list(range(len(data))):
-            raise UpstreamError("The engine did not send a vector for each input.")
+            raise UpstreamError("The engine did not return one vector for each input.")
         # Nine digits tell any two float32 apart; llama-server writes seventeen.
         vectors += [
             [float(f"{number:.9g}") for number in vector["embedding"]]
             for vector in sorted(data, key=itemgetter("index"))
         ]
         usage += Usage(prompt_tokens=figures["prompt_tokens"])
-    return checked_embeddings(vectors, usage, request)
+    return to_embeddings(vectors, usage, request)
 
 
-def checked_embeddings(
+def to_embeddings(
     vectors: list[list[float]], usage: Usage, request: EmbeddingsRequest
 ) -> Embeddings:
     """``vectors`` as the embeddings that ``request`` asks for.
@@ -109,7 +109,7 @@ def checked_embeddings(
     """
     lengths = {len(vector) for vector in vectors}
     if len(vectors) != len(request.inputs()) or len(lengths) != 1 or 0 in lengths:
-        raise UpstreamError("The engine did not send a vector for each input.")
+        raise UpstreamError("The engine did not return one vector for each input.")
     (length,) = lengths
     asked = request.dimensions
     if asked is not None and asked > length:

@@ -35,7 +35,7 @@ def llamacpp_chat_payload(request: ChatCompletionRequest) -> dict[str, Any]:
     Raises:
         InvalidRequest: The request has a schema that llama.cpp cannot enforce.
     """
-    body = request.declared(_CHAT_FIELDS)
+    body = request.dump_known(_CHAT_FIELDS)
     body["messages"] = [_message(message) for message in as_tool_calls(request.messages)]
     schema = request.translated_schema(enforceable_schema)
     if schema is not None:
@@ -56,7 +56,7 @@ def llamacpp_chat_payload(request: ChatCompletionRequest) -> dict[str, Any]:
 
 def llamacpp_completion_payload(request: CompletionRequest) -> dict[str, Any]:
     """Return the fields of ``request`` for llama-server's completion endpoint."""
-    body = request.declared(_COMPLETION_FIELDS)
+    body = request.dump_known(_COMPLETION_FIELDS)
     if request.logprobs is not None:
         # llama-server returns no log probabilities for 0.
         body["logprobs"] = max(1, request.logprobs)
@@ -78,7 +78,7 @@ def check_schemas(request: ChatCompletionRequest) -> None:
 
 
 def _message(message: Message) -> dict[str, Any]:
-    sent = message.declared()
+    sent = message.dump_known()
     sent["content"] = content_text(message.content)
     if message.role == "developer":
         # Few templates know "developer", OpenAI's new name of "system".

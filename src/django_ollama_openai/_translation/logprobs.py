@@ -7,7 +7,7 @@ from typing import Annotated, Any, NotRequired, TypeAlias
 from pydantic import Field, FiniteFloat
 from typing_extensions import TypedDict
 
-__all__ = ["Logprob", "logprob", "of_content"]
+__all__ = ["Logprob", "content_logprobs", "logprob"]
 
 
 Byte: TypeAlias = Annotated[int, Field(ge=0, le=255)]
@@ -33,7 +33,7 @@ def logprob(entry: Logprob) -> dict[str, Any]:
     }
 
 
-def of_content(entries: list[dict[str, Any]], content: str) -> list[dict[str, Any]] | None:
+def content_logprobs(entries: list[dict[str, Any]], content: str) -> list[dict[str, Any]] | None:
     """Those of ``entries`` that spell ``content``, which comes last in what the engine produced.
     ``None`` if there is no content, or none of them do."""
     wanted = content.encode()

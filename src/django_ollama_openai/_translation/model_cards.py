@@ -20,8 +20,8 @@ __all__ = [
     "METADATA",
     "ModelCard",
     "Tag",
-    "lacks_details",
     "model_card",
+    "needs_details",
     "tag_name",
     "tags",
     "with_details",
@@ -127,9 +127,9 @@ def tags(answer: bytes) -> list[Tag]:
     try:
         found = _TAGS.validate_json(answer, strict=True)["models"] or []
     except ValueError as error:
-        raise UpstreamError("The engine's list of models makes no sense.") from error
+        raise UpstreamError("The engine sent an invalid list of models.") from error
     if not all(map(tag_name, found)):
-        raise UpstreamError("The engine has a model without a name.")
+        raise UpstreamError("The engine's list of models contains a model without a name.")
     return found
 
 
@@ -165,7 +165,7 @@ def model_card(tag: Tag) -> ModelCard:
     )
 
 
-def lacks_details(tag: Tag) -> bool:
+def needs_details(tag: Tag) -> bool:
     """Return whether details of ``tag`` have to come from ``/api/show``. Tags with wrong details
     lack the context length, too."""
     return "capabilities" not in tag or "context_length" not in (tag.get("details") or {})

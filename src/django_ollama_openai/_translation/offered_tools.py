@@ -89,7 +89,7 @@ def function_tool(name: str, offered: OfferedTool, *, is_first: bool) -> dict[st
             grammar = {"syntax": tool.format.syntax, "definition": tool.format.definition}
             fields["format"] = {"type": "grammar", "grammar": grammar}
     else:
-        fields = tool.declared({"description", "parameters", "strict"})
+        fields = tool.dump_known({"description", "parameters", "strict"})
     about = offered.namespace.description if offered.namespace and is_first else None
     description = "\n\n".join(filter(None, (about, tool.description)))
     fields = {"name": name, **fields, **({"description": description} if description else {})}

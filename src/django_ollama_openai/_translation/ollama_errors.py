@@ -19,15 +19,15 @@ from ..exceptions import (
     UpstreamError,
     UpstreamUnavailable,
 )
-from .blame import Blame
-from .engine_words import REFUSED, for_clients
+from .engine_messages import REFUSED, client_message
+from .error_context import ErrorContext
 
 __all__ = [
     "context_message",
     "endpoint_error",
-    "for_operators",
     "media_error",
     "ollama_error",
+    "operator_text",
     "schema_error",
     "tools_error",
 ]
@@ -80,21 +80,21 @@ _ADDRESS: Final = re.compile(r"://|\bdial\b|127\.0\.0\.1|localhost")
 
 
 def ollama_error(
-    status: int | None, body: bytes | bytearray, **blame: Unpack[Blame]
+    status: int | None, body: bytes | bytearray, **error_context: Unpack[ErrorContext]
 ) -> GatewayError:
     """The error for a response with ``status``, or for an error line of a stream (``None``).
 
     The text of a 400 is about the request, and is passed on unless it names addresses, paths or
     keys of the server. That of the engine's own failures is not.
     """
-    failure = _failure(status, body, **blame)
+    failure = _failure(status, body, **error_context)
     text = _text(body)
-    if failure.status >= 500 or not for_clients(text, blame.get("model", "")):
-        failure.engine_message = for_operators(text)
+    if failure.status >= 500 or not client_message(text, error_context.get("model", "")):
+        failure.engine_message = operator_text(text)
     return failure
 
 
-def for_operators(text: str) -> str:
+def operator_text(text: str) -> str:
     """Return ``text``, an engine's message about its failure, shortened and without quotations of
     prompts and answers."""
     return _QUOTED.sub(r"\1…", " ".join(text.split()))[:MAX_ENGINE_MESSAGE]
@@ -107,8 +107,10 @@ def _text(body: bytes | bytearray) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _failure(status: int | None, body: bytes | bytearray, **blame: Unpack[Blame]) -> GatewayError:
-    model, param = blame.get("model", ""), blame.get("param", "messages")
+def _failure(
+    status: int | None, body: bytes | bytearray, **error_context: Unpack[ErrorContext]
+) -> GatewayError:
+    model, param = error_context.get("model", ""), error_context.get("param", "messages")
     error = _parsed(body)
     detail = _parsed(error.encode()) if isinstance(error, str) else error
     if isinstance(detail, dict):
@@ -118,28 +120,28 @@ def _failure(status: int | None, body: bytes | bytearray, **blame: Unpack[Blame]
     else:
         text = error
     if status in (400, 501) and isinstance(text, str) and (lack := _LACKS.search(text)):
-        return _refusal(lack[1], **blame)
+        return _refusal(lack[1], **error_context)
     if status in (400, 500) and isinstance(text, str) and (bad := _BAD_SCHEMA.search(text)):
-        return schema_error(bad["reason"], **blame)
+        return schema_error(bad["reason"], **error_context)
     if status == 400 and isinstance(text, str):
         if _TOO_LONG.search(text):
             return ContextLengthExceeded(context_message({}, param), param=param)
         if not (param == "input" and _ADDRESS.search(text)):
             return InvalidRequest(
-                for_clients(text, model) or REFUSED, param=_named_param(text, **blame)
+                client_message(text, model) or REFUSED, param=_named_param(text, **error_context)
             )
     if status == 404 and isinstance(error, str):
         return ModelNotFound(model)
     if status in (429, 503):
         return UpstreamUnavailable("The engine is busy. Try again later.")
     if status in (401, 403):
-        return UpstreamError("The engine refused the gateway's own credentials.")
+        return UpstreamError("The engine rejected the gateway's credentials.")
     if status is None:
-        return UpstreamError("The engine failed in the middle of its answer.")
+        return UpstreamError("The engine failed while generating the response.")
     return UpstreamError(f"The engine failed with status {status}.")
 
 
-def _named_param(text: str, **blame: Unpack[Blame]) -> str | None:
+def _named_param(text: str, **error_context: Unpack[ErrorContext]) -> str | None:
     """Return the field of the client's request that ``text`` is about, or ``None`` if unknown."""
     if text.startswith("model is required"):
         return "model"
@@ -149,11 +151,11 @@ def _named_param(text: str, **blame: Unpack[Blame]) -> str | None:
     if found is None:
         return None
     if found[1] == "format":
-        return blame.get("schema_param", "response_format")
+        return error_context.get("schema_param", "response_format")
     return found[1] if found[1] in _READ_FROM else None
 
 
-def _refusal(ability: str, **blame: Unpack[Blame]) -> GatewayError:
+def _refusal(ability: str, **error_context: Unpack[ErrorContext]) -> GatewayError:
     """Return the error for a model that lacks an ability."""
     match ability:
         case "insert":
@@ -162,10 +164,10 @@ def _refusal(ability: str, **blame: Unpack[Blame]) -> GatewayError:
             return tools_error()
         case "thinking":
             return UnsupportedParameter(
-                "This model does not support thinking.", param=blame.get("think_param")
+                "This model does not support thinking.", param=error_context.get("think_param")
             )
         case "multimodal":
-            return media_error("image and audio", **blame)
+            return media_error("image and audio", **error_context)
     return endpoint_error(_ENDPOINTS[ability])
 
 
@@ -181,19 +183,21 @@ def tools_error() -> GatewayError:
     return UnsupportedParameter("This model does not support tools.", param="tools")
 
 
-def media_error(kind: str, **blame: Unpack[Blame]) -> GatewayError:
+def media_error(kind: str, **error_context: Unpack[ErrorContext]) -> GatewayError:
     """Return the error for a model that does not support ``kind`` input in messages."""
-    param = blame.get("media_param", "messages")
+    param = error_context.get("media_param", "messages")
     return UnsupportedParameter(
         f"This model does not support {kind} input, which is in '{param}'.", param=param
     )
 
 
-def schema_error(reason: str | None, **blame: Unpack[Blame]) -> GatewayError:
+def schema_error(reason: str | None, **error_context: Unpack[ErrorContext]) -> GatewayError:
     """Return the error for a JSON schema that the engine cannot enforce, with the engine's
     ``reason`` if there is one."""
-    param = blame.get("schema_param", "response_format")
-    reason = " ".join(for_clients(reason or "", blame.get("model", "")).split()).rstrip(".")
+    param = error_context.get("schema_param", "response_format")
+    reason = " ".join(client_message(reason or "", error_context.get("model", "")).split()).rstrip(
+        "."
+    )
     return InvalidRequest(
         f"Invalid schema for '{param}'" + (f": {reason}." if reason else "."),
         param=param,

@@ -8,10 +8,9 @@ from pydantic import Field, FiniteFloat, TypeAdapter
 from pydantic_core import to_json
 from typing_extensions import TypedDict
 
-from .._wire.delta import Delta, ToolCallDelta, Usage
+from .._wire.delta import Delta, ToolCallDelta, Usage, new_tool_call_id
 from ..exceptions import UpstreamError
-from .blame import Blame
-from .chat_parts import new_tool_call_id
+from .error_context import ErrorContext
 from .logprobs import Logprob, logprob
 from .openai_errors import engine_error
 
@@ -97,8 +96,8 @@ class OpenAIChunks:
     param: ClassVar[str] = "messages"
     """The field of the request that may be too long."""
 
-    def __init__(self, **blame: Unpack[Blame]) -> None:
-        self._blame: Blame = {"param": self.param, **blame}
+    def __init__(self, **error_context: Unpack[ErrorContext]) -> None:
+        self._blame: ErrorContext = {"param": self.param, **error_context}
         self._has_begun = False
         self._is_finished = False
         self._calls: dict[int | None, tuple[int, str | None]] = {}
@@ -127,7 +126,7 @@ class OpenAIChunks:
             for choice in chunk["choices"]:
                 self._choice(choice, delta)
         except (ValueError, KeyError) as error:
-            raise UpstreamError("The engine sent something that is not an answer.") from error
+            raise UpstreamError("The engine sent an invalid response.") from error
         self._has_begun = True
         return delta
 
@@ -138,9 +137,9 @@ class OpenAIChunks:
             UpstreamError: without a finish reason.
         """
         if not self._has_begun:
-            raise UpstreamError("The engine sent something that is not an answer.")
+            raise UpstreamError("The engine sent an invalid response.")
         if not self._is_finished:
-            raise UpstreamError("The engine broke off in the middle of its answer.")
+            raise UpstreamError("The engine's response ended before it was complete.")
 
     def _message(self, choice: _Choice) -> _Message:
         # Azure leaves it out where it has only something to say of its filters.
@@ -158,7 +157,7 @@ class OpenAIChunks:
             delta.tokens = 1
         if reason := choice.get("finish_reason"):
             if reason in _BROKEN:
-                raise UpstreamError("The engine broke off in the middle of its answer.")
+                raise UpstreamError("The engine's response ended before it was complete.")
             delta.finish_reason = reason
             self._is_finished = True
 
@@ -207,8 +206,8 @@ class OpenAITextChunks(OpenAIChunks):
 
     param = "prompt"
 
-    def __init__(self, *, alternatives: int, **blame: Unpack[Blame]) -> None:
-        super().__init__(**blame)
+    def __init__(self, *, alternatives: int, **error_context: Unpack[ErrorContext]) -> None:
+        super().__init__(**error_context)
         self._alternatives = alternatives
 
     def feed(self, data: Any) -> Delta:

@@ -21,13 +21,13 @@ from ..exceptions import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from .blame import Blame
-from .engine_words import REFUSED, for_clients
+from .engine_messages import REFUSED, client_message
+from .error_context import ErrorContext
 from .ollama_errors import (
     context_message,
     endpoint_error,
-    for_operators,
     media_error,
+    operator_text,
     schema_error,
     tools_error,
 )
@@ -104,36 +104,40 @@ _NAME: Final = re.compile(r"(?!\d+$)[\w.\[\]-]{1,100}", re.ASCII)
 MAX_SEARCHED: Final = 2_000
 
 
-def openai_error(status: int, body: bytes | bytearray, **blame: Unpack[Blame]) -> GatewayError:
+def openai_error(
+    status: int, body: bytes | bytearray, **error_context: Unpack[ErrorContext]
+) -> GatewayError:
     """The error for a response with ``status``.
 
     The message of a refusal is about the request, and is passed on unless it names addresses, paths
     or keys of the server. That of the engine's own failures is not.
     """
     error = _parsed(body)
-    return _for_operators_too(_failure(status, error, **blame), error, **blame)
+    return _for_operators_too(_failure(status, error, **error_context), error, **error_context)
 
 
 def _for_operators_too(
-    failure: GatewayError, error: dict[str, Any], **blame: Unpack[Blame]
+    failure: GatewayError, error: dict[str, Any], **error_context: Unpack[ErrorContext]
 ) -> GatewayError:
     text = _message(error)
-    if failure.status >= 500 or not for_clients(text, blame.get("model", "")):
-        failure.engine_message = for_operators(text)
+    if failure.status >= 500 or not client_message(text, error_context.get("model", "")):
+        failure.engine_message = operator_text(text)
     return failure
 
 
-def _failure(status: int, error: dict[str, Any], **blame: Unpack[Blame]) -> GatewayError:
+def _failure(
+    status: int, error: dict[str, Any], **error_context: Unpack[ErrorContext]
+) -> GatewayError:
     if status in (401, 403):
-        return UpstreamError("The engine refused the gateway's own credentials.")
+        return UpstreamError("The engine rejected the gateway's credentials.")
     if status in _REFUSALS:
-        return _engine_error(error, is_refusal=True, **blame)
-    if known := _known(error, is_refusal=False, **blame):
+        return _engine_error(error, is_refusal=True, **error_context)
+    if known := _known(error, is_refusal=False, **error_context):
         return known
     if status == 404:
-        return _not_found(error, **blame)
+        return _not_found(error, **error_context)
     if status in (405, 501):
-        return _other_endpoint(**blame)
+        return _other_endpoint(**error_context)
     if status in (408, 504):
         return UpstreamTimeout("The engine did not answer in time.")
     if status in (429, 503):
@@ -141,53 +145,57 @@ def _failure(status: int, error: dict[str, Any], **blame: Unpack[Blame]) -> Gate
     return UpstreamError(f"The engine failed with status {status}.")
 
 
-def engine_error(error: Any, *, is_refusal: bool = False, **blame: Unpack[Blame]) -> GatewayError:
+def engine_error(
+    error: Any, *, is_refusal: bool = False, **error_context: Unpack[ErrorContext]
+) -> GatewayError:
     """Return the error for an ``error`` object: that of a refusal, or one that came instead of an
     answer or in the middle of it."""
     if not isinstance(error, dict):
         error = {"message": error}
-    return _for_operators_too(_engine_error(error, is_refusal=is_refusal, **blame), error, **blame)
+    return _for_operators_too(
+        _engine_error(error, is_refusal=is_refusal, **error_context), error, **error_context
+    )
 
 
 def _engine_error(
-    error: dict[str, Any], *, is_refusal: bool, **blame: Unpack[Blame]
+    error: dict[str, Any], *, is_refusal: bool, **error_context: Unpack[ErrorContext]
 ) -> GatewayError:
     is_refusal = (
         is_refusal
         or error.get("code") in (400, "400")
         or error.get("type") == "invalid_request_error"
     )
-    if known := _known(error, is_refusal=is_refusal, **blame):
+    if known := _known(error, is_refusal=is_refusal, **error_context):
         return known
     if is_refusal:
         return InvalidRequest(
-            for_clients(_message(error), blame.get("model", "")) or REFUSED,
+            client_message(_message(error), error_context.get("model", "")) or REFUSED,
             param=_word(error.get("param")),
             code=_word(error.get("code")),
         )
-    return UpstreamError("The engine failed in the middle of its answer.")
+    return UpstreamError("The engine failed while generating the response.")
 
 
 def _known(
-    error: dict[str, Any], *, is_refusal: bool, **blame: Unpack[Blame]
+    error: dict[str, Any], *, is_refusal: bool, **error_context: Unpack[ErrorContext]
 ) -> GatewayError | None:
     """What ``error`` says itself, whatever status it has come with."""
     text = _message(error)[:MAX_SEARCHED]
     if error.get("code") == "model_not_found":
-        return ModelNotFound(blame.get("model", ""))
+        return ModelNotFound(error_context.get("model", ""))
     if _LACKS_ENDPOINT.search(text):
-        return _other_endpoint(**blame)
+        return _other_endpoint(**error_context)
     if "does not support logits" in text:
         return InvalidRequest(
             "This model does not produce text.", param="model", code="unsupported_endpoint"
         )
     if lack := _LACKS_INPUT.search(text):
-        return media_error(lack[1], **blame)
+        return media_error(lack[1], **error_context)
     if _LACKS_TOOLS.search(text):
         return tools_error()
     # Only if the client has sent a schema.
-    if "schema_param" in blame and (bad := _BAD_SCHEMA.search(text)):
-        return schema_error(bad["reason"], **blame)
+    if "schema_param" in error_context and (bad := _BAD_SCHEMA.search(text)):
+        return schema_error(bad["reason"], **error_context)
     if text.startswith(_BAD_ARGUMENTS):
         return InvalidRequest(
             "This model requires JSON as the arguments of earlier tool calls.", param="messages"
@@ -195,42 +203,42 @@ def _known(
     if text.startswith("Pooling type"):
         return UpstreamError("This model's file does not say how to pool; set 'pooling'.")
     if error.get("type") == "exceed_context_size_error":
-        return _too_long(error, **blame)
+        return _too_long(error, **error_context)
     if error.get("code") == "context_length_exceeded" or _TOO_LONG.search(text):
         limit, size = _LIMIT.search(text), _SIZE.search(text)
         if limit and size and int(size[size.lastindex or 0]) > int(limit[1]):
             figures = {"n_prompt_tokens": int(size[size.lastindex or 0]), "n_ctx": int(limit[1])}
-            return _too_long(figures, **blame)
+            return _too_long(figures, **error_context)
         # It is too long together with what it asks for, or there are no figures.
-        if is_refusal and (words := for_clients(text, blame.get("model", ""))):
-            return ContextLengthExceeded(words, param=_param(**blame))
-        return _too_long({}, **blame)
+        if is_refusal and (words := client_message(text, error_context.get("model", ""))):
+            return ContextLengthExceeded(words, param=_param(**error_context))
+        return _too_long({}, **error_context)
     return None
 
 
-def _too_long(figures: dict[str, Any], **blame: Unpack[Blame]) -> GatewayError:
-    param = _param(**blame)
+def _too_long(figures: dict[str, Any], **error_context: Unpack[ErrorContext]) -> GatewayError:
+    param = _param(**error_context)
     return ContextLengthExceeded(context_message(figures, param), param=param)
 
 
-def _not_found(error: dict[str, Any], **blame: Unpack[Blame]) -> GatewayError:
+def _not_found(error: dict[str, Any], **error_context: Unpack[ErrorContext]) -> GatewayError:
     """The model is missing, or is for something else, or there is no such endpoint: engines answer
     all of these with 404."""
-    model = blame.get("model", "")
+    model = error_context.get("model", "")
     if model and model in _message(error)[:MAX_SEARCHED]:
         return ModelNotFound(model)
     if error.get("param") == "model":
-        return _other_endpoint(**blame)
+        return _other_endpoint(**error_context)
     # Where the address of the engine is wrong, it is the site's owner who has to know.
     return UpstreamError("The engine does not have this endpoint.")
 
 
-def _other_endpoint(**blame: Unpack[Blame]) -> GatewayError:
-    return endpoint_error(_ENDPOINTS[_param(**blame)])
+def _other_endpoint(**error_context: Unpack[ErrorContext]) -> GatewayError:
+    return endpoint_error(_ENDPOINTS[_param(**error_context)])
 
 
-def _param(**blame: Unpack[Blame]) -> str:
-    return blame.get("param", "messages")
+def _param(**error_context: Unpack[ErrorContext]) -> str:
+    return error_context.get("param", "messages")
 
 
 def _message(error: dict[str, Any]) -> str:
@@ -243,7 +251,7 @@ def _word(value: Any) -> str | None:
     letters."""
     if not isinstance(value, str) or not _NAME.fullmatch(value) or value == "None":
         return None
-    return for_clients(value) or None
+    return client_message(value) or None
 
 
 def _parsed(body: bytes | bytearray) -> dict[str, Any]:

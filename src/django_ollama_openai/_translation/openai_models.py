@@ -7,7 +7,7 @@ from typing import Annotated, Any, NotRequired, TypeVar
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from .._wire.answers.models import ModelMetadata
+from .._wire.response_models.models import ModelMetadata
 from ..exceptions import UpstreamError
 from .model_cards import ModelCard
 
@@ -61,7 +61,7 @@ def openai_models(answer: bytes) -> list[ModelCard]:
     try:
         found = _MODELS.validate_json(answer, strict=True)["data"]
     except ValueError as error:
-        raise UpstreamError("The engine's list of models makes no sense.") from error
+        raise UpstreamError("The engine sent an invalid list of models.") from error
     return [_card(model) for model in found if model["id"]]
 
 

@@ -62,7 +62,7 @@ def openai_chat_payload(
     arguments of every earlier call are sent as a JSON object.
     """
     fields = _CHAT.union(*(_CHAT_OPTIONAL.get(name, ()) for name in parameters))
-    sent = request.declared(fields)
+    sent = request.dump_known(fields)
     if request.reasoning_effort is not None and "reasoning_effort" in fields:
         # It may have come by another name.
         sent["reasoning_effort"] = request.reasoning_effort
@@ -98,7 +98,7 @@ def openai_completion_payload(
 ) -> dict[str, Any]:
     """The body of ``POST completions``."""
     optional = {"logit_bias", "logprobs", "suffix"}.intersection(parameters)
-    sent = request.declared(_SAMPLING | {"max_tokens"} | optional)
+    sent = request.dump_known(_SAMPLING | {"max_tokens"} | optional)
     if request.logprobs == 0 and "logprobs" in optional:
         # Some engines give none at all for 0; what was not asked for is left out of the answer.
         sent["logprobs"] = 1
@@ -123,7 +123,7 @@ def openai_embeddings_payload(
         "input": request.input,
         # Base64 would be shorter, but not every engine has it.
         "encoding_format": "float",
-        **request.declared(optional),
+        **request.dump_known(optional),
     }
 
 
@@ -139,7 +139,7 @@ def _leave_out(body: dict[str, Any], names: Iterable[str]) -> None:
 
 
 def _message(message: Message, json_arguments: bool) -> dict[str, Any]:
-    sent = message.declared()
+    sent = message.dump_known()
     if message.role == "developer":
         # Few templates know the role that OpenAI renamed "system" to, and OpenAI takes both.
         sent["role"] = "system"
@@ -169,7 +169,7 @@ def _answer(message: AssistantMessage, sent: dict[str, Any], json_arguments: boo
 
 
 def _part(part: Part) -> dict[str, Any]:
-    sent = part.declared()
+    sent = part.dump_known()
     if isinstance(part, RefusalPart):
         return {"type": "text", "text": part.refusal}
     # Always the thing itself, in the alphabet that all engines read: none is sent to an address.
@@ -177,7 +177,7 @@ def _part(part: Part) -> dict[str, Any]:
         (data,) = content_media([part])
         sent["image_url"]["url"] = f"data:{image_type(data)};base64,{_base64(data)}"
     elif isinstance(part, AudioPart):
-        sent["input_audio"]["data"] = _base64(part.input_audio.sound)
+        sent["input_audio"]["data"] = _base64(part.input_audio.audio)
     return sent
 
 

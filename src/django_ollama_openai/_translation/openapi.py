@@ -1,7 +1,7 @@
 """What is mounted, as an OpenAPI 3.1 document.
 
 The requests are described by the models that validate them, the answers by the types in
-``wire.answers``, in the spelling of the mount.
+``wire.response_models``, in the spelling of the mount.
 
 Source: the OpenAPI Specification, version 3.1.1. It has no words for a stream of events; they are
 written as 3.2 has them, in the place where 3.1 has the body: the schema of one event, whose
@@ -17,17 +17,17 @@ from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter
 
-from .._wire.answers.chat import ChatCompletion, ChatCompletionChunk
-from .._wire.answers.common import ALSO, Error
-from .._wire.answers.completions import TextCompletion, TextCompletionChunk
-from .._wire.answers.embeddings import EmbeddingList
-from .._wire.answers.health import Health
-from .._wire.answers.models import Model, ModelList
-from .._wire.answers.responses import Response, ResponseEvent
 from .._wire.case import Case, to_camel
 from .._wire.chat import ChatCompletionRequest
 from .._wire.completions import CompletionRequest
 from .._wire.embeddings import EmbeddingsRequest
+from .._wire.response_models.chat import ChatCompletion, ChatCompletionChunk
+from .._wire.response_models.common import EXTRA_KEY, Error
+from .._wire.response_models.completions import TextCompletion, TextCompletionChunk
+from .._wire.response_models.embeddings import EmbeddingList
+from .._wire.response_models.health import Health
+from .._wire.response_models.models import Model, ModelList
+from .._wire.response_models.responses import Response, ResponseEvent
 from .._wire.responses import ResponsesRequest
 from ..exceptions import (
     AuthenticationFailed,
@@ -488,15 +488,15 @@ def _first_paragraph(docstring: str | None) -> str:
 def _spelled(schema: dict[str, Any], case: Case) -> dict[str, Any]:
     """The schema of an answer in the spelling ``case``."""
     spelled = _each(schema, lambda item: _spelled(item, case))
-    spelled.pop(ALSO, None)
+    spelled.pop(EXTRA_KEY, None)
     if "properties" not in schema:
         return spelled
     properties, required = spelled["properties"], list(schema.get("required", ()))
     if case == "both":
         for name, item in schema["properties"].items():
-            if ALSO in item:
-                properties[item[ALSO]] = properties[name]
-                required += [item[ALSO]] if name in required else []
+            if EXTRA_KEY in item:
+                properties[item[EXTRA_KEY]] = properties[name]
+                required += [item[EXTRA_KEY]] if name in required else []
     elif case == "camel":
         spelled["properties"] = {to_camel(name): item for name, item in properties.items()}
         required = [to_camel(name) for name in required]

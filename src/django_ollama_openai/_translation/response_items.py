@@ -7,8 +7,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from .._wire.base import parse_json
-from .._wire.delta import ToolCallDelta
-from .chat_parts import new_tool_call_id
+from .._wire.delta import ToolCallDelta, new_tool_call_id
 
 __all__ = [
     "CallItem",

@@ -57,8 +57,8 @@ def new_response(request: ResponsesRequest, model: str, *, stored: bool) -> dict
         "service_tier": "default",
         "store": stored,
         "temperature": _given(request.temperature, 1),
-        "text": {"format": {"type": "text"}} if text is None else text.declared(),
-        "tool_choice": choice.declared() if isinstance(choice, WireModel) else choice or "auto",
+        "text": {"format": {"type": "text"}} if text is None else text.dump_known(),
+        "tool_choice": choice.dump_known() if isinstance(choice, WireModel) else choice or "auto",
         "tools": [_tool(tool) for tool in request.tools or () if not isinstance(tool, OtherTool)],
         "top_logprobs": _given(request.top_logprobs, 0),
         "top_p": _given(request.top_p, 1),
@@ -119,7 +119,7 @@ def _tool(tool: Tool | Member) -> dict[str, Any]:
             "tools": tools,
         }
     if not isinstance(tool, FunctionTool):
-        return tool.declared()
+        return tool.dump_known()
     return {
         "type": tool.type,
         "name": tool.name,

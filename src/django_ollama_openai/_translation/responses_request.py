@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Final, TypeAlias
 
-from .._wire.chat import MAX_PARTS, ChatCompletionRequest
+from .._wire.base import MAX_PARTS
+from .._wire.chat import ChatCompletionRequest
 from .._wire.response_tools import AllowedTools, OtherReference, ToolReference
 from .._wire.responses import (
     AssistantInput,
@@ -33,17 +34,17 @@ from .._wire.responses import (
     ToolsItem,
 )
 from ..exceptions import GatewayError, InvalidRequest
-from .foreign_items import Call, Text, readable
+from .hosted_items import Call, Text, readable
 from .offered_tools import ToolNames, function_tool
 
-__all__ = ["chat_request", "in_the_words_of", "left_out", "original_param"]
+__all__ = ["chat_request", "ignored_parts", "to_responses_error", "to_responses_param"]
 
 
 def chat_request(request: ResponsesRequest) -> ChatCompletionRequest:
     """Return the chat completion request that is equivalent to ``request``.
 
     Parts without an equivalent are left out: see ``ResponsesRequest.unsupported_parameters`` and
-    :func:`left_out`.
+    :func:`ignored_parts`.
 
     Raises:
         InvalidRequest: A field of ``request`` is invalid; the error names it.
@@ -55,13 +56,13 @@ def chat_request(request: ResponsesRequest) -> ChatCompletionRequest:
             param="input",
         )
     try:
-        return ChatCompletionRequest.checked(body)
+        return ChatCompletionRequest.from_dict(body)
     except InvalidRequest as error:
-        in_the_words_of(request, error)
+        to_responses_error(request, error)
         raise
 
 
-def left_out(request: ResponsesRequest) -> tuple[str, ...]:
+def ignored_parts(request: ResponsesRequest) -> tuple[str, ...]:
     """Return names of the parts of ``request`` that do not reach the model: hosted tools and items
     without readable text. Each type is named once."""
     items = request.input if isinstance(request.input, list) else ()
@@ -85,11 +86,11 @@ def _named(field: str, type: str) -> str:
     return f"{field}.{type}" if _TYPE.fullmatch(type) else field
 
 
-def in_the_words_of(request: ResponsesRequest, error: GatewayError) -> None:
+def to_responses_error(request: ResponsesRequest, error: GatewayError) -> None:
     """Change ``error``, which names a field of the chat completion request for ``request``, so
     that it names the field of ``request`` itself."""
     if error.param is not None:
-        param = original_param(request, error.param)
+        param = to_responses_param(request, error.param)
         error.message = error.message.replace(f"'{error.param}'", f"'{param}'")
         if (error.param, param) == ("messages", "input"):
             # Messages about the length name the field in prose, without quotes.
@@ -97,7 +98,7 @@ def in_the_words_of(request: ResponsesRequest, error: GatewayError) -> None:
         error.param = param
 
 
-def original_param(request: ResponsesRequest, param: str) -> str:
+def to_responses_param(request: ResponsesRequest, param: str) -> str:
     """What the field ``param`` of the chat completion request for ``request`` is called in
     ``request`` itself."""
     origins = _Translation(request).origins
@@ -306,7 +307,7 @@ class _Translation:
             "top_logprobs": request.top_logprobs if request.includes_logprobs else None,
             "user": request.user,
             "metadata": request.metadata,
-            "options": None if options is None else options.declared(),
+            "options": None if options is None else options.dump_known(),
             "keep_alive": request.keep_alive,
             "think": request.think,
             "shift": request.shift,
@@ -375,7 +376,7 @@ def _part(part: ContentPart) -> dict[str, Any]:
         detail = {} if part.detail is None else {"detail": part.detail}
         return {"type": "image_url", "image_url": {"url": part.image_url, **detail}}
     if isinstance(part, InputAudioPart):
-        return {"type": "input_audio", "input_audio": part.input_audio.declared()}
+        return {"type": "input_audio", "input_audio": part.input_audio.dump_known()}
     if isinstance(part, RefusalPart):
         return {"type": "refusal", "refusal": part.refusal}
     return {"type": "text", "text": part.text}
@@ -388,7 +389,7 @@ def _function_call(id: str, name: str, arguments: str) -> dict[str, Any]:
 def _response_format(text: TextConfig) -> dict[str, Any] | None:
     if text.format is None:
         return None
-    response_format = text.format.declared()
+    response_format = text.format.dump_known()
     if isinstance(text.format, JSONSchemaFormat):
         return {"type": response_format.pop("type"), "json_schema": response_format}
     return response_format

@@ -19,7 +19,7 @@ from .._wire.case import Case, camel_keys, to_camel
 from .._wire.delta import Delta, Usage
 from .._wire.sse import DONE, encode_json, frame
 from ..exceptions import GatewayError
-from .answers import answer_head, finish_reason_fields, usage_fields
+from .completion_fields import completion_head, finish_reason_fields, usage_fields
 
 __all__ = ["TextCompletionStream", "WholeTextCompletion"]
 
@@ -57,7 +57,7 @@ class _Writer:
     def __init__(self, model: str, case: Case, *, choices: int, echo: Sequence[str]) -> None:
         self._case = case
         id = "cmpl-" + secrets.token_hex(15)
-        self._head = self._spelled(answer_head(id, "text_completion", model))
+        self._head = self._spelled(completion_head(id, "text_completion", model))
         self._choices = [_Choice(index, echo[index]) for index in range(choices)]
 
     def _spelled(self, fields: dict[str, Any]) -> dict[str, Any]:

@@ -32,11 +32,10 @@ from .._wire.chat import (
     chosen_functions,
     content_text,
 )
-from .._wire.delta import Delta, ToolCallDelta, Usage
+from .._wire.delta import Delta, ToolCallDelta, Usage, new_tool_call_id
 from .._wire.engine import EngineRequest
 from ..exceptions import UpstreamError
-from .chat_parts import new_tool_call_id
-from .custom_calls import CustomCalls
+from .custom_tool_calls import CustomToolCalls
 from .json_schema import Definitions, object_schema, portable_schema
 
 __all__ = ["Answering", "CallFormat", "answering", "forced_tools", "honoured", "parameters_param"]
@@ -79,7 +78,7 @@ def answering(
         # The deprecated form allows only one call.
         choice.is_parallel = False
     if custom := request.custom_tools:
-        choice.custom_calls = CustomCalls(custom)
+        choice.custom_tool_calls = CustomToolCalls(custom)
     return choice
 
 
@@ -144,7 +143,7 @@ class Answering(Generic[R]):
     """The engine decides: what it says is the answer."""
 
     is_parallel = True
-    custom_calls: CustomCalls | None = None
+    custom_tool_calls: CustomToolCalls | None = None
 
     def __init__(self, request: R) -> None:
         self._request = request
@@ -163,7 +162,7 @@ class Answering(Generic[R]):
         delta = self._shaped(delta)
         if not self.is_parallel and delta.tool_calls:
             delta.tool_calls = [call for call in delta.tool_calls if call.index == 0]
-        return delta if self.custom_calls is None else self.custom_calls.feed(delta)
+        return delta if self.custom_tool_calls is None else self.custom_tool_calls.feed(delta)
 
     def _shaped(self, delta: Delta) -> Delta:
         return delta
@@ -298,7 +297,7 @@ class _SomeCall(Answering[ChatCompletionRequest]):
             tools,
             CallFormat.of(
                 schema,
-                self._tools[0][0] if len(tools) == 1 else self._request.own_name("tools"),
+                self._tools[0][0] if len(tools) == 1 else self._request.client_param("tools"),
             ),
         )
 
@@ -399,7 +398,7 @@ def _structured(
     response_format: CallFormat,
 ) -> ChatCompletionRequest:
     """Return ``request`` without tools, for an answer that matches ``response_format``."""
-    functions = [tool.function.declared() for tool in tools]
+    functions = [tool.function.dump_known() for tool in tools]
     text = "\n".join([instruction, *(json.dumps(each, ensure_ascii=False) for each in functions)])
     return _plain(
         request,

@@ -153,7 +153,7 @@ def _as_gateway_error(error: Exception) -> GatewayError | None:
     if isinstance(error, GatewayError):
         return error
     if isinstance(error, django_exceptions.PermissionDenied):
-        return PermissionDenied(str(error) or "You may not do this.")
+        return PermissionDenied(str(error) or "Permission denied.")
     if isinstance(error, django_exceptions.SuspiciousOperation):
         return InvalidRequest("The request is malformed.")
     if isinstance(error, Http404):

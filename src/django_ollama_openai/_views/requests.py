@@ -32,7 +32,7 @@ def read_body(request: HttpRequest) -> bytes:
     """
     limit = _conf.get().MAX_BODY_BYTES
     codings = content_codings(request.META.get("HTTP_CONTENT_ENCODING", ""))
-    too_large = RequestTooLarge(f"The body of the request is larger than {limit} bytes.")
+    too_large = RequestTooLarge(f"The request body is larger than {limit} bytes.")
     length = _declared_length(request)
     if length is not None and length > limit:
         raise too_large

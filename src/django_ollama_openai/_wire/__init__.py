@@ -1,1 +1,1 @@
-"""OpenAI's wire format: its JSON as pydantic models, deltas, SSE frames. No Django, no I/O."""
+"""OpenAI's wire format: pydantic models of its JSON, deltas, SSE frames. No Django, no I/O."""

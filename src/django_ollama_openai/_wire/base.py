@@ -1,13 +1,14 @@
-"""What all request models share: both spellings, strict types, and errors in OpenAI's words."""
+"""The base class of all request models: both spellings, strict types, errors like OpenAI's."""
 
 from __future__ import annotations
 
 import math
 import sys
 from collections.abc import Collection, Iterable
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self, TypeAlias, TypeVar
 
 import pydantic_core
+from annotated_types import MaxLen
 from pydantic import (
     AliasChoices,
     AliasGenerator,
@@ -16,6 +17,7 @@ from pydantic import (
     Discriminator,
     FailFast,
     GetJsonSchemaHandler,
+    Tag,
     ValidationError,
 )
 from pydantic.json_schema import JsonSchemaValue
@@ -25,12 +27,14 @@ from ..exceptions import InvalidRequest
 from .case import to_camel
 
 __all__ = [
+    "MAX_PARTS",
+    "Content",
     "FirstErrorOnly",
-    "Stated",
+    "JSONSchemaExtra",
     "WireModel",
     "parse_json",
+    "tagged_union",
     "text_or_list",
-    "told_apart_by",
 ]
 
 
@@ -40,10 +44,10 @@ def _both_spellings(name: str) -> str | AliasChoices:
 
 
 class WireModel(BaseModel):
-    """A piece of OpenAI's JSON.
+    """An object of OpenAI's JSON.
 
-    Fields are read in snake_case and in camelCase; of a field that is given twice the snake_case
-    one counts. Types are strict, as OpenAI's are: ``"0.5"`` is no number. Unknown keys are kept.
+    Fields are accepted in snake_case and in camelCase; if a field has both, snake_case wins. Types
+    are strict, as OpenAI's are: ``"0.5"`` is not a number. Unknown keys are kept.
     """
 
     model_config = ConfigDict(
@@ -57,48 +61,51 @@ class WireModel(BaseModel):
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
-        """Read ``body`` as JSON and validate it.
+        """Parse ``body`` as JSON and validate it.
 
         Raises:
-            InvalidRequest: naming the first field at fault, in OpenAI's notation.
+            InvalidRequest: The body is invalid; ``param`` is the first invalid field, in OpenAI's
+                notation.
         """
         if not _is_simple(body):
             raise InvalidRequest(
-                "The body of the request is too complex: it may have up to "
+                "The request body is too complex: it may contain at most "
                 f"{MAX_NODES} keys, objects and arrays."
             )
         try:
             value = _from_json(body)
         except _TooDeep as error:
-            raise InvalidRequest(f"The body of the request is {error}.") from None
+            raise InvalidRequest(f"The request body is {error}.") from None
         except ValueError as error:
-            raise InvalidRequest(f"The body of the request is not valid JSON: {error}.") from None
+            raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
         if not isinstance(value, dict):
-            raise InvalidRequest("The body of the request must be a JSON object.")
-        parsed = cls.checked(value)
+            raise InvalidRequest("The request body must be a JSON object.")
+        parsed = cls.from_dict(value)
         if (location := _overflow(value)) is not None:
             param = _notation(location)
-            raise InvalidRequest(f"Invalid value for '{param}': too large a number.", param=param)
+            raise InvalidRequest(
+                f"Invalid value for '{param}': the number is too large.", param=param
+            )
         return parsed
 
     @classmethod
-    def checked(cls, value: dict[str, Any]) -> Self:
-        """Validate ``value``, which is JSON that has been parsed.
+    def from_dict(cls, value: dict[str, Any]) -> Self:
+        """Validate ``value``, a parsed JSON object.
 
         Raises:
-            InvalidRequest: as :meth:`parse` does.
+            InvalidRequest: As for :meth:`parse`.
         """
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            raise _restated(error) from None
+            raise _to_invalid_request(error) from None
 
-    def declared(self, only: Collection[str] | None = None) -> dict[str, Any]:
-        """What was sent, as JSON, without ``null`` and without the unknown keys that came along;
-        ``only`` these fields."""
+    def dump_known(self, only: Collection[str] | None = None) -> dict[str, Any]:
+        """Return the fields that were sent as JSON, without ``null`` and unknown keys. ``only``
+        limits them to some fields."""
         fields = type(self).model_fields
         return {
-            fields[name].alias or name: _declared(value)
+            fields[name].alias or name: _dump_known(value)
             for name in fields
             if name in self.model_fields_set
             and (only is None or name in only)
@@ -106,36 +113,36 @@ class WireModel(BaseModel):
         }
 
 
-def _declared(value: Any) -> Any:
+def _dump_known(value: Any) -> Any:
     if isinstance(value, WireModel):
-        return value.declared()
+        return value.dump_known()
     if isinstance(value, list):
-        return [_declared(item) for item in value]
+        return [_dump_known(item) for item in value]
     return value
 
 
 def parse_json(text: str) -> Any:
-    """``text``, parsed strictly.
+    """Return the value of the JSON ``text``.
 
     Raises:
-        ValueError: it is not JSON, is too complex or nested too deeply, or has a number that cannot
-            be told from infinity.
+        ValueError: The text is not JSON, is too complex or nested too deeply, or has a number
+            beyond the range of a float.
     """
     if not _is_simple(text.encode()):
         raise ValueError("too many keys, objects and arrays")
     value = _from_json(text)
     if _overflow(value) is not None:
-        raise ValueError("too large a number")
+        raise ValueError("a number is too large")
     return value
 
 
+#: The maximum nesting of pydantic's parser, which accepts one more level if it is empty.
 MAX_LEVELS: Final = 200
-"""How deep pydantic's parser goes; one more may pass where there is nothing in it."""
 
 
 class _TooDeep(ValueError):
     def __init__(self) -> None:
-        super().__init__(f"nested too deeply: it may have up to {MAX_LEVELS} levels")
+        super().__init__(f"nested too deeply: it may have at most {MAX_LEVELS} levels")
 
 
 def _from_json(text: bytes | str) -> Any:
@@ -147,18 +154,20 @@ def _from_json(text: bytes | str) -> Any:
         raise
 
 
-# Reading one takes many times as long as the bytes that it is written in would let expect. A body
-# within its limit may hold millions, and everybody would wait for seconds.
+#: The maximum number of keys, objects and arrays in a body. Parsing one takes far longer than its
+#: few bytes suggest: a body within the size limit could have millions, and block the event loop for
+#: seconds.
 MAX_NODES: Final = 100_000
 
 _NODES: Final = (b":", b"{", b"[")
 
 
 def _is_simple(body: bytes) -> bool:
-    """Whether there are up to ``MAX_NODES`` keys, objects and arrays in what may be JSON."""
+    """Return whether ``body``, which may be JSON, has at most ``MAX_NODES`` keys, objects and
+    arrays."""
     if sum(map(body.count, _NODES)) <= MAX_NODES:
         return True
-    # Some of these stand within strings; of those there are not many more than keys.
+    # Do not count these characters within strings. There are not many more strings than keys.
     plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
     if plain.count(b'"') > 8 * MAX_NODES:
         return False
@@ -167,9 +176,12 @@ def _is_simple(body: bytes) -> bool:
 
 
 def _overflow(value: Any) -> tuple[int | str, ...] | None:
-    """Where in ``value`` a number is beyond a float's range: parsers let ``1e999`` pass, which
-    cannot be written as JSON again, and Ollama's cannot read an integer of 400 digits."""
-    # Writing it shows whether there is a need to look, and takes much less time.
+    """Return the location of a number in ``value`` beyond the range of a float, or ``None``.
+
+    pydantic parses ``1e999`` as infinity, which is not valid JSON; Ollama rejects an integer of 400
+    digits.
+    """
+    # Serialising is much faster than a search, and shows whether one is needed.
     written = pydantic_core.to_json(value)
     has_overflow = b"Infinity" in written or _has_long_integer(written)
     return _infinity(value) if has_overflow else None
@@ -180,7 +192,7 @@ _DIGITS: Final = bytes.maketrans(b"123456789", b"0" * 9)
 
 
 def _has_long_integer(written: bytes) -> bool:
-    """Return whether there are as many digits in a row as the greatest float has, perhaps in a
+    """Return whether ``written`` has as many digits in a row as the greatest float, perhaps in a
     string."""
     return b"0" * _MAX_DIGITS in written.translate(_DIGITS)
 
@@ -196,7 +208,7 @@ def _infinity(value: Any) -> tuple[int | str, ...] | None:
     elif isinstance(value, list):
         items = enumerate(value)
     for key, item in items:
-        # There may be millions, and hardly any of them is worth a call.
+        # There may be millions of items; a function call for each would be slow.
         if item.__class__ in _FINITE or (item.__class__ is int and abs(item) <= _MAX_NUMBER):
             continue
         location = _infinity(item)
@@ -210,15 +222,16 @@ _MAX_NUMBER: Final = int(sys.float_info.max)
 
 
 class FirstErrorOnly(FailFast):
-    """Leaves a list at its first error. Python up to 3.12 wants what stands in a union hashable."""
+    """Stop the validation of a list at the first error. Python up to 3.12 requires hashable
+    metadata in unions."""
 
     def __hash__(self) -> int:
         return hash(type(self))
 
 
-class Stated:
-    """Adds ``keywords`` to the JSON schema of a type, for what its own validators see to: pydantic
-    cannot know of that. Nothing is validated by them."""
+class JSONSchemaExtra:
+    """Add ``keywords`` to the JSON schema of a type, to document what its validators check. They
+    have no effect on validation."""
 
     def __init__(self, **keywords: Any) -> None:
         self._keywords = keywords
@@ -229,11 +242,12 @@ class Stated:
         return {**handler(core_schema), **self._keywords}
 
 
-def told_apart_by(field: str, *tags: str, other: bool = False) -> Discriminator:
-    """The discriminator of a union whose members are tagged ``<…>`` with their ``field``.
+def tagged_union(field: str, *tags: str, other: bool = False) -> Discriminator:
+    """Return the discriminator of a union by ``field``, whose values are the members' tags, in
+    angle brackets.
 
-    With ``other`` the union has a member with that tag, for whatever else ``field`` may say.
-    pydantic's own puts the bare tag into the location of an error, where it looks like a key.
+    With ``other`` the member tagged ``<other>`` is for all other values. The brackets distinguish
+    tags from keys in the location of an error.
     """
 
     def tag(value: Any) -> str | None:
@@ -243,7 +257,7 @@ def told_apart_by(field: str, *tags: str, other: bool = False) -> Discriminator:
             return f"<{given}>"
         return "<other>" if other and isinstance(given, str) else None
 
-    # No custom_error_context: Python 3.11 makes unions of hashable metadata only.
+    # No custom_error_context, since Python 3.11 requires hashable metadata in unions.
     return Discriminator(
         tag,
         custom_error_type=_UNKNOWN_TAG + field,
@@ -252,7 +266,8 @@ def told_apart_by(field: str, *tags: str, other: bool = False) -> Discriminator:
 
 
 def text_or_list(of: str) -> Discriminator:
-    """The discriminator of what is a string (``<text>``) or a list (``<list>``), ``of`` what."""
+    """Return the discriminator of a union of a string (``<text>``) and a list (``<list>``); ``of``
+    names the list's items in error messages."""
 
     def tag(value: Any) -> str | None:
         if isinstance(value, str):
@@ -266,11 +281,22 @@ def text_or_list(of: str) -> Discriminator:
     )
 
 
+MAX_PARTS: Final = 1_000
+
+T = TypeVar("T")
+
+#: The content of a message: a string, or a list of parts of type ``T``.
+Content: TypeAlias = Annotated[
+    Annotated[str, Tag("<text>")]
+    | Annotated[list[T], MaxLen(MAX_PARTS), FirstErrorOnly(), Tag("<list>")],
+    text_or_list("content parts"),
+]
+
 _UNKNOWN_TAG: Final = "unknown_tag_in_"
 MAX_QUOTED: Final = 64
 
 
-def _restated(error: ValidationError) -> InvalidRequest:
+def _to_invalid_request(error: ValidationError) -> InvalidRequest:
     first = error.errors(include_url=False)[0]
     param = _notation(first["loc"])
     kind = first["type"]
@@ -286,16 +312,16 @@ def _restated(error: ValidationError) -> InvalidRequest:
         return InvalidRequest(f"Missing required parameter: '{param}'.", param=param)
     if kind == "extra_forbidden":
         return InvalidRequest(f"Unknown parameter: '{param}'.", param=param)
-    # pydantic's own words would name our classes.
+    # pydantic's own message would name a class of this package.
     reason = "input should be an object" if kind == "model_type" else first["msg"]
-    # Of a list that is too long no more is counted.
+    # For a list that is too long, pydantic stops counting at the limit.
     reason = reason.partition(" after validation")[0]
     reason = reason[0].lower() + reason[1:] + instead
     return InvalidRequest(f"Invalid value for '{param}': {reason}.", param=param)
 
 
 def _notation(location: tuple[int | str, ...]) -> str:
-    """The path of an error as OpenAI writes it: ``messages[0].content[1].text``."""
+    """Return ``location`` in OpenAI's notation, such as ``messages[0].content[1].text``."""
     steps = (
         f"[{step}]" if isinstance(step, int) else f".{step}"
         for step in location

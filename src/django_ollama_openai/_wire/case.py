@@ -1,4 +1,4 @@
-"""The two spellings of the wire: OpenAI's snake_case and the plan's camelCase."""
+"""The two spellings of keys: OpenAI's snake_case, and camelCase."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ Case: TypeAlias = Literal["both", "snake", "camel"]
 
 
 def to_camel(name: str) -> str:
-    """``max_tokens`` as ``maxTokens``."""
+    """Return ``name`` in camelCase: ``maxTokens`` for ``max_tokens``."""
     first, *rest = name.split("_")
     return first + "".join(word.capitalize() for word in rest)
 
 
 def camel_keys(value: Any, opaque: frozenset[str] = frozenset()) -> Any:
-    """``value`` with every dict key in camelCase, at every depth; what stands under a key in
-    ``opaque`` is the client's own, and left as it is."""
+    """Return ``value`` with all dict keys in camelCase, at every depth. Values of the keys in
+    ``opaque`` have keys of the client's own and stay unchanged."""
     if isinstance(value, dict):
         return {
             to_camel(key): item if key in opaque else camel_keys(item, opaque)

@@ -1,7 +1,7 @@
 """The request of ``POST v1/chat/completions``.
 
 Source: OpenAI's API reference, "Create chat completion". Fields beyond those named here are
-accepted and kept, as OpenAI adds new ones all the time.
+accepted and kept, since OpenAI often adds new ones.
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ..exceptions import InvalidRequest
-from .base import FirstErrorOnly, Stated, WireModel, parse_json, text_or_list, told_apart_by
+from .base import (
+    Content,
+    FirstErrorOnly,
+    JSONSchemaExtra,
+    WireModel,
+    parse_json,
+    tagged_union,
+)
 from .case import to_camel
 from .custom_tools import CustomReference, CustomTool, CustomToolCall
 from .engine import INT32_MAX
@@ -58,9 +65,9 @@ __all__ = [
     "content_text",
 ]
 
-# A body within its limit may hold millions of each, and everybody would wait while they are read.
-# For the same reason a list is left at its first error.
-MAX_MESSAGES, MAX_PARTS, MAX_TOOLS = 10_000, 1_000, 1_000
+# A body within the size limit could have millions of each, and validating them would block other
+# requests. For the same reason validation of a list stops at the first error.
+MAX_MESSAGES, MAX_TOOLS = 10_000, 1_000
 
 
 class TextPart(WireModel):
@@ -74,9 +81,9 @@ class RefusalPart(WireModel):
 
 
 class ImageURL(WireModel):
-    """A picture: a data URI, or an address that the gateway fetches it from."""
+    """An image: a data URI, or the URL of an image that the gateway fetches."""
 
-    url: Annotated[str, Stated(pattern=IMAGE_URL)]
+    url: Annotated[str, JSONSchemaExtra(pattern=IMAGE_URL)]
     detail: Literal["auto", "low", "high", "original"] | None = None
 
     _data: bytes | None = PrivateAttr(None)
@@ -87,7 +94,7 @@ class ImageURL(WireModel):
             try:
                 media_type, self._data = decode_data_uri(self.url)
             except ValueError as error:
-                raise _no_media("an image", error) from None
+                raise _invalid_media("an image", error) from None
             if not media_type.startswith("image/"):
                 raise PydanticCustomError("media", "Input should be a data URI of type image/…")
         elif not self.url.lower().startswith(("http://", "https://")):
@@ -96,11 +103,11 @@ class ImageURL(WireModel):
 
     @property
     def data(self) -> bytes | None:
-        """The picture itself; ``None`` as long as it has to be fetched."""
+        """The bytes of the image; ``None`` for a URL that has not been fetched."""
         return self._data
 
-    def fetched(self, data: bytes) -> None:
-        """``data`` is what there was at the address."""
+    def set_data(self, data: bytes) -> None:
+        """Set the bytes of the image after fetching it."""
         self._data = data
 
 
@@ -110,24 +117,24 @@ class ImagePart(WireModel):
 
 
 class InputAudio(WireModel):
-    """A sound in base64."""
+    """Audio data in base64."""
 
-    data: Annotated[str, Stated(pattern=BASE64)]
+    data: Annotated[str, JSONSchemaExtra(pattern=BASE64)]
     format: Literal["wav", "mp3"]
 
     _bytes: bytes = PrivateAttr(b"")
 
     @model_validator(mode="after")
-    def _is_a_sound(self) -> Self:
+    def _is_audio(self) -> Self:
         try:
             self._bytes = decode_base64(self.data)
         except ValueError as error:
-            raise _no_media("a sound", error) from None
+            raise _invalid_media("base64 audio", error) from None
         return self
 
     @property
-    def sound(self) -> bytes:
-        """The sound itself."""
+    def audio(self) -> bytes:
+        """The bytes of the audio."""
         return self._bytes
 
 
@@ -136,44 +143,32 @@ class AudioPart(WireModel):
     input_audio: InputAudio
 
 
-def _no_media(kind: str, error: ValueError) -> PydanticCustomError:
+def _invalid_media(kind: str, error: ValueError) -> PydanticCustomError:
     return PydanticCustomError(
         "media", "Input should be {kind}: {reason}", {"kind": kind, "reason": str(error)}
     )
 
 
-TextContent: TypeAlias = Annotated[
-    Annotated[str, Tag("<text>")]
-    | Annotated[list[TextPart], MaxLen(MAX_PARTS), FirstErrorOnly(), Tag("<list>")],
-    text_or_list("content parts"),
-]
+TextContent: TypeAlias = Content[TextPart]
 UserPart: TypeAlias = Annotated[
     Annotated[TextPart, Tag("<text>")]
     | Annotated[ImagePart, Tag("<image_url>")]
     | Annotated[AudioPart, Tag("<input_audio>")],
-    told_apart_by("type", "text", "image_url", "input_audio"),
+    tagged_union("type", "text", "image_url", "input_audio"),
 ]
-UserContent: TypeAlias = Annotated[
-    Annotated[str, Tag("<text>")]
-    | Annotated[list[UserPart], MaxLen(MAX_PARTS), FirstErrorOnly(), Tag("<list>")],
-    text_or_list("content parts"),
-]
+UserContent: TypeAlias = Content[UserPart]
 AssistantPart: TypeAlias = Annotated[
     Annotated[TextPart, Tag("<text>")] | Annotated[RefusalPart, Tag("<refusal>")],
-    told_apart_by("type", "text", "refusal"),
+    tagged_union("type", "text", "refusal"),
 ]
-AssistantContent: TypeAlias = Annotated[
-    Annotated[str, Tag("<text>")]
-    | Annotated[list[AssistantPart], MaxLen(MAX_PARTS), FirstErrorOnly(), Tag("<list>")],
-    text_or_list("content parts"),
-]
+AssistantContent: TypeAlias = Content[AssistantPart]
 
 
 Part: TypeAlias = TextPart | RefusalPart | ImagePart | AudioPart
 
 
 def content_text(content: str | Sequence[Part] | None) -> str:
-    """The text of a message: its parts are joined as OpenAI's models read them."""
+    """Return the text of a message, its text parts joined by line feeds."""
     if content is None:
         return ""
     if isinstance(content, str):
@@ -186,25 +181,25 @@ def content_text(content: str | Sequence[Part] | None) -> str:
 
 
 def content_media(content: str | Sequence[Part] | None) -> list[bytes]:
-    """The pictures and sounds of a message, in order.
+    """Return the images and audio of a message as bytes, in order.
 
     Raises:
-        InvalidRequest: a picture has not been fetched.
+        InvalidRequest: An image has not been fetched.
     """
     media = []
     for part in content if isinstance(content, list) else ():
         if isinstance(part, AudioPart):
-            media.append(part.input_audio.sound)
+            media.append(part.input_audio.audio)
         elif isinstance(part, ImagePart):
             if part.image_url.data is None:
-                raise InvalidRequest("Images at an address are not fetched here; send their data.")
+                raise InvalidRequest("Image URLs are not supported here; send a data URI instead.")
             media.append(part.image_url.data)
     return media
 
 
 class FunctionCall(WireModel):
-    """A call of a function. ``arguments`` is the model's text: usually a JSON object, but it may
-    be cut off, empty, or prose."""
+    """A function call. ``arguments`` is text from the model: usually a JSON object, but it may be
+    incomplete, empty or prose."""
 
     name: str
     arguments: Annotated[
@@ -237,30 +232,32 @@ class ToolCall(WireModel):
     type: Literal["function"] = "function"
     function: FunctionCall
 
-    def declared(self, only: Collection[str] | None = None) -> dict[str, Any]:
-        # Clients may leave the type out. Engines insist on it.
-        return {"type": self.type, **super().declared(only)}
+    def dump_known(self, only: Collection[str] | None = None) -> dict[str, Any]:
+        # Clients may omit the type, engines require it.
+        return {"type": self.type, **super().dump_known(only)}
 
 
-def _with_a_type(value: Any) -> Any:
+def _add_function_type(value: Any) -> Any:
     """Add the type, which clients may omit."""
     is_without = isinstance(value, dict) and "type" not in value
     return {**value, "type": "function"} if is_without else value
 
 
-def _function_call(call: CustomToolCall) -> ToolCall:
-    return ToolCall.model_validate(call.as_function_call())
+def _converted_to(model: type[WireModel]) -> AfterValidator:
+    """Return a validator that turns a custom tool, a call of one or a reference to one into
+    ``model``, that of the function that represents it."""
+    return AfterValidator(lambda custom: model.model_validate(custom.as_function()))
 
 
-# For type checkers: validation turns custom tools into functions everywhere.
+# For type checkers, since validation turns all custom tools into functions.
 if TYPE_CHECKING:
     AnyToolCall: TypeAlias = ToolCall
 else:
     AnyToolCall = Annotated[
         Annotated[ToolCall, Tag("<function>")]
-        | Annotated[CustomToolCall, AfterValidator(_function_call), Tag("<custom>")],
-        told_apart_by("type", "function", "custom"),
-        BeforeValidator(_with_a_type),
+        | Annotated[CustomToolCall, _converted_to(ToolCall), Tag("<custom>")],
+        tagged_union("type", "function", "custom"),
+        BeforeValidator(_add_function_type),
     ]
 
 
@@ -280,8 +277,8 @@ class UserMessage(WireModel):
 
 
 class AssistantMessage(WireModel):
-    """An earlier answer. Clients send its reasoning back under either of two names, and a refusal
-    beside a content that is ``null``. ``function_call`` is from before tools had ids."""
+    """A message of the model. Clients send its reasoning under either of two names, and a refusal
+    with ``null`` as the content. ``function_call`` is the deprecated form of ``tool_calls``."""
 
     role: Literal["assistant"]
     content: AssistantContent | None = None
@@ -293,7 +290,7 @@ class AssistantMessage(WireModel):
 
 
 class ToolMessage(WireModel):
-    """The result of a tool, which may have pictures where it goes to the Responses API."""
+    """The result of a tool call, with images if it comes from the Responses API."""
 
     role: Literal["tool"]
     content: UserContent
@@ -301,7 +298,7 @@ class ToolMessage(WireModel):
 
 
 class FunctionMessage(WireModel):
-    """The result of a function, from before tools had ids (deprecated by OpenAI, still sent)."""
+    """The result of a ``function_call`` (deprecated by OpenAI, but still in use)."""
 
     role: Literal["function"]
     content: str | None
@@ -315,12 +312,12 @@ Message: TypeAlias = Annotated[
     | Annotated[AssistantMessage, Tag("<assistant>")]
     | Annotated[ToolMessage, Tag("<tool>")]
     | Annotated[FunctionMessage, Tag("<function>")],
-    told_apart_by("role", "system", "developer", "user", "assistant", "tool", "function"),
+    tagged_union("role", "system", "developer", "user", "assistant", "tool", "function"),
 ]
 
 
 class Function(WireModel):
-    """A function the model may call; ``parameters`` is a JSON schema and stays as it came."""
+    """A function that the model may call; ``parameters`` is a JSON schema, kept unchanged."""
 
     name: str = Field(min_length=1)
     description: str | None = None
@@ -337,17 +334,13 @@ class CustomFunction(FunctionTool):
     """The function that represents a custom tool."""
 
 
-def _custom_function(tool: CustomTool) -> CustomFunction:
-    return CustomFunction.model_validate(tool.as_function())
-
-
 if TYPE_CHECKING:
     Tool: TypeAlias = FunctionTool
 else:
     Tool = Annotated[
         Annotated[FunctionTool, Tag("<function>")]
-        | Annotated[CustomTool, AfterValidator(_custom_function), Tag("<custom>")],
-        told_apart_by("type", "function", "custom"),
+        | Annotated[CustomTool, _converted_to(CustomFunction), Tag("<custom>")],
+        tagged_union("type", "function", "custom"),
     ]
 
 
@@ -356,14 +349,10 @@ class FunctionName(WireModel):
 
 
 class FunctionReference(WireModel):
-    """A function among the tools, by its name."""
+    """A reference to a function in ``tools`` by its name."""
 
     type: Literal["function"]
     function: FunctionName
-
-
-def _function_reference(reference: CustomReference) -> FunctionReference:
-    return FunctionReference.model_validate(reference.as_function_reference())
 
 
 if TYPE_CHECKING:
@@ -371,8 +360,8 @@ if TYPE_CHECKING:
 else:
     ToolReference = Annotated[
         Annotated[FunctionReference, Tag("<function>")]
-        | Annotated[CustomReference, AfterValidator(_function_reference), Tag("<custom>")],
-        told_apart_by("type", "function", "custom"),
+        | Annotated[CustomReference, _converted_to(FunctionReference), Tag("<custom>")],
+        tagged_union("type", "function", "custom"),
     ]
 
 
@@ -382,7 +371,7 @@ class AllowedTools(WireModel):
 
 
 class AllowedToolsChoice(WireModel):
-    """Some of the tools only."""
+    """A choice that limits the model to some of the tools."""
 
     type: Literal["allowed_tools"]
     allowed_tools: AllowedTools
@@ -404,9 +393,9 @@ else:
         | Annotated[
             Annotated[
                 Annotated[FunctionReference, Tag("<function>")]
-                | Annotated[CustomReference, AfterValidator(_function_reference), Tag("<custom>")]
+                | Annotated[CustomReference, _converted_to(FunctionReference), Tag("<custom>")]
                 | Annotated[AllowedToolsChoice, Tag("<allowed_tools>")],
-                told_apart_by("type", "function", "allowed_tools", "custom"),
+                tagged_union("type", "function", "allowed_tools", "custom"),
             ],
             Tag("<object>"),
         ],
@@ -439,18 +428,18 @@ class TextFormat(WireModel):
 
 
 class SchemaFormat(WireModel):
-    """A format that may have a schema."""
+    """The base class of formats that may have a JSON schema."""
 
     _translated: dict[Any, dict[str, Any] | InvalidRequest] = PrivateAttr(default_factory=dict)
 
     def translated(
         self, translate: Callable[[dict[str, Any], str], dict[str, Any]], param: str
     ) -> dict[str, Any] | None:
-        """Return what ``translate`` makes of the schema in the field ``param``, once for all
-        choices of a request.
+        """Return ``translate(schema, param)`` for the schema in the field ``param``, or ``None``
+        without a schema. The result is cached for all choices of a request.
 
         Raises:
-            InvalidRequest: ``translate`` refused it.
+            InvalidRequest: ``translate`` raised it.
         """
         schema = self._answer_schema()
         if schema is None:
@@ -462,7 +451,7 @@ class SchemaFormat(WireModel):
                 self._translated[translate] = error
         translated = self._translated[translate]
         if isinstance(translated, InvalidRequest):
-            # One for each choice, since what handles an error may change it.
+            # A new one for each choice, since error handlers may change it.
             raise InvalidRequest(translated.message, param=translated.param)
         return translated
 
@@ -471,7 +460,8 @@ class SchemaFormat(WireModel):
 
 
 class JSONObjectFormat(SchemaFormat):
-    """Any JSON object, or one that matches ``schema``, an extension that other servers have too."""
+    """Any JSON object, or one that matches ``schema``, an extension of vLLM, SGLang and
+    llama.cpp."""
 
     type: Literal["json_object"]
     schema_: dict[str, Any] | None = Field(None, alias="schema")
@@ -499,12 +489,12 @@ ResponseFormat: TypeAlias = Annotated[
     Annotated[TextFormat, Tag("<text>")]
     | Annotated[JSONObjectFormat, Tag("<json_object>")]
     | Annotated[JSONSchemaFormat, Tag("<json_schema>")],
-    told_apart_by("type", "text", "json_object", "json_schema"),
+    tagged_union("type", "text", "json_object", "json_schema"),
 ]
 
 
 def chosen_functions(choice: ToolChoice | None) -> list[str]:
-    """The functions that ``choice`` names."""
+    """Return the names of the functions in ``choice``."""
     if isinstance(choice, FunctionReference):
         return [choice.function.name]
     if isinstance(choice, AllowedToolsChoice):
@@ -516,16 +506,13 @@ ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high",
 
 
 class Reasoning(WireModel):
-    """``reasoning_effort`` as Ollama's own layer and others take it too."""
+    """Another form of ``reasoning_effort``, which Ollama's own OpenAI API accepts, too."""
 
     effort: ReasoningEffort | None = None
 
 
 class ChatCompletionRequest(GenerationRequest):
-    """The body of ``POST v1/chat/completions``.
-
-    It is also what a backend is asked to answer.
-    """
+    """The body of ``POST v1/chat/completions``. Backends get it too."""
 
     prompt_field: ClassVar[str] = "messages"
 
@@ -544,11 +531,11 @@ class ChatCompletionRequest(GenerationRequest):
 
     verbosity: Literal["low", "medium", "high"] | None = None
 
-    # Deprecated by OpenAI, but still in use: the earlier form of "tools" and "tool_choice".
+    # The form of "tools" and "tool_choice" that OpenAI deprecated, but still in use.
     functions: Annotated[list[Function], MaxLen(MAX_TOOLS), FirstErrorOnly()] | None = None
     function_call: FunctionCallChoice | None = None
 
-    # Read only to say that they are not supported.
+    # Parsed only for the error that they are not supported.
     audio: Any = None
     modalities: Any = None
     prediction: Any = None
@@ -556,17 +543,18 @@ class ChatCompletionRequest(GenerationRequest):
 
     @model_validator(mode="before")
     @classmethod
-    def _nothing_of_the_responses_api(cls, value: Any) -> Any:
-        for name, own in _OF_RESPONSES.items():
+    def _refuse_responses_api_parameters(cls, value: Any) -> Any:
+        for name, advice in _RESPONSES_API_PARAMETERS.items():
             for spelling in (name, to_camel(name)):
                 if isinstance(value, dict) and value.get(spelling) is not None:
                     raise InvalidRequest(
-                        f"'{spelling}' is a parameter of the Responses API. {own}.", param=spelling
+                        f"'{spelling}' is a parameter of the Responses API. {advice}.",
+                        param=spelling,
                     )
         return value
 
     @model_validator(mode="after")
-    def _functions_are_tools(self) -> Self:
+    def _translate_functions(self) -> Self:
         choice = self.function_call
         if not self.functions:
             if isinstance(choice, FunctionName):
@@ -597,7 +585,7 @@ class ChatCompletionRequest(GenerationRequest):
         return self
 
     @model_validator(mode="after")
-    def _options_go_together(self) -> Self:
+    def _check_logprobs(self) -> Self:
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequest(
                 "'top_logprobs' is only allowed when 'logprobs' is true.", param="top_logprobs"
@@ -605,13 +593,13 @@ class ChatCompletionRequest(GenerationRequest):
         return self
 
     @model_validator(mode="after")
-    def _effort_has_one_name(self) -> Self:
+    def _translate_reasoning(self) -> Self:
         if self.reasoning_effort is None and self.reasoning is not None:
             self.reasoning_effort = self.reasoning.effort
         return self
 
     @model_validator(mode="after")
-    def _chosen_tools_exist(self) -> Self:
+    def _check_tool_choice(self) -> Self:
         choice = self.tool_choice
         if choice in (None, "none", "auto"):
             return self
@@ -636,7 +624,7 @@ class ChatCompletionRequest(GenerationRequest):
 
     @property
     def remote_images(self) -> list[tuple[str, ImageURL]]:
-        """The pictures that have to be fetched, each with its place in the request."""
+        """The images that have to be fetched, each with its location in the request."""
         return [
             (f"messages[{number}].content[{place}].image_url.url", part.image_url)
             for number, message in enumerate(self.messages)
@@ -647,12 +635,12 @@ class ChatCompletionRequest(GenerationRequest):
 
     @property
     def image_url(self) -> bool:
-        """Whether there are pictures."""
+        """Return whether a message has an image."""
         return self._has_part(ImagePart)
 
     @property
     def input_audio(self) -> bool:
-        """Whether there are sounds."""
+        """Return whether a message has audio."""
         return self._has_part(AudioPart)
 
     def _has_part(self, kind: type[WireModel]) -> bool:
@@ -675,28 +663,29 @@ class ChatCompletionRequest(GenerationRequest):
     def translated_schema(
         self, translate: Callable[[dict[str, Any], str], dict[str, Any]]
     ) -> dict[str, Any] | None:
-        """Return what ``translate`` makes of :attr:`answer_schema` and its notation."""
+        """Return ``translate(schema, param)`` for :attr:`answer_schema`, or ``None`` without
+        one."""
         form = self.response_format
         if not isinstance(form, SchemaFormat):
             return None
-        return form.translated(translate, self.answer_schema_param)
+        return form.translated(translate, self.schema_param)
 
     @property
-    def answer_schema_param(self) -> str:
+    def schema_param(self) -> str:
         """The field of the request with :attr:`answer_schema`."""
         if isinstance(self.response_format, JSONSchemaFormat):
             return "response_format.json_schema.schema"
         return "response_format.schema"
 
-    def own_name(self, parameter: str) -> str:
+    def client_param(self, parameter: str) -> str:
         """Return the client's name for ``parameter``, such as ``functions`` for ``tools``."""
         return _DEPRECATED.get(parameter, parameter) if self.functions else parameter
 
     def without(self, parameters: Sequence[str]) -> Self:
-        kinds = tuple(kind for name, kind in _MEDIA.items() if name in parameters)
-        named = [name for name in parameters if name not in _MEDIA]
-        named += [name for name, deprecated in _DEPRECATED.items() if deprecated in named]
-        request = super().without(named)
+        kinds = tuple(kind for name, kind in _MEDIA_PARTS.items() if name in parameters)
+        fields = [name for name in parameters if name not in _MEDIA_PARTS]
+        fields += [name for name, deprecated in _DEPRECATED.items() if deprecated in fields]
+        request = super().without(fields)
         if kinds:
             request.messages = [_without_parts(message, kinds) for message in request.messages]
         return request
@@ -707,7 +696,7 @@ class ChatCompletionRequest(GenerationRequest):
 
     @property
     def output_limit(self) -> int | None:
-        """How many tokens may be produced, by whichever of the two names."""
+        """The maximum number of completion tokens, under either of its two names."""
         if self.max_completion_tokens is not None:
             return self.max_completion_tokens
         return self.max_tokens
@@ -715,17 +704,20 @@ class ChatCompletionRequest(GenerationRequest):
 
 _DEPRECATED: Final = {"tools": "functions", "tool_choice": "function_call"}
 
-_OF_RESPONSES: Final = {
+#: Parameters of the Responses API that would change the answer, and what to use instead.
+_RESPONSES_API_PARAMETERS: Final = {
     "input": "Send 'messages' instead",
     "instructions": "Send a message with the role 'system' instead",
     "max_output_tokens": "Use 'max_completion_tokens' instead",
     "previous_response_id": "Send the whole conversation as 'messages' instead",
     "text": "Use 'response_format' and 'verbosity' instead",
 }
-"""Parameters of the Responses API that would change the answer, and their replacements."""
 
-_MEDIA: Final[dict[str, type[WireModel]]] = {"image_url": ImagePart, "input_audio": AudioPart}
-"""The kinds of parts that not every engine takes, by the names of their types."""
+#: The parts that not every engine supports, by their types.
+_MEDIA_PARTS: Final[dict[str, type[WireModel]]] = {
+    "image_url": ImagePart,
+    "input_audio": AudioPart,
+}
 
 
 def _characters(message: Message) -> int:

@@ -26,16 +26,16 @@ from .text_input import (
 
 __all__ = ["DEFAULT_OUTPUT_LIMIT", "CompletionRequest"]
 
+#: OpenAI's default for ``max_tokens``.
 DEFAULT_OUTPUT_LIMIT: Final = 16
-"""How many tokens are produced if nobody says: OpenAI's default."""
 
 
 class CompletionRequest(GenerationRequest):
     """The body of ``POST v1/completions``.
 
-    There has to be a prompt, where OpenAI would make up the beginning of a document. ``logprobs``
-    may be up to 20, where OpenAI takes 5. What a backend is asked to answer is one made by
-    :meth:`for_prompt`.
+    The prompt is required, while OpenAI starts a new document without one. ``logprobs`` may be up
+    to 20, OpenAI's maximum is 5. Backends get requests from :meth:`for_prompt`, with one prompt
+    each.
     """
 
     prompt_field: ClassVar[str] = "prompt"
@@ -51,7 +51,7 @@ class CompletionRequest(GenerationRequest):
 
     @field_validator("prompt", mode="before")
     @classmethod
-    def _tokens_are_few(cls, value: Any) -> Any:
+    def _limit_tokens(cls, value: Any) -> Any:
         if isinstance(value, list):
             arrays = [item for item in value[:MAX_ENTRIES] if isinstance(item, list)]
             if sum(map(len, arrays)) > MAX_TOKENS:
@@ -59,15 +59,15 @@ class CompletionRequest(GenerationRequest):
         return value
 
     @model_validator(mode="after")
-    def _fields_go_together(self) -> Self:
+    def _check_combinations(self) -> Self:
         place = first_empty(self.prompt)
         if place is not None:
             param = f"prompt{place}"
             raise InvalidRequest(f"'{param}' must not be empty.", param=param)
         if self.echo and self.logprobs is not None:
             raise InvalidRequest(
-                "'logprobs' cannot be combined with 'echo': there are no log probabilities of the "
-                "prompt.",
+                "'logprobs' cannot be combined with 'echo', since log probabilities of the prompt "
+                "are not available.",
                 param="logprobs",
             )
         if self.echo and self.token_input:
@@ -75,20 +75,20 @@ class CompletionRequest(GenerationRequest):
                 "'echo' is only allowed with prompts that are text, not arrays of tokens.",
                 param="echo",
             )
-        # The best of as many as are returned is no choice.
+        # "best_of" has no effect if all of its completions are returned.
         if self.best_of == (self.n or 1):
             self.best_of = None
         return self
 
     @property
     def token_input(self) -> bool:
-        """Whether the prompts are arrays of tokens."""
+        """Return whether the prompts are arrays of tokens."""
         return is_tokens(self.prompt)
 
     @property
     def output_limit(self) -> int:
-        """How many tokens may be produced; a site's own ``num_predict`` may also be -1, for as many
-        as the model likes."""
+        """Return the maximum number of completion tokens. The site's ``num_predict`` may also be
+        -1, for no limit."""
         if self.max_tokens is not None:
             return self.max_tokens
         limit = self.option("num_predict")
@@ -99,9 +99,10 @@ class CompletionRequest(GenerationRequest):
         return text_length(self.prompt) + len(self.suffix or "")
 
     def prompts(self) -> list[str | list[int]]:
-        """The prompts, each a text or an array of tokens."""
+        """Return the prompts, each a text or an array of tokens."""
         return entries(self.prompt)
 
     def for_prompt(self, prompt: str | list[int], number: int) -> Self:
-        """The request for one choice of one of its :meth:`prompts`; made after it was routed."""
+        """Return the request for one choice of one of :meth:`prompts`. Call it after the request
+        was routed."""
         return self.for_choice(number).model_copy(update={"prompt": prompt})

@@ -1,7 +1,7 @@
 """Custom tools of chat completions: tools with free text as input instead of arguments.
 
-Engines do not support them. Each is offered as a function with one string, ``input``, and calls of
-that function reach the client as calls of the custom tool.
+Engines do not support them. A function with one string, ``input``, represents each of them, and
+calls of the function become calls of the custom tool.
 
 Source: OpenAI's API reference, "Create chat completion", ``tools``.
 """
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, Tag
 
-from .base import WireModel, told_apart_by
+from .base import WireModel, tagged_union
 
 __all__ = [
     "INPUT",
@@ -24,8 +24,8 @@ __all__ = [
     "input_parameters",
 ]
 
+#: The only parameter of the function that represents a custom tool.
 INPUT = "input"
-"""The only parameter of the function that represents a custom tool."""
 
 
 class TextInput(WireModel):
@@ -44,7 +44,7 @@ class GrammarInput(WireModel):
 
 InputFormat: TypeAlias = Annotated[
     Annotated[TextInput, Tag("<text>")] | Annotated[GrammarInput, Tag("<grammar>")],
-    told_apart_by("type", "text", "grammar"),
+    tagged_union("type", "text", "grammar"),
 ]
 
 
@@ -86,7 +86,7 @@ class CustomToolCall(WireModel):
     type: Literal["custom"]
     custom: CustomCall
 
-    def as_function_call(self) -> dict[str, Any]:
+    def as_function(self) -> dict[str, Any]:
         """Return the call of the function that represents the tool."""
         arguments = input_arguments(self.custom.input)
         function = {"name": self.custom.name, "arguments": arguments}
@@ -103,7 +103,7 @@ class CustomReference(WireModel):
     type: Literal["custom"]
     custom: CustomName
 
-    def as_function_reference(self) -> dict[str, Any]:
+    def as_function(self) -> dict[str, Any]:
         """Return the reference to the function that represents the tool."""
         return {"type": "function", "function": {"name": self.custom.name}}
 

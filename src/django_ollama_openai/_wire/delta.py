@@ -1,20 +1,22 @@
-"""The language inside: what every backend gives back and everything above transforms."""
+"""The gateway's internal format for model output, which backends return as :class:`Delta`."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Delta", "Embeddings", "ToolCallDelta", "Usage", "fold", "says_something"]
+__all__ = ["Delta", "Embeddings", "ToolCallDelta", "Usage", "fold", "has_output"]
 
 
 @dataclass(slots=True, frozen=True)
 class Usage:
-    """Tokens of one completion.
+    """The token counts of one completion.
 
-    ``prompt_tokens`` includes ``cached_tokens``. ``estimated`` marks figures that were counted
-    here because the engine never got to report its own: those of a cancelled completion.
+    ``prompt_tokens`` includes ``cached_tokens``, ``completion_tokens`` includes
+    ``reasoning_tokens``. ``estimated`` means that the gateway counted the tokens, since the engine
+    reports no usage for a cancelled completion.
     """
 
     prompt_tokens: int = 0
@@ -41,9 +43,9 @@ class Usage:
 class ToolCallDelta:
     """A tool call or a piece of one.
 
-    ``index`` counts the calls of the whole answer from 0. ``id`` and ``name`` come with the first
-    piece only; ``arguments`` is JSON text, to be joined over the pieces. If ``is_custom``, it is
-    the input of a custom tool instead.
+    ``index`` counts the calls of the whole completion from 0. Only the first piece has ``id`` and
+    ``name``. The ``arguments`` of all pieces, joined, are JSON text; if ``is_custom``, they are the
+    input of a custom tool.
     """
 
     index: int
@@ -55,12 +57,12 @@ class ToolCallDelta:
 
 @dataclass(slots=True)
 class Delta:
-    """What one step of an engine added to the answer. A whole answer is one large delta.
+    """A piece of a completion; a whole completion is one delta.
 
-    ``logprobs`` holds entries of OpenAI's ``logprobs.content``. ``finish_reason`` comes with the
-    last delta that carries content, ``usage`` with it or after it; ``tokens`` is how many tokens
-    of completion the delta stands for (the basis of an estimate when the client hangs up).
-    ``index`` is the choice it belongs to.
+    ``logprobs`` has entries of OpenAI's ``logprobs.content``. ``finish_reason`` comes with the last
+    delta that has content, ``usage`` with it or after it. ``tokens`` is the number of completion
+    tokens in this delta, for the estimated usage if the client disconnects. ``index`` is the
+    number of the choice.
     """
 
     content: str = ""
@@ -73,8 +75,13 @@ class Delta:
     index: int = 0
 
 
-def says_something(delta: Delta) -> bool:
-    """Whether there is anything in ``delta`` for a client."""
+def new_tool_call_id() -> str:
+    """Return a random tool call id in OpenAI's format, for engines that send none."""
+    return "call_" + secrets.token_hex(12)
+
+
+def has_output(delta: Delta) -> bool:
+    """Return whether ``delta`` has anything for a client."""
     return bool(
         delta.content
         or delta.reasoning
@@ -86,7 +93,7 @@ def says_something(delta: Delta) -> bool:
 
 
 def fold(deltas: Iterable[Delta]) -> Delta:
-    """Join the deltas of a stream into the one delta that is the whole answer."""
+    """Join the deltas of one choice into one delta with the whole completion."""
     content: list[str] = []
     reasoning: list[str] = []
     calls: dict[int, ToolCallDelta] = {}
@@ -117,10 +124,10 @@ def fold(deltas: Iterable[Delta]) -> Delta:
 
 @dataclass(slots=True, frozen=True)
 class Embeddings:
-    """The vectors of the inputs, in order and all of one length.
+    """The vectors of the inputs, in order and all of the same length.
 
-    A number is the shortest that says which float32 it is: 0.1, not 0.10000000149011612. Written as
-    JSON as it is, it takes the least space.
+    Each number is the shortest decimal that identifies its float32, 0.1 instead of
+    0.10000000149011612, so that it takes the least space in JSON.
     """
 
     vectors: list[list[float]]

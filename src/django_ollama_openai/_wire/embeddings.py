@@ -20,7 +20,7 @@ __all__ = ["EmbeddingsRequest"]
 class EmbeddingsRequest(EngineRequest):
     """The body of ``POST v1/embeddings``.
 
-    It is also what a backend is asked to answer. Nothing in ``input`` may be empty, as with OpenAI.
+    Backends get it too. Nothing in ``input`` may be empty, as with OpenAI.
     """
 
     input: TextInput
@@ -29,7 +29,7 @@ class EmbeddingsRequest(EngineRequest):
     user: str | None = None
 
     @model_validator(mode="after")
-    def _nothing_is_empty(self) -> Self:
+    def _check_empty(self) -> Self:
         place = first_empty(self.input)
         if place is not None:
             param = f"input{place}"
@@ -38,7 +38,7 @@ class EmbeddingsRequest(EngineRequest):
 
     @property
     def token_input(self) -> bool:
-        """Whether the inputs are arrays of tokens."""
+        """Return whether the inputs are arrays of tokens."""
         return is_tokens(self.input)
 
     @property
@@ -46,5 +46,5 @@ class EmbeddingsRequest(EngineRequest):
         return text_length(self.input)
 
     def inputs(self) -> list[str | list[int]]:
-        """What is to be embedded, in order: each a text or an array of tokens."""
+        """Return the inputs in order, each a text or an array of tokens."""
         return entries(self.input)

@@ -1,7 +1,8 @@
-"""What all requests that go to an engine have in common: the model, and the engine's own options.
+"""The fields that all requests to an engine share: the model and the engine's own options.
 
-The fields beyond OpenAI's are Ollama's; OpenAI's clients send them as ``extra_body``. What decides
-over the server's memory, devices and threads is not among them: that is the site's, in ``MODELS``.
+The fields that OpenAI does not have are Ollama's; OpenAI's clients send them as ``extra_body``.
+Options for the server's memory, devices and threads are not accepted: only the site sets them, in
+``MODELS``.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 INT32_MAX = 2**31 - 1
 MAX_KEEP_ALIVE_SECONDS: Final = 24 * 60 * 60
 
+#: In characters: matching millions of characters would take long.
 _MAX_DURATION: Final = 64
-"""In characters: it takes long to find out that millions of them are no duration."""
 
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
 _SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
 
 def _is_stop(value: Any, handler: Any) -> Any:
-    # A plain union would report one error for each of its branches.
+    # A plain union would report an error for each of its members.
     many = isinstance(value, list) and all(isinstance(item, str) for item in value)
     if value is None or isinstance(value, str) or (many and len(value) <= 4):
-        # Engines would stop at an empty string before the first token.
+        # At an empty string engines would stop before the first token.
         left = [text for text in value if text] if many else value
         return handler(left or None)
     raise PydanticCustomError("stop", "Input should be a string or up to 4 strings")
@@ -92,8 +93,8 @@ KeepAlive: TypeAlias = Annotated[
 class EngineOptions(WireModel):
     """Ollama's options for sampling, and the size of the context.
 
-    Ollama itself answers a wrong type with 500, and takes no notice of a name that it does not
-    know; here both are a 400.
+    Wrong types and unknown names are errors with status 400. Ollama itself responds to a wrong type
+    with 500 and ignores unknown names.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -115,10 +116,10 @@ class EngineOptions(WireModel):
 
 
 class EngineRequest(WireModel):
-    """A request for an engine; each endpoint adds its own fields."""
+    """The base class of requests to an engine; each endpoint adds its own fields."""
 
+    #: The field with the text for the engine.
     prompt_field: ClassVar[str] = "input"
-    """The field that has the text for the engine."""
 
     model: str | None = Field(None, min_length=1)
 
@@ -130,16 +131,16 @@ class EngineRequest(WireModel):
 
     @property
     def engine_options(self) -> dict[str, Any]:
-        """The engine's own options of this model, from ``MODELS``; the request's fields win."""
+        """The options of this model in ``MODELS``; fields of the request have precedence."""
         return self._engine_options
 
     @property
     def prompt_characters(self) -> int:
-        """How much text there is for the engine; 0 for a request that is asked as another."""
+        """The number of characters of the prompt; 0 for requests that are translated first."""
         return 0
 
     def routed_to(self, model: str, engine_options: dict[str, Any]) -> Self:
-        """The same request, for ``model`` as the engine calls it."""
+        """Return the request for ``model``, the engine's own name, with the site's options."""
         if (model, engine_options) == (self.model, self._engine_options):
             return self
         routed = self.model_copy(update={"model": model})
@@ -147,5 +148,5 @@ class EngineRequest(WireModel):
         return routed
 
     def without(self, parameters: Sequence[str]) -> Self:
-        """The same request, with nothing said about ``parameters``."""
+        """Return the request with ``parameters`` set to ``None``."""
         return self.model_copy(update=dict.fromkeys(parameters))

@@ -1,7 +1,7 @@
-"""Server-sent events, as an engine that speaks OpenAI's API streams them.
+"""Parse the server-sent events of engines with OpenAI's API.
 
-Source: the HTML standard, "Interpreting an event stream". Names of events, ids and comments say
-nothing that the data does not.
+Source: the HTML standard, "Interpreting an event stream". Event names, ids and comments are
+ignored, since OpenAI's events have all information in their data.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class Events:
-    """Cuts a stream of bytes into the data of its events, up to OpenAI's ``[DONE]``; the data of no
-    event may be longer than ``max_bytes``. ``is_over`` says whether there was the ``[DONE]`` after
-    which nothing comes."""
+    """A parser that splits a stream of bytes into the data of its events.
+
+    OpenAI's ``[DONE]`` sets ``is_over`` and ends the stream. ``max_bytes`` is the maximum size of
+    one event's data.
+    """
 
     __slots__ = ("_data", "_ends_in_cr", "_has_begun", "_lines", "_max_bytes", "_size", "is_over")
 
@@ -32,10 +34,10 @@ class Events:
         self.is_over = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The data of the events that ``data`` completes.
+        """Return the data of each event that ``data`` completes.
 
         Raises:
-            UpstreamError: an event is too long.
+            UpstreamError: An event is too long.
         """
         if b"\r" in data or self._ends_in_cr:
             data = self._with_line_feeds(data)
@@ -51,14 +53,15 @@ class Events:
         return events
 
     def finish(self) -> list[bytes]:
-        """The data of the last event, if the blank line after it is missing."""
+        """Return the data of the last event if the blank line after it is missing."""
         events = self.feed(b"\n")
         if self._data:
             self._dispatch(events)
         return events
 
     def _keep(self, value: bytes) -> None:
-        # With the line feed before the next; the line that has no end yet counts on its own.
+        # Including the line feeds between the lines. The last line, which is not complete yet, is
+        # checked on its own.
         self._size += len(value) + 1
         if self._size > self._max_bytes + 1:
             raise UpstreamError("The engine sent an event that is too long.")
@@ -74,7 +77,7 @@ class Events:
             events.append(event)
 
     def _with_line_feeds(self, data: bytes) -> bytes:
-        """``data`` with line feeds for its ends of lines; JSON has no other carriage return."""
+        """Return ``data`` with line feeds as line ends. JSON has no other carriage returns."""
         if not data:
             return data
         ends_in_cr = data[-1:] == b"\r"

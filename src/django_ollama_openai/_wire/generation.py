@@ -1,4 +1,4 @@
-"""What requests for text have in common, be it a chat completion or an older text completion."""
+"""The fields that chat completion requests and text completion requests share."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from ..exceptions import InvalidRequest
-from .base import Stated, WireModel
+from .base import JSONSchemaExtra, WireModel
 from .engine import INT64_MAX, INT64_MIN, EngineRequest, Stop, Think
 
 __all__ = ["SAMPLING_FIELDS", "GenerationRequest", "StreamOptions"]
 
+#: The fields of :class:`GenerationRequest` that every engine accepts under the same name.
 SAMPLING_FIELDS: Final = (
     "frequency_penalty",
     "presence_penalty",
@@ -21,7 +22,6 @@ SAMPLING_FIELDS: Final = (
     "temperature",
     "top_p",
 )
-"""Fields of :class:`GenerationRequest` that every engine accepts under the same name."""
 
 MAX_BIASES = 1_000
 
@@ -31,10 +31,9 @@ class StreamOptions(WireModel):
 
 
 class GenerationRequest(EngineRequest):
-    """A request for one or more texts.
+    """The base class of requests for generated text.
 
-    Absent and ``null`` mean the same: the engine's own default. Sampling parameters are therefore
-    never filled in here.
+    A parameter that is absent or ``null`` leaves the default to the engine.
     """
 
     temperature: float | None = Field(None, ge=0, le=2)
@@ -43,25 +42,25 @@ class GenerationRequest(EngineRequest):
     seed: int | None = Field(None, ge=INT64_MIN, le=INT64_MAX)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: Annotated[dict[str, float], Stated(maxProperties=MAX_BIASES)] | None = None
+    logit_bias: Annotated[dict[str, float], JSONSchemaExtra(maxProperties=MAX_BIASES)] | None = None
 
     n: int | None = Field(None, ge=1, le=128)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
-    # Ollama's, beside those of every request.
+    # Ollama's, in addition to those of every request.
     think: Think = None
     shift: bool | None = None
 
     @field_validator("logit_bias", mode="before")
     @classmethod
-    def _biases_are_few(cls, value: Any) -> Any:
+    def _limit_biases(cls, value: Any) -> Any:
         if isinstance(value, dict) and len(value) > MAX_BIASES:
             raise PydanticCustomError("logit_bias", "Input should have up to 1000 keys")
         return value
 
     @model_validator(mode="after")
-    def _stream_options_are_for_streams(self) -> Self:
+    def _check_stream_options(self) -> Self:
         if self.stream_options is not None and not self.stream:
             raise InvalidRequest(
                 "'stream_options' is only allowed when 'stream' is true.", param="stream_options"
@@ -70,20 +69,20 @@ class GenerationRequest(EngineRequest):
 
     @property
     def include_usage(self) -> bool:
-        """Whether the client asked for an extra last chunk with the usage."""
+        """Return whether the stream ends with an extra chunk with the usage."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     def option(self, name: str) -> int | None:
-        """A number among the engine's own options: the client's, else the site's."""
+        """Return the integer option ``name`` of the request, or else of the site, or ``None``."""
         for given in (getattr(self.options, name, None), self.engine_options.get(name)):
             if isinstance(given, int):
                 return given
         return None
 
     def for_choice(self, number: int) -> Self:
-        """The request for one of the ``n`` choices; made after it was routed.
+        """Return the request for one of the ``n`` choices. Call it after the request was routed.
 
-        If there is a seed, each has its own: with the same all would be the same.
+        Each choice gets a different seed if there is one, since equal seeds give equal choices.
         """
         update: dict[str, Any] = {} if self.n is None else {"n": None}
         seed = self.seed if self.seed is not None else self.option("seed")

@@ -1,4 +1,4 @@
-"""Pictures and sounds within a request, as bytes."""
+"""Decode the images and audio in requests."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from urllib.parse import unquote_to_bytes
 
 __all__ = ["BASE64", "IMAGE_URL", "decode_base64", "decode_data_uri", "image_type", "is_data_uri"]
 
+#: A pattern for JSON schemas that matches what :func:`decode_base64` accepts.
 BASE64: Final = "^([A-Za-z0-9+/_-]{4})*([A-Za-z0-9+/_-]{2}={0,2}|[A-Za-z0-9+/_-]{3,4}=?)$"
-"""What :func:`decode_base64` takes, as a pattern for JSON schemas."""
 
+#: A pattern for JSON schemas that matches the beginning of an image's URL or data URI.
 IMAGE_URL: Final = r"^([hH][tT][tT][pP][sS]?://|[dD][aA][tT][aA]:\s*[iI][mM][aA][gG][eE]/[^,]*,)"
-"""How the URL of a picture begins; of a data URI its data has to fit too."""
 
 _SCHEME: Final = "data:"
 
-# Each parameter and each escape is an object of its own for a moment, and there may be millions.
+# Each parameter and each escape becomes a Python object, and there could be millions.
 MAX_HEAD, MAX_ESCAPES = 1_000, 100_000
 
 
 def is_data_uri(url: str) -> bool:
-    """Whether ``url`` holds its data itself."""
+    """Return whether ``url`` is a data URI."""
     return url[: len(_SCHEME)].lower() == _SCHEME
 
 
 def decode_data_uri(url: str) -> tuple[str, bytes]:
-    """The media type and the data of a ``data:`` URI (RFC 2397).
+    """Return the media type and the data of a ``data:`` URI (RFC 2397).
 
     Raises:
-        ValueError: saying what is wrong with it.
+        ValueError: The URI is invalid; the message is the reason, as the end of a sentence.
     """
     head, comma, data = url[len(_SCHEME) :].partition(",")
     if not comma:
@@ -41,16 +41,16 @@ def decode_data_uri(url: str) -> tuple[str, bytes]:
         raise ValueError(f"a data URI has up to {MAX_ESCAPES} escapes; use base64")
     media_type, *parameters = (part.strip().lower() for part in head.split(";"))
     if parameters and parameters[-1] == "base64":
-        # Some clients escape what base64 has beyond letters and digits.
+        # Some clients escape the characters of base64 that are not letters or digits.
         return media_type, decode_base64(unquote_to_bytes(data) if "%" in data else data)
     return media_type, unquote_to_bytes(data)
 
 
 def decode_base64(data: str | bytes) -> bytes:
-    """The bytes of ``data``, in either alphabet of RFC 4648, with or without padding.
+    """Return the bytes of base64 ``data`` in either alphabet of RFC 4648, with or without padding.
 
     Raises:
-        ValueError: it is not base64, or there is nothing in it.
+        ValueError: The data is not base64, or is empty.
     """
     try:
         encoded = data.encode("ascii") if isinstance(data, str) else data
@@ -73,6 +73,6 @@ _SIGNATURES: Final = (
 
 
 def image_type(data: bytes) -> str:
-    """The media type of a picture by how it begins: of those that OpenAI takes, or PNG, since
-    engines look for themselves."""
+    """Return the media type of an image by its first bytes. Unknown formats are called PNG, since
+    engines detect the format themselves."""
     return next((name for begins, name in _SIGNATURES if begins.match(data)), "image/png")

@@ -1,7 +1,7 @@
-"""Newline-delimited JSON, as Ollama streams it.
+"""Parse newline-delimited JSON, the format of Ollama's streams.
 
 Only ``\\n`` ends a line. ``httpx``'s own line iterator also splits at U+0085, U+2028 and U+2029,
-which Ollama may send unescaped within a string, and so breaks the JSON around them.
+which Ollama may send unescaped within a string, and so would break the JSON.
 """
 
 from __future__ import annotations
@@ -14,27 +14,31 @@ __all__ = ["Lines"]
 
 
 class Lines:
-    """Cuts a stream of bytes into lines; no line may be longer than ``max_bytes``."""
+    """A parser that splits a stream of bytes into lines of at most ``max_bytes``."""
 
     __slots__ = ("_max_bytes", "_tail")
 
+    #: Always false: the stream has no end marker.
     is_over: ClassVar[bool] = False
-    """Which line is the last, only its text tells."""
 
     def __init__(self, max_bytes: int = 16 * 2**20) -> None:
         self._tail = bytearray()
         self._max_bytes = max_bytes
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The lines that ``data`` completes, without their ends, blank ones left out.
+        """Return the lines that ``data`` completes, without line ends and blank lines.
 
         Raises:
-            UpstreamError: a line is too long.
+            UpstreamError: A line is too long.
         """
         return [line for line in self.cut(data) if line and not line.isspace()]
 
     def cut(self, data: bytes) -> list[bytes]:
-        """The same with the blank ones."""
+        """Return the lines that ``data`` completes, without line ends but with blank lines.
+
+        Raises:
+            UpstreamError: A line is too long.
+        """
         if self._tail:
             end = data.find(b"\n")
             if end < 0:
@@ -50,7 +54,7 @@ class Lines:
         return lines
 
     def finish(self) -> list[bytes]:
-        """What came after the last line end: the last line, if its end is missing."""
+        """Return the last line if its line end is missing."""
         tail = bytes(self._tail)
         self._tail.clear()
         return [tail] if tail.strip() else []

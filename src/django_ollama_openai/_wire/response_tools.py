@@ -5,12 +5,13 @@ Source: OpenAI's API reference, "Create a model response", ``tools`` and ``tool_
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from annotated_types import MaxLen, MinLen
 from pydantic import Discriminator, Field, Tag
 
-from .base import FirstErrorOnly, Stated, WireModel, told_apart_by
+from .base import FirstErrorOnly, JSONSchemaExtra, WireModel, tagged_union
+from .chat import MAX_TOOLS, Function, TextFormat
 
 __all__ = [
     "AllowedTools",
@@ -27,21 +28,9 @@ __all__ = [
     "ToolReference",
 ]
 
-MAX_TOOLS: Final = 1_000
 
-
-class FunctionTool(WireModel):
-    """A function that the model may call; ``parameters`` is a JSON schema, kept unchanged."""
-
+class FunctionTool(Function):
     type: Literal["function"]
-    name: str = Field(min_length=1)
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
-class PlainFormat(WireModel):
-    type: Literal["text"]
 
 
 class GrammarFormat(WireModel):
@@ -51,8 +40,8 @@ class GrammarFormat(WireModel):
 
 
 CustomFormat: TypeAlias = Annotated[
-    Annotated[PlainFormat, Tag("<text>")] | Annotated[GrammarFormat, Tag("<grammar>")],
-    told_apart_by("type", "text", "grammar"),
+    Annotated[TextFormat, Tag("<text>")] | Annotated[GrammarFormat, Tag("<grammar>")],
+    tagged_union("type", "text", "grammar"),
 ]
 
 
@@ -68,20 +57,20 @@ class CustomTool(WireModel):
 class OtherTool(WireModel):
     """A hosted tool of OpenAI, or a tool of an MCP server; not supported."""
 
-    type: Annotated[str, Stated(**{"not": {"enum": ["function", "custom", "namespace"]}})]
+    type: Annotated[str, JSONSchemaExtra(**{"not": {"enum": ["function", "custom", "namespace"]}})]
 
 
 class OtherMember(WireModel):
     """A hosted tool in a namespace or in a list of allowed tools; not supported."""
 
-    type: Annotated[str, Stated(**{"not": {"enum": ["function", "custom"]}})]
+    type: Annotated[str, JSONSchemaExtra(**{"not": {"enum": ["function", "custom"]}})]
 
 
 Member: TypeAlias = Annotated[
     Annotated[FunctionTool, Tag("<function>")]
     | Annotated[CustomTool, Tag("<custom>")]
     | Annotated[OtherMember, Tag("<other>")],
-    told_apart_by("type", "function", "custom", other=True),
+    tagged_union("type", "function", "custom", other=True),
 ]
 
 
@@ -99,7 +88,7 @@ Tool: TypeAlias = Annotated[
     | Annotated[CustomTool, Tag("<custom>")]
     | Annotated[NamespaceTool, Tag("<namespace>")]
     | Annotated[OtherTool, Tag("<other>")],
-    told_apart_by("type", "function", "custom", "namespace", other=True),
+    tagged_union("type", "function", "custom", "namespace", other=True),
 ]
 
 
@@ -116,7 +105,7 @@ AnyReference: TypeAlias = Annotated[
     Annotated[ToolReference, Tag("<function>")]
     | Annotated[ToolReference, Tag("<custom>")]
     | Annotated[OtherMember, Tag("<other>")],
-    told_apart_by("type", "function", "custom", other=True),
+    tagged_union("type", "function", "custom", other=True),
 ]
 
 
@@ -136,7 +125,9 @@ class AllowedTools(WireModel):
 class OtherReference(WireModel):
     """The choice of a hosted tool; not supported."""
 
-    type: Annotated[str, Stated(**{"not": {"enum": ["function", "custom", "allowed_tools"]}})]
+    type: Annotated[
+        str, JSONSchemaExtra(**{"not": {"enum": ["function", "custom", "allowed_tools"]}})
+    ]
 
 
 def _mode_or_choice(value: Any) -> str:
@@ -150,7 +141,7 @@ ToolChoice: TypeAlias = Annotated[
         | Annotated[ToolReference, Tag("<custom>")]
         | Annotated[AllowedTools, Tag("<allowed_tools>")]
         | Annotated[OtherReference, Tag("<other>")],
-        told_apart_by("type", "function", "custom", "allowed_tools", other=True),
+        tagged_union("type", "function", "custom", "allowed_tools", other=True),
         Tag("<choice>"),
     ],
     Discriminator(_mode_or_choice),

@@ -1,7 +1,7 @@
 """The request of ``POST v1/responses``.
 
 Source: OpenAI's API reference, "Create a model response". Fields beyond those named here are
-accepted and kept, as OpenAI adds new ones all the time.
+accepted and kept, since OpenAI often adds new ones.
 """
 
 from __future__ import annotations
@@ -23,13 +23,20 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ..exceptions import InvalidRequest
-from .base import FirstErrorOnly, Stated, WireModel, text_or_list, told_apart_by
+from .base import (
+    MAX_PARTS,
+    Content,
+    FirstErrorOnly,
+    JSONSchemaExtra,
+    WireModel,
+    tagged_union,
+    text_or_list,
+)
 from .case import to_camel
-from .chat import FunctionCall, JSONObjectFormat, ReasoningEffort, TextFormat
+from .chat import MAX_TOOLS, FunctionCall, JSONObjectFormat, ReasoningEffort, TextFormat
 from .engine import INT32_MAX, INT64_MAX, INT64_MIN, EngineRequest, Stop, Think
 from .media import BASE64, IMAGE_URL
 from .response_tools import (
-    MAX_TOOLS,
     AllowedTools,
     CustomTool,
     FunctionTool,
@@ -65,8 +72,8 @@ __all__ = [
     "UserInput",
 ]
 
-# A body within its limit may hold millions of each: see the chat completion request.
-MAX_ITEMS, MAX_PARTS, MAX_INCLUDES = 10_000, 1_000, 100
+# A body within the size limit could have millions of each: see the chat completion request.
+MAX_ITEMS, MAX_INCLUDES = 10_000, 100
 MAX_METADATA, MAX_METADATA_KEY, MAX_METADATA_VALUE = 16, 64, 512
 
 
@@ -79,26 +86,26 @@ class InputTextPart(WireModel):
 
 
 class InputImagePart(WireModel):
-    """A picture; ``image_url`` is a URL, or the picture itself as a data URL."""
+    """An image; ``image_url`` is its URL or a data URI."""
 
     type: Literal["input_image"]
     file_id: None = None
-    image_url: Annotated[str, Stated(pattern=IMAGE_URL)]
+    image_url: Annotated[str, JSONSchemaExtra(pattern=IMAGE_URL)]
     detail: Literal["low", "high", "auto", "original"] | None = None
 
     @field_validator("file_id", mode="before")
     @classmethod
-    def _no_file_is_stored(cls, value: Any) -> None:
+    def _refuse_file_ids(cls, value: Any) -> None:
         if value is not None:
             raise PydanticCustomError(
-                "file_id", "No files are stored here; send the picture as 'image_url'"
+                "file_id", "Stored files are not supported; send the image as 'image_url'"
             )
 
 
 class Audio(WireModel):
-    """A recording, as base64."""
+    """Audio data in base64."""
 
-    data: Annotated[str, Stated(pattern=BASE64)]
+    data: Annotated[str, JSONSchemaExtra(pattern=BASE64)]
     format: Literal["wav", "mp3"]
 
 
@@ -117,7 +124,7 @@ class RefusalPart(WireModel):
     refusal: str
 
 
-def _no_file(value: Any) -> Any:
+def _refuse_files(value: Any) -> Any:
     if isinstance(value, dict) and value.get("type") == "input_file":
         raise PydanticCustomError(
             "input_file",
@@ -127,45 +134,33 @@ def _no_file(value: Any) -> Any:
     return value
 
 
-TextPart: TypeAlias = Annotated[InputTextPart, BeforeValidator(_no_file)]
+TextPart: TypeAlias = Annotated[InputTextPart, BeforeValidator(_refuse_files)]
 UserPart: TypeAlias = Annotated[
     Annotated[InputTextPart, Tag("<input_text>")]
     | Annotated[InputImagePart, Tag("<input_image>")]
     | Annotated[InputAudioPart, Tag("<input_audio>")],
-    told_apart_by("type", "input_text", "input_image", "input_audio"),
-    BeforeValidator(_no_file),
+    tagged_union("type", "input_text", "input_image", "input_audio"),
+    BeforeValidator(_refuse_files),
 ]
 AssistantPart: TypeAlias = Annotated[
     Annotated[OutputTextPart, Tag("<output_text>")]
     | Annotated[RefusalPart, Tag("<refusal>")]
     | Annotated[InputTextPart, Tag("<input_text>")],
-    told_apart_by("type", "output_text", "refusal", "input_text"),
+    tagged_union("type", "output_text", "refusal", "input_text"),
 ]
 
 ContentPart: TypeAlias = (
     InputTextPart | InputImagePart | InputAudioPart | OutputTextPart | RefusalPart
 )
 
-TextContent: TypeAlias = Annotated[
-    Annotated[str, Tag("<text>")]
-    | Annotated[list[TextPart], MaxLen(MAX_PARTS), FirstErrorOnly(), Tag("<list>")],
-    text_or_list("content parts"),
-]
-UserContent: TypeAlias = Annotated[
-    Annotated[str, Tag("<text>")]
-    | Annotated[list[UserPart], MaxLen(MAX_PARTS), FirstErrorOnly(), Tag("<list>")],
-    text_or_list("content parts"),
-]
-AssistantContent: TypeAlias = Annotated[
-    Annotated[str, Tag("<text>")]
-    | Annotated[list[AssistantPart], MaxLen(MAX_PARTS), FirstErrorOnly(), Tag("<list>")],
-    text_or_list("content parts"),
-]
+TextContent: TypeAlias = Content[TextPart]
+UserContent: TypeAlias = Content[UserPart]
+AssistantContent: TypeAlias = Content[AssistantPart]
 
 
 # Items
 
-# See _with_its_type().
+# See _add_message_type().
 _MessageType: TypeAlias = Annotated[
     Literal["message"], WithJsonSchema({"enum": ["message", None], "default": "message"})
 ]
@@ -184,7 +179,7 @@ class UserInput(WireModel):
 
 
 class AssistantInput(WireModel):
-    """An earlier answer: an item of its output, or written by the client."""
+    """A message of the model: an output item of an earlier response, or one from the client."""
 
     type: _MessageType = "message"
     role: Literal["assistant"]
@@ -196,7 +191,7 @@ MessageItem: TypeAlias = Annotated[
     | Annotated[AssistantInput, Tag("<assistant>")]
     | Annotated[SystemInput, Tag("<system>")]
     | Annotated[SystemInput, Tag("<developer>")],
-    told_apart_by("role", "user", "assistant", "system", "developer"),
+    tagged_union("role", "user", "assistant", "system", "developer"),
 ]
 
 
@@ -227,7 +222,7 @@ class CustomToolCallOutput(WireModel):
 
 
 class ToolsItem(WireModel):
-    """Tools that are offered in addition to those of the request."""
+    """Tools that the model may call in addition to those of the request."""
 
     type: Literal["additional_tools", "tool_search_output"]
     call_id: str | None = None
@@ -245,7 +240,8 @@ class ReasoningPart(WireModel):
 
 
 class ReasoningItem(WireModel):
-    """The reasoning before an earlier answer. Nothing here can read ``encrypted_content``."""
+    """The reasoning of an earlier response. ``encrypted_content`` is ignored: only OpenAI can
+    decrypt it."""
 
     type: Literal["reasoning"]
     summary: Annotated[list[SummaryPart], MaxLen(MAX_PARTS), FirstErrorOnly()] | None = None
@@ -254,7 +250,7 @@ class ReasoningItem(WireModel):
 
     @property
     def text(self) -> str:
-        """The reasoning itself, or else the summary of it."""
+        """The reasoning, or else its summary."""
         return "\n".join(part.text for part in self.content or self.summary or ())
 
 
@@ -274,21 +270,22 @@ class OtherItem(WireModel):
     """An item of a hosted tool, such as a web search. Its readable text stays in the
     conversation."""
 
-    type: Annotated[str, Stated(**{"not": {"enum": [*_KNOWN_ITEMS, "item_reference"]}})]
+    type: Annotated[str, JSONSchemaExtra(**{"not": {"enum": [*_KNOWN_ITEMS, "item_reference"]}})]
 
 
-def _with_its_type(value: Any) -> Any:
-    """OpenAI lets the type of a message, and that of a reference, be left out."""
+def _add_message_type(value: Any) -> Any:
+    """Add the type of a message, and refuse references to items. OpenAI's clients may omit the type
+    of both."""
     if not isinstance(value, dict):
         return value
-    given = value.get("type")
-    if given is None and "role" in value:
+    type_ = value.get("type")
+    if type_ is None and "role" in value:
         return {**value, "type": "message"}
-    if given == "item_reference" or (given is None and "id" in value):
+    if type_ == "item_reference" or (type_ is None and "id" in value):
         raise PydanticCustomError(
             "item_reference",
-            "Items are not stored here, so none can be referred to; send the item itself (many "
-            "clients do with 'store': false)",
+            "References to items are not supported, since items are not stored; send the item "
+            "itself (many clients do with 'store': false)",
         )
     return value
 
@@ -303,14 +300,14 @@ InputItem: TypeAlias = Annotated[
     | Annotated[ToolsItem, Tag("<additional_tools>")]
     | Annotated[ToolsItem, Tag("<tool_search_output>")]
     | Annotated[OtherItem, Tag("<other>")],
-    told_apart_by("type", *_KNOWN_ITEMS, other=True),
-    BeforeValidator(_with_its_type),
+    tagged_union("type", *_KNOWN_ITEMS, other=True),
+    BeforeValidator(_add_message_type),
 ]
 
 
 @dataclass(slots=True, frozen=True)
 class OfferedTool:
-    """A tool that the model may call, its place in the request, and its namespace."""
+    """A tool that the model may call, with its location in the request and its namespace."""
 
     origin: str
     tool: FunctionTool | CustomTool
@@ -337,7 +334,7 @@ TextFormats: TypeAlias = Annotated[
     Annotated[TextFormat, Tag("<text>")]
     | Annotated[JSONObjectFormat, Tag("<json_object>")]
     | Annotated[JSONSchemaFormat, Tag("<json_schema>")],
-    told_apart_by("type", "text", "json_object", "json_schema"),
+    tagged_union("type", "text", "json_object", "json_schema"),
 ]
 
 
@@ -348,14 +345,15 @@ class TextConfig(WireModel):
 
 Metadata: TypeAlias = Annotated[
     dict[str, Annotated[str, MaxLen(MAX_METADATA_VALUE)]],
-    Stated(maxProperties=MAX_METADATA, propertyNames={"maxLength": MAX_METADATA_KEY}),
+    JSONSchemaExtra(maxProperties=MAX_METADATA, propertyNames={"maxLength": MAX_METADATA_KEY}),
 ]
 
 SummaryKind: TypeAlias = Literal["auto", "concise", "detailed"]
 
 
 class Reasoning(WireModel):
-    """``generate_summary`` is the older name of ``summary``."""
+    """The ``reasoning`` of a request. ``generate_summary`` is the deprecated name of
+    ``summary``."""
 
     effort: ReasoningEffort | None = None
     summary: SummaryKind | None = None
@@ -370,7 +368,8 @@ ServiceTier: TypeAlias = Literal[
     "auto", "default", "flex", "scale", "priority", "fast", "ultrafast"
 ]
 
-_MOVED: Final = {
+#: Fields of chat completions, and their replacements in the Responses API.
+_CHAT_COMPLETION_FIELDS: Final = {
     "messages": "input",
     "max_tokens": "max_output_tokens",
     "max_completion_tokens": "max_output_tokens",
@@ -380,13 +379,12 @@ _MOVED: Final = {
     "functions": "tools",
     "function_call": "tool_choice",
 }
-"""Fields of chat completions, and their replacements in the Responses API."""
 
 
 class ResponsesRequest(EngineRequest):
     """The body of ``POST v1/responses``.
 
-    Absent and ``null`` mean the same, as in a chat completion request.
+    A field that is absent or ``null`` leaves the default to the engine.
     """
 
     input: Annotated[
@@ -406,7 +404,7 @@ class ResponsesRequest(EngineRequest):
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    # OpenAI has these in chat completions only, but engines support them for every answer.
+    # OpenAI has these only in chat completions, but engines support them for all requests.
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     seed: int | None = Field(None, ge=INT64_MIN, le=INT64_MAX)
@@ -420,8 +418,8 @@ class ResponsesRequest(EngineRequest):
     store: bool | None = None
     previous_response_id: str | None = None
 
-    # Accepted and told again, without any effect: there are no built-in tools to be called, no
-    # tiers of service and no cache to be chosen.
+    # Accepted and repeated in the response, without any effect: the gateway has no built-in tools,
+    # service tiers or prompt caches of its own.
     max_tool_calls: int | None = Field(None, ge=1, le=INT32_MAX)
     metadata: Metadata | None = None
     prompt_cache_key: str | None = None
@@ -429,11 +427,11 @@ class ResponsesRequest(EngineRequest):
     service_tier: ServiceTier | None = None
     user: str | None = None
 
-    # Ollama's, beside those of every request.
+    # Ollama's, in addition to those of every request.
     think: Think = None
     shift: bool | None = None
 
-    # Read only to say that they are not supported.
+    # Parsed only for the error that they are not supported.
     background: bool | None = None
     conversation: Any = None
     prompt: Any = None
@@ -446,13 +444,13 @@ class ResponsesRequest(EngineRequest):
 
     @model_validator(mode="before")
     @classmethod
-    def _fields_of_chat_completions(cls, value: Any) -> Any:
-        for name, own_name in _MOVED.items() if isinstance(value, dict) else ():
+    def _refuse_chat_completion_fields(cls, value: Any) -> Any:
+        for name, replacement in _CHAT_COMPLETION_FIELDS.items() if isinstance(value, dict) else ():
             for spelling in (name, to_camel(name)):
                 given = value.get(spelling)
                 if given is not None and given is not False and given != []:
                     raise InvalidRequest(
-                        f"'{spelling}' is a parameter of chat completions. Use '{own_name}' "
+                        f"'{spelling}' is a parameter of chat completions. Use '{replacement}' "
                         "instead.",
                         param=spelling,
                         code="unsupported_parameter",
@@ -461,7 +459,7 @@ class ResponsesRequest(EngineRequest):
 
     @field_validator("metadata", mode="before")
     @classmethod
-    def _metadata_is_small(cls, value: Any) -> Any:
+    def _check_metadata(cls, value: Any) -> Any:
         if isinstance(value, dict) and (
             len(value) > MAX_METADATA or any(len(key) > MAX_METADATA_KEY for key in value)
         ):
@@ -473,7 +471,7 @@ class ResponsesRequest(EngineRequest):
         return value
 
     @model_validator(mode="after")
-    def _options_go_together(self) -> Self:
+    def _check_combinations(self) -> Self:
         if self.stream_options is not None and not self.stream:
             raise InvalidRequest(
                 "'stream_options' is only allowed when 'stream' is true.", param="stream_options"
@@ -494,8 +492,8 @@ class ResponsesRequest(EngineRequest):
             return [self.tool_choice]
         return self.tool_choice.references if isinstance(self.tool_choice, AllowedTools) else []
 
-    def _given_tools(self) -> Iterator[tuple[str, Tool]]:
-        """Yield the place and the tool for all tools of the request and of its items."""
+    def _all_tools(self) -> Iterator[tuple[str, Tool]]:
+        """Yield the location and the tool for all tools of the request and of its items."""
         for number, tool in enumerate(self.tools or ()):
             yield f"tools[{number}]", tool
         for place, item in enumerate(self.input if isinstance(self.input, list) else ()):
@@ -505,10 +503,10 @@ class ResponsesRequest(EngineRequest):
 
     @property
     def offered_tools(self) -> list[OfferedTool]:
-        """The functions and custom tools, which can be offered to a model. If items of the
-        conversation define a tool again, the last definition counts."""
+        """The functions and custom tools, which a model can call. If items of the conversation
+        define a tool again, the last definition wins."""
         offered: dict[tuple[str | None, str], OfferedTool] = {}
-        for origin, tool in self._given_tools():
+        for origin, tool in self._all_tools():
             if isinstance(tool, NamespaceTool):
                 found = [
                     OfferedTool(f"{origin}.tools[{number}]", member, tool)
@@ -523,8 +521,8 @@ class ResponsesRequest(EngineRequest):
         return list(offered.values())
 
     def tools_by_name(self) -> dict[tuple[str, str, str | None], OfferedTool]:
-        """Return the tools by type, name and namespace, as in a ``tool_choice``. A name without a
-        namespace also finds a tool in a namespace, unless one outside has that name."""
+        """Return the tools by type, name and namespace, as in a ``tool_choice``. A tool in a
+        namespace is also found without it, unless a tool outside has the same name."""
         offered = self.offered_tools
         inside = {(each.tool.type, each.tool.name, None): each for each in offered}
         return inside | {
@@ -535,7 +533,7 @@ class ResponsesRequest(EngineRequest):
     def hosted_tools(self) -> list[str]:
         """The types of the hosted tools in the request."""
         hosted = []
-        for _, tool in self._given_tools():
+        for _, tool in self._all_tools():
             members = tool.tools if isinstance(tool, NamespaceTool) else [tool]
             hosted += [
                 member.type
@@ -545,8 +543,8 @@ class ResponsesRequest(EngineRequest):
         return hosted
 
     @property
-    def demanded_tool(self) -> str | None:
-        """The type of the hosted tool that ``tool_choice`` demands, or ``None``."""
+    def required_hosted_tool(self) -> str | None:
+        """The type of the hosted tool that ``tool_choice`` requires, or ``None``."""
         choice = self.tool_choice
         if isinstance(choice, OtherReference):
             return choice.type
@@ -557,21 +555,22 @@ class ResponsesRequest(EngineRequest):
 
     @property
     def includes_logprobs(self) -> bool:
-        """Whether the answer is to have log probabilities. 0 ``top_logprobs``, which is OpenAI's
-        default, asks for none."""
+        """Return whether the response has log probabilities. 0 for ``top_logprobs``, OpenAI's
+        default, does not request them."""
         return bool(self.top_logprobs) or "message.output_text.logprobs" in (self.include or ())
 
     @property
     def summary(self) -> SummaryKind | None:
-        """The kind of summary that was asked for, by whichever of the two names."""
+        """The kind of summary, under either of its two names."""
         if self.reasoning is None:
             return None
         return self.reasoning.summary or self.reasoning.generate_summary
 
     def unsupported_parameters(self) -> list[str]:
-        """The parameters that would change the answer and that no engine here can honour."""
-        asked_for = {
-            "tool_choice": self.demanded_tool is not None,
+        """Return the parameters of the request that would change the answer and that no engine
+        supports."""
+        has_effect = {
+            "tool_choice": self.required_hosted_tool is not None,
             "background": self.background,
             "conversation": self.conversation is not None,
             "prompt": self.prompt is not None,
@@ -582,17 +581,17 @@ class ResponsesRequest(EngineRequest):
             "prediction": self.prediction is not None,
             "web_search_options": self.web_search_options is not None,
         }
-        return [name for name, is_asked_for in asked_for.items() if is_asked_for]
+        return [name for name, is_set in has_effect.items() if is_set]
 
     @property
     def input_items(self) -> list[dict[str, Any]]:
-        """The input as items, as JSON."""
+        """The input as a list of items in JSON."""
         if isinstance(self.input, str):
             return [{"type": "message", "role": "user", "content": self.input}]
         return [item.model_dump(exclude_unset=True) for item in self.input]
 
     def after(self, items: list[dict[str, Any]]) -> Self:
-        """The same request, with the conversation ``items`` before its input."""
+        """Return the request with ``items``, an earlier conversation, before its input."""
         conversation = _ITEMS.validate_python([*items, *self.input_items])
         return self.model_copy(update={"input": conversation})
 

@@ -1,9 +1,8 @@
-"""Server-sent events as OpenAI's clients read them: one ``data:`` line a frame, in the Responses
-API after a line with the event's name.
+"""Serialise server-sent events: one ``data:`` line each, in the Responses API after an ``event:``
+line.
 
-The frames are safe by construction: JSON escapes every line break below U+0020, and the three
-that it does not (U+0085, U+2028, U+2029) are escaped here, since many clients split a stream with
-a reader that takes them for line ends too.
+JSON escapes all line breaks below U+0020. The other three (U+0085, U+2028, U+2029) are escaped
+here, since many clients treat them as line ends.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ import pydantic_core
 
 __all__ = ["DONE", "PING", "encode_json", "frame", "named_frame"]
 
+#: The end of every stream, including a failed one.
 DONE: Final = b"data: [DONE]\n\n"
-"""The end of every stream, a failed one included."""
 
+#: A comment that keeps proxies and clients from closing an idle stream. After a blank line it would
+#: be an event without data, and some clients would end the stream.
 PING: Final = b": ping\n"
-"""A comment that keeps proxies and clients from closing a silent stream. A blank line after it
-would make it an event without data, at which some clients end the stream."""
 
 _NEXT_LINE = "\x85".encode()
 _LINE_SEPARATOR = "\u2028".encode()
@@ -27,8 +26,9 @@ _PARAGRAPH_SEPARATOR = "\u2029".encode()
 
 
 def encode_json(value: Any) -> bytes:
-    """``value`` as one line of JSON, in UTF-8, free of anything that may pass for a line break."""
-    # A log probability may be minus infinity, which JSON cannot say.
+    """Return ``value`` as JSON in UTF-8, without any character that clients treat as a line
+    break."""
+    # A log probability may be minus infinity, which is not valid JSON.
     data = pydantic_core.to_json(value, inf_nan_mode="null")
     if data.isascii():
         return data
@@ -40,10 +40,10 @@ def encode_json(value: Any) -> bytes:
 
 
 def frame(value: Any) -> bytes:
-    """One event with ``value`` as its JSON data."""
+    """Return an event with ``value`` as its JSON data."""
     return b"data: %b\n\n" % encode_json(value)
 
 
 def named_frame(event: str, value: Any) -> bytes:
-    """The same with the name of the event, as OpenAI's Responses have it."""
+    """Return an event with a name and ``value`` as its JSON data, as in the Responses API."""
     return b"event: %b\n%b" % (event.encode(), frame(value))

@@ -1,4 +1,4 @@
-"""What may stand where OpenAI takes text: a text or several, as strings or as arrays of tokens."""
+"""The type of prompts and inputs: one text or several, as strings or as arrays of tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from annotated_types import MaxLen
 from pydantic import Discriminator, Field, Tag
 
 from ..exceptions import UnsupportedParameter
-from .base import FirstErrorOnly, Stated
+from .base import FirstErrorOnly, JSONSchemaExtra
 from .engine import INT32_MAX
 
 __all__ = [
@@ -20,15 +20,15 @@ __all__ = [
     "tokens_unsupported",
 ]
 
-# OpenAI's limit for the entries; an array of tokens would fit into no model's context.
+# OpenAI's limit for the entries, and more tokens than fit into a model's context.
 MAX_ENTRIES: Final = 2048
 MAX_TOKENS: Final = 100_000
 
-# Whose requests see to it, by first_empty().
-_NOT_EMPTY: Final = Stated(minItems=1)
+# Requests check this themselves, with first_empty().
+_NOT_EMPTY: Final = JSONSchemaExtra(minItems=1)
 
 Token: TypeAlias = Annotated[int, Field(ge=0, le=INT32_MAX)]
-Text: TypeAlias = Annotated[str, Stated(minLength=1)]
+Text: TypeAlias = Annotated[str, JSONSchemaExtra(minLength=1)]
 Tokens: TypeAlias = Annotated[list[Token], MaxLen(MAX_TOKENS), FirstErrorOnly(), _NOT_EMPTY]
 
 
@@ -63,7 +63,7 @@ TextInput: TypeAlias = Annotated[
 
 
 def entries(value: TextInput) -> list[str | list[int]]:
-    """The texts of ``value``, each a string or an array of tokens."""
+    """Return the texts of ``value``, each a string or an array of tokens."""
     if isinstance(value, str):
         return [value]
     items: list[Any] = list(value)
@@ -71,8 +71,8 @@ def entries(value: TextInput) -> list[str | list[int]]:
 
 
 def first_empty(value: TextInput) -> str | None:
-    """Where in ``value`` something is empty, as OpenAI writes it after the name of the field:
-    nothing for the whole, else ``[3]``; ``None`` if nothing is."""
+    """Return the location of the first empty text, to be appended to the name of the field:
+    ``[3]``, or ``""`` if ``value`` itself is empty. Return ``None`` if there is none."""
     if not value:
         return ""
     if isinstance(value, str) or isinstance(value[0], int):
@@ -81,17 +81,17 @@ def first_empty(value: TextInput) -> str | None:
 
 
 def text_length(value: TextInput) -> int:
-    """How many characters there are in ``value``; tokens have none."""
+    """Return the number of characters in ``value``; tokens do not count."""
     return sum(len(entry) for entry in entries(value) if isinstance(entry, str))
 
 
 def is_tokens(value: TextInput) -> bool:
-    """Whether ``value`` is in tokens."""
+    """Return whether ``value`` consists of tokens."""
     return any(isinstance(entry, list) for entry in entries(value)[:1])
 
 
 def tokens_unsupported(param: str) -> UnsupportedParameter:
-    """The error for tokens where an engine takes text only. They cannot be ignored."""
+    """Return the error for tokens that the engine does not support. They cannot be ignored."""
     return UnsupportedParameter(
-        "This model does not take arrays of tokens; send the text itself.", param=param
+        "This model does not support arrays of tokens; send the text itself.", param=param
     )

@@ -43,7 +43,7 @@ OPTIONAL_PARAMETERS: dict[str, Callable[[Any], bool]] = {
     # Of embeddings
     "dimensions": lambda value: value is not None,
     # Ollama's
-    "options": lambda value: value is not None and bool(value.declared()),
+    "options": lambda value: value is not None and bool(value.dump_known()),
     "think": lambda value: value is not None,
     "truncate": lambda value: value is True,
     "shift": lambda value: value is True,

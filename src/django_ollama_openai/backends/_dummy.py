@@ -13,12 +13,11 @@ from typing import Any
 import pydantic_core
 from pydantic import PositiveInt, validate_call
 
-from .._translation.chat_parts import new_tool_call_id
-from .._translation.embeddings import checked_embeddings
+from .._translation.embeddings import to_embeddings
 from .._translation.model_cards import ModelCard
 from .._wire.chat import ChatCompletionRequest, content_text
 from .._wire.completions import CompletionRequest
-from .._wire.delta import Delta, Embeddings, ToolCallDelta, Usage
+from .._wire.delta import Delta, Embeddings, ToolCallDelta, Usage, new_tool_call_id
 from .._wire.embeddings import EmbeddingsRequest
 from ._base import OPTIONAL_PARAMETERS, BaseBackend
 
@@ -118,7 +117,7 @@ class DummyBackend(BaseBackend):
         dimensions = min(request.dimensions or self._dimensions, self._dimensions)
         vectors = [_unit_vector(repr(text), dimensions) for text in inputs]
         usage = Usage(prompt_tokens=sum(map(_size, inputs)))
-        return checked_embeddings(vectors, usage, request)
+        return to_embeddings(vectors, usage, request)
 
     async def aembed(self, request: EmbeddingsRequest) -> Embeddings:
         return self.embed(request)

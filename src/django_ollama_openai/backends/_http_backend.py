@@ -13,8 +13,8 @@ import httpx
 from pydantic import ConfigDict, NonNegativeInt, PositiveFloat, validate_call
 
 from .._pump import aclosed
-from .._translation.blame import Blame
-from .._wire.delta import Delta, says_something
+from .._translation.error_context import ErrorContext
+from .._wire.delta import Delta, has_output
 from ._base import BaseBackend
 from ._http_client import AsyncHTTPClient, HTTPClient, NoCookies, Patience
 from ._interruptible import InterruptibleTransport
@@ -170,16 +170,18 @@ class HTTPBackend(BaseBackend, Generic[C, A]):
 
     # Answers
 
-    def _ask(self, path: str, content: bytes, parts: Parts, **blame: Unpack[Blame]) -> Delta:
+    def _ask(self, path: str, content: bytes, parts: Parts, **blame: Unpack[ErrorContext]) -> Delta:
         """An answer in one piece, which is the only one that ``parts`` get."""
         return _whole(parts, self._sync().fetch("POST", path, content, **blame))
 
-    async def _aask(self, path: str, content: bytes, parts: Parts, **blame: Unpack[Blame]) -> Delta:
+    async def _aask(
+        self, path: str, content: bytes, parts: Parts, **blame: Unpack[ErrorContext]
+    ) -> Delta:
         client = await self._async()
         return _whole(parts, await client.fetch("POST", path, content, **blame))
 
     def _stream(
-        self, path: str, content: bytes, parts: Parts, **blame: Unpack[Blame]
+        self, path: str, content: bytes, parts: Parts, **blame: Unpack[ErrorContext]
     ) -> Iterator[Delta]:
         begun = False
         for pieces in self._sync().stream(path, content, self._patience, **blame):
@@ -187,13 +189,13 @@ class HTTPBackend(BaseBackend, Generic[C, A]):
                 delta = parts.feed(piece)
                 # Some engines say first that they are about to: until there is more, another one
                 # may be asked.
-                if begun or says_something(delta):
+                if begun or has_output(delta):
                     begun = True
                     yield delta
         parts.finish()
 
     async def _astream(
-        self, path: str, content: bytes, parts: Parts, **blame: Unpack[Blame]
+        self, path: str, content: bytes, parts: Parts, **blame: Unpack[ErrorContext]
     ) -> AsyncIterator[Delta]:
         begun = False
         client = await self._async()
@@ -203,7 +205,7 @@ class HTTPBackend(BaseBackend, Generic[C, A]):
             async for pieces in arriving:
                 for piece in pieces:
                     delta = parts.feed(piece)
-                    if begun or says_something(delta):
+                    if begun or has_output(delta):
                         begun = True
                         yield delta
         parts.finish()

@@ -16,7 +16,7 @@ import httpx
 import pydantic_core
 
 from .._pump import aclosed, closed
-from .._translation.blame import Blame
+from .._translation.error_context import ErrorContext
 from ..exceptions import GatewayError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from ._deadline import Deadline
 from ._silence import Silence
@@ -84,7 +84,7 @@ class Failure(Protocol):
     """What a response with ``status`` that is no answer means to a client."""
 
     def __call__(
-        self, status: int, body: bytes | bytearray, **blame: Unpack[Blame]
+        self, status: int, body: bytes | bytearray, **blame: Unpack[ErrorContext]
     ) -> GatewayError: ...
 
 
@@ -111,7 +111,7 @@ class HTTPClient(_Client):
         self._client.close()
 
     def fetch(
-        self, method: str, path: str, content: bytes | None = None, **blame: Unpack[Blame]
+        self, method: str, path: str, content: bytes | None = None, **blame: Unpack[ErrorContext]
     ) -> bytes:
         """The body of the response to ``content``, which has to be there within the time limit of
         the client's reads.
@@ -135,7 +135,7 @@ class HTTPClient(_Client):
         return _whole(answer)
 
     def stream(
-        self, path: str, content: bytes, patience: Patience, **blame: Unpack[Blame]
+        self, path: str, content: bytes, patience: Patience, **blame: Unpack[ErrorContext]
     ) -> Generator[list[bytes]]:
         """What the engine says, piece by piece, those that arrive together in one list; raises as
         :meth:`fetch` does. ``content`` is the body, encoded: it is held as long as the response
@@ -181,7 +181,7 @@ class AsyncHTTPClient(_Client):
         await self._client.aclose()
 
     async def fetch(
-        self, method: str, path: str, content: bytes | None = None, **blame: Unpack[Blame]
+        self, method: str, path: str, content: bytes | None = None, **blame: Unpack[ErrorContext]
     ) -> bytes:
         limit = self._client.timeout.read
         try:
@@ -198,7 +198,7 @@ class AsyncHTTPClient(_Client):
         return _whole(answer)
 
     async def stream(
-        self, path: str, content: bytes, patience: Patience, **blame: Unpack[Blame]
+        self, path: str, content: bytes, patience: Patience, **blame: Unpack[ErrorContext]
     ) -> AsyncGenerator[list[bytes]]:
         reader = self.reader()
         try:
@@ -349,4 +349,4 @@ def connection_failure(error: Exception) -> GatewayError:
         return UpstreamUnavailable()
     if isinstance(error, httpx.TimeoutException):
         return UpstreamTimeout("The engine did not answer in time.")
-    return UpstreamError("The connection to the engine broke off.")
+    return UpstreamError("The connection to the engine was lost.")

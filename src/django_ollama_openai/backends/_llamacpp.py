@@ -20,9 +20,8 @@ from pydantic import PositiveInt, validate_call
 
 from .. import _cancellation
 from .._pump import End
-from .._translation.blame import Blame
-from .._translation.chat_blame import chat_blame
 from .._translation.embeddings import openai_embeddings
+from .._translation.error_context import ErrorContext, chat_error_context
 from .._translation.llamacpp_payload import (
     check_schemas,
     llamacpp_chat_payload,
@@ -126,7 +125,7 @@ class LlamaCppBackend(BaseBackend):
         if request.model != self.name:
             raise ModelNotFound(str(request.model))
         payload = self.prepare_chat(self.chat_payload(request), request)
-        blame = chat_blame(request, self.name)
+        blame = chat_error_context(request, self.name)
         chunks = OpenAIChunks(**blame)
         for chunk in self._run(
             lambda engine, take: engine.handle_chat_completions(payload, take), **blame
@@ -270,7 +269,7 @@ class LlamaCppBackend(BaseBackend):
     def _run(
         self,
         work: Callable[[Any, Callable[[dict[str, Any]], bool]], Any],
-        **blame: Unpack[Blame],
+        **blame: Unpack[ErrorContext],
     ) -> Generator[dict[str, Any]]:
         """The chunks of one answer. ``work`` gets the engine and a callback for the chunks, in a
         thread of its own; what the callback returns tells whether the reader has gone."""

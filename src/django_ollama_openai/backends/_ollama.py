@@ -9,22 +9,22 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, PositiveInt, validate_call
 
-from .._translation.blame import Blame
-from .._translation.chat_blame import chat_blame
-from .._translation.chat_parts import ChatParts
-from .._translation.chat_payload import chat_payload
-from .._translation.embed_payload import embed_payload
 from .._translation.embeddings import ollama_embeddings
-from .._translation.generate_parts import GenerateParts
-from .._translation.generate_payload import generate_payload
+from .._translation.error_context import ErrorContext, chat_error_context
 from .._translation.model_cards import (
     ModelCard,
     Tag,
-    lacks_details,
     model_card,
+    needs_details,
     tag_name,
     tags,
     with_details,
+)
+from .._translation.ollama_chunks import OllamaChatChunks, OllamaGenerateChunks
+from .._translation.ollama_payload import (
+    ollama_chat_payload,
+    ollama_completion_payload,
+    ollama_embeddings_payload,
 )
 from .._wire.chat import ChatCompletionRequest
 from .._wire.completions import CompletionRequest
@@ -117,46 +117,52 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
 
     def chat(self, request: ChatCompletionRequest) -> Delta:
         body, blame = self._payload(request, stream=False)
-        return self._ask("/api/chat", body, ChatParts(), **blame)
+        return self._ask("/api/chat", body, OllamaChatChunks(), **blame)
 
     async def achat(self, request: ChatCompletionRequest) -> Delta:
         body, blame = self._payload(request, stream=False)
-        return await self._aask("/api/chat", body, ChatParts(), **blame)
+        return await self._aask("/api/chat", body, OllamaChatChunks(), **blame)
 
     def stream_chat(self, request: ChatCompletionRequest) -> Iterator[Delta]:
         body, blame = self._payload(request, stream=True)
-        return self._stream("/api/chat", body, ChatParts(), **blame)
+        return self._stream("/api/chat", body, OllamaChatChunks(), **blame)
 
     def astream_chat(self, request: ChatCompletionRequest) -> AsyncIterator[Delta]:
         body, blame = self._payload(request, stream=True)
-        return self._astream("/api/chat", body, ChatParts(), **blame)
+        return self._astream("/api/chat", body, OllamaChatChunks(), **blame)
 
-    def _payload(self, request: ChatCompletionRequest, *, stream: bool) -> tuple[bytes, Blame]:
+    def _payload(
+        self, request: ChatCompletionRequest, *, stream: bool
+    ) -> tuple[bytes, ErrorContext]:
         self._check_context(request)
-        payload = self.prepare_chat(chat_payload(request, stream=stream), request)
-        return encoded(payload), chat_blame(request, payload["model"])
+        payload = self.prepare_chat(ollama_chat_payload(request, stream=stream), request)
+        return encoded(payload), chat_error_context(request, payload["model"])
 
     # Completions
 
     def complete(self, request: CompletionRequest) -> Delta:
         body = self._completion_payload(request, stream=False)
-        return self._ask("/api/generate", encoded(body), GenerateParts(), **_prompt(body))
+        return self._ask("/api/generate", encoded(body), OllamaGenerateChunks(), **_prompt(body))
 
     async def acomplete(self, request: CompletionRequest) -> Delta:
         body = self._completion_payload(request, stream=False)
-        return await self._aask("/api/generate", encoded(body), GenerateParts(), **_prompt(body))
+        return await self._aask(
+            "/api/generate", encoded(body), OllamaGenerateChunks(), **_prompt(body)
+        )
 
     def stream_complete(self, request: CompletionRequest) -> Iterator[Delta]:
         body = self._completion_payload(request, stream=True)
-        return self._stream("/api/generate", encoded(body), GenerateParts(), **_prompt(body))
+        return self._stream("/api/generate", encoded(body), OllamaGenerateChunks(), **_prompt(body))
 
     def astream_complete(self, request: CompletionRequest) -> AsyncIterator[Delta]:
         body = self._completion_payload(request, stream=True)
-        return self._astream("/api/generate", encoded(body), GenerateParts(), **_prompt(body))
+        return self._astream(
+            "/api/generate", encoded(body), OllamaGenerateChunks(), **_prompt(body)
+        )
 
     def _completion_payload(self, request: CompletionRequest, *, stream: bool) -> dict[str, Any]:
         self._check_context(request)
-        return self.prepare_completion(generate_payload(request, stream=stream), request)
+        return self.prepare_completion(ollama_completion_payload(request, stream=stream), request)
 
     # Embeddings
 
@@ -173,7 +179,7 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
 
     def _embed_payload(self, request: EmbeddingsRequest) -> dict[str, Any]:
         self._check_context(request)
-        return self.prepare_embed(embed_payload(request), request)
+        return self.prepare_embed(ollama_embeddings_payload(request), request)
 
     def _check_context(self, request: EngineRequest) -> None:
         """A client must not fill the server's memory; what the site gives a model is its own
@@ -207,7 +213,7 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
         """Return the tags whose missing details were not fetched within the last minute."""
         now = time.monotonic()
         self._shown = {key: kept for key, kept in dict(self._shown).items() if kept[0] > now}
-        return [tag for tag in found if lacks_details(tag) and _cache_key(tag) not in self._shown]
+        return [tag for tag in found if needs_details(tag) and _cache_key(tag) not in self._shown]
 
     def _keep_shown(self, tag: Tag, answer: bytes) -> None:
         if len(self._shown) < SHOW_CACHE_ENTRIES:
@@ -232,12 +238,12 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
         await client.fetch("GET", "/api/version")
 
 
-def _prompt(body: dict[str, Any]) -> Blame:
-    return Blame(model=body["model"], param="prompt", think_param="think")
+def _prompt(body: dict[str, Any]) -> ErrorContext:
+    return ErrorContext(model=body["model"], param="prompt", think_param="think")
 
 
-def _input(body: dict[str, Any]) -> Blame:
-    return Blame(model=body["model"], param="input")
+def _input(body: dict[str, Any]) -> ErrorContext:
+    return ErrorContext(model=body["model"], param="input")
 
 
 def _show_content(tag: Tag) -> bytes:

@@ -8,9 +8,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, SecretStr, validate_call
 
-from .._translation.blame import Blame
-from .._translation.chat_blame import chat_blame
 from .._translation.embeddings import openai_embeddings
+from .._translation.error_context import ErrorContext, chat_error_context
 from .._translation.model_cards import ModelCard
 from .._translation.openai_chunks import OpenAIAnswer, OpenAIChunks, OpenAITextChunks
 from .._translation.openai_models import openai_models
@@ -175,7 +174,9 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
         body, blame = self._payload(request, stream=True)
         return self._astream(CHAT, body, OpenAIChunks(**blame), **blame)
 
-    def _payload(self, request: ChatCompletionRequest, *, stream: bool) -> tuple[bytes, Blame]:
+    def _payload(
+        self, request: ChatCompletionRequest, *, stream: bool
+    ) -> tuple[bytes, ErrorContext]:
         payload = openai_chat_payload(
             request,
             self.supported_parameters,
@@ -183,7 +184,7 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
             json_arguments=self._json_arguments,
         )
         payload = self.prepare_chat(payload, request)
-        return encoded(payload), chat_blame(request, payload["model"])
+        return encoded(payload), chat_error_context(request, payload["model"])
 
     # Completions
 
@@ -205,10 +206,10 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
 
     def _completion_payload(
         self, request: CompletionRequest, *, stream: bool
-    ) -> tuple[bytes, Blame]:
+    ) -> tuple[bytes, ErrorContext]:
         payload = openai_completion_payload(request, self.supported_parameters, stream=stream)
         payload = self.prepare_completion(payload, request)
-        return encoded(payload), Blame(model=payload["model"], param="prompt")
+        return encoded(payload), ErrorContext(model=payload["model"], param="prompt")
 
     # Embeddings
 
@@ -222,10 +223,10 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
         answer = await (await self._async()).fetch("POST", EMBEDDINGS, body, **blame)
         return openai_embeddings([answer], request)
 
-    def _embed_payload(self, request: EmbeddingsRequest) -> tuple[bytes, Blame]:
+    def _embed_payload(self, request: EmbeddingsRequest) -> tuple[bytes, ErrorContext]:
         payload = openai_embeddings_payload(request, self.supported_parameters)
         payload = self.prepare_embed(payload, request)
-        return encoded(payload), Blame(model=payload["model"], param="input")
+        return encoded(payload), ErrorContext(model=payload["model"], param="input")
 
     # Models
 
@@ -236,5 +237,5 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
         return openai_models(await (await self._async()).fetch("GET", MODELS))
 
 
-def _text_chunks(request: CompletionRequest, blame: Blame) -> OpenAITextChunks:
+def _text_chunks(request: CompletionRequest, blame: ErrorContext) -> OpenAITextChunks:
     return OpenAITextChunks(alternatives=request.logprobs or 0, **blame)

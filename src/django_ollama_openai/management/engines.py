@@ -101,7 +101,7 @@ def making_sense() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise UpstreamError("The engine said something that makes no sense.") from error
+        raise UpstreamError("The engine sent an invalid response.") from error
 
 
 def ask_ollamas(

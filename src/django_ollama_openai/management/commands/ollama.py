@@ -11,9 +11,9 @@ from django.core.checks import Tags
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ..asking import ask
+from ..ask import ask
 from ..inventory import list_loaded, list_models, remove_models, show_model
-from ..pulling import pull_model
+from ..pull import pull_model
 from ..status import report_status
 from ..terminal import Terminal
 

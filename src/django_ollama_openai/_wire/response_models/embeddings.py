@@ -1,4 +1,4 @@
-"""The answer of ``POST v1/embeddings``."""
+"""The response of ``POST v1/embeddings``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from .common import Also, Count
+from .common import Count, ExtraKey
 
 __all__ = ["EmbeddingList"]
 
@@ -17,13 +17,13 @@ class Embedding(TypedDict):
     index: Count
     embedding: Annotated[
         list[float] | str,
-        Field(description="The vector; with `base64`, its numbers as little-endian float32."),
+        Field(description="The vector, for `base64` as little-endian float32 numbers."),
     ]
 
 
 class EmbeddingsUsage(TypedDict):
-    prompt_tokens: Annotated[Count, Also("promptTokens")]
-    total_tokens: Annotated[Count, Also("totalTokens")]
+    prompt_tokens: Annotated[Count, ExtraKey("promptTokens")]
+    total_tokens: Annotated[Count, ExtraKey("totalTokens")]
 
 
 class EmbeddingList(TypedDict):

@@ -1,4 +1,4 @@
-"""The answer of ``GET health``."""
+"""The response of ``GET health``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class BackendHealth(TypedDict):
 
 
 class Health(TypedDict):
-    """Whether every backend is ready; each of them, by its alias, for callers who are known."""
+    """The readiness of all backends. Authenticated callers also get each backend by its alias."""
 
     status: Readiness
     backends: NotRequired[dict[str, BackendHealth]]

@@ -1,4 +1,4 @@
-"""The answers of ``POST v1/chat/completions``."""
+"""The responses of ``POST v1/chat/completions``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from .common import Also, CompletionUsage, Count, FinishReason, TokenLogprob
+from .common import CompletionUsage, Count, ExtraKey, FinishReason, TokenLogprob
 
 __all__ = ["ChatCompletion", "ChatCompletionChunk"]
 
@@ -39,7 +39,7 @@ class ChatCustomToolCall(TypedDict):
 
 
 class ChatMessage(TypedDict):
-    """The model's message. The reasoning before it stands under two names, with the same text."""
+    """The model's message. Its reasoning, if any, is in two keys with the same text."""
 
     role: Literal["assistant"]
     content: str | None
@@ -61,7 +61,7 @@ class ChatChoice(TypedDict):
     index: Count
     message: ChatMessage
     logprobs: ChatLogprobs | None
-    finish_reason: Annotated[FinishReason, Also("finishReason")]
+    finish_reason: Annotated[FinishReason, ExtraKey("finishReason")]
 
 
 class ChatCompletion(TypedDict):
@@ -76,55 +76,55 @@ class ChatCompletion(TypedDict):
     usage: CompletionUsage
 
 
-class ChatFunctionPiece(TypedDict):
+class ChatFunctionChunk(TypedDict):
     name: NotRequired[str]
     arguments: str
 
 
-class ChatToolCallPiece(TypedDict):
-    """A piece of a tool call; its id, its type and the name of the function come with the first."""
+class ChatToolCallChunk(TypedDict):
+    """A piece of a tool call. The first one has the id, the type and the name of the function."""
 
     index: Count
     id: NotRequired[str]
     type: NotRequired[Literal["function"]]
-    function: ChatFunctionPiece
+    function: ChatFunctionChunk
 
 
-class ChatCustomPiece(TypedDict):
+class ChatCustomChunk(TypedDict):
     name: NotRequired[str]
     input: str
 
 
-class ChatCustomToolCallPiece(TypedDict):
-    """A piece of a call of a custom tool. The first one has the id and the type."""
+class ChatCustomToolCallChunk(TypedDict):
+    """A piece of a call of a custom tool. The first one has the id, the type and the name."""
 
     index: Count
     id: NotRequired[str]
     type: NotRequired[Literal["custom"]]
-    custom: ChatCustomPiece
+    custom: ChatCustomChunk
 
 
 class ChatDelta(TypedDict):
-    """What there is more of the message."""
+    """The next piece of the message."""
 
     role: NotRequired[Literal["assistant"]]
     content: NotRequired[str]
     refusal: NotRequired[None]
     reasoning_content: NotRequired[str]
     reasoning: NotRequired[str]
-    tool_calls: NotRequired[list[ChatToolCallPiece | ChatCustomToolCallPiece]]
-    function_call: NotRequired[ChatFunctionPiece]
+    tool_calls: NotRequired[list[ChatToolCallChunk | ChatCustomToolCallChunk]]
+    function_call: NotRequired[ChatFunctionChunk]
 
 
 class ChatChunkChoice(TypedDict):
     index: Count
     delta: ChatDelta
     logprobs: ChatLogprobs | None
-    finish_reason: Annotated[FinishReason | None, Also("finishReason")]
+    finish_reason: Annotated[FinishReason | None, ExtraKey("finishReason")]
 
 
 class ChatCompletionChunk(TypedDict):
-    """A piece of a chat completion."""
+    """A chunk of a streamed chat completion."""
 
     id: str
     object: Literal["chat.completion.chunk"]

@@ -1,4 +1,4 @@
-"""What answers have in common: the finish reason, the usage, log probabilities, errors."""
+"""Types that several responses share: finish reason, usage, log probabilities, errors."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from pydantic_core import CoreSchema
 from typing_extensions import TypedDict
 
 __all__ = [
-    "ALSO",
-    "Also",
+    "EXTRA_KEY",
     "CompletionUsage",
     "Count",
     "Error",
+    "ExtraKey",
     "FinishReason",
     "TokenLogprob",
 ]
 
-ALSO: Final = "x-also"
-"""The keyword of :class:`Also` in a JSON schema."""
+#: The keyword of :class:`ExtraKey` in a JSON schema.
+EXTRA_KEY: Final = "x-extra-key"
 
 
 @dataclass(frozen=True)
-class Also:
-    """In the spelling ``both``, the same value also stands under the plan's ``name``."""
+class ExtraKey:
+    """Mark a key whose value the case ``both`` repeats under ``name``."""
 
     name: str
 
     def __get_pydantic_json_schema__(
         self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return {**handler(core_schema), ALSO: self.name}
+        return {**handler(core_schema), EXTRA_KEY: self.name}
 
 
 Count: TypeAlias = Annotated[int, Field(ge=0)]
@@ -53,11 +53,11 @@ class CompletionTokensDetails(TypedDict):
 
 
 class CompletionUsage(TypedDict):
-    """How many tokens it took."""
+    """The token counts of a completion."""
 
-    prompt_tokens: Annotated[Count, Also("promptTokens")]
-    completion_tokens: Annotated[Count, Also("completionTokens")]
-    total_tokens: Annotated[Count, Also("totalTokens")]
+    prompt_tokens: Annotated[Count, ExtraKey("promptTokens")]
+    completion_tokens: Annotated[Count, ExtraKey("completionTokens")]
+    total_tokens: Annotated[Count, ExtraKey("totalTokens")]
     prompt_tokens_details: PromptTokensDetails
     completion_tokens_details: CompletionTokensDetails
 
@@ -66,7 +66,7 @@ Byte: TypeAlias = Annotated[int, Field(ge=0, le=255)]
 
 
 class TopLogprob(TypedDict):
-    """A token that could have been, and its log probability."""
+    """A token and its log probability."""
 
     token: str
     logprob: float
@@ -74,7 +74,7 @@ class TopLogprob(TypedDict):
 
 
 class TokenLogprob(TopLogprob):
-    """A token, its log probability, and the likeliest in its place."""
+    """A token, its log probability, and the most likely tokens at its position."""
 
     top_logprobs: list[TopLogprob]
 
@@ -84,12 +84,12 @@ class ErrorDetails(TypedDict):
     type: str
     param: Annotated[
         str | None,
-        Field(description="The field at fault, such as `messages[0].content[1].text`."),
+        Field(description="The invalid field, such as `messages[0].content[1].text`."),
     ]
     code: str | None
 
 
 class Error(TypedDict):
-    """What went wrong. The keys are the same in every spelling."""
+    """An error. Its keys are the same in every case."""
 
     error: ErrorDetails

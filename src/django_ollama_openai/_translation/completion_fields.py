@@ -8,10 +8,10 @@ from typing import Any
 from .._wire.case import Case, camel_keys
 from .._wire.delta import Usage
 
-__all__ = ["answer_head", "finish_reason_fields", "usage_fields"]
+__all__ = ["completion_head", "finish_reason_fields", "usage_fields"]
 
 
-def answer_head(id: str, kind: str, model: str) -> dict[str, Any]:
+def completion_head(id: str, kind: str, model: str) -> dict[str, Any]:
     """The fields before ``choices``, the same in every chunk of a stream."""
     return {
         "id": id,

@@ -1,4 +1,4 @@
-"""The answers of ``POST v1/completions``."""
+"""The responses of ``POST v1/completions``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from .common import Also, CompletionUsage, Count, FinishReason
+from .common import CompletionUsage, Count, ExtraKey, FinishReason
 
 __all__ = ["TextCompletion", "TextCompletionChunk"]
 
@@ -29,11 +29,11 @@ class TextChoiceHead(TypedDict):
 
 
 class TextChoice(TextChoiceHead):
-    finish_reason: Annotated[FinishReason, Also("finishReason")]
+    finish_reason: Annotated[FinishReason, ExtraKey("finishReason")]
 
 
 class TextChunkChoice(TextChoiceHead):
-    finish_reason: Annotated[FinishReason | None, Also("finishReason")]
+    finish_reason: Annotated[FinishReason | None, ExtraKey("finishReason")]
 
 
 class TextCompletionHead(TypedDict):
@@ -52,7 +52,7 @@ class TextCompletion(TextCompletionHead):
 
 
 class TextCompletionChunk(TextCompletionHead):
-    """A piece of a text completion."""
+    """A chunk of a streamed text completion."""
 
     choices: list[TextChunkChoice]
     usage: NotRequired[CompletionUsage | None]

@@ -1,4 +1,4 @@
-"""The answers of ``POST v1/responses``: the response object, and the events of a stream."""
+"""The responses of ``POST v1/responses``: the response object, and the events of a stream."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypeAlias
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from .common import Also, Count, TokenLogprob
+from .common import Count, ExtraKey, TokenLogprob
 
 __all__ = ["Response", "ResponseEvent"]
 
@@ -43,7 +43,7 @@ class OutputMessage(TypedDict):
 
 
 class OutputReasoning(TypedDict):
-    """The model's reasoning, or if a summary was asked for, the same as a summary."""
+    """The model's reasoning, as a summary if the request has `reasoning.summary`."""
 
     id: str
     type: Literal["reasoning"]
@@ -53,7 +53,7 @@ class OutputReasoning(TypedDict):
 
 
 class OutputFunctionCall(TypedDict):
-    """A call of a function; its arguments are the text of a JSON object."""
+    """A function call; its arguments are the text of a JSON object."""
 
     id: str
     type: Literal["function_call"]
@@ -82,7 +82,7 @@ OutputItem: TypeAlias = Annotated[
 ]
 
 
-# What the request said
+# Fields repeated from the request
 
 
 class PlainTextFormat(TypedDict):
@@ -186,17 +186,17 @@ class OutputTokensDetails(TypedDict):
 
 
 class ResponseUsage(TypedDict):
-    """How many tokens it took."""
+    """The token counts of a response."""
 
-    input_tokens: Annotated[Count, Also("promptTokens")]
+    input_tokens: Annotated[Count, ExtraKey("promptTokens")]
     input_tokens_details: InputTokensDetails
-    output_tokens: Annotated[Count, Also("completionTokens")]
+    output_tokens: Annotated[Count, ExtraKey("completionTokens")]
     output_tokens_details: OutputTokensDetails
-    total_tokens: Annotated[Count, Also("totalTokens")]
+    total_tokens: Annotated[Count, ExtraKey("totalTokens")]
 
 
 class Response(TypedDict):
-    """A response. Fields that the request lacks are `null`, or have OpenAI's default."""
+    """A response. Fields that are not in the request are `null`, or have OpenAI's default."""
 
     id: str
     object: Literal["response"]
@@ -243,7 +243,7 @@ class Event(TypedDict):
 
 
 class ResponseStatusEvent(Event):
-    """The response as it stands. The last event of every stream is one of these."""
+    """The current state of the response. The last event of every stream is one of these."""
 
     type: Literal[
         "response.created",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["REFUSED", "for_clients"]
+__all__ = ["REFUSED", "client_message"]
 
 REFUSED: Final = "The engine refused the request."
 """The message for a refusal whose words clients must not read."""
@@ -42,7 +42,7 @@ _OF_THE_SERVER: Final = re.compile(
 )
 
 
-def for_clients(text: str, model: str = "") -> str:
+def client_message(text: str, model: str = "") -> str:
     """Return ``text`` of an engine with ``model`` by that name wherever it stands in full; nothing
     if it names an address, a path or a key."""
     text = rest = _REGISTRY.sub("", text)

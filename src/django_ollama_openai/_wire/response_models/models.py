@@ -1,4 +1,4 @@
-"""The answers of ``GET v1/models`` and ``GET v1/models/{id}``."""
+"""The responses of ``GET v1/models`` and ``GET v1/models/{id}``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["Model", "ModelList"]
 
 
 class ModelMetadata(TypedDict):
-    """What the backend tells of the model, `null` for what it cannot: its size in bytes, the length
-    of its context in tokens, that of its embeddings in dimensions."""
+    """Details of the model, `null` if the backend does not report them. `size` is in bytes,
+    `context_length` in tokens, `embedding_length` in dimensions."""
 
     family: str | None
     parameter_size: str | None
@@ -29,8 +29,8 @@ class ModelMetadata(TypedDict):
 
 
 class Model(TypedDict):
-    """A model with its public name. `context_length` and `max_model_len` are its context length in
-    tokens, and are absent if it is unknown."""
+    """A model under its public name. `context_length` and `max_model_len` are its context length in
+    tokens, absent if it is unknown."""
 
     id: str
     object: Literal["model"]

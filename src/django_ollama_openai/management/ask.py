@@ -40,7 +40,7 @@ def ask(
     said = [("system", system), ("user", question)]
     messages = [{"role": role, "content": text} for role, text in said if text is not None]
     try:
-        body = ChatCompletionRequest.checked(
+        body = ChatCompletionRequest.from_dict(
             {"model": route.name, "messages": messages, "stream": True}
         )
         check_prompt(body)

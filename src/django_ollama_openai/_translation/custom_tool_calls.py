@@ -9,10 +9,10 @@ import pydantic_core
 from .._wire.custom_tools import INPUT
 from .._wire.delta import Delta, ToolCallDelta
 
-__all__ = ["CustomCalls"]
+__all__ = ["CustomToolCalls"]
 
 
-class CustomCalls:
+class CustomToolCalls:
     """Replaces the arguments of such functions by the input of the custom tool.
 
     ``names`` are the names of the functions. Arguments in several pieces are held back until the
