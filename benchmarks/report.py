@@ -24,7 +24,7 @@ _PACKAGES = (
     "django",
     "ollama",
     "httpx",
-    "httpx-aiohttp",
+    "aiohttp",
     "aiohttp",
     "orjson",
     "pydantic",
