@@ -25,7 +25,6 @@ _PACKAGES = (
     "ollama",
     "httpx",
     "aiohttp",
-    "aiohttp",
     "orjson",
     "pydantic",
     "uvicorn",
