@@ -24,7 +24,6 @@ _PACKAGES = (
     "django",
     "ollama",
     "httpx",
-    "httpx-aiohttp",
     "aiohttp",
     "orjson",
     "pydantic",

@@ -1,22 +1,23 @@
-"""How synchronous code learns that nobody waits for it any more.
+"""Cancel synchronous code that blocks.
 
-Asynchronous code is cancelled by its event loop. A thread that blocks in a read cannot be: it is
-woken by whoever holds its :class:`Cancellation`, through a callback that it registers for as long
-as it blocks. The cancellation of the current thread's work is found in :data:`current`.
+An event loop can cancel its tasks. A thread that blocks in a read has to be woken: it registers a
+callback in its :class:`Cancellation` for as long as it blocks, and the thread that cancels calls
+it. The cancellation of the work that the current thread does is in :data:`current`.
 """
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 
-__all__ = ["Cancellation", "Cancelled", "current", "interruptible"]
+__all__ = ["Cancellation", "Cancelled", "current", "interruptible", "interruptible_io"]
 
 
 class Cancelled(BaseException):
-    """Raised in the cancelled thread. Like :class:`asyncio.CancelledError`, not to be swallowed."""
+    """Raised in the cancelled thread. Like :class:`asyncio.CancelledError`, let it propagate."""
 
 
 class Cancellation:
@@ -41,7 +42,8 @@ class Cancellation:
         ``interrupt`` runs in the cancelling thread and must return at once.
 
         Raises:
-            Cancelled: the work is or was cancelled; whatever else the block raised is its effect.
+            Cancelled: The work is or was cancelled. Any other exception of the block is then taken
+                for an effect of the interruption.
         """
         with self._lock:
             if self.cancelled:
@@ -61,10 +63,26 @@ class Cancellation:
 
 
 current: ContextVar[Cancellation | None] = ContextVar("current_cancellation", default=None)
-"""The cancellation of the work that the current thread does, if it can be cancelled."""
+"""The cancellation of the current thread's work; ``None`` if that cannot be cancelled."""
 
 
 def interruptible(interrupt: Callable[[], None]) -> AbstractContextManager[None]:
-    """:meth:`Cancellation.interruptible` of the current work; nothing, if that has none."""
+    """Return :meth:`Cancellation.interruptible` of the current work.
+
+    Outside of work that can be cancelled it is a context manager that does nothing.
+    """
     cancellation = current.get()
     return nullcontext() if cancellation is None else cancellation.interruptible(interrupt)
+
+
+def interruptible_io(sock: socket.socket) -> AbstractContextManager[None]:
+    """Let a cancellation of the current work end blocking calls of ``sock`` in the block."""
+
+    def shut_down() -> None:
+        # Closing the socket would not wake a thread that blocks in it. The method of the plain
+        # socket: that of an SSLSocket would also remove the TLS layer below the reader. It fails
+        # if the peer has closed the connection, and then nothing blocks.
+        with suppress(OSError):
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    return interruptible(shut_down)

@@ -1,66 +1,66 @@
-"""Run an iterator in a thread of its own, so that its reader never blocks in it."""
+"""Run an iterator in its own thread, so that its reader never blocks in it."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from . import _cancellation
+from ._closing import closed
 from .exceptions import ClientTimeout
 
-__all__ = ["End", "Pump", "aclosed", "closed", "iterate_in_thread"]
+__all__ = ["EndOfStream", "Pump", "iterate_in_thread"]
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True, frozen=True)
-class End:
-    """The last thing a pump delivers: how its source ended."""
+class EndOfStream:
+    """The last item of a :class:`Pump`; ``error`` is the exception that ended its source."""
 
     error: BaseException | None
 
 
 class Pump(Generic[T]):
-    """Hands the items of ``source()`` to ``deliver``, then one :class:`End`.
+    """Pass the items of ``source()`` to ``deliver``, then one :class:`EndOfStream`.
 
-    Both are called in the pump's thread, in a copy of the context that :meth:`start` was called
-    in. The pump stays at most ``ahead`` items ahead of its reader, who calls :meth:`taken` for
-    every item, and :meth:`cancel` when no more are wanted. A reader that takes nothing for
-    ``reader_timeout`` seconds though there is more ends it with a
+    Both run in the pump's thread, in a copy of the context of :meth:`start`. At most ``ahead``
+    items are delivered before the reader has acknowledged them with :meth:`ack`. If it
+    acknowledges none for ``reader_timeout`` seconds while another is ready, the pump ends with a
     :class:`~django_ollama_openai.exceptions.ClientTimeout`.
     """
 
     def __init__(
         self,
         source: Callable[[], Iterator[T]],
-        deliver: Callable[[T | End], None],
+        deliver: Callable[[T | EndOfStream], None],
         *,
         ahead: int = 64,
         reader_timeout: float | None = None,
     ) -> None:
         self._source = source
         self._deliver = deliver
-        self._slots = threading.Semaphore(ahead)
+        self._window = threading.Semaphore(ahead)
         self._reader_timeout = reader_timeout
         self._cancellation = _cancellation.Cancellation()
 
     def start(self) -> None:
+        """Start the thread."""
         run = copy_context().run
         threading.Thread(
             target=run, args=(self._run,), name="ollama-openai-pump", daemon=True
         ).start()
 
-    def taken(self) -> None:
-        """The reader has taken an item."""
-        self._slots.release()
+    def ack(self) -> None:
+        """Acknowledge one item, so that the pump may deliver another."""
+        self._window.release()
 
     def cancel(self) -> None:
-        """Stop at once, also in the middle of a blocking read; may be called more than once."""
+        """Stop at once, also during a blocking read. May be called several times."""
         self._cancellation.cancel()
 
     def _run(self) -> None:
@@ -70,22 +70,25 @@ class Pump(Generic[T]):
             items = self._source()
             with closed(items):
                 for item in items:
-                    with self._cancellation.interruptible(self._slots.release):
-                        if not self._slots.acquire(timeout=self._reader_timeout):
+                    with self._cancellation.interruptible(self._window.release):
+                        if not self._window.acquire(timeout=self._reader_timeout):
                             raise ClientTimeout
                     self._deliver(item)
         except BaseException as raised:
             error = raised
-        self._deliver(End(error))
+        self._deliver(EndOfStream(error))
 
 
 async def iterate_in_thread(source: Callable[[], Iterator[T]]) -> AsyncGenerator[T]:
-    """The items of a synchronous iterator that blocks, without blocking the event loop."""
-    loop = asyncio.get_running_loop()
-    items: asyncio.Queue[T | End] = asyncio.Queue()
+    """Yield the items of the blocking iterator ``source()`` without blocking the event loop.
 
-    def deliver(item: T | End) -> None:
-        # The loop is closed when the server has shut down; nobody waits for the item then.
+    The iterator is cancelled when this generator is closed.
+    """
+    loop = asyncio.get_running_loop()
+    items: asyncio.Queue[T | EndOfStream] = asyncio.Queue()
+
+    def deliver(item: T | EndOfStream) -> None:
+        # The loop is closed after the server has shut down; nothing waits for the item then.
         if not loop.is_closed():
             loop.call_soon_threadsafe(items.put_nowait, item)
 
@@ -94,43 +97,11 @@ async def iterate_in_thread(source: Callable[[], Iterator[T]]) -> AsyncGenerator
     try:
         while True:
             item = await items.get()
-            if isinstance(item, End):
+            if isinstance(item, EndOfStream):
                 if item.error is not None:
                     raise item.error
                 return
-            pump.taken()
+            pump.ack()
             yield item
     finally:
         pump.cancel()
-
-
-@contextmanager
-def closed(closable: object) -> Iterator[None]:
-    """Close an iterator, or whatever else has a ``close()``, after the block; not every iterator is
-    a generator."""
-    try:
-        yield
-    finally:
-        close: Callable[[], None] | None = getattr(closable, "close", None)
-        if close is not None:
-            close()
-
-
-class aclosed:
-    """The same for an asynchronous iterator, or whatever has an ``aclose()``.
-
-    A class, since every stream has some of them at once, and a generator takes more.
-    """
-
-    __slots__ = ("_closable",)
-
-    def __init__(self, closable: object) -> None:
-        self._closable = closable
-
-    async def __aenter__(self) -> None:
-        pass
-
-    async def __aexit__(self, *error: object) -> None:
-        aclose: Callable[[], Awaitable[None]] | None = getattr(self._closable, "aclose", None)
-        if aclose is not None:
-            await aclose()

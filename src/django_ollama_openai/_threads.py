@@ -15,13 +15,13 @@ from typing import Any, ParamSpec, TypeVar
 from asgiref.sync import AsyncToSync, async_to_sync, sync_to_async
 from django.db import connections
 
-__all__ = ["in_thread", "outliving_request"]
+__all__ = ["run_after_response", "run_sync"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def run_sync(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call ``function`` in the request's thread, or in another if that is gone."""
     begun = False
 
@@ -44,7 +44,7 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     return await sync_to_async(call_elsewhere, thread_sensitive=False)()
 
 
-async def outliving_request(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+async def run_after_response(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Await ``work()``, which calls synchronous code, at the end of a request.
 
     If the request's thread is a middleware's, it could go in the midst of that, with some of the
@@ -56,4 +56,4 @@ async def outliving_request(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
     if getattr(AsyncToSync.executors, "current", None) is None:
         return await work()
-    return await in_thread(async_to_sync(run))
+    return await run_sync(async_to_sync(run))

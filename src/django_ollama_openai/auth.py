@@ -16,7 +16,7 @@ from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 
 from . import _conf
-from ._threads import in_thread
+from ._threads import run_sync
 from .exceptions import InvalidRequest, PermissionDenied
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class BaseAuthenticator:
 
     async def aauthenticate(self, request: HttpRequest) -> Caller | None:
         """The same under ASGI; runs :meth:`authenticate` in a thread unless overridden."""
-        return await in_thread(self.authenticate, request)
+        return await run_sync(self.authenticate, request)
 
 
 class StaticKeyAuthenticator(BaseAuthenticator):
@@ -123,7 +123,7 @@ class SessionAuthenticator(BaseAuthenticator):
         return caller
 
     async def aauthenticate(self, request: HttpRequest) -> Caller | None:
-        return await in_thread(self._find_and_close, request)
+        return await run_sync(self._find_and_close, request)
 
     def _find_and_close(self, request: HttpRequest) -> Caller | None:
         caller = self._find(request)

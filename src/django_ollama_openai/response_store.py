@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import _conf
-from ._threads import in_thread
+from ._threads import run_sync
 from .auth import Caller
 
 __all__ = ["BaseResponseStore", "response_store"]
@@ -27,7 +27,7 @@ class BaseResponseStore:
 
     async def aload(self, response_id: str, caller: Caller) -> list[dict[str, Any]] | None:
         """The same under ASGI; runs :meth:`load` in a thread unless overridden."""
-        return await in_thread(self.load, response_id, caller)
+        return await run_sync(self.load, response_id, caller)
 
     def save(self, response: dict[str, Any], items: list[dict[str, Any]], caller: Caller) -> None:
         """Keep ``response``, OpenAI's response object, which has ended. ``items`` is the input that
@@ -39,7 +39,7 @@ class BaseResponseStore:
         self, response: dict[str, Any], items: list[dict[str, Any]], caller: Caller
     ) -> None:
         """The same under ASGI; runs :meth:`save` in a thread unless overridden."""
-        await in_thread(self.save, response, items, caller)
+        await run_sync(self.save, response, items, caller)
 
 
 def response_store() -> BaseResponseStore | None:

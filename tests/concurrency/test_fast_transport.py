@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
-import httpx
 import pytest
 
 from django_ollama_openai._wire.chat import ChatCompletionRequest
@@ -82,24 +81,6 @@ def test_it_is_used_where_it_is_installed() -> None:
     fast, asked, plain = asyncio.run(transports())
     assert fast == asked == "FastTransport"
     assert plain == "AsyncHTTPTransport"
-
-
-def test_it_holds_what_is_used_of_it(ollama: OllamaServer) -> None:
-    from httpx_aiohttp.transport import AiohttpResponseStream
-
-    from django_ollama_openai.backends._fast_transport import FastTransport, _Body
-
-    async def body_class() -> type:
-        async with (
-            httpx.AsyncClient(transport=FastTransport()) as client,
-            client.stream("GET", f"{ollama.url}/api/version") as response,
-        ):
-            stream: Any = response.stream
-            # What httpx puts around it is iterated as it is.
-            return type(stream._stream)
-
-    assert asyncio.run(body_class()) is _Body
-    assert issubclass(_Body, AiohttpResponseStream)
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -307,7 +288,7 @@ def test_what_arrives_together_is_read_together(ollama: OllamaServer) -> None:
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = "django_ollama_openai.backends._http_backend.find_spec"
-    monkeypatch.setattr(missing, lambda name: None if name == "httpx_aiohttp" else find_spec(name))
+    monkeypatch.setattr(missing, lambda name: None if name == "aiohttp" else find_spec(name))
     with pytest.raises(ValueError, match=r"django-ollama-openai\[fast\]"):
         OllamaBackend(fast=True)
 

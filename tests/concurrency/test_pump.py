@@ -13,7 +13,7 @@ import pytest
 
 from django_ollama_openai import _cancellation
 from django_ollama_openai._cancellation import Cancelled, interruptible
-from django_ollama_openai._pump import End, Pump, iterate_in_thread
+from django_ollama_openai._pump import EndOfStream, Pump, iterate_in_thread
 from django_ollama_openai.exceptions import ClientTimeout
 
 WITHIN = 60.0
@@ -39,7 +39,7 @@ class Reader:
     def rest(self) -> tuple[list[Any], BaseException | None]:
         """All items to the end, none of which is taken; how it ended."""
         items = []
-        while not isinstance(item := self.next(), End):
+        while not isinstance(item := self.next(), EndOfStream):
             items.append(item)
         return items, item.error
 
@@ -139,7 +139,7 @@ def test_a_pump_waits_for_its_reader(ahead: int) -> None:
         assert source.made == taken + ahead + 1
         source.reached.clear()
         assert reader.next() == taken + 1
-        reader.pump.taken()
+        reader.pump.ack()
     reader.pump.cancel()
     reader.rest()
 
@@ -158,7 +158,7 @@ def test_a_reader_may_take_its_time_as_long_as_it_takes_something() -> None:
     for number in range(4):
         assert reader.next() == number
         time.sleep(0.6)
-        reader.pump.taken()
+        reader.pump.ack()
     assert reader.rest() == ([], None)
 
 
@@ -170,9 +170,9 @@ def test_the_end_needs_no_slot() -> None:
 def test_a_reader_that_keeps_up_gets_more_than_fit_at_once() -> None:
     reader = Reader(lambda: iter(range(100)), ahead=2).start()
     got = []
-    while not isinstance(item := reader.next(), End):
+    while not isinstance(item := reader.next(), EndOfStream):
         got.append(item)
-        reader.pump.taken()
+        reader.pump.ack()
     assert got == list(range(100))
 
 
@@ -267,7 +267,7 @@ def test_whenever_it_comes_a_cancellation_ends_the_pump() -> None:
         reader = Reader(source, ahead=1 + number % 3).start()
         for _ in range(number % 4):
             reader.next()
-            reader.pump.taken()
+            reader.pump.ack()
         reader.pump.cancel()
         items, end = reader.rest()
         assert len(items) <= 3
@@ -281,7 +281,7 @@ def test_one_pump_is_cancelled_and_the_other_goes_on() -> None:
     first.rest()
     for number in range(1, 5):
         assert second.next() == number
-        second.pump.taken()
+        second.pump.ack()
     second.pump.cancel()
     second.rest()
 
@@ -334,8 +334,8 @@ def test_a_source_is_closed_before_its_end_is_delivered() -> None:
     order: list[bool] = []
     ended = threading.Event()
 
-    def deliver(item: int | End) -> None:
-        if isinstance(item, End):
+    def deliver(item: int | EndOfStream) -> None:
+        if isinstance(item, EndOfStream):
             order.append(source.closed.is_set())
             ended.set()
 
@@ -360,9 +360,9 @@ def test_context_variables_are_carried_over_and_not_back() -> None:
         variable.set("the source's")
         yield 1
 
-    def deliver(item: int | End) -> None:
+    def deliver(item: int | EndOfStream) -> None:
         seen.append(("deliver", variable.get()))
-        if isinstance(item, End):
+        if isinstance(item, EndOfStream):
             ended.set()
 
     pump = Pump(source, deliver)

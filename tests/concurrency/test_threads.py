@@ -11,7 +11,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.dispatch import Signal
 from django.utils import translation
 
-from django_ollama_openai._threads import in_thread, outliving_request
+from django_ollama_openai._threads import run_after_response, run_sync
 
 tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
 
@@ -19,19 +19,19 @@ tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
 async def test_the_function_sees_what_the_request_has_set() -> None:
     tenant.set("acme")
     with translation.override("de"):
-        assert await in_thread(translation.get_language) == "de"
-        assert await in_thread(tenant.get) == "acme"
+        assert await run_sync(translation.get_language) == "de"
+        assert await run_sync(tenant.get) == "acme"
 
 
 async def test_the_request_sees_what_the_function_has_set() -> None:
-    await in_thread(tenant.set, "acme")
+    await run_sync(tenant.set, "acme")
     assert tenant.get() == "acme"
 
 
 async def test_the_function_gets_its_arguments_and_gives_its_result() -> None:
-    assert await in_thread(int, "ff", base=16) == 255
+    assert await run_sync(int, "ff", base=16) == 255
     with pytest.raises(ValueError, match="invalid literal"):
-        await in_thread(int, "x")
+        await run_sync(int, "x")
 
 
 async def after_the_request(work: Callable[[], Awaitable[Any]]) -> Any:
@@ -58,8 +58,8 @@ async def test_asgiref_alone_refuses() -> None:
 
 
 async def test_there_is_a_thread_when_that_of_the_request_is_gone() -> None:
-    assert await after_the_request(lambda: in_thread(tenant.get)) == "acme"
-    assert await after_the_request(lambda: in_thread(threading.get_ident)) != threading.get_ident()
+    assert await after_the_request(lambda: run_sync(tenant.get)) == "acme"
+    assert await after_the_request(lambda: run_sync(threading.get_ident)) != threading.get_ident()
 
 
 async def test_an_error_of_the_functions_own_is_no_reason_to_call_it_again() -> None:
@@ -70,9 +70,9 @@ async def test_an_error_of_the_functions_own_is_no_reason_to_call_it_again() -> 
         raise RuntimeError("mine")
 
     with pytest.raises(RuntimeError, match="mine"):
-        await in_thread(fail)
+        await run_sync(fail)
     with pytest.raises(RuntimeError, match="mine"):
-        await after_the_request(lambda: in_thread(fail))
+        await after_the_request(lambda: run_sync(fail))
     assert len(calls) == 2
 
 
@@ -88,7 +88,7 @@ async def test_receivers_of_both_kinds_are_told_once() -> None:
 
     signal.connect(receive)
     signal.connect(areceive)
-    sent = await after_the_request(lambda: outliving_request(lambda: signal.asend_robust(None)))
+    sent = await after_the_request(lambda: run_after_response(lambda: signal.asend_robust(None)))
     assert sorted(told) == ["async", "sync"]
     assert [response for _, response in sent] == [None, None]
 
@@ -97,12 +97,12 @@ async def test_many_at_once_do_not_wait_for_one_another() -> None:
     at_once = threading.Barrier(4, timeout=60)
 
     async def one() -> None:
-        await after_the_request(lambda: in_thread(at_once.wait))
+        await after_the_request(lambda: run_sync(at_once.wait))
 
     async def other() -> None:
         async def wait() -> None:
             await sync_to_async(at_once.wait)()
 
-        await after_the_request(lambda: outliving_request(wait))
+        await after_the_request(lambda: run_after_response(wait))
 
     await asyncio.gather(one(), one(), other(), other())

@@ -79,7 +79,7 @@ def running(kind: str, scripted: OllamaServer) -> Iterator[dict[str, Any]]:
             yield {
                 "BACKEND": "django_ollama_openai.backends.OpenAIBackend",
                 "BASE_URL": server.base_url,
-                "OPTIONS": {"api_key": ENGINE_KEY, "lacks": ["tools"]},
+                "OPTIONS": {"api_key": ENGINE_KEY, "unsupported_parameters": ["tools"]},
             }
     else:
         host = scripted.url if kind == "scripted" else os.environ["OLLAMA_LIVE_HOST"]

@@ -12,7 +12,6 @@ from contextlib import closing, contextmanager
 from itertools import chain
 from typing import Any
 
-import httpcore
 import httpx
 import ollama as official
 import pytest
@@ -20,14 +19,13 @@ import trustme
 
 from django_ollama_openai import _cancellation
 from django_ollama_openai._cancellation import Cancellation, Cancelled
-from django_ollama_openai.backends._deadline import Deadline
-from django_ollama_openai.backends._http_client import NoCookies, Patience
+from django_ollama_openai.backends._http_client import NoCookies, StreamTimeouts
 from django_ollama_openai.backends._interruptible import InterruptibleTransport
 from django_ollama_openai.backends._ollama_client import AsyncOllamaClient, OllamaClient
 from django_ollama_openai.exceptions import UpstreamTimeout
 from tests.ollama_server import Hold, OllamaServer, Reply, Send, drip
 
-PATIENT = Patience(first_token=600, token=600)
+PATIENT = StreamTimeouts(first_token=600, token=600)
 
 NEXT_LINE = '{"message": {"content": "a\x85b\u2028c\u2029d\u000b"}}\n'.encode()
 
@@ -43,13 +41,6 @@ def test_the_official_clients_hold_what_is_used_of_them() -> None:
     asyncio.run(aclient._client.aclose())
     assert issubclass(OllamaClient, official.Client)
     assert issubclass(AsyncOllamaClient, official.AsyncClient)
-
-
-def test_the_transport_holds_what_is_used_of_it() -> None:
-    with closing(httpx.HTTPTransport()) as plain:
-        pool = plain._pool
-        assert isinstance(pool, httpcore.ConnectionPool)
-        assert isinstance(pool._network_backend, httpcore.SyncBackend)
 
 
 def test_only_line_feeds_end_a_line(ollama: OllamaServer) -> None:
@@ -133,7 +124,7 @@ def test_a_reader_takes_its_time_with_a_last_line_without_an_end(ollama: OllamaS
     async def read_slowly() -> list[list[bytes]]:
         client = AsyncOllamaClient(ollama.url)
         arrived = []
-        async for lines in client.stream("/api/chat", b"{}", Patience(0.3, 0.3)):
+        async for lines in client.stream("/api/chat", b"{}", StreamTimeouts(0.3, 0.3)):
             await asyncio.sleep(0.6)
             arrived.append(lines)
         await client._client.aclose()
@@ -240,10 +231,10 @@ DRIPS: dict[str, Reply] = {
 
 
 def ways_to_ask(client: OllamaClient, seconds: float) -> list[Callable[[], object]]:
-    patience = Patience(seconds, seconds)
+    timeouts = StreamTimeouts(seconds, seconds)
     return [
         lambda: client.fetch("POST", "/api/chat", b"{}"),
-        lambda: list(client.stream("/api/chat", b"{}", patience)),
+        lambda: list(client.stream("/api/chat", b"{}", timeouts)),
     ]
 
 
@@ -348,14 +339,3 @@ def test_the_limits_that_a_site_has_set_stay(ollama: OllamaServer) -> None:
         {"connect": 3, "read": 30, "write": 4, "pool": 5},
         {"connect": None, "read": None, "write": None, "pool": None},
     ]
-
-
-def test_a_deadline_passes() -> None:
-    deadline = Deadline(0.05)
-    assert deadline == 0.05
-    assert 0 < deadline.left() <= 0.05
-    time.sleep(0.06)
-    assert deadline.left() <= 0
-    deadline.begins(5)
-    assert 4 < deadline.left() <= 5
-    assert deadline == 0.05

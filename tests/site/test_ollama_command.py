@@ -208,8 +208,8 @@ def test_status_of_an_engine_that_does_not_say_what_it_has(
     ollama.routes["/api/tags"] = error(500, "disk failure")
     assert "ready, " in command("status", backend="default")
     reason = (
-        "The engine failed with status 500. (HTTPStatus: 500 to GET /api/tags) The engine said: "
-        "disk failure"
+        "The engine failed with status 500. (UpstreamStatusError: 500 to GET /api/tags) "
+        "The engine said: disk failure"
     )
     assert f"    but its models cannot be listed: {reason}\n" in command(
         "status", backend="default"

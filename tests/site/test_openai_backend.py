@@ -330,7 +330,9 @@ def test_a_key_that_cannot_be_sent(key: str) -> None:
 
 
 def test_what_the_engine_lacks_is_of_this_backend_alone() -> None:
-    backend = OpenAIBackend(base_url="http://gpu-1/v1", lacks=["tool_choice", "token_input"])
+    backend = OpenAIBackend(
+        base_url="http://gpu-1/v1", unsupported_parameters=["tool_choice", "token_input"]
+    )
     left_out = OpenAIBackend.supported_parameters - backend.supported_parameters
     assert left_out == {"tool_choice", "token_input"}
     # The gateway sees to it.
@@ -834,8 +836,14 @@ def test_addresses(address: str) -> None:
         ({"base_url": "http://gpu-1/v1?key=5"}, "no '\\?' and no '#'"),
         ({"base_url": "http://gpu-1/v1#a"}, "no '\\?' and no '#'"),
         ({"base_url": f"http://me:{SECRET}@gpu-1/v1"}, "'api_key' or 'headers'"),
-        ({"base_url": "http://gpu-1/v1", "lacks": ["tool-choice"]}, "'tool-choice' is no optional"),
-        ({"base_url": "http://gpu-1/v1", "lacks": "tools"}, "lacks"),
+        (
+            {"base_url": "http://gpu-1/v1", "unsupported_parameters": ["tool-choice"]},
+            "'tool-choice' is no optional",
+        ),
+        (
+            {"base_url": "http://gpu-1/v1", "unsupported_parameters": "tools"},
+            "unsupported_parameters",
+        ),
         ({"base_url": "http://gpu-1/v1", "token_timeout": 0}, "token_timeout"),
     ],
 )

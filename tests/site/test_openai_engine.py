@@ -95,7 +95,7 @@ def site(
             "default": backend(engine.base_url),
             "plain": backend(
                 engine.base_url,
-                lacks=["tool_choice", "parallel_tool_calls"],
+                unsupported_parameters=["tool_choice", "parallel_tool_calls"],
                 json_arguments=True,
             ),
             "embedder": backend(embedder.base_url),

@@ -101,7 +101,11 @@ FINE: list[dict[str, Any]] = [
             "o": {
                 "BACKEND": OPENAI,
                 "BASE_URL": "https://gpu-1/v1/",
-                "OPTIONS": {"api_key": SECRET, "lacks": ["tool_choice"], "timeout": 5},
+                "OPTIONS": {
+                    "api_key": SECRET,
+                    "unsupported_parameters": ["tool_choice"],
+                    "timeout": 5,
+                },
             }
         }
     },
@@ -208,13 +212,13 @@ WRONG: list[tuple[dict[str, Any], str, int, list[str]]] = [
                 "o": {
                     "BACKEND": OPENAI,
                     "BASE_URL": "http://gpu-1/v1",
-                    "OPTIONS": {"lacks": ["tool-choice"]},
+                    "OPTIONS": {"unsupported_parameters": ["tool-choice"]},
                 }
             }
         },
         "E002",
         ERROR,
-        ["['BACKENDS']['o']", "lacks", "'tool-choice'", "tool_choice"],
+        ["['BACKENDS']['o']", "unsupported_parameters", "'tool-choice'", "tool_choice"],
     ),
     ({"AUTHENTICATION": ["no.Way"]}, "E003", ERROR, ["['AUTHENTICATION']", "no.Way"]),
     (

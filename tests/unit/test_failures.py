@@ -14,7 +14,7 @@ from django_ollama_openai._gateway.failures import MAX_LOGGED, told
 from django_ollama_openai._translation.ollama_chunks import OllamaChatChunks
 from django_ollama_openai._translation.ollama_errors import ollama_error
 from django_ollama_openai._translation.openai_errors import openai_error
-from django_ollama_openai.backends._http_client import HTTPStatus
+from django_ollama_openai.backends._http_client import UpstreamStatusError
 from django_ollama_openai.exceptions import (
     GatewayError,
     InvalidRequest,
@@ -120,7 +120,7 @@ def test_a_refusal_that_clients_do_not_read_is_logged_if_the_site_says_so(
     [
         (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
         (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] of gpu-1"), None),
-        (HTTPStatus(answered(404)), "404 to POST /v1/chat/completions"),
+        (UpstreamStatusError(answered(404)), "404 to POST /v1/chat/completions"),
     ],
 )
 def test_the_reason_is_nobodys_text(

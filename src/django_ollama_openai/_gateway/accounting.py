@@ -13,7 +13,7 @@ from typing import Any
 from django.dispatch import Signal
 from django.http import HttpRequest
 
-from .._threads import outliving_request
+from .._threads import run_after_response
 from .._translation.chat_completion import chat_message
 from .._wire.delta import Delta, Usage, fold
 from .._wire.engine import EngineRequest
@@ -155,7 +155,7 @@ class Account:
     async def _asend_ending(self, signal: Signal | None, facts: dict[str, Any]) -> None:
         self._send_ended(facts)
         if signal is not None:
-            await outliving_request(partial(signal.asend_robust, self._sender, **facts))
+            await run_after_response(partial(signal.asend_robust, self._sender, **facts))
 
     def _send_ended(self, facts: dict[str, Any]) -> None:
         figures = {"finish_reason": None, "error": None, **facts, "choices": self._choices}

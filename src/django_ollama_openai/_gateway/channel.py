@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-from .._alarm import Alarm
+from .._lazy_timer import LazyTimer
 from ..exceptions import ClientTimeout, GatewayError
 
 __all__ = ["Channel"]
@@ -23,7 +23,6 @@ class Channel:
 
     __slots__ = (
         "_abandoned",
-        "_alarm",
         "_data",
         "_ended",
         "_error",
@@ -33,6 +32,7 @@ class Channel:
         "_reader_timeout",
         "_size",
         "_taken",
+        "_timer",
         "_writer_timeout",
         "_writers",
         "reason",
@@ -41,7 +41,7 @@ class Channel:
     def __init__(self, reader_timeout: float | None, writer_timeout: float) -> None:
         self._reader_timeout = reader_timeout
         self._writer_timeout = writer_timeout
-        self._alarm = Alarm(self._wake_reader)
+        self._timer = LazyTimer(self._wake_reader)
         self._data: list[bytes] = []
         self._size = 0
         self._taken = False
@@ -105,7 +105,7 @@ class Channel:
         """There is no more, or ``error`` instead of it."""
         if not self._ended:
             self._ended, self._error = True, error
-            self._alarm.end()
+            self._timer.close()
             self._wake_reader()
 
     async def get(self) -> bytes | None:
@@ -120,12 +120,12 @@ class Channel:
         if not self._data and not self._ended:
             self._reader = asyncio.get_running_loop().create_future()
             if self._reader_timeout is not None:
-                self._alarm.set(self._reader_timeout)
+                self._timer.set(self._reader_timeout)
             try:
                 await self._reader
             finally:
                 self._reader = None
-                self._alarm.clear()
+                self._timer.clear()
         if self._data:
             data = b"".join(self._data)
             self._data.clear()

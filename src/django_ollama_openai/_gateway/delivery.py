@@ -23,7 +23,8 @@ from functools import partial
 from typing import Any, Self, TypeAlias
 
 from .._cancellation import Cancelled
-from .._pump import End, Pump, aclosed, closed
+from .._closing import aclosed, closed
+from .._pump import EndOfStream, Pump
 from .._shutdown import LOOK_SECONDS, deadline, ended_by_shutdown
 from .._wire.sse import PING
 from ..exceptions import ClientTimeout, GatewayError, Overloaded, ShuttingDown
@@ -114,8 +115,8 @@ class Delivery:
                     self._sent()
                     continue
                 number, item = arrival
-                if not isinstance(item, End):
-                    pumps[number].taken()
+                if not isinstance(item, EndOfStream):
+                    pumps[number].ack()
                     if data := work.feed(item):
                         begun = True
                         yield data
@@ -146,18 +147,18 @@ class Delivery:
 
     def _arrivals(
         self, arrivals: _Arrivals, sources: int
-    ) -> Iterator[tuple[int, Any | End] | None]:
+    ) -> Iterator[tuple[int, Any | EndOfStream] | None]:
         """What the sources give up to the end of the last, each with the number of its source, and
         ``None`` whenever a keep-alive is due."""
         look = time.monotonic() + LOOK_SECONDS
-        arrival: tuple[int, Any | End] | None
+        arrival: tuple[int, Any | EndOfStream] | None
         while sources:
             until = min(look, self._due) if self._work.is_stream else look
             try:
                 arrival = arrivals.get(timeout=max(0, until - time.monotonic()))
             except queue.Empty:
                 arrival = None
-            is_end = arrival is not None and isinstance(arrival[1], End)
+            is_end = arrival is not None and isinstance(arrival[1], EndOfStream)
             if time.monotonic() >= look and not is_end:
                 look = self._look()
             if arrival is not None:
@@ -178,7 +179,7 @@ class Delivery:
         return min(now + LOOK_SECONDS, end)
 
 
-_Arrivals: TypeAlias = "queue.SimpleQueue[tuple[int, Any | End]]"
+_Arrivals: TypeAlias = "queue.SimpleQueue[tuple[int, Any | EndOfStream]]"
 
 
 def _items(source: Source[Any], work: Work[Any]) -> Iterator[Any]:
@@ -218,9 +219,11 @@ def _attempted(
     return None
 
 
-def _deliver(arrivals: _Arrivals, pumps: list[Pump[Any]], number: int, item: Any | End) -> None:
+def _deliver(
+    arrivals: _Arrivals, pumps: list[Pump[Any]], number: int, item: Any | EndOfStream
+) -> None:
     arrivals.put((number, item))
-    if isinstance(item, End) and item.error is not None:
+    if isinstance(item, EndOfStream) and item.error is not None:
         # The reader does the same, but may be held up by a client that does not read.
         for pump in pumps:
             pump.cancel()
@@ -230,7 +233,7 @@ def _given_up(arrivals: _Arrivals) -> ClientTimeout | None:
     """Why a client that has hung up had been given up before."""
     while not arrivals.empty():
         _, item = arrivals.get()
-        if isinstance(item, End) and isinstance(item.error, ClientTimeout):
+        if isinstance(item, EndOfStream) and isinstance(item.error, ClientTimeout):
             return item.error
     return None
 

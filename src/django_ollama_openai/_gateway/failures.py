@@ -11,7 +11,7 @@ from typing import Final
 from .. import _conf
 from ..backends import backends
 from ..backends._failover import causes, operator_message
-from ..backends._http_client import HTTPStatus
+from ..backends._http_client import UpstreamStatusError
 from ..exceptions import GatewayError, ShuttingDown
 from .routing import Route
 
@@ -90,7 +90,7 @@ def cause_of(error: GatewayError) -> str:
 def _reason(cause: BaseException) -> str | None:
     """The reason in ``cause``, if there is one that is nobody's text."""
     match cause:
-        case HTTPStatus():
+        case UpstreamStatusError():
             return str(cause)
         case ssl.SSLError():
             return getattr(cause, "reason", None)

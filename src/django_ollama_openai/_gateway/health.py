@@ -11,7 +11,7 @@ from typing import Any, Final
 from django.http import HttpRequest
 
 from .. import _conf
-from .._pump import aclosed
+from .._closing import aclosed
 from ..backends import backends
 from ..backends._asking import aanswers, answers, elapsed_ms
 from ..exceptions import GatewayError

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Hashable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
-from .._pump import End, Pump
+from .._pump import EndOfStream, Pump
 
 __all__ = ["aanswers", "answers", "elapsed_ms"]
 
@@ -46,8 +46,8 @@ def _asked(key: K, ask: Callable[[], T], arrivals: _Arrivals[K, T]) -> Pump[Any]
         arrivals.put((key, ask()))
         return iter(())
 
-    def ended(item: Any | End) -> None:
-        if isinstance(item, End) and isinstance(item.error, Exception):
+    def ended(item: Any | EndOfStream) -> None:
+        if isinstance(item, EndOfStream) and isinstance(item.error, Exception):
             arrivals.put((key, item.error))
 
     pump: Pump[Any] = Pump(ask_it, ended)

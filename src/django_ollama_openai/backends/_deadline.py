@@ -1,35 +1,35 @@
-"""A limit on how long a thread waits for an engine, over many reads."""
+"""A time limit on all reads and writes of a request that a thread waits for."""
 
 from __future__ import annotations
 
 import time
-from typing import Self
+from contextvars import ContextVar
 
-__all__ = ["Deadline"]
+__all__ = ["Deadline", "current"]
 
 
-class Deadline(float):
-    """What is left of ``seconds``, for whoever knows to ask; ``seconds`` for anybody else.
+class Deadline:
+    """A limit of ``seconds`` from now on the waits of a thread for an engine.
 
-    A limit on each read is none on all of them: an engine that sends a byte now and then, or
-    something that is no answer, evades it. ``httpcore`` gives each read of a response the same
-    number. Given this one, ``InterruptibleTransport`` looks at the clock before each; other
-    transports take it for the number that it is.
+    A transport's timeout limits each read, which an engine evades that sends a byte now and then.
+    A request carries its deadline as ``request.extensions["deadline"]``; ``InterruptibleTransport``
+    checks it before each read and write.
     """
 
-    __slots__ = ("_until",)
+    __slots__ = ("_until", "seconds")
 
-    _until: float
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.restart(seconds)
 
-    def __new__(cls, seconds: float) -> Self:
-        deadline = super().__new__(cls, seconds)
-        deadline.begins(seconds)
-        return deadline
-
-    def begins(self, seconds: float) -> None:
-        """The thread waits again, for so many seconds from now at the most."""
+    def restart(self, seconds: float) -> None:
+        """Start another wait, of at most ``seconds`` from now."""
         self._until = time.monotonic() + seconds
 
     def left(self) -> float:
-        """How many seconds it may still wait. There are none if this is not positive."""
+        """Return the seconds left, zero or less once the deadline has passed."""
         return self._until - time.monotonic()
+
+
+current: ContextVar[Deadline | None] = ContextVar("current_deadline", default=None)
+"""The deadline of the request that the current thread reads from or writes to."""

@@ -20,7 +20,7 @@ import httpx
 
 from ..exceptions import GatewayError, ModelNotFound, Overloaded, UpstreamError, UpstreamUnavailable
 from ._base import BaseBackend
-from ._http_client import HTTPStatus
+from ._http_client import UpstreamStatusError
 from ._selection import Member, able, ranked
 from ._slots import AnySlot, Slots, Wait
 
@@ -78,7 +78,7 @@ def _is_of_this_process(cause: BaseException) -> bool:
 
 def has_answered(error: BaseException) -> bool:
     """Whether the engine is there, and has answered with a status of its own."""
-    return isinstance(error, GatewayError) and isinstance(error.__cause__, HTTPStatus)
+    return isinstance(error, GatewayError) and isinstance(error.__cause__, UpstreamStatusError)
 
 
 def broke_off(error: BaseException) -> bool:

@@ -1,12 +1,4 @@
-"""``httpx``'s asynchronous transport on ``aiohttp``: what the extra ``fast`` installs.
-
-Importing this module takes that extra. ``httpx-aiohttp`` tells of most failures as ``httpx`` does,
-but takes every connection that breaks off for one that was never made, and some errors for none of
-``httpx``'s; here they are told apart.
-
-``AiohttpResponseStream._aiohttp_response`` is private: ``pyproject.toml`` pins the range of
-versions, and ``tests/concurrency/test_fast_transport.py`` fails when it changes.
-"""
+"""An asynchronous transport for ``httpx`` on ``aiohttp``, which the extra ``fast`` installs."""
 
 from __future__ import annotations
 
@@ -18,100 +10,127 @@ from typing import Final
 
 import aiohttp
 import httpx
-from httpx_aiohttp.transport import AiohttpResponseStream, AiohttpTransport
 
 __all__ = ["FastTransport"]
 
 KEEP_IDLE_SECONDS: Final = 5.0
-"""How long a connection waits for the next request, as with ``httpx``."""
+"""How long an idle connection is kept, as by ``httpx``."""
 
 
-class FastTransport(AiohttpTransport):
-    """The transport for one event loop. It raises ``httpx``'s errors only."""
+class FastTransport(httpx.AsyncBaseTransport):
+    """A transport for one event loop, which raises errors of ``httpx`` only."""
 
-    def __init__(self, *, verify: bool = True) -> None:
-        super().__init__(verify=verify, trust_env=False, client=self._session)
+    def __init__(self, *, verify: ssl.SSLContext | bool = True) -> None:
+        self._ssl_context = httpx.create_ssl_context(verify=verify, trust_env=False)
+        self._session: aiohttp.ClientSession | None = None
 
-    def _session(self) -> aiohttp.ClientSession:
-        context: ssl.SSLContext = self.ssl_context
-        return aiohttp.ClientSession(
-            # Without a limit on connections: aiohttp's own of 100 would make a queue of its own.
-            connector=aiohttp.TCPConnector(
-                limit=0, keepalive_timeout=KEEP_IDLE_SECONDS, ssl=context
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+    def _get_session(self) -> aiohttp.ClientSession:
+        """Return the session, which can only be made in a running event loop."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                # Unlimited: aiohttp would queue requests beyond 100 connections.
+                connector=aiohttp.TCPConnector(
+                    limit=0, keepalive_timeout=KEEP_IDLE_SECONDS, ssl=self._ssl_context
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+            )
+        return self._session
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        timeout = request.extensions.get("timeout", {})
         try:
-            response = await super().handle_async_request(request)
+            response = await self._get_session().request(
+                request.method,
+                str(request.url),
+                headers=request.headers.multi_items(),
+                data=await request.aread() or None,
+                allow_redirects=False,
+                server_hostname=request.extensions.get("sni_hostname"),
+                timeout=aiohttp.ClientTimeout(
+                    connect=timeout.get("pool"),
+                    sock_connect=timeout.get("connect"),
+                    sock_read=timeout.get("read"),
+                ),
+            )
         except ERRORS as error:
-            raise _told_apart(error) from error
+            raise _httpx_error(error) from error
         except ValueError as error:
             # A header that cannot be sent.
             raise httpx.LocalProtocolError(str(error)) from error
-        if isinstance(response.stream, AiohttpResponseStream):
-            response.stream = _Body(response.stream._aiohttp_response)
-        return response
+        return httpx.Response(
+            response.status,
+            headers=response.raw_headers,
+            stream=_Body(response),
+            request=request,
+            extensions={
+                "reason_phrase": (response.reason or "").encode(),
+                "http_version": b"HTTP/1.1",
+            },
+        )
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
 
 
-class _Body(AiohttpResponseStream):
-    """The body of a response; what has arrived together is given together."""
+class _Body(httpx.AsyncByteStream):
+    """The body of a response. Yield in one piece what has arrived together."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
-        super().__init__(response)
+        self._response = response
         protocol = None if response.connection is None else response.connection.protocol
         self._closed = None if protocol is None else protocol.closed
         self._end = partial(_end, response.content)
         if self._closed is not None:
             # Once, however many requests the connection has served.
-            self._closed.remove_done_callback(_noticed)
-            self._closed.add_done_callback(_noticed)
+            self._closed.remove_done_callback(_retrieve_error)
+            self._closed.add_done_callback(_retrieve_error)
             self._closed.add_done_callback(self._end)
 
     async def aclose(self) -> None:
         if self._closed is not None:
-            # The connection may serve many more.
+            # The connection may serve more requests.
             self._closed.remove_done_callback(self._end)
-        await super().aclose()
+        self._response.release()
+        await self._response.wait_for_close()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
         try:
-            data = await self._aiohttp_response.content.readany()
+            data = await self._response.content.readany()
         except ERRORS as error:
-            raise _told_apart(error) from error
+            raise _httpx_error(error) from error
         if not data:
             raise StopAsyncIteration
         return data
 
 
 def _end(content: aiohttp.StreamReader, closed: asyncio.Future[None]) -> None:
-    """The connection is closed. aiohttp's parser in C does not tell whoever waits for the rest of a
-    body that it has found garbage in it, and they would wait for ever."""
+    """Wake the reader of a body whose connection is closed. aiohttp's parser in C does not do that
+    when it finds garbage in the body, and the reader would wait forever."""
     if not content.is_eof() and content.exception() is None:
         content.set_exception(aiohttp.ClientPayloadError("The body broke off."))
 
 
-def _noticed(closed: asyncio.Future[None]) -> None:
-    """The connection is closed, and asyncio need not log why: whoever waits for it is told, and
-    nobody does for one that is idle."""
+def _retrieve_error(closed: asyncio.Future[None]) -> None:
+    """Retrieve the error of a closed connection, which asyncio would log otherwise: readers get
+    theirs, and an idle connection has none."""
     if not closed.cancelled():
         closed.exception()
 
 
-ERRORS: Final = (aiohttp.ClientError, httpx.TransportError)
+ERRORS: Final = (aiohttp.ClientError, TimeoutError)
 
 
-def _told_apart(error: Exception) -> httpx.TransportError:
-    cause = error if isinstance(error, aiohttp.ClientError) else error.__cause__
-    match cause:
+def _httpx_error(error: Exception) -> httpx.TransportError:
+    match error:
         case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
-            return httpx.ConnectError(str(cause))
+            return httpx.ConnectError(str(error))
         case TimeoutError():
-            return httpx.ReadTimeout(str(cause))
+            return httpx.ReadTimeout(str(error))
         case aiohttp.ClientResponseError():
-            return httpx.RemoteProtocolError(str(cause))
-    return httpx.ReadError(str(cause))
+            return httpx.RemoteProtocolError(str(error))
+    return httpx.ReadError(str(error))

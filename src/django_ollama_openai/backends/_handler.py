@@ -78,19 +78,21 @@ class BackendHandler:
                 f"{path}: {reason}" for path, reason in _conf.reasons(error, _option_reason)
             )
             raise InvalidBackendError(
-                f"{where}: {wrong}.{_strangers(backend_class, config)}"
+                f"{where}: {wrong}.{_unexpected_options(backend_class, config)}"
             ) from None
         except Exception as error:
             reason = str(error) or type(error).__name__
-            strangers = _strangers(backend_class, config) if isinstance(error, TypeError) else ""
-            raise InvalidBackendError(f"{where}: {strangers.lstrip() or reason}") from error
+            unexpected = (
+                _unexpected_options(backend_class, config) if isinstance(error, TypeError) else ""
+            )
+            raise InvalidBackendError(f"{where}: {unexpected.lstrip() or reason}") from error
         limits = _conf.get().limits(alias)
         backend.slots = backend.make_slots(
             limits.max_concurrency, max_queue=limits.max_queue, timeout=limits.queue_timeout
         )
         return backend
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """Begin anew in a process that was forked off: connections and engines cannot be shared
         with the one that made them. They are kept, since letting go of them might close them there.
         """
@@ -117,7 +119,7 @@ def _option_reason(item: ErrorDetails) -> str:
     return _conf.plain_reason(item)
 
 
-def _strangers(backend_class: type[BaseBackend], config: _conf.BackendConfig) -> str:
+def _unexpected_options(backend_class: type[BaseBackend], config: _conf.BackendConfig) -> str:
     """What the entry has that the class does not take, as far as that can be told."""
     known = _options(backend_class)
     given = {name: _KEYS.get(name, name) for name in config.keywords() if name not in known}
@@ -148,7 +150,7 @@ def _options(backend_class: type[BaseBackend]) -> list[str]:
 backends = BackendHandler()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=backends.forget)
+    os.register_at_fork(after_in_child=backends.reset_after_fork)
 
 
 def _remake(*, setting: str, **kwargs: Any) -> None:

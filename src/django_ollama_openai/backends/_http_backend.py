@@ -1,4 +1,4 @@
-"""What backends of engines with an HTTP API have in common: the way to the engine."""
+"""The common part of the backends of engines with an HTTP API: clients, transports, timeouts."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from urllib.parse import SplitResult, urlsplit
 import httpx
 from pydantic import ConfigDict, NonNegativeInt, PositiveFloat, validate_call
 
-from .._pump import aclosed
+from .._closing import aclosed
 from .._translation.error_context import ErrorContext
 from .._wire.delta import Delta, has_output
 from ._base import BaseBackend
-from ._http_client import AsyncHTTPClient, HTTPClient, NoCookies, Patience
+from ._http_client import AsyncHTTPClient, HTTPClient, NoCookies, StreamTimeouts
 from ._interruptible import InterruptibleTransport
 
-__all__ = ["SECRETIVE", "HTTPBackend", "Parts", "http_address"]
+__all__ = ["HIDE_INPUT", "DeltaParser", "HTTPBackend", "parse_http_url"]
 
-SECRETIVE: Final = ConfigDict(hide_input_in_errors=True)
-"""For constructors: an error that quotes an option would show keys and credentials."""
+HIDE_INPUT: Final = ConfigDict(hide_input_in_errors=True)
+"""The configuration of constructors: an error that quotes an option could show credentials."""
 
 C = TypeVar("C", bound=HTTPClient)
 A = TypeVar("A", bound=AsyncHTTPClient)
 
 
-def http_address(value: str, example: str) -> SplitResult:
-    """``value``, taken apart.
+def parse_http_url(value: str, example: str) -> SplitResult:
+    """Return the parts of ``value``.
 
     Raises:
-        ValueError: it is no address such as ``example``.
+        ValueError: It is not an HTTP URL such as ``example``.
     """
     try:
         parts = urlsplit(value)
@@ -44,15 +44,19 @@ def http_address(value: str, example: str) -> SplitResult:
     return parts
 
 
-class Parts(Protocol):
-    """The state of one stream, of what the engine says to deltas."""
+class DeltaParser(Protocol):
+    """The translation of one stream of an engine to deltas, with its state."""
 
     def feed(self, data: bytes) -> Delta:
-        """The delta that a piece of the stream stands for."""
+        """Return the delta for a line or event of the stream."""
         ...
 
     def finish(self) -> None:
-        """The stream has ended; an error if it has not ended well."""
+        """Check the end of the stream.
+
+        Raises:
+            GatewayError: The stream is incomplete.
+        """
         ...
 
 
@@ -62,11 +66,11 @@ class HTTPBackend(BaseBackend, Generic[C, A]):
     Args:
         headers: Headers of every request, such as those that a proxy requires.
         connect_timeout: Seconds to connect to the server.
-        timeout: Seconds that the server may be silent. An answer that is not streamed is silent
+        timeout: Seconds that the server may be silent. A response that is not streamed is silent
             until it is complete.
-        first_token_timeout: The same up to the first token of a stream, before which the server may
+        first_token_timeout: Seconds until the first token of a stream, before which the server may
             have to load the model; ``timeout`` if absent.
-        token_timeout: The same between the tokens of a stream; ``timeout`` if absent. Ollama is
+        token_timeout: Seconds between the tokens of a stream; ``timeout`` if absent. Ollama is
             silent while a model writes a tool call.
         max_idle_connections: Number of connections kept open for later requests. Under ASGI
             with the extra ``fast`` all are kept, for five seconds.
@@ -77,7 +81,7 @@ class HTTPBackend(BaseBackend, Generic[C, A]):
     For another transport, override :meth:`get_client` and :meth:`get_async_client`.
     """
 
-    @validate_call(config=SECRETIVE)
+    @validate_call(config=HIDE_INPUT)
     def __init__(
         self,
         *,
@@ -94,12 +98,14 @@ class HTTPBackend(BaseBackend, Generic[C, A]):
         super().__init__(**options)
         self._headers = headers or {}
         self._timeout = httpx.Timeout(timeout, connect=connect_timeout)
-        self._patience = Patience(first_token_timeout or timeout, token_timeout or timeout)
+        self._stream_timeouts = StreamTimeouts(
+            first_token_timeout or timeout, token_timeout or timeout
+        )
         self._limits = httpx.Limits(
             max_connections=None, max_keepalive_connections=max_idle_connections
         )
         self._verify = verify
-        is_installed = find_spec("httpx_aiohttp") is not None
+        is_installed = find_spec("aiohttp") is not None
         if fast and not is_installed:
             raise ValueError("fast=True needs the extra: pip install 'django-ollama-openai[fast]'")
         self._is_fast = is_installed if fast is None else fast
@@ -110,16 +116,16 @@ class HTTPBackend(BaseBackend, Generic[C, A]):
     # Transport
 
     def get_client(self) -> C:
-        """A hook: make the client for synchronous requests. It is made once and shared."""
+        """Return a new client for synchronous requests. Called once; the client is shared."""
         raise NotImplementedError(f"{type(self).__name__} must define get_client()")
 
     def get_async_client(self) -> A:
-        """A hook: make the client for asynchronous requests. There is one per event loop."""
+        """Return a new client for asynchronous requests. Called once per event loop."""
         raise NotImplementedError(f"{type(self).__name__} must define get_async_client()")
 
     def client_options(self) -> dict[str, Any]:
-        """What both clients are made with, beside the address and the transport."""
-        # What the site configured is what is asked: no redirects, no proxies from the environment.
+        """Return the keywords of both clients, beside the address and the transport."""
+        # Requests go to the configured address only: no redirects, no proxies of the environment.
         return {
             "headers": self._headers,
             "timeout": self._timeout,
@@ -128,24 +134,24 @@ class HTTPBackend(BaseBackend, Generic[C, A]):
             "cookies": NoCookies(),
         }
 
-    def _transport(self) -> httpx.BaseTransport:
+    def _make_transport(self) -> httpx.BaseTransport:
         return InterruptibleTransport(verify=self._verify, limits=self._limits)
 
-    def _async_transport(self) -> httpx.AsyncBaseTransport:
+    def _make_async_transport(self) -> httpx.AsyncBaseTransport:
         if not self._is_fast:
             return httpx.AsyncHTTPTransport(verify=self._verify, limits=self._limits)
-        # It may not be there, and WSGI does without.
+        # Optional, and not needed under WSGI.
         from ._fast_transport import FastTransport
 
         return FastTransport(verify=self._verify)
 
-    def _sync(self) -> C:
+    def _shared_client(self) -> C:
         with self._lock:
             if self._client is None:
                 self._client = self.get_client()
             return self._client
 
-    async def _async(self) -> A:
+    async def _shared_async_client(self) -> A:
         loop = asyncio.get_running_loop()
         held = self._async_clients.get(loop)
         if held is None:
@@ -165,61 +171,64 @@ class HTTPBackend(BaseBackend, Generic[C, A]):
     @property
     def address(self) -> str:
         # The URL may contain a user and a password.
-        url = httpx.URL(self._sync().base_url)
+        url = httpx.URL(self._shared_client().base_url)
         return str(url.copy_with(userinfo=b"", query=None, fragment=None)).rstrip("/")
 
-    # Answers
+    # Requests
 
-    def _ask(self, path: str, content: bytes, parts: Parts, **blame: Unpack[ErrorContext]) -> Delta:
-        """An answer in one piece, which is the only one that ``parts`` get."""
-        return _whole(parts, self._sync().fetch("POST", path, content, **blame))
-
-    async def _aask(
-        self, path: str, content: bytes, parts: Parts, **blame: Unpack[ErrorContext]
+    def _fetch(
+        self, path: str, content: bytes, parser: DeltaParser, **blame: Unpack[ErrorContext]
     ) -> Delta:
-        client = await self._async()
-        return _whole(parts, await client.fetch("POST", path, content, **blame))
+        """Return the delta of a whole response."""
+        return _parse(parser, self._shared_client().fetch("POST", path, content, **blame))
+
+    async def _afetch(
+        self, path: str, content: bytes, parser: DeltaParser, **blame: Unpack[ErrorContext]
+    ) -> Delta:
+        client = await self._shared_async_client()
+        return _parse(parser, await client.fetch("POST", path, content, **blame))
 
     def _stream(
-        self, path: str, content: bytes, parts: Parts, **blame: Unpack[ErrorContext]
+        self, path: str, content: bytes, parser: DeltaParser, **blame: Unpack[ErrorContext]
     ) -> Iterator[Delta]:
         begun = False
-        for pieces in self._sync().stream(path, content, self._patience, **blame):
+        for pieces in self._shared_client().stream(path, content, self._stream_timeouts, **blame):
             for piece in pieces:
-                delta = parts.feed(piece)
-                # Some engines say first that they are about to: until there is more, another one
-                # may be asked.
+                delta = parser.feed(piece)
+                # Some engines open a stream with a delta without content. A retry is possible until
+                # there is content.
                 if begun or has_output(delta):
                     begun = True
                     yield delta
-        parts.finish()
+        parser.finish()
 
     async def _astream(
-        self, path: str, content: bytes, parts: Parts, **blame: Unpack[ErrorContext]
+        self, path: str, content: bytes, parser: DeltaParser, **blame: Unpack[ErrorContext]
     ) -> AsyncIterator[Delta]:
         begun = False
-        client = await self._async()
-        # Closed here and not by the garbage collector: the engine generates until it is.
-        arriving = client.stream(path, content, self._patience, **blame)
+        client = await self._shared_async_client()
+        # The engine generates until the stream is closed, so that is not left to the garbage
+        # collector.
+        arriving = client.stream(path, content, self._stream_timeouts, **blame)
         async with aclosed(arriving):
             async for pieces in arriving:
                 for piece in pieces:
-                    delta = parts.feed(piece)
+                    delta = parser.feed(piece)
                     if begun or has_output(delta):
                         begun = True
                         yield delta
-        parts.finish()
+        parser.finish()
 
 
-def _whole(parts: Parts, answer: bytes) -> Delta:
-    delta = parts.feed(answer)
-    parts.finish()
+def _parse(parser: DeltaParser, answer: bytes) -> Delta:
+    delta = parser.feed(answer)
+    parser.finish()
     return delta
 
 
 async def _closed_with_its_loop(client: A) -> AsyncGenerator[A]:
-    """Yields ``client`` once and stays suspended: an event loop that shuts down closes the
-    asynchronous generators that are still open, and so the client's connections."""
+    """Yield ``client`` once and close it when the event loop shuts down, which closes the
+    asynchronous generators that are still open."""
     try:
         yield client
     finally:

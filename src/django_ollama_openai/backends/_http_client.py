@@ -1,7 +1,7 @@
-"""Requests to an engine's HTTP API, on ``httpx``: what is the same for Ollama and for others.
+"""Requests to an engine's HTTP API, on ``httpx``: the common part of the clients of all engines.
 
-Bodies go out as they were translated, and what comes back is given as it arrived, line by line or
-event by event; what it means is the translation's affair.
+Bodies go out as they were translated and come back as they arrived, cut into lines or events. The
+translation interprets them.
 """
 
 from __future__ import annotations
@@ -15,73 +15,73 @@ from typing import Any, ClassVar, Final, Protocol, Unpack
 import httpx
 import pydantic_core
 
-from .._pump import aclosed, closed
+from .._closing import aclosed, closed
 from .._translation.error_context import ErrorContext
 from ..exceptions import GatewayError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from ._deadline import Deadline
-from ._silence import Silence
+from ._idle_timeout import IdleTimeout
 
 __all__ = [
     "AsyncHTTPClient",
-    "Failure",
+    "ErrorTranslator",
     "HTTPClient",
-    "HTTPStatus",
     "NoCookies",
-    "Patience",
-    "Reader",
-    "Requests",
-    "adds_nothing",
-    "connection_failure",
-    "encoded",
+    "RequestFactory",
+    "StreamReader",
+    "StreamTimeouts",
+    "UpstreamStatusError",
+    "connection_error",
+    "encode_json",
 ]
 
 HEADERS: Final = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-"""Of every request. A compressed answer could unpack to more than there is memory, before any of it
-is counted."""
+"""The headers of every request. A compressed response could unpack to more than the memory holds
+before any of it is counted."""
 
 MAX_ERROR_BYTES = 64 * 2**10
 MAX_ANSWER_BYTES = 64 * 2**20
 
-REST_SECONDS: Final = 1.0
-"""How long the rest of a response may take that has said all it has to: read to its end, its
-connection serves the next request."""
+DRAIN_SECONDS: Final = 1.0
+"""How long the connection may take to end a response that is complete. If it does, the connection
+can serve the next request."""
 
 
 @dataclass(slots=True, frozen=True)
-class Patience:
-    """How long the engine may stay silent in a stream, in seconds."""
+class StreamTimeouts:
+    """How long an engine may be silent during a stream, in seconds: before the first token, and
+    before each further one."""
 
     first_token: float
     token: float
 
 
-class Reader(Protocol):
-    """Cuts the body of a stream into what the engine says, piece by piece."""
+class StreamReader(Protocol):
+    """Cut the body of a stream into the engine's lines or events."""
 
     @property
     def is_over(self) -> bool:
-        """Whether the engine has said that there is no more."""
+        """Whether the engine has declared the end of the stream."""
         ...
 
     def feed(self, data: bytes) -> list[bytes]:
-        """What ``data`` completes."""
+        """Return the pieces that ``data`` completes."""
         ...
 
     def finish(self) -> list[bytes]:
-        """What is left at the end."""
+        """Return the last piece, if the body ended without a separator."""
         ...
 
 
-class HTTPStatus(Exception):
-    """What the engine has answered instead, for the log of whoever has to mend it."""
+class UpstreamStatusError(Exception):
+    """The engine's status was not 200. It is the cause of the client's error, for the log."""
 
     def __init__(self, response: httpx.Response) -> None:
         request = response.request
         super().__init__(f"{response.status_code} to {request.method} {request.url.path}")
 
 
-class Failure(Protocol):
-    """What a response with ``status`` that is no answer means to a client."""
+class ErrorTranslator(Protocol):
+    """Return the client's error for a response of the engine that has another status than 200."""
 
     def __call__(
         self, status: int, body: bytes | bytearray, **blame: Unpack[ErrorContext]
@@ -89,17 +89,17 @@ class Failure(Protocol):
 
 
 class _Client:
-    """What both clients share, and what those of an engine define."""
+    """The attributes that the clients of an engine define."""
 
-    reader: ClassVar[type[Reader]]
-    failure: ClassVar[Failure]
+    reader: ClassVar[type[StreamReader]]
+    failure: ClassVar[ErrorTranslator]
 
 
 class HTTPClient(_Client):
     """The synchronous client. A read that waits for the engine can be cancelled."""
 
     _client: httpx.Client
-    _requests: Requests
+    _requests: RequestFactory
 
     @property
     def base_url(self) -> httpx.URL:
@@ -113,11 +113,11 @@ class HTTPClient(_Client):
     def fetch(
         self, method: str, path: str, content: bytes | None = None, **blame: Unpack[ErrorContext]
     ) -> bytes:
-        """The body of the response to ``content``, which has to be there within the time limit of
-        the client's reads.
+        """Send ``content`` and return the body of the response, which must be complete within the
+        client's read timeout.
 
         Raises:
-            GatewayError: what a failure means to a client; ``blame`` is what it may name.
+            GatewayError: The request failed. ``blame`` holds the names that the message may use.
         """
         limit = self._client.timeout.read
         deadline = None if limit is None else Deadline(limit)
@@ -125,56 +125,58 @@ class HTTPClient(_Client):
             request = self._requests.make(method, path, content, deadline)
             response = self._client.send(request, stream=True)
             with closed(response):
-                arriving = _in_time(response.iter_raw(), deadline)
+                arriving = _until(deadline, response.iter_raw())
                 if response.status_code != 200:
-                    error = self.failure(response.status_code, _first(arriving), **blame)
-                    raise error from HTTPStatus(response)
-                answer = _first(arriving, MAX_ANSWER_BYTES)
+                    error = self.failure(response.status_code, _read(arriving), **blame)
+                    raise error from UpstreamStatusError(response)
+                answer = _read(arriving, MAX_ANSWER_BYTES)
         except FAILURES as error:
-            raise connection_failure(error) from error
-        return _whole(answer)
+            raise connection_error(error) from error
+        return _check_size(answer)
 
     def stream(
-        self, path: str, content: bytes, patience: Patience, **blame: Unpack[ErrorContext]
+        self, path: str, content: bytes, timeouts: StreamTimeouts, **blame: Unpack[ErrorContext]
     ) -> Generator[list[bytes]]:
-        """What the engine says, piece by piece, those that arrive together in one list; raises as
-        :meth:`fetch` does. ``content`` is the body, encoded: it is held as long as the response
-        lasts, and there should be nothing else of it."""
+        """Send ``content`` and yield the lines or events of the response, those that arrive
+        together in one list. ``content`` is the encoded body, which stays in memory until the end
+        of the response.
+
+        Raises:
+            GatewayError: The request failed, as in :meth:`fetch`.
+        """
         reader = self.reader()
-        deadline = Deadline(patience.first_token)
+        deadline = Deadline(timeouts.first_token)
         try:
             request = self._requests.make("POST", path, content, deadline)
             response = self._client.send(request, stream=True)
             with closed(response):
-                arriving = _in_time(response.iter_raw(), deadline)
+                arriving = _until(deadline, response.iter_raw())
                 if response.status_code != 200:
-                    error = self.failure(response.status_code, _first(arriving), **blame)
-                    raise error from HTTPStatus(response)
+                    error = self.failure(response.status_code, _read(arriving), **blame)
+                    raise error from UpstreamStatusError(response)
                 is_over = False
                 for data in arriving:
                     if is_over:
                         break
                     arrived = reader.feed(data)
                     is_over = reader.is_over
-                    # What is no piece yet, or a comment, does not count.
+                    # Comments and incomplete pieces are no activity.
                     if arrived:
                         yield arrived
-                        deadline.begins(REST_SECONDS if is_over else patience.token)
+                        deadline.restart(DRAIN_SECONDS if is_over else timeouts.token)
                     elif is_over:
-                        deadline.begins(REST_SECONDS)
+                        deadline.restart(DRAIN_SECONDS)
                 yield reader.finish()
         except FAILURES as error:
             if not reader.is_over:
-                raise connection_failure(error) from error
+                raise connection_error(error) from error
 
 
 class AsyncHTTPClient(_Client):
-    """The asynchronous client: the same methods."""
+    """The asynchronous client, with the methods of :class:`HTTPClient`."""
 
     _client: httpx.AsyncClient
-    _requests: Requests
-    _direct: httpx.AsyncBaseTransport | None = None
-    """The client's transport, if the client adds nothing to it."""
+    _requests: RequestFactory
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -183,87 +185,70 @@ class AsyncHTTPClient(_Client):
     async def fetch(
         self, method: str, path: str, content: bytes | None = None, **blame: Unpack[ErrorContext]
     ) -> bytes:
+        """Async version of :meth:`HTTPClient.fetch`."""
         limit = self._client.timeout.read
         try:
             request = self._requests.make(method, path, content, None)
-            with nullcontext() if limit is None else Silence(limit):
-                response = await self._send(request)
+            with nullcontext() if limit is None else IdleTimeout(limit):
+                response = await self._client.send(request, stream=True)
                 async with aclosed(response):
                     if response.status_code != 200:
-                        error = self.failure(response.status_code, await _afirst(response), **blame)
-                        raise error from HTTPStatus(response)
-                    answer = await _afirst(response, MAX_ANSWER_BYTES)
+                        error = self.failure(response.status_code, await _aread(response), **blame)
+                        raise error from UpstreamStatusError(response)
+                    answer = await _aread(response, MAX_ANSWER_BYTES)
         except FAILURES as error:
-            raise connection_failure(error) from error
-        return _whole(answer)
+            raise connection_error(error) from error
+        return _check_size(answer)
 
     async def stream(
-        self, path: str, content: bytes, patience: Patience, **blame: Unpack[ErrorContext]
+        self, path: str, content: bytes, timeouts: StreamTimeouts, **blame: Unpack[ErrorContext]
     ) -> AsyncGenerator[list[bytes]]:
+        """Async version of :meth:`HTTPClient.stream`."""
         reader = self.reader()
         try:
             request = self._requests.make("POST", path, content, None)
-            with Silence(patience.first_token) as silence:
-                response = await self._send(request)
+            with IdleTimeout(timeouts.first_token) as timeout:
+                response = await self._client.send(request, stream=True)
                 async with aclosed(response):
                     if response.status_code != 200:
-                        error = self.failure(response.status_code, await _afirst(response), **blame)
-                        raise error from HTTPStatus(response)
+                        error = self.failure(response.status_code, await _aread(response), **blame)
+                        raise error from UpstreamStatusError(response)
                     is_over = False
                     async for data in _arriving(response):
                         if is_over:
                             break
                         arrived = reader.feed(data)
                         is_over = reader.is_over
-                        # What is no piece yet, or a comment, does not count.
+                        # Comments and incomplete pieces are no activity.
                         if arrived:
-                            silence.ends()
+                            timeout.disarm()
                             yield arrived
-                            silence.begins(REST_SECONDS if is_over else patience.token)
+                            timeout.arm(DRAIN_SECONDS if is_over else timeouts.token)
                         elif is_over:
-                            silence.begins(REST_SECONDS)
-                    silence.ends()
+                            timeout.arm(DRAIN_SECONDS)
+                    timeout.disarm()
                     yield reader.finish()
         except UpstreamTimeout:
             if not reader.is_over:
                 raise
         except FAILURES as error:
             if not reader.is_over:
-                raise connection_failure(error) from error
-
-    async def _send(self, request: httpx.Request) -> httpx.Response:
-        """The response to ``request``, with its body still to come."""
-        if self._direct is None:
-            sent: httpx.Response = await self._client.send(request, stream=True)
-            return sent
-        response = await self._direct.handle_async_request(request)
-        response.request = request
-        return response
+                raise connection_error(error) from error
 
 
 class NoCookies(CookieJar):
-    """Keeps none: what the engine sets for one caller is not sent for the next."""
+    """Keep no cookies: those that the engine sets for one caller are not sent for the next."""
 
     def __init__(self) -> None:
         super().__init__(DefaultCookiePolicy(allowed_domains=[]))
 
 
-PUT_INTO_REQUESTS: Final = frozenset({"headers", "timeout"})
-"""What a client is made with that its requests already have when they are sent."""
+class RequestFactory:
+    """Make the requests of a client from one template for each path.
 
-
-def adds_nothing(options: dict[str, Any]) -> bool:
-    """Whether a client made with ``options`` gives its requests to the transport as they are, and
-    the responses back. It takes a good part of the transport's time for that."""
-    others = {name: value for name, value in options.items() if name not in PUT_INTO_REQUESTS}
-    keeps_no_cookies = isinstance(others.pop("cookies", None), NoCookies)
-    return keeps_no_cookies and others == {"follow_redirects": False, "trust_env": False}
-
-
-class Requests:
-    """Requests of one client. What ``httpx`` puts together for each anew, its address, headers and
-    time limits, is the same for all to one path, and a good part of what a short answer costs. What
-    a client's ``auth`` does is not affected."""
+    ``httpx`` would build address, headers and timeouts anew each time, a good part of the cost of a
+    short answer.
+    """
 
     def __init__(self, client: httpx.Client | httpx.AsyncClient) -> None:
         self._client = client
@@ -272,51 +257,56 @@ class Requests:
     def make(
         self, method: str, path: str, content: bytes | None, deadline: Deadline | None
     ) -> httpx.Request:
-        """A request that is to be sent and answered within ``deadline``; ``None``: whoever sends it
-        sees to that, and a transport need not set a timer for each read."""
+        """Return a request. Without a ``deadline`` the caller limits the time itself, and the
+        transport need not set a timer for each read."""
         key = method, path
         template = self._templates.get(key)
         if template is None:
             template = self._templates[key] = self._template(method, path)
-        limits = {**template.extensions["timeout"], "read": deadline}
-        if deadline is not None and (limits["write"] is None or deadline <= limits["write"]):
-            limits["write"] = deadline
+        timeout = {**template.extensions["timeout"]}
+        extensions: dict[str, Any] = {"timeout": timeout}
+        if deadline is None:
+            timeout["read"] = None
+        else:
+            # Transports that know no deadline apply the timeout to each read.
+            timeout["read"] = deadline.seconds
+            extensions["deadline"] = deadline
         return httpx.Request(
             method,
             template.url,
             headers=template.headers,
             content=content,
-            extensions={"timeout": limits},
+            extensions=extensions,
         )
 
     def _template(self, method: str, path: str) -> httpx.Request:
         template = self._client.build_request(method, path, headers=HEADERS)
-        # That of the body, which the template has not.
+        # The length of the template's body, which has none.
         template.headers.pop("Content-Length", None)
         return template
 
 
 def _arriving(response: httpx.Response) -> AsyncIterable[bytes]:
-    """The body as it arrives; past httpx's own iterators, which take longer than all the rest."""
+    """Return the body as it arrives. ``httpx``'s own iterators take longer than all the rest."""
     stream = response.stream
     return stream if isinstance(stream, httpx.AsyncByteStream) else response.aiter_raw()
 
 
-def _in_time(body: Iterable[bytes], deadline: Deadline | None) -> Iterator[bytes]:
-    """``body`` as it arrives. A transport of the site's own may not know what a deadline is."""
+def _until(deadline: Deadline | None, body: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield ``body`` as it arrives, also from a transport that knows no deadline."""
     for data in body:
         yield data
         if deadline is not None and deadline.left() <= 0:
             raise httpx.ReadTimeout("The deadline has passed.")
 
 
-def encoded(body: Any) -> bytes:
-    """``body`` as JSON."""
+def encode_json(body: Any) -> bytes:
+    """Return ``body`` as JSON."""
     return pydantic_core.to_json(body)
 
 
-def _first(data: Iterable[bytes], limit: int = MAX_ERROR_BYTES) -> bytearray:
-    """The body, or as much of it as goes a little over ``limit``."""
+def _read(data: Iterable[bytes], limit: int = MAX_ERROR_BYTES) -> bytearray:
+    """Return the body, or its beginning up to a little more than ``limit`` bytes."""
     body = bytearray()
     for piece in data:
         body += piece
@@ -325,7 +315,8 @@ def _first(data: Iterable[bytes], limit: int = MAX_ERROR_BYTES) -> bytearray:
     return body
 
 
-async def _afirst(response: httpx.Response, limit: int = MAX_ERROR_BYTES) -> bytearray:
+async def _aread(response: httpx.Response, limit: int = MAX_ERROR_BYTES) -> bytearray:
+    """Async version of _read()."""
     body = bytearray()
     async for piece in response.aiter_raw():
         body += piece
@@ -334,7 +325,7 @@ async def _afirst(response: httpx.Response, limit: int = MAX_ERROR_BYTES) -> byt
     return body
 
 
-def _whole(body: bytearray) -> bytes:
+def _check_size(body: bytearray) -> bytes:
     if len(body) > MAX_ANSWER_BYTES:
         raise UpstreamError("The engine sent an answer that is too long.")
     return bytes(body)
@@ -343,8 +334,8 @@ def _whole(body: bytearray) -> bytes:
 FAILURES: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
 
 
-def connection_failure(error: Exception) -> GatewayError:
-    """What ``httpx`` raises, as a client is told. Neither host nor port is named."""
+def connection_error(error: Exception) -> GatewayError:
+    """Return the client's error for an exception of ``httpx``. It names neither host nor port."""
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)):
         return UpstreamUnavailable()
     if isinstance(error, httpx.TimeoutException):

@@ -1,37 +1,94 @@
-"""A synchronous transport whose reads and writes can be cancelled, and limited in all."""
+"""A synchronous transport whose reads and writes can be cancelled and have a deadline.
+
+``httpcore`` takes a network backend, but ``httpx.HTTPTransport`` has no option to pass one on. So
+its private attribute ``_pool`` is set here, and nowhere else is a private name of ``httpx`` used:
+``pyproject.toml`` caps the version. A transport that is not an ``HTTPTransport`` would do without,
+but OpenTelemetry's instrumentation patches ``HTTPTransport.handle_request`` and would not see it.
+"""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable
-from contextlib import suppress
+import ssl
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import httpcore
 import httpx
 
 from .. import _cancellation
+from . import _deadline
 from ._deadline import Deadline
 
 __all__ = ["InterruptibleTransport"]
 
+MAX_WRITE_BYTES: Final = 64 * 2**10
+"""``httpcore`` would apply the timeout to each of the steps in which a socket takes a large body,
+however many they are."""
 
-WRITTEN_AT_ONCE: Final = 64 * 2**10
-"""Bytes. ``httpcore`` sends what it is given in as many steps as the engine makes of it, and limits
-each."""
+DEFAULT_LIMITS: Final = httpx.Limits(max_connections=100, max_keepalive_connections=20)
 
 
 class InterruptibleTransport(httpx.HTTPTransport):
-    """A transport whose blocking reads end when the current work is cancelled, and when a
-    :class:`~.deadline.Deadline` that is the limit of a request's reads or writes has passed.
+    """An :class:`httpx.HTTPTransport`, with its options, whose blocking reads and writes end when
+    the current work is cancelled, and when the deadline of the request has passed
+    (``request.extensions["deadline"]``)."""
 
-    ``httpcore`` has a hook for the network it runs on; ``httpx`` does not pass it through.
-    """
+    def __init__(
+        self,
+        *,
+        verify: ssl.SSLContext | str | bool = True,
+        cert: str | tuple[str, str] | tuple[str, str, str] | None = None,
+        trust_env: bool = True,
+        limits: httpx.Limits = DEFAULT_LIMITS,
+        proxy: httpx.Proxy | httpx.URL | str | None = None,
+        **options: Any,
+    ) -> None:
+        # Not HTTPTransport's constructor: it would only make another pool.
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=httpx.create_ssl_context(verify=verify, cert=cert, trust_env=trust_env),
+            max_connections=limits.max_connections,
+            max_keepalive_connections=limits.max_keepalive_connections,
+            keepalive_expiry=limits.keepalive_expiry,
+            proxy=None if proxy is None else _core_proxy(proxy),
+            network_backend=_InterruptibleNetwork(httpcore.SyncBackend()),
+            **options,
+        )
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        pool: Any = self._pool
-        pool._network_backend = _InterruptibleNetwork(pool._network_backend)
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        deadline: Deadline | None = request.extensions.get("deadline")
+        if deadline is None:
+            return super().handle_request(request)
+        token = _deadline.current.set(deadline)
+        try:
+            response = super().handle_request(request)
+        finally:
+            _deadline.current.reset(token)
+        if isinstance(response.stream, httpx.SyncByteStream):
+            response.stream = _LimitedStream(response.stream, deadline)
+        return response
+
+
+class _LimitedStream(httpx.SyncByteStream):
+    """The body of a response, read within a deadline."""
+
+    def __init__(self, stream: httpx.SyncByteStream, deadline: Deadline) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def __iter__(self) -> Iterator[bytes]:
+        read = iter(self._stream).__next__
+        while True:
+            token = _deadline.current.set(self._deadline)
+            try:
+                data = read()
+            except StopIteration:
+                return
+            finally:
+                _deadline.current.reset(token)
+            yield data
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 class _InterruptibleNetwork(httpcore.NetworkBackend):
@@ -49,7 +106,7 @@ class _InterruptibleNetwork(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         stream: httpcore.NetworkStream | None = None
         try:
-            # An attempt is not interrupted: its time limit is short.
+            # Connecting is not interrupted: its timeout is short.
             with _cancellation.interruptible(lambda: None):
                 stream = connect(*args, **options)
         except _cancellation.Cancelled:
@@ -65,16 +122,21 @@ class _InterruptibleNetwork(httpcore.NetworkBackend):
 class _InterruptibleStream(httpcore.NetworkStream):
     def __init__(self, stream: httpcore.NetworkStream) -> None:
         self._stream = stream
+        self._sock = stream.get_extra_info("socket")
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        with _cancellation.interruptible(self._shut_down):
-            return self._stream.read(max_bytes, _left(timeout, httpcore.ReadTimeout))
+        with _cancellation.interruptible_io(self._sock):
+            # The deadline comes in place of the timeout of a read, which other transports apply.
+            left = _time_left(httpcore.ReadTimeout)
+            return self._stream.read(max_bytes, timeout if left is None else left)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        with _cancellation.interruptible(self._shut_down):
-            for at in range(0, len(buffer), WRITTEN_AT_ONCE):
-                piece = buffer[at : at + WRITTEN_AT_ONCE]
-                self._stream.write(piece, _left(timeout, httpcore.WriteTimeout))
+        with _cancellation.interruptible_io(self._sock):
+            for start in range(0, len(buffer), MAX_WRITE_BYTES):
+                left = _time_left(httpcore.WriteTimeout)
+                limits = [limit for limit in (timeout, left) if limit is not None]
+                piece = buffer[start : start + MAX_WRITE_BYTES]
+                self._stream.write(piece, min(limits, default=None))
 
     def close(self) -> None:
         self._stream.close()
@@ -85,20 +147,29 @@ class _InterruptibleStream(httpcore.NetworkStream):
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
 
-    def _shut_down(self) -> None:
-        """Wake a thread that blocks in this socket; closing it would not."""
-        sock = self._stream.get_extra_info("socket")
-        # If the engine has closed it already, the reader is awake too. The plain socket's method:
-        # an SSLSocket's own would unwrap it under the reader.
-        with suppress(OSError):
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
-
-def _left(timeout: float | None, error: type[httpcore.TimeoutException]) -> float | None:
-    """The limit of the next step of those that ``timeout`` is for."""
-    if not isinstance(timeout, Deadline):
-        return timeout
-    left = timeout.left()
+def _time_left(error: type[httpcore.TimeoutException]) -> float | None:
+    """Return the seconds until the deadline, which are more than none; ``None`` without one."""
+    deadline = _deadline.current.get()
+    if deadline is None:
+        return None
+    left = deadline.left()
     if left <= 0:
         raise error("The deadline has passed.")
     return left
+
+
+def _core_proxy(proxy: httpx.Proxy | httpx.URL | str) -> httpcore.Proxy:
+    if not isinstance(proxy, httpx.Proxy):
+        proxy = httpx.Proxy(proxy)
+    return httpcore.Proxy(
+        url=httpcore.URL(
+            scheme=proxy.url.raw_scheme,
+            host=proxy.url.raw_host,
+            port=proxy.url.port,
+            target=proxy.url.raw_path,
+        ),
+        auth=proxy.raw_auth,
+        headers=proxy.headers.raw,
+        ssl_context=proxy.ssl_context,
+    )

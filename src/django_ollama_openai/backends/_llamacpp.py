@@ -19,7 +19,7 @@ from django.core.exceptions import ImproperlyConfigured
 from pydantic import PositiveInt, validate_call
 
 from .. import _cancellation
-from .._pump import End
+from .._pump import EndOfStream
 from .._translation.embeddings import openai_embeddings
 from .._translation.error_context import ErrorContext, chat_error_context
 from .._translation.llamacpp_payload import (
@@ -278,7 +278,7 @@ class LlamaCppBackend(BaseBackend):
         while not self._slots.acquire(timeout=SLOT_POLL_SECONDS):
             with _cancellation.interruptible(lambda: None):
                 pass
-        chunks: queue.SimpleQueue[dict[str, Any] | End] = queue.SimpleQueue()
+        chunks: queue.SimpleQueue[dict[str, Any] | EndOfStream] = queue.SimpleQueue()
         gone = threading.Event()
 
         def deliver(chunk: dict[str, Any]) -> bool:
@@ -293,7 +293,7 @@ class LlamaCppBackend(BaseBackend):
                 error = raised
             finally:
                 self._slots.release()
-            chunks.put(End(error))
+            chunks.put(EndOfStream(error))
             _at_work.pop(thread, None)
 
         thread = threading.Thread(target=generate, name="ollama-openai-llamacpp", daemon=True)
@@ -306,9 +306,9 @@ class LlamaCppBackend(BaseBackend):
             raise
         try:
             while True:
-                with _cancellation.interruptible(lambda: chunks.put(End(None))):
+                with _cancellation.interruptible(lambda: chunks.put(EndOfStream(None))):
                     chunk = chunks.get()
-                if not isinstance(chunk, End):
+                if not isinstance(chunk, EndOfStream):
                     yield chunk
                 elif isinstance(chunk.error, ValueError):
                     # How llama-server reports a request that it cannot take.

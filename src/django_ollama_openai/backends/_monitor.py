@@ -15,7 +15,7 @@ from contextvars import Context
 from functools import partial
 from typing import Final, TypeAlias
 
-from .._pump import End, Pump
+from .._pump import EndOfStream, Pump
 from ..exceptions import GatewayError, UpstreamError, UpstreamTimeout
 from ._failover import broke_off, cannot_be_reached, has_answered, operator_message
 from ._selection import Member, Standing
@@ -55,7 +55,9 @@ class Monitor:
         self._thread: threading.Thread | None = None
         self._is_closed = False
         self._attended = 0.0
-        self._events: queue.SimpleQueue[tuple[_Look, _Fact | End] | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[tuple[_Look, _Fact | EndOfStream] | None] = (
+            queue.SimpleQueue()
+        )
         """What looks have found; ``None``: something is to be done before it is due."""
         self._due = dict.fromkeys(members, 0.0)
         self._pauses = dict.fromkeys(members, FIRST_PAUSE)
@@ -230,14 +232,16 @@ class Monitor:
                 times.append(look.until)
         return max(0.0, min(times) - now)
 
-    def _handle(self, event: tuple[_Look, _Fact | End] | None, looks: dict[Member, _Look]) -> None:
+    def _handle(
+        self, event: tuple[_Look, _Fact | EndOfStream] | None, looks: dict[Member, _Look]
+    ) -> None:
         if event is None:
             return
         look, found = event
         member = look.member
         if looks.get(member) is not look:
             return  # it is from before the last pause
-        if isinstance(found, End):
+        if isinstance(found, EndOfStream):
             del looks[member]
             if isinstance(found.error, Exception) and not look.has_answered:
                 self._has_failed(look, found.error)
@@ -285,7 +289,7 @@ class _Look:
     """One look at one member, in a thread that can be left alone."""
 
     def __init__(
-        self, member: Member, events: queue.SimpleQueue[tuple[_Look, _Fact | End] | None]
+        self, member: Member, events: queue.SimpleQueue[tuple[_Look, _Fact | EndOfStream] | None]
     ) -> None:
         self.member = member
         self.began = time.monotonic()

@@ -32,8 +32,8 @@ from .._wire.delta import Delta, Embeddings
 from .._wire.embeddings import EmbeddingsRequest
 from .._wire.engine import EngineRequest
 from ..exceptions import InvalidRequest, ModelNotFound
-from ._http_backend import SECRETIVE, HTTPBackend, http_address
-from ._http_client import encoded
+from ._http_backend import HIDE_INPUT, HTTPBackend, parse_http_url
+from ._http_client import encode_json
 from ._ollama_client import AsyncOllamaClient, OllamaClient
 
 __all__ = ["OllamaBackend"]
@@ -42,13 +42,13 @@ SHOW_CACHE_SECONDS = 60
 SHOW_CACHE_ENTRIES = 1000
 
 
-def ollama_address(value: str) -> str:
-    """``value``, if it is what Ollama's client takes for an address; the scheme may be missing.
+def check_host(value: str) -> str:
+    """Return ``value`` if Ollama's client accepts it as an address; the scheme is optional.
 
     Raises:
-        ValueError: it is not.
+        ValueError: It is no such address.
     """
-    parts = http_address(
+    parts = parse_http_url(
         value if "://" in value else f"http://{value}", example="http://gpu-1:11434"
     )
     if parts.path.rstrip("/").endswith(("/v1", "/api")):
@@ -90,11 +90,11 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
         }
     )
 
-    @validate_call(config=SECRETIVE)
+    @validate_call(config=HIDE_INPUT)
     def __init__(
         self,
         *,
-        host: Annotated[str, AfterValidator(ollama_address)] | None = None,
+        host: Annotated[str, AfterValidator(check_host)] | None = None,
         max_num_ctx: PositiveInt = 32_768,
         **options: Any,
     ) -> None:
@@ -106,22 +106,22 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
     # Transport
 
     def get_client(self) -> OllamaClient:
-        return OllamaClient(self.host, transport=self._transport(), **self.client_options())
+        return OllamaClient(self.host, transport=self._make_transport(), **self.client_options())
 
     def get_async_client(self) -> AsyncOllamaClient:
         return AsyncOllamaClient(
-            self.host, transport=self._async_transport(), **self.client_options()
+            self.host, transport=self._make_async_transport(), **self.client_options()
         )
 
     # Chat
 
     def chat(self, request: ChatCompletionRequest) -> Delta:
         body, blame = self._payload(request, stream=False)
-        return self._ask("/api/chat", body, OllamaChatChunks(), **blame)
+        return self._fetch("/api/chat", body, OllamaChatChunks(), **blame)
 
     async def achat(self, request: ChatCompletionRequest) -> Delta:
         body, blame = self._payload(request, stream=False)
-        return await self._aask("/api/chat", body, OllamaChatChunks(), **blame)
+        return await self._afetch("/api/chat", body, OllamaChatChunks(), **blame)
 
     def stream_chat(self, request: ChatCompletionRequest) -> Iterator[Delta]:
         body, blame = self._payload(request, stream=True)
@@ -136,28 +136,32 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
     ) -> tuple[bytes, ErrorContext]:
         self._check_context(request)
         payload = self.prepare_chat(ollama_chat_payload(request, stream=stream), request)
-        return encoded(payload), chat_error_context(request, payload["model"])
+        return encode_json(payload), chat_error_context(request, payload["model"])
 
     # Completions
 
     def complete(self, request: CompletionRequest) -> Delta:
         body = self._completion_payload(request, stream=False)
-        return self._ask("/api/generate", encoded(body), OllamaGenerateChunks(), **_prompt(body))
+        return self._fetch(
+            "/api/generate", encode_json(body), OllamaGenerateChunks(), **_prompt(body)
+        )
 
     async def acomplete(self, request: CompletionRequest) -> Delta:
         body = self._completion_payload(request, stream=False)
-        return await self._aask(
-            "/api/generate", encoded(body), OllamaGenerateChunks(), **_prompt(body)
+        return await self._afetch(
+            "/api/generate", encode_json(body), OllamaGenerateChunks(), **_prompt(body)
         )
 
     def stream_complete(self, request: CompletionRequest) -> Iterator[Delta]:
         body = self._completion_payload(request, stream=True)
-        return self._stream("/api/generate", encoded(body), OllamaGenerateChunks(), **_prompt(body))
+        return self._stream(
+            "/api/generate", encode_json(body), OllamaGenerateChunks(), **_prompt(body)
+        )
 
     def astream_complete(self, request: CompletionRequest) -> AsyncIterator[Delta]:
         body = self._completion_payload(request, stream=True)
         return self._astream(
-            "/api/generate", encoded(body), OllamaGenerateChunks(), **_prompt(body)
+            "/api/generate", encode_json(body), OllamaGenerateChunks(), **_prompt(body)
         )
 
     def _completion_payload(self, request: CompletionRequest, *, stream: bool) -> dict[str, Any]:
@@ -168,13 +172,15 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
 
     def embed(self, request: EmbeddingsRequest) -> Embeddings:
         body = self._embed_payload(request)
-        answer = self._sync().fetch("POST", "/api/embed", encoded(body), **_input(body))
+        answer = self._shared_client().fetch(
+            "POST", "/api/embed", encode_json(body), **_input(body)
+        )
         return ollama_embeddings(answer, request)
 
     async def aembed(self, request: EmbeddingsRequest) -> Embeddings:
         body = self._embed_payload(request)
-        client = await self._async()
-        answer = await client.fetch("POST", "/api/embed", encoded(body), **_input(body))
+        client = await self._shared_async_client()
+        answer = await client.fetch("POST", "/api/embed", encode_json(body), **_input(body))
         return ollama_embeddings(answer, request)
 
     def _embed_payload(self, request: EmbeddingsRequest) -> dict[str, Any]:
@@ -182,19 +188,22 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
         return self.prepare_embed(ollama_embeddings_payload(request), request)
 
     def _check_context(self, request: EngineRequest) -> None:
-        """A client must not fill the server's memory; what the site gives a model is its own
-        affair."""
-        asked = request.options.num_ctx if request.options is not None else None
+        """Refuse a context with which a client could fill the server's memory.
+
+        Raises:
+            InvalidRequest: ``options.num_ctx`` exceeds the limit of the backend and the model.
+        """
+        num_ctx = request.options.num_ctx if request.options is not None else None
         limit = max(self._max_num_ctx, request.engine_options.get("num_ctx", 0))
-        if asked is not None and asked > limit:
+        if num_ctx is not None and num_ctx > limit:
             raise InvalidRequest(
-                f"'options.num_ctx' may be up to {limit}, not {asked}.", param="options.num_ctx"
+                f"'options.num_ctx' may be up to {limit}, not {num_ctx}.", param="options.num_ctx"
             )
 
     # Models
 
     def list_models(self) -> list[ModelCard]:
-        client = self._sync()
+        client = self._shared_client()
         found = tags(client.fetch("GET", "/api/tags"))
         for tag in self._to_show(found):
             with suppress(ModelNotFound):  # it was removed in the meantime
@@ -202,7 +211,7 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
         return self._cards(found)
 
     async def alist_models(self) -> list[ModelCard]:
-        client = await self._async()
+        client = await self._shared_async_client()
         found = tags(await client.fetch("GET", "/api/tags"))
         for tag in self._to_show(found):
             with suppress(ModelNotFound):
@@ -225,16 +234,16 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
         return [model_card(kept.get(_cache_key(tag), (0, tag))[1]) for tag in found]
 
     def loaded_models(self) -> frozenset[str] | None:
-        running = tags(self._sync().fetch("GET", "/api/ps"))
+        running = tags(self._shared_client().fetch("GET", "/api/ps"))
         return frozenset(name for tag in running for name in model_card(tag).names)
 
-    # Life
+    # Health
 
     def ping(self) -> None:
-        self._sync().fetch("GET", "/api/version")
+        self._shared_client().fetch("GET", "/api/version")
 
     async def aping(self) -> None:
-        client = await self._async()
+        client = await self._shared_async_client()
         await client.fetch("GET", "/api/version")
 
 
@@ -247,7 +256,7 @@ def _input(body: dict[str, Any]) -> ErrorContext:
 
 
 def _show_content(tag: Tag) -> bytes:
-    return encoded({"model": tag_name(tag)})
+    return encode_json({"model": tag_name(tag)})
 
 
 def _cache_key(tag: Tag) -> str:

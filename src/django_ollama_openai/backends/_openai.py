@@ -23,8 +23,8 @@ from .._wire.completions import CompletionRequest
 from .._wire.delta import Delta, Embeddings
 from .._wire.embeddings import EmbeddingsRequest
 from ._base import OPTIONAL_PARAMETERS
-from ._http_backend import SECRETIVE, HTTPBackend, http_address
-from ._http_client import encoded
+from ._http_backend import HIDE_INPUT, HTTPBackend, parse_http_url
+from ._http_client import encode_json
 from ._openai_client import AsyncOpenAIClient, OpenAIClient
 
 __all__ = ["OpenAIBackend"]
@@ -37,15 +37,15 @@ MODELS: Final = "/models"
 _ENDPOINT: Final = re.compile(r"/(chat/completions|completions|embeddings|models|responses)/?$")
 
 
-def openai_address(value: str) -> str:
-    """``value``, if an API can be there.
+def check_base_url(value: str) -> str:
+    """Return ``value`` if it can be the base URL of an API.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: It cannot.
     """
-    parts = http_address(value, example="http://gpu-1:8000/v1")
+    parts = parse_http_url(value, example="http://gpu-1:8000/v1")
     if parts.username is not None or parts.password is not None:
-        # It would be logged with every request.
+        # They would be logged with every request.
         raise ValueError("Put credentials into 'api_key' or 'headers', not into the address")
     if parts.query or parts.fragment:
         raise ValueError("An address that other paths are added to has no '?' and no '#'")
@@ -54,11 +54,11 @@ def openai_address(value: str) -> str:
     return value
 
 
-def parameters(names: list[str]) -> list[str]:
-    """``names``, if all are optional parameters.
+def check_parameters(names: list[str]) -> list[str]:
+    """Return ``names`` if all are optional parameters.
 
     Raises:
-        ValueError: one is not.
+        ValueError: One is not.
     """
     known = [*OPTIONAL_PARAMETERS, "token_input"]
     for name in names:
@@ -67,11 +67,11 @@ def parameters(names: list[str]) -> list[str]:
     return names
 
 
-def bearer_token(value: SecretStr) -> SecretStr:
-    """``value``, if it can be sent as it is.
+def check_api_key(value: SecretStr) -> SecretStr:
+    """Return ``value`` if it can be sent as a bearer token.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: It cannot.
     """
     # As with API_KEYS: a variable may be missing from the environment.
     if not value:
@@ -89,8 +89,9 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
     Args:
         base_url: The address of the API, which usually ends in ``/v1``.
         api_key: Sent as a bearer token; it wins over an ``Authorization`` in ``headers``.
-        lacks: The optional parameters that this engine or its models do not support. The gateway
-            honours ``tool_choice`` and ``parallel_tool_calls`` itself if they are listed.
+        unsupported_parameters: The optional parameters that this engine or its models do not
+            support. The gateway honours ``tool_choice`` and ``parallel_tool_calls`` itself if they
+            are listed.
         json_arguments: Whether the engine accepts only JSON objects as the arguments of earlier
             tool calls, as llama.cpp's server does. Models also write other texts; the engine then
             gets ``{"arguments": "the text"}``. Without it every text is sent unchanged.
@@ -124,13 +125,14 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
         }
     )
 
-    @validate_call(config=SECRETIVE)
+    @validate_call(config=HIDE_INPUT)
     def __init__(
         self,
         *,
-        base_url: Annotated[str, AfterValidator(openai_address)],
-        api_key: Annotated[SecretStr, AfterValidator(bearer_token)] | None = None,
-        lacks: Annotated[list[str], AfterValidator(parameters)] | None = None,
+        base_url: Annotated[str, AfterValidator(check_base_url)],
+        api_key: Annotated[SecretStr, AfterValidator(check_api_key)] | None = None,
+        unsupported_parameters: Annotated[list[str], AfterValidator(check_parameters)]
+        | None = None,
         json_arguments: bool = False,
         **options: Any,
     ) -> None:
@@ -144,27 +146,29 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
                 if name.lower() != "authorization"
             }
             self._headers = {**others, "Authorization": f"Bearer {api_key.get_secret_value()}"}
-        self.supported_parameters -= frozenset(lacks or ())
+        self.supported_parameters -= frozenset(unsupported_parameters or ())
 
     # Transport
 
     def get_client(self) -> OpenAIClient:
-        return OpenAIClient(self._base_url, transport=self._transport(), **self.client_options())
+        return OpenAIClient(
+            self._base_url, transport=self._make_transport(), **self.client_options()
+        )
 
     def get_async_client(self) -> AsyncOpenAIClient:
         return AsyncOpenAIClient(
-            self._base_url, transport=self._async_transport(), **self.client_options()
+            self._base_url, transport=self._make_async_transport(), **self.client_options()
         )
 
     # Chat
 
     def chat(self, request: ChatCompletionRequest) -> Delta:
         body, blame = self._payload(request, stream=False)
-        return self._ask(CHAT, body, OpenAIAnswer(**blame), **blame)
+        return self._fetch(CHAT, body, OpenAIAnswer(**blame), **blame)
 
     async def achat(self, request: ChatCompletionRequest) -> Delta:
         body, blame = self._payload(request, stream=False)
-        return await self._aask(CHAT, body, OpenAIAnswer(**blame), **blame)
+        return await self._afetch(CHAT, body, OpenAIAnswer(**blame), **blame)
 
     def stream_chat(self, request: ChatCompletionRequest) -> Iterator[Delta]:
         body, blame = self._payload(request, stream=True)
@@ -184,17 +188,17 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
             json_arguments=self._json_arguments,
         )
         payload = self.prepare_chat(payload, request)
-        return encoded(payload), chat_error_context(request, payload["model"])
+        return encode_json(payload), chat_error_context(request, payload["model"])
 
     # Completions
 
     def complete(self, request: CompletionRequest) -> Delta:
         body, blame = self._completion_payload(request, stream=False)
-        return self._ask(COMPLETIONS, body, _text_chunks(request, blame), **blame)
+        return self._fetch(COMPLETIONS, body, _text_chunks(request, blame), **blame)
 
     async def acomplete(self, request: CompletionRequest) -> Delta:
         body, blame = self._completion_payload(request, stream=False)
-        return await self._aask(COMPLETIONS, body, _text_chunks(request, blame), **blame)
+        return await self._afetch(COMPLETIONS, body, _text_chunks(request, blame), **blame)
 
     def stream_complete(self, request: CompletionRequest) -> Iterator[Delta]:
         body, blame = self._completion_payload(request, stream=True)
@@ -209,32 +213,32 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
     ) -> tuple[bytes, ErrorContext]:
         payload = openai_completion_payload(request, self.supported_parameters, stream=stream)
         payload = self.prepare_completion(payload, request)
-        return encoded(payload), ErrorContext(model=payload["model"], param="prompt")
+        return encode_json(payload), ErrorContext(model=payload["model"], param="prompt")
 
     # Embeddings
 
     def embed(self, request: EmbeddingsRequest) -> Embeddings:
         body, blame = self._embed_payload(request)
-        answer = self._sync().fetch("POST", EMBEDDINGS, body, **blame)
+        answer = self._shared_client().fetch("POST", EMBEDDINGS, body, **blame)
         return openai_embeddings([answer], request)
 
     async def aembed(self, request: EmbeddingsRequest) -> Embeddings:
         body, blame = self._embed_payload(request)
-        answer = await (await self._async()).fetch("POST", EMBEDDINGS, body, **blame)
+        answer = await (await self._shared_async_client()).fetch("POST", EMBEDDINGS, body, **blame)
         return openai_embeddings([answer], request)
 
     def _embed_payload(self, request: EmbeddingsRequest) -> tuple[bytes, ErrorContext]:
         payload = openai_embeddings_payload(request, self.supported_parameters)
         payload = self.prepare_embed(payload, request)
-        return encoded(payload), ErrorContext(model=payload["model"], param="input")
+        return encode_json(payload), ErrorContext(model=payload["model"], param="input")
 
     # Models
 
     def list_models(self) -> list[ModelCard]:
-        return openai_models(self._sync().fetch("GET", MODELS))
+        return openai_models(self._shared_client().fetch("GET", MODELS))
 
     async def alist_models(self) -> list[ModelCard]:
-        return openai_models(await (await self._async()).fetch("GET", MODELS))
+        return openai_models(await (await self._shared_async_client()).fetch("GET", MODELS))
 
 
 def _text_chunks(request: CompletionRequest, blame: ErrorContext) -> OpenAITextChunks:

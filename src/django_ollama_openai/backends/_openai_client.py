@@ -1,7 +1,7 @@
 """Clients for an engine that speaks OpenAI's API.
 
-Not OpenAI's own: it would read the answers into its models, count on fields that other engines do
-not send, and ask again by itself.
+Not OpenAI's own: it would validate responses against its models, require fields that other engines
+do not send, and retry by itself.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import httpx
 
 from .._translation.openai_errors import openai_error
 from .._wire.event_stream import Events
-from ._http_client import AsyncHTTPClient, HTTPClient, Requests, adds_nothing
+from ._http_client import AsyncHTTPClient, HTTPClient, RequestFactory
 
 __all__ = ["AsyncOpenAIClient", "OpenAIClient"]
 
@@ -25,18 +25,15 @@ class OpenAIClient(HTTPClient):
 
     def __init__(self, base_url: str, **options: Any) -> None:
         self._client = httpx.Client(base_url=base_url, **options)
-        self._requests = Requests(self._client)
+        self._requests = RequestFactory(self._client)
 
 
 class AsyncOpenAIClient(AsyncHTTPClient):
-    """The asynchronous client: the same methods."""
+    """The asynchronous client; ``options`` are those of :class:`httpx.AsyncClient`."""
 
     reader = Events
     failure = staticmethod(openai_error)
 
-    def __init__(
-        self, base_url: str, *, transport: httpx.AsyncBaseTransport | None = None, **options: Any
-    ) -> None:
-        self._client = httpx.AsyncClient(base_url=base_url, transport=transport, **options)
-        self._requests = Requests(self._client)
-        self._direct = transport if adds_nothing(options) else None
+    def __init__(self, base_url: str, **options: Any) -> None:
+        self._client = httpx.AsyncClient(base_url=base_url, **options)
+        self._requests = RequestFactory(self._client)

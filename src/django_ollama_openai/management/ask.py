@@ -7,11 +7,11 @@ import sys
 from django.core.management.base import CommandError
 
 from .. import _conf
+from .._closing import closed
 from .._gateway.exchange import check_prompt
 from .._gateway.mount import Mount
 from .._gateway.routing import Route, resolve_model
 from .._gateway.work import is_of_the_backend
-from .._pump import closed
 from .._wire.chat import ChatCompletionRequest
 from .._wire.delta import Delta
 from ..backends import OllamaBackend

@@ -13,7 +13,7 @@ from django.core.management.base import CommandError
 from .. import _conf
 from .._gateway.failures import cause_of, said_by, where_of
 from ..backends import BaseBackend, OllamaBackend, backends
-from ..backends._http_client import connection_failure
+from ..backends._http_client import connection_error
 from ..backends._ollama_client import OllamaClient
 from ..exceptions import GatewayError, UpstreamError
 from .survey import Answer, survey
@@ -139,7 +139,7 @@ def reason(error: BaseException, alias: str = "") -> str:
             # What Ollama's client makes of it.
             text = reason(behind, alias)
         case httpx.HTTPError() | httpx.InvalidURL() | httpx.StreamError():
-            told = connection_failure(error)
+            told = connection_error(error)
             told.__cause__ = error
             text = reason(told, alias)
         case _:

@@ -12,7 +12,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from ..._gateway.flow import Flow, call
 from ..._gateway.gates import authenticate, authorise
-from ..._threads import in_thread
+from ..._threads import run_sync
 from ..._views.endpoint import endpoint
 from ...auth import Caller
 from ...exceptions import PermissionDenied
@@ -51,7 +51,7 @@ def _render(accept: str) -> tuple[bytes, str]:
 
 async def _arender(accept: str) -> tuple[bytes, str]:
     # It may read many files, and streams go on meanwhile.
-    return await in_thread(_render, accept)
+    return await run_sync(_render, accept)
 
 
 def _registry() -> CollectorRegistry:

@@ -4,14 +4,14 @@ import asyncio
 
 import pytest
 
-from django_ollama_openai.backends._silence import Silence
+from django_ollama_openai.backends._idle_timeout import IdleTimeout
 from django_ollama_openai.exceptions import UpstreamTimeout
 from tests.virtual_time import in_virtual_time
 
 
 @in_virtual_time
 async def test_a_wait_that_is_too_long_ends() -> None:
-    with pytest.raises(UpstreamTimeout), Silence(0.05):
+    with pytest.raises(UpstreamTimeout), IdleTimeout(0.05):
         await asyncio.sleep(10)
     # Nothing of the cancellation is left.
     await asyncio.sleep(0)
@@ -19,51 +19,51 @@ async def test_a_wait_that_is_too_long_ends() -> None:
 
 @in_virtual_time
 async def test_a_wait_that_ends_in_time_goes_on() -> None:
-    with Silence(5) as silence:
+    with IdleTimeout(5) as timeout:
         for _ in range(3):
             await asyncio.sleep(0)
-            silence.ends()
-            silence.begins(5)
+            timeout.disarm()
+            timeout.arm(5)
 
 
 @in_virtual_time
 async def test_many_short_waits_may_last_longer_in_all() -> None:
-    with Silence(0.2) as silence:
+    with IdleTimeout(0.2) as timeout:
         for _ in range(6):
             await asyncio.sleep(0.05)
-            silence.ends()
-            silence.begins(0.2)
+            timeout.disarm()
+            timeout.arm(0.2)
 
 
 @in_virtual_time
-async def test_nobody_waits_between_the_waits() -> None:
-    with Silence(0.05) as silence:
-        silence.ends()
+async def test_time_between_the_waits_does_not_count() -> None:
+    with IdleTimeout(0.05) as timeout:
+        timeout.disarm()
         await asyncio.sleep(0.2)
-        silence.begins(5)
+        timeout.arm(5)
         await asyncio.sleep(0)
 
 
 @in_virtual_time
 async def test_a_later_wait_may_have_another_limit() -> None:
-    with pytest.raises(UpstreamTimeout), Silence(60) as silence:
-        silence.ends()
-        silence.begins(0.05)
+    with pytest.raises(UpstreamTimeout), IdleTimeout(60) as timeout:
+        timeout.disarm()
+        timeout.arm(0.05)
         await asyncio.sleep(10)
 
 
 @in_virtual_time
 async def test_an_error_within_is_not_a_timeout() -> None:
-    with pytest.raises(ZeroDivisionError), Silence(60):
+    with pytest.raises(ZeroDivisionError), IdleTimeout(60):
         raise ZeroDivisionError
 
 
 @in_virtual_time
-async def test_who_is_cancelled_from_outside_is_not_late() -> None:
+async def test_a_cancellation_from_outside_is_no_timeout() -> None:
     begun = asyncio.Event()
 
     async def wait() -> None:
-        with Silence(60):
+        with IdleTimeout(60):
             begun.set()
             await asyncio.sleep(10)
 
@@ -75,11 +75,11 @@ async def test_who_is_cancelled_from_outside_is_not_late() -> None:
 
 
 @in_virtual_time
-async def test_who_is_late_and_cancelled_is_cancelled() -> None:
+async def test_a_cancellation_wins_over_a_timeout() -> None:
     async def wait() -> None:
-        with Silence(60) as silence:
+        with IdleTimeout(60) as timeout:
             # Both before the task gets to know of either.
-            loop.call_soon(silence._expire)
+            loop.call_soon(timeout._expire)
             loop.call_soon(task.cancel)
             await asyncio.sleep(10)
 
@@ -90,8 +90,8 @@ async def test_who_is_late_and_cancelled_is_cancelled() -> None:
 
 
 @in_virtual_time
-async def test_nothing_is_left_of_it() -> None:
-    with Silence(0.05):
+async def test_nothing_is_left_after_the_block() -> None:
+    with IdleTimeout(0.05):
         await asyncio.sleep(0)
     task = asyncio.current_task()
     assert task is not None

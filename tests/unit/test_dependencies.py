@@ -1,0 +1,118 @@
+"""``pyproject.toml`` declares what the package imports, and caps what it reaches into."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "django_ollama_openai"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SOURCES = {
+    path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text())
+    for path in PACKAGE.rglob("*.py")
+}
+
+EXTRAS = {
+    "fast": "backends/_fast_transport.py",
+    "llamacpp": "backends/_llamacpp.py",
+    "metrics": "contrib/prometheus/",
+    "otel": "contrib/opentelemetry/",
+}
+"""The modules that import what an extra installs."""
+
+CAPPED = ("aiohttp", "asgiref", "httpcore", "httpx", "ollama", "xllamacpp")
+
+
+def requirements(entries: list[str]) -> dict[str, str]:
+    """Return the version specifiers by names of imports."""
+    found = (re.fullmatch(r"([\w-]+)(.*)", entry) for entry in entries)
+    names = {match[1].replace("-", "_"): match[2] for match in found if match}
+    return {"opentelemetry" if name == "opentelemetry_api" else name: names[name] for name in names}
+
+
+CORE = requirements(PROJECT["dependencies"])
+OPTIONAL = {
+    extra: requirements(entries) for extra, entries in PROJECT["optional-dependencies"].items()
+}
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Yield the dotted names of all modules that are imported from other packages."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def third_party(tree: ast.Module) -> set[str]:
+    return {name.partition(".")[0] for name in imported(tree)} - sys.stdlib_module_names
+
+
+def test_imports_are_declared_and_declarations_imported() -> None:
+    core = set(CORE)
+    used: dict[str, set[str]] = {extra: set() for extra in ("", *OPTIONAL)}
+    for path, tree in SOURCES.items():
+        for name in third_party(tree):
+            extras = [extra for extra, prefix in EXTRAS.items() if path.startswith(prefix)]
+            used["" if name in core or not extras else extras[0]].add(name)
+    assert used == {"": core} | {extra: set(names) for extra, names in OPTIONAL.items()}
+
+
+def test_versions_are_capped_where_private_parts_are_used() -> None:
+    specifiers = CORE | {name: text for extra in OPTIONAL.values() for name, text in extra.items()}
+    assert [name for name in CAPPED if "<" not in specifiers[name]] == []
+
+
+def defined(tree: ast.Module) -> Iterator[str]:
+    """Yield the names that a module defines: those of classes, functions, variables, attributes of
+    ``self`` and parameters."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+                yield name
+            case ast.AsyncFunctionDef(name=name) | ast.Name(id=name, ctx=ast.Store()):
+                yield name
+            case ast.Attribute(value=ast.Name(id="self"), attr=name, ctx=ast.Store()):
+                yield name
+            case ast.alias(name=name, asname=asname):
+                yield asname or name.rpartition(".")[2]
+
+
+OWN = {name for tree in SOURCES.values() for name in defined(tree)}
+
+
+def foreign_private_names(tree: ast.Module) -> list[str]:
+    """Return private attributes and modules that no module of the package defines."""
+    attributes = [node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    parts = [part for name in imported(tree) for part in name.split(".")]
+    return [
+        name
+        for name in attributes
+        if name.startswith("_") and not name.endswith("__") and name not in OWN
+    ] + [part for part in parts if part.startswith("_") and not part.endswith("__")]
+
+
+@pytest.mark.parametrize("path", SOURCES)
+def test_private_names_of_other_packages_are_not_used(path: str) -> None:
+    assert foreign_private_names(SOURCES[path]) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "transport._pool._network_backend = backend",
+        "import httpx._client",
+        "from httpx._client import BoundAsyncStream",
+        "from httpx import _client",
+    ],
+)
+def test_private_names_of_other_packages_would_be_found(source: str) -> None:
+    assert foreign_private_names(ast.parse(source))
