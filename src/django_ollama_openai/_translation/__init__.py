@@ -1,1 +1,4 @@
-"""OpenAI's format to and from the engines'. Pure functions and stream state: no I/O, no Django."""
+"""Translate between OpenAI's format and the engines': pure functions and the state of streams.
+
+No I/O and no Django.
+"""

@@ -1,13 +1,13 @@
-"""Deltas as OpenAI's answers: one ``chat.completion``, or a stream of ``chat.completion.chunk``.
+"""Write deltas as a ``chat.completion``, or as a stream of ``chat.completion.chunk``.
 
-Both writers take the deltas of one completion through ``feed()`` and end it with ``finish()``;
-``fail()`` gives what a client is told when the completion breaks off. Their output is bytes.
+Call ``feed()`` for each delta, then ``finish()``, or ``fail()`` if the completion fails. All return
+bytes for the client.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ __all__ = ["ChatCompletionStream", "ChatCompletionWriter", "WholeChatCompletion"
 
 
 class ChatCompletionWriter(Protocol):
-    """Writes one completion for the client."""
+    """The interface of both writers."""
 
     def feed(self, delta: Delta) -> bytes: ...
     def finish(self) -> bytes: ...
@@ -29,20 +29,20 @@ class ChatCompletionWriter(Protocol):
 
 
 def new_completion_id() -> str:
-    """An id that cannot collide: OpenAI's prefix and 120 random bits."""
+    """Return an id with OpenAI's prefix and 120 random bits, which cannot collide."""
     return "chatcmpl-" + secrets.token_hex(15)
 
 
 class WholeChatCompletion:
-    """A whole completion with ``choices`` choices. With ``legacy_function_call`` a call has the
-    deprecated form ``function_call``."""
+    """A writer of one ``chat.completion`` with ``choices`` choices. With ``legacy_function_call``
+    tool calls have the deprecated form ``function_call``."""
 
     def __init__(
         self, model: str, case: Case, *, choices: int = 1, legacy_function_call: bool = False
     ) -> None:
         self._head = _head("chat.completion", model)
         self._case = case
-        self._calls_functions = legacy_function_call
+        self._legacy_function_call = legacy_function_call
         self._deltas: list[list[Delta]] = [[] for _ in range(choices)]
 
     def feed(self, delta: Delta) -> bytes:
@@ -50,19 +50,19 @@ class WholeChatCompletion:
         return b""
 
     def finish(self) -> bytes:
-        answers = map(fold, self._deltas)
-        return encode_json(_completion(self._head, answers, self._case, self._calls_functions))
+        choices = list(map(fold, self._deltas))
+        return encode_json(_completion(self._head, choices, self._case, self._legacy_function_call))
 
     def fail(self, error: GatewayError) -> bytes:
         return encode_json(error.envelope())
 
 
 class ChatCompletionStream:
-    """A completion that is sent as server-sent events, with ``choices`` answers at once.
+    """A writer of a stream of ``chat.completion.chunk`` events with ``choices`` choices.
 
-    OpenAI's order: a chunk with the role for each choice, chunks with what is produced, one with
-    the finish reason for each choice. Then, with ``include_usage``, one with the usage and no
-    choice, and ``[DONE]``.
+    The order is OpenAI's: for each choice a chunk with the role, then chunks with content, for each
+    choice a chunk with the finish reason, with ``include_usage`` a chunk with the usage and without
+    choices, then ``[DONE]``.
     """
 
     def __init__(
@@ -77,10 +77,10 @@ class ChatCompletionStream:
         self._head = _head("chat.completion.chunk", model)
         self._case = case
         self._include_usage = include_usage
-        self._calls_functions = legacy_function_call
+        self._legacy_function_call = legacy_function_call
         self._choices = [_StreamedChoice() for _ in range(choices)]
-        self._is_begun = False
-        # Only the camelCase Final Response repeats the whole content.
+        self._has_begun = False
+        # A stream in camelCase ends with the whole completion.
         self._is_repeated = case == "camel"
 
     def feed(self, delta: Delta) -> bytes:
@@ -95,11 +95,11 @@ class ChatCompletionStream:
         begin = self._begin()
         if self._is_repeated:
             head = self._head | {"object": "chat.completion"}
-            answers = (fold(choice.deltas) for choice in self._choices)
-            completion = _completion(head, answers, "camel", self._calls_functions)
+            choices = [fold(choice.deltas) for choice in self._choices]
+            completion = _completion(head, choices, "camel", self._legacy_function_call)
             return begin + frame(completion) + DONE
         usage = sum((choice.usage for choice in self._choices), Usage())
-        # Clients add up what they see.
+        # Once only: clients add up the usage of all chunks.
         in_last = usage if self._case == "both" and not self._include_usage else None
         *others, last = range(len(self._choices))
         ends = b"".join(self._end(index) for index in others) + self._end(last, in_last)
@@ -111,17 +111,19 @@ class ChatCompletionStream:
         return frame(error.envelope()) + DONE
 
     def _begin(self) -> bytes:
-        if self._is_begun:
+        if self._has_begun:
             return b""
-        self._is_begun = True
+        self._has_begun = True
         for index, choice in enumerate(self._choices):
             choice.content_frame = self._content_frame(index)
-        # In order, before anything else: OpenAI's own client puts the choices together by that.
+        # In order, before anything else: OpenAI's own client relies on it.
         role = {"role": "assistant", "content": "", "refusal": None}
         return b"".join(self._chunk(index, role) for index in range(len(self._choices)))
 
     def _end(self, index: int, usage: Usage | None = None) -> bytes:
-        finish_reason = _finish_reason(self._choices[index].finish_reason, self._calls_functions)
+        finish_reason = _finish_reason(
+            self._choices[index].finish_reason, self._legacy_function_call
+        )
         return self._chunk(index, {}, finish_reason, usage)
 
     def _delta(self, delta: Delta) -> bytes:
@@ -134,9 +136,9 @@ class ChatCompletionStream:
         if delta.content or delta.logprobs:
             body["content"] = delta.content
         if delta.reasoning:
-            # Some clients read one name, some the other.
+            # Clients know one of these names or the other.
             body["reasoning_content"] = body["reasoning"] = delta.reasoning
-        if delta.tool_calls and self._calls_functions:
+        if delta.tool_calls and self._legacy_function_call:
             body["function_call"] = _function_piece(delta.tool_calls)
         elif delta.tool_calls:
             body["tool_calls"] = [_tool_call_piece(call) for call in delta.tool_calls]
@@ -164,11 +166,11 @@ class ChatCompletionStream:
         return frame(camel_keys(chunk) if self._case == "camel" else chunk)
 
     def _content_frame(self, index: int) -> tuple[bytes, bytes]:
-        """What stands before and after the content in a chunk that has nothing else: it is the
-        same for every token of the choice."""
-        mark = secrets.token_hex(8)
-        chunk = self._chunk(index, {"content": mark})
-        before, _, after = chunk.partition(b'"%b"' % mark.encode())
+        """Return the bytes before and after the content in a chunk with content only. They are
+        equal for all tokens of the choice."""
+        placeholder = secrets.token_hex(8)
+        chunk = self._chunk(index, {"content": placeholder})
+        before, _, after = chunk.partition(b'"%b"' % placeholder.encode())
         return before, after
 
 
@@ -181,7 +183,7 @@ class _StreamedChoice:
 
 
 def chat_message(answer: Delta, *, legacy_function_call: bool = False) -> dict[str, Any]:
-    """Return a whole answer as OpenAI's assistant message."""
+    """Return OpenAI's assistant message for ``answer``, a whole choice."""
     content = None if answer.tool_calls and not answer.content else answer.content
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
     if answer.reasoning:
@@ -201,9 +203,8 @@ def _head(kind: str, model: str) -> dict[str, Any]:
 
 
 def _completion(
-    head: dict[str, Any], answers: Iterable[Delta], case: Case, legacy_function_call: bool
+    head: dict[str, Any], folded: Sequence[Delta], case: Case, legacy_function_call: bool
 ) -> dict[str, Any]:
-    folded = list(answers)
     choices = [
         {
             "index": index,
@@ -229,7 +230,7 @@ def _finish_reason(reason: str, legacy_function_call: bool) -> str:
 
 
 def _function_piece(calls: Iterable[ToolCallDelta]) -> dict[str, Any]:
-    """Return one ``function_call`` of the pieces of the only call."""
+    """Return the ``function_call`` for pieces of the only call."""
     piece: dict[str, Any] = {"arguments": ""}
     for call in calls:
         if call.name is not None:

@@ -1,4 +1,4 @@
-"""What OpenAI's answers have in common: the head, the finish reason and the usage."""
+"""Fields that chat completions and text completions share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["completion_head", "finish_reason_fields", "usage_fields"]
 
 
 def completion_head(id: str, kind: str, model: str) -> dict[str, Any]:
-    """The fields before ``choices``, the same in every chunk of a stream."""
+    """Return the fields before ``choices``, which are equal in all chunks of a stream."""
     return {
         "id": id,
         "object": kind,
@@ -23,13 +23,13 @@ def completion_head(id: str, kind: str, model: str) -> dict[str, Any]:
 
 
 def finish_reason_fields(reason: str | None, case: Case) -> dict[str, Any]:
-    """The finish reason, also as the plan spells it if both are to be there."""
+    """Return the finish reason, for the case ``both`` also in camelCase."""
     both = {"finish_reason": reason, "finishReason": reason}
     return both if case == "both" else {"finish_reason": reason}
 
 
 def usage_fields(usage: Usage, case: Case) -> dict[str, Any]:
-    """The usage, also as the plan spells it if both are to be there."""
+    """Return the token counts, for the case ``both`` also in camelCase."""
     fields: dict[str, Any] = {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,

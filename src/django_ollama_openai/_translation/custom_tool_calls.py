@@ -1,4 +1,4 @@
-"""Turn calls of the functions that represent custom tools back into calls of the custom tools."""
+"""Turn calls of the functions that represent custom tools into calls of the custom tools."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["CustomToolCalls"]
 
 
 class CustomToolCalls:
-    """Replaces the arguments of such functions by the input of the custom tool.
+    """The state of one choice, whose calls of the functions ``names`` become custom tool calls.
 
-    ``names`` are the names of the functions. Arguments in several pieces are held back until the
-    end of the answer, since the input can only be read from the whole JSON.
+    The JSON arguments are replaced by the input in them. Arguments in several pieces are held back
+    until the end of the choice, since only complete JSON can be parsed.
     """
 
     def __init__(self, names: Collection[str]) -> None:
@@ -25,13 +25,13 @@ class CustomToolCalls:
         self._done: set[int] = set()
 
     def feed(self, delta: Delta) -> Delta:
-        """Return ``delta`` with its calls of custom tools turned back; it is changed in place."""
+        """Return ``delta`` with custom tool calls; it is changed in place."""
         if delta.tool_calls:
             pieces = [self._piece(call) for call in delta.tool_calls]
             delta.tool_calls = [piece for piece in pieces if piece is not None]
         if delta.finish_reason and self._held:
             delta.tool_calls += [
-                ToolCallDelta(index, arguments=_written("".join(pieces)), is_custom=True)
+                ToolCallDelta(index, arguments=_best_input("".join(pieces)), is_custom=True)
                 for index, pieces in self._held.items()
             ]
             self._held.clear()
@@ -65,14 +65,14 @@ def _input(arguments: str, *, is_cut: bool = False) -> str | None:
         return None
     text = value.get(INPUT)
     if text is None and len(value) == 1:
-        # Models that ignore the schema may give the one string another name.
+        # Models that ignore the schema may call the parameter something else.
         (text,) = value.values()
     return text if isinstance(text, str) else None
 
 
-def _written(arguments: str) -> str:
-    """Return the input in invalid ``arguments``: the beginning of the string if the JSON is cut
-    off, and otherwise the arguments unchanged."""
+def _best_input(arguments: str) -> str:
+    """Return the input in ``arguments``. If the JSON is incomplete, it is the beginning of the
+    string; if there is no input, the arguments are returned unchanged."""
     for is_cut in (False, True):
         text = _input(arguments, is_cut=is_cut)
         if text is not None:

@@ -1,4 +1,4 @@
-"""Turn the deprecated function calls, which have no ids, into tool calls.
+"""Turn deprecated function calls, which have no ids, into tool calls.
 
 Source: OpenAI's API reference, "Create chat completion": ``functions``, ``function_call`` and the
 role ``function``, all deprecated.
@@ -14,8 +14,8 @@ __all__ = ["as_tool_calls"]
 
 
 def as_tool_calls(messages: Sequence[Message]) -> list[Message]:
-    """Return ``messages`` with each ``function_call`` as one of ``tool_calls``, and each result of
-    a function as the result of its call. A result without a call is unchanged."""
+    """Return ``messages`` with each ``function_call`` in ``tool_calls``, and the result of each as
+    a tool message. A result without a call is unchanged."""
     translated: list[Message] = []
     ids: dict[str, str] = {}
     for number, message in enumerate(messages):

@@ -1,6 +1,6 @@
-"""Embeddings, from an engine's answer to OpenAI's.
+"""Translate the embeddings of engines into OpenAI's response.
 
-Both ways are made for large answers: 2048 inputs are millions of numbers.
+Performance matters: 2048 inputs have millions of numbers.
 """
 
 from __future__ import annotations
@@ -24,28 +24,33 @@ from .openai_errors import engine_error
 
 __all__ = ["embeddings_response", "ollama_embeddings", "openai_embeddings", "to_embeddings"]
 
+#: The smallest number that is infinite as a float32.
 _FLOAT32_MAX: Final = 3.4028235677973366e38
-"""From here on a number is infinite as a float32."""
 
 Number: TypeAlias = Annotated[float, Field(gt=-_FLOAT32_MAX, lt=_FLOAT32_MAX)]
 
 
-class _Answer(TypedDict):
+class _OllamaResponse(TypedDict):
     embeddings: list[list[Number]]
     prompt_eval_count: NotRequired[int | None]
 
 
-_ANSWER: Final = TypeAdapter(_Answer)
+_OLLAMA_RESPONSE: Final = TypeAdapter(_OllamaResponse)
 
 
 def ollama_embeddings(body: bytes, request: EmbeddingsRequest) -> Embeddings:
-    """The answer of Ollama's ``POST /api/embed``; raises as :func:`to_embeddings`."""
+    """Return the embeddings in ``body``, the response of Ollama's ``POST /api/embed``.
+
+    Raises:
+        UpstreamError: The response is invalid.
+        InvalidRequest: As for :func:`to_embeddings`.
+    """
     try:
-        answer = _ANSWER.validate_json(body, strict=True)
+        response = _OLLAMA_RESPONSE.validate_json(body, strict=True)
     except ValueError as error:
         raise UpstreamError("The engine sent an invalid response.") from error
-    usage = Usage(prompt_tokens=answer.get("prompt_eval_count") or 0)
-    return to_embeddings(answer["embeddings"], usage, request)
+    usage = Usage(prompt_tokens=response.get("prompt_eval_count") or 0)
+    return to_embeddings(response["embeddings"], usage, request)
 
 
 class _Vector(TypedDict):
@@ -53,70 +58,73 @@ class _Vector(TypedDict):
     embedding: list[Number]
 
 
-class _Figures(TypedDict):
+class _Usage(TypedDict):
     prompt_tokens: int
 
 
-class _OpenAIAnswer(TypedDict, total=False):
+class _OpenAIResponse(TypedDict, total=False):
     error: dict[str, Any]
     data: list[_Vector]
-    usage: _Figures
+    usage: _Usage
 
 
-_OPENAI_ANSWER: Final = TypeAdapter(_OpenAIAnswer)
+_OPENAI_RESPONSE: Final = TypeAdapter(_OpenAIResponse)
 
 
-def openai_embeddings(answers: Iterable[Any], request: EmbeddingsRequest) -> Embeddings:
-    """What an engine answered that speaks OpenAI's API, one piece of the inputs after the other;
-    the JSON of each, as bytes or parsed.
+def openai_embeddings(responses: Iterable[Any], request: EmbeddingsRequest) -> Embeddings:
+    """Return the embeddings in ``responses`` of an engine with OpenAI's API, as JSON bytes or
+    parsed JSON. There is one response for each batch of inputs, in order.
 
     Raises:
-        GatewayError: it refused or failed; and what :func:`to_embeddings` raises.
+        GatewayError: The engine refused the request or failed.
+        InvalidRequest: As for :func:`to_embeddings`.
     """
     vectors: list[list[float]] = []
     usage = Usage()
-    for answer in answers:
+    for body in responses:
         try:
-            part = (
-                _OPENAI_ANSWER.validate_json(answer, strict=True)
-                if isinstance(answer, bytes)
-                else _OPENAI_ANSWER.validate_python(answer, strict=True)
+            response = (
+                _OPENAI_RESPONSE.validate_json(body, strict=True)
+                if isinstance(body, bytes)
+                else _OPENAI_RESPONSE.validate_python(body, strict=True)
             )
-            if "error" in part:
-                raise engine_error(part["error"], param="input")
-            data, figures = part["data"], part["usage"]
+            if "error" in response:
+                raise engine_error(response["error"], param="input")
+            data, counts = response["data"], response["usage"]
         except (ValueError, KeyError) as error:
             raise UpstreamError("The engine sent an invalid response.") from error
         if sorted(vector["index"] for vector in data) != list(range(len(data))):
             raise UpstreamError("The engine did not return one vector for each input.")
-        # Nine digits tell any two float32 apart; llama-server writes seventeen.
+        # Nine digits identify any float32; llama-server writes seventeen.
         vectors += [
             [float(f"{number:.9g}") for number in vector["embedding"]]
             for vector in sorted(data, key=itemgetter("index"))
         ]
-        usage += Usage(prompt_tokens=figures["prompt_tokens"])
+        usage += Usage(prompt_tokens=counts["prompt_tokens"])
     return to_embeddings(vectors, usage, request)
 
 
 def to_embeddings(
     vectors: list[list[float]], usage: Usage, request: EmbeddingsRequest
 ) -> Embeddings:
-    """``vectors`` as the embeddings that ``request`` asks for.
+    """Return the embeddings for ``request`` after checking ``vectors``.
 
     Raises:
-        UpstreamError: there is not one for each input, or they are not of one length.
-        InvalidRequest: the model has not as many dimensions as are asked for. Engines do not say.
+        UpstreamError: There is not one vector for each input, or their lengths differ.
+        InvalidRequest: The request has a number of ``dimensions`` other than the model's. Engines
+            do not report this as an error.
     """
     lengths = {len(vector) for vector in vectors}
     if len(vectors) != len(request.inputs()) or len(lengths) != 1 or 0 in lengths:
         raise UpstreamError("The engine did not return one vector for each input.")
     (length,) = lengths
-    asked = request.dimensions
-    if asked is not None and asked > length:
+    dimensions = request.dimensions
+    if dimensions is not None and dimensions > length:
         raise InvalidRequest(
-            f"'dimensions' may be up to {length} for this model, not {asked}.", param="dimensions"
+            f"'dimensions' may be up to {length} for this model, not {dimensions}.",
+            param="dimensions",
         )
-    if asked is not None and asked < length:
+    if dimensions is not None and dimensions < length:
         raise UnsupportedParameter(
             f"This model has {length} dimensions, and its engine cannot reduce them.",
             param="dimensions",
@@ -127,7 +135,7 @@ def to_embeddings(
 def embeddings_response(
     embeddings: Embeddings, model: str, encoding_format: Literal["float", "base64"], case: Case
 ) -> bytes:
-    """The body of the response; ``model`` is the public name."""
+    """Return the body of OpenAI's response; ``model`` is the model's public name."""
     vectors: Sequence[Any] = embeddings.vectors
     if encoding_format == "base64":
         vectors = [_base64(vector) for vector in vectors]
@@ -150,7 +158,7 @@ def embeddings_response(
 
 
 def _base64(vector: list[float]) -> str:
-    """The numbers as float32, the lowest byte first."""
+    """Return the numbers as little-endian float32 in base64."""
     numbers = array("f", vector)
     if sys.byteorder == "big":
         numbers.byteswap()

@@ -1,7 +1,7 @@
-"""Which of an engine's own words clients may read.
+"""Decide which error messages of engines clients may see.
 
-An engine says what is wrong with a request, and sometimes also where it runs, which files it reads
-and which keys it has. Those are the server's, and clients never get them.
+The messages explain what is wrong with a request. Some also contain addresses, file paths or keys
+of the server, which clients must never see.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ from typing import Final
 
 __all__ = ["REFUSED", "client_message"]
 
+#: The message of a refusal whose own message clients must not see.
 REFUSED: Final = "The engine refused the request."
-"""The message for a refusal whose words clients must not read."""
 
+#: Ollama's prefix of the names of models from its registry.
 _REGISTRY: Final = re.compile(r"registry\.ollama\.ai/(library/)?")
-"""What Ollama puts before the names of the models it has from there."""
 
-_OF_THE_SERVER: Final = re.compile(
+#: Matches addresses, paths and keys of the server.
+_SENSITIVE: Final = re.compile(
     r"""
       ://
     | \b(?:localhost|no\ such\ host|no\ such\ file|dial\ (?:tcp|udp|unix))\b
     | \b\d{1,3}(?:\.\d{1,3}){3}\b
     # IPv6
     | (?<![\w:])(?:[0-9a-f]{0,4}:){2,7}[0-9a-f]{1,4}(?![\w:])
-    # host:port; a number alone may be a line with its column
+    # host:port; two numbers may be a line and a column
     | (?<![\w.-])(?![\d.]{1,50}:)[\w.-]{1,253}:\d{2,5}\b
-    # host/path, and hosts of networks that are nobody else's
+    # host/path, and hosts in private domains
     | (?<![\w./-])[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}(?::\d{1,5})?/\w
     | \w\.(?:cluster|corp|home|internal|intranet|lan|local|localdomain|svc)\b
     # paths; "#/" begins a reference of a JSON schema, and "</" ends an element
@@ -43,8 +44,8 @@ _OF_THE_SERVER: Final = re.compile(
 
 
 def client_message(text: str, model: str = "") -> str:
-    """Return ``text`` of an engine with ``model`` by that name wherever it stands in full; nothing
-    if it names an address, a path or a key."""
+    """Return ``text``, an engine's message, with full names of the model replaced by ``model``.
+    Return ``""`` if the message has an address, a path or a key."""
     text = rest = _REGISTRY.sub("", text)
     if model:
         name = re.compile(
@@ -52,6 +53,6 @@ def client_message(text: str, model: str = "") -> str:
             re.IGNORECASE,
         )
         text = name.sub(lambda _: model, text)
-        # The name is the client's own, or replaced by it.
+        # The client knows the model's name, whatever it looks like.
         rest = name.sub("", text)
-    return "" if _OF_THE_SERVER.search(rest) else text
+    return "" if _SENSITIVE.search(rest) else text

@@ -1,7 +1,8 @@
-"""Items of hosted tools in a conversation: searches, shells, patches, MCP calls.
+"""Read the items of hosted tools in a conversation: searches, shells, patches, MCP calls.
 
-Their readable text is kept: as a call or a result if the item is one, and otherwise as text of the
-assistant's message. Encrypted content and approval requests are useless to a model and left out.
+Their readable text stays in the conversation: as a tool call or a result if the item is one,
+otherwise as text of the assistant's message. Encrypted content and approval requests are dropped,
+since they are useless to a model.
 
 Source: OpenAI's API reference, "Create a model response", ``input``.
 """
@@ -20,7 +21,7 @@ __all__ = ["Call", "Result", "Text", "readable"]
 
 @dataclass(slots=True, frozen=True)
 class Call:
-    """A call of a tool."""
+    """A tool call."""
 
     id: str
     name: str
@@ -44,6 +45,7 @@ class Text:
 
 Readable: TypeAlias = Call | Result | Text
 
+#: Types of calls whose results are separate items, with the key of their arguments.
 _CALLS: Final = {
     "local_shell_call": "action",
     "shell_call": "action",
@@ -51,8 +53,8 @@ _CALLS: Final = {
     "tool_search_call": "arguments",
     "program": "code",
 }
-"""Types of calls whose results are items of their own, and the key of their arguments."""
 
+#: Types of results, with the key of their text.
 _RESULTS: Final = {
     "local_shell_call_output": "output",
     "shell_call_output": "output",
@@ -60,18 +62,19 @@ _RESULTS: Final = {
     "program_output": "result",
 }
 
+#: Other types of OpenAI's hosted tools, with a label and the keys of their readable text.
 _TEXTS: Final = {
     "web_search_call": ("Web search", ("query", "queries", "url", "pattern")),
     "file_search_call": ("File search", ("queries", "text")),
     "code_interpreter_call": ("Code", ("code", "logs")),
     "image_generation_call": ("Image", ("revised_prompt",)),
 }
-"""Other types of items of OpenAI's tools, each with a label and the keys of its readable text."""
 
+#: The keys of the readable text in unknown types.
 _ANY_TEXT: Final = ("text", "content", "output", "result")
-"""The keys of the readable text in unknown types."""
 
-_SILENT: Final = frozenset(
+#: Types without readable text.
+_UNREADABLE: Final = frozenset(
     {
         "compaction",
         "compaction_trigger",
@@ -85,16 +88,16 @@ _SILENT: Final = frozenset(
 
 
 def readable(item: OtherItem) -> list[Readable]:
-    """Return the readable parts of ``item``; an empty list if it has none."""
+    """Return the readable parts of ``item``; an empty list if there are none."""
     fields = item.model_extra or {}
     kind = item.type
-    if kind in _SILENT:
+    if kind in _UNREADABLE:
         return []
     id = fields.get("call_id") or fields.get("id")
     if kind == "mcp_call":
         return _mcp_call(id, fields)
     if kind == "tool_search_call":
-        # The result of a search that ran on a server has no id of its call.
+        # The result of a search on OpenAI's servers does not have the id of its call.
         id = fields.get("call_id")
     if kind in _CALLS:
         arguments = fields.get(_CALLS[kind])
@@ -107,8 +110,8 @@ def readable(item: OtherItem) -> list[Readable]:
         text = text or str(fields.get("status") or "")
         return [Result(id, text)] if isinstance(id, str) else []
     label, keys = _TEXTS.get(kind, (kind, _ANY_TEXT))
-    # Searches have the same text in two fields.
-    text = "\n".join(dict.fromkeys(_under(fields, keys)))
+    # Searches repeat their text in a second field.
+    text = "\n".join(dict.fromkeys(_texts(fields, keys)))
     return [Text(f"{label}: {text}" if kind in _TEXTS else text)] if text else []
 
 
@@ -127,20 +130,20 @@ def _arguments(value: Any) -> str:
     return json.dumps({"input": value}, ensure_ascii=False)
 
 
-def _under(value: Any, keys: tuple[str, ...]) -> Iterator[str]:
-    """Yield the strings under any of ``keys``, at any depth, in their order."""
+def _texts(value: Any, keys: tuple[str, ...]) -> Iterator[str]:
+    """Yield the strings in any of ``keys``, at any depth, in order."""
     if isinstance(value, list):
         for item in value:
-            yield from _under(item, keys)
+            yield from _texts(item, keys)
     elif isinstance(value, dict):
         for key, item in value.items():
             if key in keys:
                 yield from _strings(item)
             elif isinstance(item, (dict, list)):
-                yield from _under(item, keys)
+                yield from _texts(item, keys)
 
 
-_READ: Final = ("text", "stdout", "stderr", "message", "content", "output", "logs", "result")
+_TEXT_KEYS: Final = ("text", "stdout", "stderr", "message", "content", "output", "logs", "result")
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -152,5 +155,5 @@ def _strings(value: Any) -> Iterator[str]:
         for item in value:
             yield from _strings(item)
     elif isinstance(value, dict):
-        for key in _READ:
+        for key in _TEXT_KEYS:
             yield from _strings(value.get(key))

@@ -19,6 +19,7 @@ __all__ = ["Definitions", "object_schema", "portable_schema", "rebuilt", "schema
 
 Path: TypeAlias = tuple[str | int, ...]
 
+# The keywords whose value is a schema, a list of schemas, or an object of schemas.
 _ONE: Final = frozenset(
     {
         "additionalItems",
@@ -38,7 +39,6 @@ _LIST: Final = frozenset({"allOf", "anyOf", "items", "oneOf", "prefixItems"})
 _MAP: Final = frozenset(
     {"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"}
 )
-"""The keywords whose values are a schema, a list of schemas, or an object of schemas."""
 
 _PLAIN: Final = re.compile(r"#/(?:\$defs|definitions)/[\w$-]+", re.ASCII)
 
@@ -50,10 +50,9 @@ _PLAIN_NAME: Final = re.compile(r"[\w-]+", re.ASCII)
 
 
 def object_schema(parameters: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the schema of a function's ``parameters`` with its ``type`` and ``properties``.
-
-    Both may be absent. Ollama then sends ``null`` to the model and fails, and OpenAI refuses an
-    object without properties.
+    """Return the schema of a function's ``parameters``, with ``type`` and ``properties`` added if
+    they are absent. Without them Ollama sends ``null`` to the model and fails, and OpenAI refuses
+    an object without properties.
     """
     parameters = parameters or {}
     if parameters.get("properties") is not None and parameters.get("type") is not None:
@@ -64,7 +63,7 @@ def object_schema(parameters: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def schema_error(param: str, path: Path, reason: str) -> InvalidRequest:
-    """Return the error for the schema in the field ``param``: its part at ``path`` is invalid for
+    """Return the error for a schema in the field ``param`` that is invalid at ``path``, because of
     ``reason``."""
     steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     param = param + "".join(steps)
@@ -86,8 +85,8 @@ def subschemas(schema: dict[str, Any]) -> Iterator[tuple[Path, Any]]:
 def rebuilt(
     schema: Any, change: Callable[[dict[str, Any], Path], dict[str, Any]], path: Path = ()
 ) -> Any:
-    """Return a copy of ``schema`` with ``change`` applied to every schema in it, from the outside
-    inwards. ``true`` becomes an equivalent object, since llama.cpp requires objects."""
+    """Return a copy of ``schema`` with ``change`` applied to it, then to its subschemas. ``true``
+    becomes an equivalent object, since llama.cpp requires objects."""
     if not isinstance(schema, dict):
         return {} if schema is True else schema
     changed: dict[Any, Any] = dict(change(schema, path))
@@ -103,7 +102,7 @@ def rebuilt(
 
 
 def portable_schema(schema: dict[str, Any], param: str) -> dict[str, Any]:
-    """Return ``schema`` with only such references as llama.cpp follows.
+    """Return ``schema`` with only references that llama.cpp follows.
 
     Raises:
         InvalidRequest: A reference has no target, or the schema is too large to be rewritten;
@@ -123,7 +122,7 @@ class Definitions:
 
     def __init__(self) -> None:
         self.schemas: dict[str, Any] = {}
-        # One counter for all names, so that a free one is found at once.
+        # One counter for all names, so that an unused one is found at once.
         self._count = 1
 
     def embed(self, schema: dict[str, Any], param: str) -> dict[str, Any]:
@@ -167,7 +166,7 @@ _DEFINITIONS: Final = frozenset({"$defs", "definitions"})
 class _References:
     """The references within a schema.
 
-    ``targets`` has their target schemas and a plain name for each, by the ``id()`` of the schema.
+    ``targets`` has a plain name and the target schema of each, by the ``id()`` of the target.
     """
 
     def __init__(self, schema: dict[str, Any], param: str) -> None:
@@ -200,9 +199,9 @@ class _References:
                 last = ref.rpartition("/")[2]
                 name = last if _PLAIN_NAME.fullmatch(last) else "schema"
                 self.targets[id(target)] = (name, target)
-                # A reference may point to a place that is not a schema by itself.
+                # The target may be outside the known subschemas.
                 todo += _walk(target, path, seen)
-        self._refuse_circles(param)
+        self._refuse_cycles(param)
         if not self.are_plain:
             _check_size(param, len(seen), characters)
 
@@ -223,8 +222,8 @@ class _References:
                 return None
         return target
 
-    def _refuse_circles(self, param: str) -> None:
-        """Raise an error for references whose only target is each other."""
+    def _refuse_cycles(self, param: str) -> None:
+        """Raise an error for references that only refer to each other."""
         safe: set[int] = set()
         for _, target in self.targets.values():
             way: set[int] = set()
@@ -252,7 +251,7 @@ def _walk(
 def _check_size(param: str, nodes: int, characters: int) -> None:
     if nodes > MAX_REWRITTEN_NODES or characters > MAX_REWRITTEN_CHARACTERS:
         reason = (
-            f"a schema with references other than '#/$defs/name' may have up to "
+            "a schema with references other than '#/$defs/name' may have up to "
             f"{MAX_REWRITTEN_NODES} schemas and {MAX_REWRITTEN_CHARACTERS} characters in references"
         )
         raise schema_error(param, (), reason)

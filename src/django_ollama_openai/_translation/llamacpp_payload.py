@@ -1,4 +1,4 @@
-"""Translate requests into bodies for llama.cpp's own server, which runs in-process.
+"""Translate requests into the bodies of llama.cpp's own server, which runs in-process.
 
 Source: llama.cpp's ``tools/server/README.md``.
 """
@@ -17,7 +17,7 @@ from .tool_choice import forced_tools, parameters_param
 
 __all__ = ["check_schemas", "llamacpp_chat_payload", "llamacpp_completion_payload"]
 
-# llama-server has many more fields than OpenAI. Clients may not set those.
+# llama-server has many more fields than OpenAI, which clients must not set.
 _SAMPLING_FIELDS: Final = frozenset({*SAMPLING_FIELDS, "model", "logit_bias"})
 _COMPLETION_FIELDS: Final = _SAMPLING_FIELDS | {"prompt"}
 _CHAT_FIELDS: Final = _SAMPLING_FIELDS | {
@@ -49,7 +49,7 @@ def llamacpp_chat_payload(request: ChatCompletionRequest) -> dict[str, Any]:
         portable = portable_schema(parameters, parameters_param(request, number))
         function["parameters"] = without_long_integers(rebuilt(portable, lambda node, path: node))
     if request.output_limit is not None:
-        # llama-server prefers n_predict to OpenAI's names, and the site's options may have any.
+        # In llama-server n_predict overrides OpenAI's names, and the site's options may have any.
         body["n_predict"] = request.output_limit
     return body
 
@@ -66,7 +66,7 @@ def llamacpp_completion_payload(request: CompletionRequest) -> dict[str, Any]:
 
 
 def check_schemas(request: ChatCompletionRequest) -> None:
-    """Check the schemas that the answer to ``request`` must match.
+    """Check the schemas that the completion of ``request`` must match.
 
     Raises:
         InvalidRequest: llama.cpp cannot enforce one of them.
@@ -81,7 +81,7 @@ def _message(message: Message) -> dict[str, Any]:
     sent = message.dump_known()
     sent["content"] = content_text(message.content)
     if message.role == "developer":
-        # Few templates know "developer", OpenAI's new name of "system".
+        # Few templates have "developer", OpenAI's new name for "system".
         sent["role"] = "system"
     if isinstance(message, AssistantMessage):
         sent["content"] = sent["content"] or sent.pop("refusal", "")

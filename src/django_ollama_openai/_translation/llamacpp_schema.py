@@ -1,9 +1,9 @@
-"""JSON schemas that llama.cpp enforces as they are meant.
+"""Rewrite JSON schemas so that llama.cpp enforces them, or refuse them.
 
-It makes a grammar of a schema. What it does not read it leaves out without a word, so a pattern
-passes only where the grammar was seen to contain it.
+llama.cpp turns a schema into a grammar. It ignores unsupported keywords without an error, so a
+pattern is accepted only where tests have shown that the grammar contains it.
 
-Source: llama.cpp's ``json-schema-to-grammar.cpp``, and the grammars that it made.
+Source: llama.cpp's ``json-schema-to-grammar.cpp``, and grammars that it generated.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ MAX_PATTERNS: Final = 500
 MAX_PATTERN_CHARACTERS: Final = 20_000
 MAX_EXPANSIONS: Final = 5_000
 
-_HIDES: Final = frozenset({"$ref", "allOf", "anyOf", "const", "enum", "oneOf"})
-"""Keywords beside which llama.cpp reads no other."""
+#: Keywords beside which llama.cpp ignores all others.
+_EXCLUSIVE: Final = frozenset({"$ref", "allOf", "anyOf", "const", "enum", "oneOf"})
 
 _OBJECT: Final = frozenset({"additionalProperties", "properties"})
 _ARRAY: Final = frozenset({"items", "prefixItems"})
@@ -29,14 +29,18 @@ _DEFINITIONS: Final = frozenset({"$defs", "definitions"})
 
 
 class Patterns:
-    """The patterns of one or more schemas, each with what llama.cpp can enforce."""
+    """The patterns of one or more schemas, each with an equivalent that llama.cpp can enforce."""
 
     def __init__(self) -> None:
         self.enforceable: dict[str, str] = {}
         self._characters = 0
 
     def add(self, pattern: str) -> None:
-        """Add ``pattern``, or raise a ValueError with the reason against it."""
+        """Add ``pattern``.
+
+        Raises:
+            ValueError: llama.cpp cannot enforce it, or there are too many patterns.
+        """
         if pattern in self.enforceable:
             return
         self._characters += len(pattern)
@@ -51,11 +55,11 @@ class Patterns:
 def enforceable_schema(
     schema: dict[str, Any], param: str, patterns: Patterns | None = None
 ) -> dict[str, Any]:
-    """Return ``schema`` for an answer that llama.cpp holds to it. Its patterns are added to
-    ``patterns``, which limits those of several schemas.
+    """Return a form of ``schema`` that llama.cpp enforces. Its patterns are added to ``patterns``,
+    whose limits are for all schemas of a request.
 
     Raises:
-        InvalidRequest: it cannot; ``param`` is the field that the schema is in.
+        InvalidRequest: llama.cpp cannot enforce it; ``param`` is the field with the schema.
     """
     if (path := _long_integer(schema)) is not None:
         raise schema_error(param, path, "this model supports integers of up to 64 bits")
@@ -66,7 +70,7 @@ def enforceable_schema(
 
     def with_pattern(node: dict[str, Any], path: Path) -> dict[str, Any]:
         pattern = node.get("pattern")
-        # One in a definition that nothing refers to is not among them, and has no effect.
+        # A pattern in a definition that is not used was not added, and has no effect.
         if not isinstance(pattern, str):
             return node
         return {**node, "pattern": patterns.enforceable.get(pattern, pattern)}
@@ -76,7 +80,8 @@ def enforceable_schema(
 
 
 def without_long_integers(value: Any) -> Any:
-    """Return ``value``, JSON, with integers that llama.cpp does not take as floats."""
+    """Return the JSON ``value`` with integers beyond 64 bits, which llama.cpp rejects, as
+    floats."""
     if isinstance(value, dict):
         return {key: without_long_integers(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -121,11 +126,11 @@ def _check_patterns(schema: dict[str, Any], param: str, patterns: Patterns) -> N
         if isinstance(pattern, str):
             try:
                 if not is_read:
-                    raise ValueError("it stands where patterns are not supported")
+                    raise ValueError("patterns are not supported here")
                 _check_neighbours(node)
                 patterns.add(pattern)
             except ValueError as error:
-                reason = f"this model cannot be held to the pattern {pattern[:64]!r}: {error}"
+                reason = f"this model cannot enforce the pattern {pattern[:64]!r}: {error}"
                 raise schema_error(param, (*path, "pattern"), reason) from None
         if (target := _target(schema, node)) is not None:
             todo.append((*target, is_read))
@@ -137,15 +142,15 @@ def _check_patterns(schema: dict[str, Any], param: str, patterns: Patterns) -> N
 
 
 def _check_neighbours(node: dict[str, Any]) -> None:
-    if hidden := _HIDES.intersection(node):
-        raise ValueError(f"it stands beside {', '.join(map(repr, sorted(hidden)))}")
+    if hidden := _EXCLUSIVE.intersection(node):
+        raise ValueError(f"it cannot be combined with {', '.join(map(repr, sorted(hidden)))}")
     if not _reads(node):
         raise ValueError('it needs "type": "string" beside it')
 
 
 def _reads(node: dict[str, Any]) -> bool:
-    """Return whether llama.cpp reads the pattern of ``node``."""
-    if not _HIDES.isdisjoint(node):
+    """Return whether llama.cpp enforces the pattern of ``node``."""
+    if not _EXCLUSIVE.isdisjoint(node):
         return False
     if node.get("type") is None:
         return (_OBJECT | _ARRAY).isdisjoint(node)
@@ -153,10 +158,10 @@ def _reads(node: dict[str, Any]) -> bool:
 
 
 def _reads_within(node: dict[str, Any], key: str) -> bool:
-    """Return whether llama.cpp reads the schemas that ``node`` has under ``key``."""
+    """Return whether llama.cpp reads the subschemas of ``node`` in ``key``."""
     if key in ("anyOf", "oneOf"):
         return "$ref" not in node and not ("oneOf" in node and key == "anyOf")
-    if not _HIDES.isdisjoint(node):
+    if not _EXCLUSIVE.isdisjoint(node):
         return False
     is_untyped = node.get("type") is None
     if key in _OBJECT:
@@ -174,7 +179,7 @@ def _may_be(node: dict[str, Any], kind: str) -> bool:
 
 
 def _check_expansions(schema: dict[str, Any], param: str) -> None:
-    """Refuse references that multiply: llama.cpp follows each every time."""
+    """Raise an error for references that multiply, since llama.cpp expands each of them."""
     counts: dict[int, int] = {}
     todo: list[tuple[dict[str, Any], list[dict[str, Any]] | None]] = [(schema, None)]
     while todo:
@@ -186,7 +191,7 @@ def _check_expansions(schema: dict[str, Any], param: str) -> None:
                 raise schema_error(param, (), reason)
             counts[id(definition)] = total
         elif id(definition) not in counts:
-            # Until it is counted, a reference back to it counts as one.
+            # Until its count is known, a reference back to it counts as one.
             counts[id(definition)] = 0
             targets = list(_targets(schema, definition))
             todo.append((definition, targets))

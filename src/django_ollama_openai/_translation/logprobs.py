@@ -1,4 +1,4 @@
-"""Log probabilities of any engine as OpenAI's: ``bytes`` and ``top_logprobs`` are never missing."""
+"""Translate log probabilities into OpenAI's, which always have ``bytes`` and ``top_logprobs``."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class _Token(TypedDict):
 
 
 class Logprob(_Token):
-    """One token with its alternatives, as engines send it."""
+    """A token with its alternatives, as engines send it."""
 
     top_logprobs: NotRequired[list[_Token] | None]
 
 
 def logprob(entry: Logprob) -> dict[str, Any]:
-    """One entry of ``logprobs.content``."""
+    """Return an entry of OpenAI's ``logprobs.content`` for an engine's ``entry``."""
     return {
         **_token(entry),
         "top_logprobs": [_token(top) for top in entry.get("top_logprobs") or ()],
@@ -34,15 +34,15 @@ def logprob(entry: Logprob) -> dict[str, Any]:
 
 
 def content_logprobs(entries: list[dict[str, Any]], content: str) -> list[dict[str, Any]] | None:
-    """Those of ``entries`` that spell ``content``, which comes last in what the engine produced.
-    ``None`` if there is no content, or none of them do."""
+    """Return the last of ``entries``, those whose tokens are ``content``. Return ``None`` if there
+    is no content, or if the tokens do not match."""
     wanted = content.encode()
     start, length = len(entries), 0
     while start and length < len(wanted):
         start -= 1
         length += len(entries[start]["bytes"])
     spelt = b"".join(bytes(entry["bytes"]) for entry in entries[start:])
-    # A model may close its thoughts and begin its answer within one token.
+    # The last token of the reasoning may also be the first of the content.
     return entries[start:] if wanted and spelt.endswith(wanted) else None
 
 

@@ -1,7 +1,7 @@
-"""Ollama's models as entries of ``GET v1/models``.
+"""Translate Ollama's models into entries of ``GET v1/models``.
 
-Source: Ollama's ``GET /api/tags`` and ``POST /api/show``. Since 0.33 tags hold everything; older
-servers leave out the capabilities and the lengths, which are then taken from ``show``.
+Source: Ollama's ``GET /api/tags`` and ``POST /api/show``. Tags of versions before 0.33 do not have
+capabilities and lengths, which are then taken from ``show``.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ __all__ = [
     "with_details",
 ]
 
+#: The keys of a card's metadata: ``size`` is in bytes, ``context_length`` in tokens,
+#: ``embedding_length`` in dimensions, ``modified_at`` in RFC 3339.
 METADATA: Final = (
     "family",
     "parameter_size",
@@ -39,19 +41,17 @@ METADATA: Final = (
     "capabilities",
     "modified_at",
 )
-"""The keys of a card's metadata: ``size`` is in bytes, ``context_length`` in tokens,
-``embedding_length`` in dimensions, ``modified_at`` in RFC 3339."""
 
+#: The keys for the context length that clients read: OpenRouter's and vLLM's.
 CONTEXT_LENGTH: Final = ("context_length", "max_model_len")
-"""The names of the context length that clients read: OpenRouter's and vLLM's."""
 
 
 @dataclass(slots=True, frozen=True)
 class ModelCard:
-    """One model of a backend.
+    """A model of a backend.
 
-    ``created`` is in seconds since the epoch; ``metadata`` has any of the keys in ``METADATA``;
-    ``aliases`` are further names that the engine knows it by.
+    ``aliases`` are further names that the engine accepts for it. ``created`` is in seconds since
+    the epoch. ``metadata`` may have the keys in ``METADATA``.
     """
 
     id: str
@@ -62,13 +62,13 @@ class ModelCard:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names that the engine knows the model by."""
+        """All names that the engine accepts for the model."""
         return (self.id, *self.aliases)
 
     def as_openai(self, *, name: str, backend: str) -> dict[str, Any]:
         """Return OpenAI's model object for this model under its public ``name``, with metadata.
 
-        The context length is also beside ``id``, under the two names that clients look for.
+        The context length is also at the top level, under the two names that clients read.
         """
         metadata = {key: self.metadata.get(key) for key in METADATA}
         context_length = metadata["context_length"]
@@ -118,14 +118,15 @@ _SHOW = TypeAdapter(_Show)
 _LENGTH = TypeAdapter(int | None)
 
 
-def tags(answer: bytes) -> list[Tag]:
-    """The entries of ``/api/tags``; an empty server sends ``null`` for its list.
+def tags(body: bytes) -> list[Tag]:
+    """Return the entries in ``body``, the response of ``GET /api/tags``. An Ollama without models
+    sends ``null`` as the list.
 
     Raises:
-        UpstreamError: that is not what ``answer`` is.
+        UpstreamError: The response is invalid.
     """
     try:
-        found = _TAGS.validate_json(answer, strict=True)["models"] or []
+        found = _TAGS.validate_json(body, strict=True)["models"] or []
     except ValueError as error:
         raise UpstreamError("The engine sent an invalid list of models.") from error
     if not all(map(tag_name, found)):
@@ -134,12 +135,12 @@ def tags(answer: bytes) -> list[Tag]:
 
 
 def tag_name(tag: Tag) -> str:
-    """What the engine calls the model."""
+    """Return the engine's name of the model."""
     return tag.get("model") or tag.get("name") or ""
 
 
 def model_card(tag: Tag) -> ModelCard:
-    """The card for one entry of ``/api/tags``."""
+    """Return the card for an entry of ``/api/tags``."""
     name = tag_name(tag)
     details = tag.get("details") or {}
     modified_at = tag.get("modified_at")
@@ -166,8 +167,8 @@ def model_card(tag: Tag) -> ModelCard:
 
 
 def needs_details(tag: Tag) -> bool:
-    """Return whether details of ``tag`` have to come from ``/api/show``. Tags with wrong details
-    lack the context length, too."""
+    """Return whether details of ``tag`` have to be taken from ``/api/show``. Tags with wrong
+    details do not have the context length either."""
     return "capabilities" not in tag or "context_length" not in (tag.get("details") or {})
 
 
@@ -200,8 +201,8 @@ def with_details(tag: Tag, show: bytes) -> Tag:
 
 
 def _epoch(timestamp: Any) -> int:
-    """Go's RFC 3339 with nanoseconds, as whole seconds; 0 for what cannot be read, and for Go's
-    zero time in the year 1."""
+    """Return a timestamp of Go, in RFC 3339 with nanoseconds, as whole seconds since the epoch.
+    Return 0 for an invalid one and for Go's zero time, in the year 1."""
     try:
         return max(0, int(datetime.fromisoformat(timestamp).timestamp()))
     except (TypeError, ValueError):

@@ -1,7 +1,7 @@
-"""Translate the tools of a Responses API request into the tools that the model is offered.
+"""Translate the tools of a Responses API request into those of a chat completion request.
 
-A tool of a namespace is offered under a joined name. In calls that the client gets, name and
-namespace are separate again.
+The name of a tool in a namespace is joined with the name of the namespace. In tool calls that the
+client gets, they are separate again.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from .._wire.responses import OfferedTool, ResponsesRequest
 
 __all__ = ["ToolNames", "function_tool", "offered_name"]
 
+# OpenAI's rules for names of functions, which many engines enforce.
 MAX_NAME: Final = 64
 _NOT_IN_NAMES: Final = re.compile(r"[^a-zA-Z0-9_-]")
-"""OpenAI's rules for names of functions, which many engines enforce."""
 
 
 class ToolNames:
-    """The names under which the tools of ``request`` are offered, and the tool of each name."""
+    """The tools of ``request`` by the names that engines get, which are unique."""
 
     def __init__(self, request: ResponsesRequest) -> None:
         self.tools: dict[str, OfferedTool] = {}
@@ -40,11 +40,11 @@ class ToolNames:
         self.in_order = [(self._names[tool.full_name], tool) for tool in tools]
 
     def of(self, namespace: str | None, name: str) -> str:
-        """Return the name under which a tool is offered, or would be if the request had it."""
+        """Return the engine's name of a tool, which the request need not have."""
         return self._names.get((namespace, name)) or offered_name(namespace, name)
 
     def of_all(self, tool: Tool) -> list[str]:
-        """Return the names under which ``tool``, or each tool in a namespace, is offered."""
+        """Return the engine's name of ``tool``, or those of all tools in a namespace."""
         if isinstance(tool, NamespaceTool):
             return [
                 self.of(tool.name, member.name)
@@ -53,8 +53,9 @@ class ToolNames:
             ]
         return [self.of(None, tool.name)] if isinstance(tool, (FunctionTool, CustomTool)) else []
 
-    def called(self, name: str) -> dict[str, Any]:
-        """Return the name, and the namespace if there is one, of the tool offered as ``name``."""
+    def name_fields(self, name: str) -> dict[str, Any]:
+        """Return the client's name, and namespace if any, of the tool with the engine's
+        ``name``."""
         tool = self.tools.get(name)
         if tool is None or tool.namespace is None:
             return {"name": name}
@@ -62,7 +63,7 @@ class ToolNames:
 
 
 def offered_name(namespace: str | None, name: str) -> str:
-    """Return the name under which the tool ``name`` of ``namespace`` is offered to a model."""
+    """Return the engine's name of the tool ``name`` in ``namespace``."""
     if namespace is None:
         return name
     joined = f"{namespace.rstrip('_')}__{name}"
@@ -71,17 +72,17 @@ def offered_name(namespace: str | None, name: str) -> str:
 
 
 def _marked(namespace: str | None, name: str, attempt: int = 0) -> str:
-    """Return a name within the maximum length that ends in a hash of both names. Each ``attempt``
-    gives another one."""
+    """Return a name of at most ``MAX_NAME`` characters that ends in a hash, different for each
+    ``attempt``."""
     full = f"{namespace or ''}__{name}"
-    # As JSON, for "a__b" and "c" are joined as "a" and "b__c" are.
+    # Not of the joined name, which is equal for "a__b" and "c", and "a" and "b__c".
     mark = hashlib.sha256(json.dumps([namespace, name, attempt]).encode()).hexdigest()[:8]
     return f"{_NOT_IN_NAMES.sub('_', full)[: MAX_NAME - 9]}_{mark}"
 
 
 def function_tool(name: str, offered: OfferedTool, *, is_first: bool) -> dict[str, Any]:
-    """Return the chat completion tool for ``offered``, with ``name``. The first one of a namespace
-    also has the description of the namespace."""
+    """Return the chat completion tool for ``offered``, with the engine's ``name``. The first one of
+    a namespace also has the description of the namespace."""
     tool = offered.tool
     if isinstance(tool, CustomTool):
         fields: dict[str, Any] = {"description": tool.description}

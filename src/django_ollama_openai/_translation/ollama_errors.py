@@ -1,6 +1,6 @@
-"""What Ollama's errors mean to a client.
+"""Translate Ollama's errors into errors for clients.
 
-Ollama answers ``{"error": "text"}``; the text may be the JSON of the llama-server behind it.
+Ollama sends ``{"error": "text"}``; the text may be the JSON of the llama-server behind it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 
-_LACKS: Final = re.compile(
+_UNSUPPORTED: Final = re.compile(
     r"does not support (chat|generate|embeddings|insert|tools|thinking|multimodal)\b"
 )
 
@@ -43,6 +43,8 @@ _ENDPOINTS: Final = {
     "embeddings": "embeddings",
 }
 
+#: Errors of Ollama, and of the llama-server behind it, about a schema that is not supported. Ollama
+#: sends them with status 500, and llama-server names ``json_schema``, its own field.
 _BAD_SCHEMA: Final = re.compile(
     r"""
       invalid\ JSON\ schema\ in\ format
@@ -52,52 +54,50 @@ _BAD_SCHEMA: Final = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-"""Errors of Ollama, and of the llama-server behind it, about a schema that they cannot use. Ollama
-reports them with status 500, and llama-server names ``json_schema``, its own field."""
 
-_QUOTED: Final = re.compile(
+#: Engines quote prompts and answers after these phrases.
+_QUOTATION: Final = re.compile(
     r"((?:failed to parse|could not parse|error parsing)[^:]*:|input_value=|[\"']input[\"']:).*",
     re.IGNORECASE | re.DOTALL,
 )
-"""After these words engines quote a prompt or an answer."""
 
 MAX_ENGINE_MESSAGE: Final = 500
 
-_GO_FIELD: Final = re.compile(r"Go struct field \w+\.(\w+)")
-"""The field of Ollama's request that has a wrong type."""
+#: The field of Ollama's request that has a wrong type.
+_WRONG_TYPE: Final = re.compile(r"Go struct field \w+\.(\w+)")
 
-_READ_FROM: Final = frozenset(
+#: The fields that requests to Ollama and requests of clients have in common.
+_COMMON_FIELDS: Final = frozenset(
     {"dimensions", "input", "keep_alive", "messages", "model", "options", "prompt", "suffix"}
     | {"think", "tools", "truncate"}
 )
-"""The fields that requests to Ollama and requests of clients have in common."""
 
+#: Ollama's own error for a prompt that is too long, without token counts.
 _TOO_LONG: Final = re.compile(r"(?:exceeds|longer than) (?:the|maximum) context length")
-"""What Ollama says itself, without figures."""
 
+#: Distinguishes a failure from a refusal of ``/api/embed``, which sends both with status 400.
 _ADDRESS: Final = re.compile(r"://|\bdial\b|127\.0\.0\.1|localhost")
-"""What tells a failure of the engine's own from a refusal: ``/api/embed`` answers both with 400."""
 
 
 def ollama_error(
-    status: int | None, body: bytes | bytearray, **error_context: Unpack[ErrorContext]
+    status: int | None, body: bytes | bytearray, **context: Unpack[ErrorContext]
 ) -> GatewayError:
-    """The error for a response with ``status``, or for an error line of a stream (``None``).
+    """Return the error for a response with ``status``, or for an error in a stream (``None``).
 
-    The text of a 400 is about the request, and is passed on unless it names addresses, paths or
-    keys of the server. That of the engine's own failures is not.
+    Its message is the engine's own for status 400, unless that has addresses, paths or keys of the
+    server, and a general one for failures of the engine.
     """
-    failure = _failure(status, body, **error_context)
+    failure = _failure(status, body, **context)
     text = _text(body)
-    if failure.status >= 500 or not client_message(text, error_context.get("model", "")):
+    if failure.status >= 500 or not client_message(text, context.get("model", "")):
         failure.engine_message = operator_text(text)
     return failure
 
 
 def operator_text(text: str) -> str:
-    """Return ``text``, an engine's message about its failure, shortened and without quotations of
-    prompts and answers."""
-    return _QUOTED.sub(r"\1…", " ".join(text.split()))[:MAX_ENGINE_MESSAGE]
+    """Return ``text``, an engine's error message, for the log of operators: shortened and without
+    quotations of prompts and answers."""
+    return _QUOTATION.sub(r"\1…", " ".join(text.split()))[:MAX_ENGINE_MESSAGE]
 
 
 def _text(body: bytes | bytearray) -> str:
@@ -108,9 +108,9 @@ def _text(body: bytes | bytearray) -> str:
 
 
 def _failure(
-    status: int | None, body: bytes | bytearray, **error_context: Unpack[ErrorContext]
+    status: int | None, body: bytes | bytearray, **context: Unpack[ErrorContext]
 ) -> GatewayError:
-    model, param = error_context.get("model", ""), error_context.get("param", "messages")
+    model, param = context.get("model", ""), context.get("param", "messages")
     error = _parsed(body)
     detail = _parsed(error.encode()) if isinstance(error, str) else error
     if isinstance(detail, dict):
@@ -119,16 +119,20 @@ def _failure(
         text = detail.get("message")
     else:
         text = error
-    if status in (400, 501) and isinstance(text, str) and (lack := _LACKS.search(text)):
-        return _refusal(lack[1], **error_context)
+    if (
+        status in (400, 501)
+        and isinstance(text, str)
+        and (unsupported := _UNSUPPORTED.search(text))
+    ):
+        return _refusal(unsupported[1], **context)
     if status in (400, 500) and isinstance(text, str) and (bad := _BAD_SCHEMA.search(text)):
-        return schema_error(bad["reason"], **error_context)
+        return schema_error(bad["reason"], **context)
     if status == 400 and isinstance(text, str):
         if _TOO_LONG.search(text):
             return ContextLengthExceeded(context_message({}, param), param=param)
         if not (param == "input" and _ADDRESS.search(text)):
             return InvalidRequest(
-                client_message(text, model) or REFUSED, param=_named_param(text, **error_context)
+                client_message(text, model) or REFUSED, param=_named_param(text, **context)
             )
     if status == 404 and isinstance(error, str):
         return ModelNotFound(model)
@@ -141,63 +145,62 @@ def _failure(
     return UpstreamError(f"The engine failed with status {status}.")
 
 
-def _named_param(text: str, **error_context: Unpack[ErrorContext]) -> str | None:
-    """Return the field of the client's request that ``text`` is about, or ``None`` if unknown."""
+def _named_param(text: str, **context: Unpack[ErrorContext]) -> str | None:
+    """Return the field of the client's request that the message ``text`` is about, or ``None`` if
+    unknown."""
     if text.startswith("model is required"):
         return "model"
     if text.startswith("invalid input type"):
         return "input"
-    found = _GO_FIELD.search(text)
+    found = _WRONG_TYPE.search(text)
     if found is None:
         return None
     if found[1] == "format":
-        return error_context.get("schema_param", "response_format")
-    return found[1] if found[1] in _READ_FROM else None
+        return context.get("schema_param", "response_format")
+    return found[1] if found[1] in _COMMON_FIELDS else None
 
 
-def _refusal(ability: str, **error_context: Unpack[ErrorContext]) -> GatewayError:
-    """Return the error for a model that lacks an ability."""
-    match ability:
+def _refusal(feature: str, **context: Unpack[ErrorContext]) -> GatewayError:
+    """Return the error for a model that does not support ``feature``."""
+    match feature:
         case "insert":
             return UnsupportedParameter("This model does not support 'suffix'.", param="suffix")
         case "tools":
             return tools_error()
         case "thinking":
             return UnsupportedParameter(
-                "This model does not support thinking.", param=error_context.get("think_param")
+                "This model does not support thinking.", param=context.get("think_param")
             )
         case "multimodal":
-            return media_error("image and audio", **error_context)
-    return endpoint_error(_ENDPOINTS[ability])
+            return media_error("image and audio", **context)
+    return endpoint_error(_ENDPOINTS[feature])
 
 
 def endpoint_error(endpoint: str) -> GatewayError:
-    """Return the error for a model that is for something else than ``endpoint``."""
+    """Return the error for a model that does not support ``endpoint``."""
     return InvalidRequest(
         f"This model does not support {endpoint}.", param="model", code="unsupported_endpoint"
     )
 
 
 def tools_error() -> GatewayError:
-    """Return the error for a model that cannot call tools."""
+    """Return the error for a model that does not support tools."""
     return UnsupportedParameter("This model does not support tools.", param="tools")
 
 
-def media_error(kind: str, **error_context: Unpack[ErrorContext]) -> GatewayError:
+def media_error(kind: str, **context: Unpack[ErrorContext]) -> GatewayError:
     """Return the error for a model that does not support ``kind`` input in messages."""
-    param = error_context.get("media_param", "messages")
+    param = context.get("media_param", "messages")
     return UnsupportedParameter(
         f"This model does not support {kind} input, which is in '{param}'.", param=param
     )
 
 
-def schema_error(reason: str | None, **error_context: Unpack[ErrorContext]) -> GatewayError:
+def schema_error(reason: str | None, **context: Unpack[ErrorContext]) -> GatewayError:
     """Return the error for a JSON schema that the engine cannot enforce, with the engine's
     ``reason`` if there is one."""
-    param = error_context.get("schema_param", "response_format")
-    reason = " ".join(client_message(reason or "", error_context.get("model", "")).split()).rstrip(
-        "."
-    )
+    param = context.get("schema_param", "response_format")
+    reason = " ".join(client_message(reason or "", context.get("model", "")).split()).rstrip(".")
     return InvalidRequest(
         f"Invalid schema for '{param}'" + (f": {reason}." if reason else "."),
         param=param,
@@ -214,8 +217,8 @@ def _parsed(body: bytes | bytearray) -> Any:
 
 
 def context_message(detail: dict[str, Any], param: str = "messages") -> str:
-    """What OpenAI says when a prompt is too long, with llama-server's figures; ``param`` is the
-    field that it is in."""
+    """Return OpenAI's message for a prompt that is too long. ``detail`` may have llama-server's
+    token counts; ``param`` is the field with the prompt."""
     size, limit = detail.get("n_prompt_tokens"), detail.get("n_ctx")
     if isinstance(size, int) and isinstance(limit, int):
         return (

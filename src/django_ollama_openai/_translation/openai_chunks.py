@@ -1,4 +1,4 @@
-"""Chunks of an engine that speaks OpenAI's format itself, as deltas."""
+"""Translate the responses of engines with OpenAI's API into deltas."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class _Message(TypedDict, total=False):
 
 class _Logprobs(TypedDict, total=False):
     content: list[Logprob] | None
-    # Those of text completions.
+    # Of text completions only.
     tokens: list[str] | None
     token_logprobs: list[FiniteFloat | None] | None
     top_logprobs: list[dict[str, FiniteFloat] | None] | None
 
 
 class _Choice(TypedDict, total=False):
-    # One of the three, by what it is a choice of.
+    # One of these three, by the type of response.
     delta: _Message | None
     message: _Message
     text: str
@@ -80,37 +80,37 @@ class _Chunk(TypedDict, total=False):
 
 _CHUNK = TypeAdapter(_Chunk)
 
-_BROKEN: Final = frozenset({"abort", "error"})
-"""How SGLang, vLLM and OpenRouter call the end of an answer that they gave up."""
+#: The finish reasons of SGLang, vLLM and OpenRouter for an incomplete response.
+_ABORTED: Final = frozenset({"abort", "error"})
 
 
 class OpenAIChunks:
-    """The state of one streamed answer: feed it every chunk, then ``finish()``.
+    """The state of one stream of ``chat.completion.chunk``: ``feed()`` takes every chunk,
+    ``finish()`` checks the end.
 
-    The request has ``include_usage``, so the usage follows the finish reason. ``blame`` has the
-    names for errors.
+    The usage follows the finish reason, since the request has ``include_usage``. ``context`` is for
+    error messages.
     """
 
-    __slots__ = ("_blame", "_calls", "_count", "_has_begun", "_is_finished")
+    __slots__ = ("_calls", "_context", "_count", "_has_begun", "_is_finished")
 
+    #: The field of the request that may be too long.
     param: ClassVar[str] = "messages"
-    """The field of the request that may be too long."""
 
-    def __init__(self, **error_context: Unpack[ErrorContext]) -> None:
-        self._blame: ErrorContext = {"param": self.param, **error_context}
+    def __init__(self, **context: Unpack[ErrorContext]) -> None:
+        self._context: ErrorContext = {"param": self.param, **context}
         self._has_begun = False
         self._is_finished = False
+        #: The gateway's index and the id of the last call, by the engine's index, or ``None``.
         self._calls: dict[int | None, tuple[int, str | None]] = {}
-        """The place of the last call and its id, by the engine's index or ``None`` for none."""
         self._count = 0
 
     def feed(self, data: Any) -> Delta:
-        """The delta that one ``chat.completion.chunk`` stands for; ``data`` is its JSON, as bytes
-        or parsed.
+        """Return the delta for ``data``, one chunk as JSON bytes or parsed JSON.
 
         Raises:
-            UpstreamError: the chunk makes no sense, or tells of a failure.
-            InvalidRequest: the engine refuses the request.
+            UpstreamError: The chunk is invalid, or reports a failure.
+            InvalidRequest: The chunk reports that the request is invalid.
         """
         try:
             chunk = (
@@ -119,7 +119,7 @@ class OpenAIChunks:
                 else _CHUNK.validate_python(data, strict=True)
             )
             if chunk.get("error") is not None:
-                raise engine_error(chunk["error"], **self._blame)
+                raise engine_error(chunk["error"], **self._context)
             delta = Delta(tokens=0)
             if usage := chunk.get("usage"):
                 delta.usage = _usage(usage)
@@ -131,10 +131,10 @@ class OpenAIChunks:
         return delta
 
     def finish(self) -> None:
-        """The engine has ended the stream.
+        """Check that the response was complete when the engine ended the stream.
 
         Raises:
-            UpstreamError: without a finish reason.
+            UpstreamError: There was no finish reason.
         """
         if not self._has_begun:
             raise UpstreamError("The engine sent an invalid response.")
@@ -142,13 +142,13 @@ class OpenAIChunks:
             raise UpstreamError("The engine's response ended before it was complete.")
 
     def _message(self, choice: _Choice) -> _Message:
-        # Azure leaves it out where it has only something to say of its filters.
+        # Azure omits it in chunks with results of its content filters.
         return choice.get("delta") or {}
 
     def _choice(self, choice: _Choice, delta: Delta) -> None:
         message = self._message(choice)
         delta.content = message.get("content") or message.get("refusal") or ""
-        # Engines have two names for it.
+        # Engines use one of these names or the other.
         delta.reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
         delta.tool_calls = [self._tool_call(call) for call in message.get("tool_calls") or ()]
         if logprobs := choice.get("logprobs"):
@@ -156,7 +156,7 @@ class OpenAIChunks:
         if delta.content or delta.reasoning or delta.tool_calls:
             delta.tokens = 1
         if reason := choice.get("finish_reason"):
-            if reason in _BROKEN:
+            if reason in _ABORTED:
                 raise UpstreamError("The engine's response ended before it was complete.")
             delta.finish_reason = reason
             self._is_finished = True
@@ -165,8 +165,8 @@ class OpenAIChunks:
         function = call.get("function") or {}
         index, id, name = call.get("index"), call.get("id"), function.get("name")
         known = self._calls.get(index)
-        # Those of a whole answer have no index, and some engines send whole calls in a stream,
-        # without one or all with the same.
+        # Calls of a whole response have no index. Some engines stream whole calls without an index,
+        # or with the same index for all.
         is_first = False
         if known is None or (name is not None and (index is None or _is_other(id, known[1]))):
             if not name:
@@ -188,7 +188,7 @@ def _is_other(id: str | None, known: str | None) -> bool:
 
 
 class OpenAIAnswer(OpenAIChunks):
-    """The same for an answer in one piece, a ``chat.completion``."""
+    """The state of one ``chat.completion``, a response that is not streamed."""
 
     __slots__ = ()
 
@@ -197,17 +197,18 @@ class OpenAIAnswer(OpenAIChunks):
 
 
 class OpenAITextChunks(OpenAIChunks):
-    """The same for a ``text_completion``, streamed or in one piece.
+    """The state of one ``text_completion``, streamed or not.
 
-    llama-server gives one of ``alternatives`` for each token at the least; here it may be none.
+    Log probabilities are limited to ``alternatives`` for each token, since llama-server always
+    sends at least one.
     """
 
     __slots__ = ("_alternatives",)
 
     param = "prompt"
 
-    def __init__(self, *, alternatives: int, **error_context: Unpack[ErrorContext]) -> None:
-        super().__init__(**error_context)
+    def __init__(self, *, alternatives: int, **context: Unpack[ErrorContext]) -> None:
+        super().__init__(**context)
         self._alternatives = alternatives
 
     def feed(self, data: Any) -> Delta:
@@ -221,8 +222,8 @@ class OpenAITextChunks(OpenAIChunks):
 
 
 def _entries(logprobs: _Logprobs) -> list[dict[str, Any]]:
-    """``logprobs`` as entries of a chat's ``logprobs.content``. Of text completions OpenAI's own
-    are lists side by side; llama-server's are those of a chat."""
+    """Return ``logprobs`` as entries of a chat completion's ``logprobs.content``. OpenAI's text
+    completions have parallel lists instead, llama-server's the entries themselves."""
     if tokens := logprobs.get("tokens"):
         numbers = logprobs.get("token_logprobs") or []
         tops = logprobs.get("top_logprobs") or [None] * len(tokens)
@@ -238,7 +239,7 @@ def _entries(logprobs: _Logprobs) -> list[dict[str, Any]]:
                 }
             )
             for token, number, top in zip(tokens, numbers, tops, strict=True)
-            # The first token of an echoed prompt has none.
+            # The first token of an echoed prompt has no log probability.
             if number is not None
         ]
     return [logprob(entry) for entry in logprobs.get("content") or ()]

@@ -1,8 +1,8 @@
-"""What the errors of an engine that speaks OpenAI's API mean to a client.
+"""Translate errors of engines with OpenAI's API into errors for clients.
 
-Most answer ``{"error": {"message", "type", "param", "code"}}``. Some send the inner object alone,
-as vLLM and SGLang have long done, or a text for it, and whatever stands on FastAPI says
-``{"detail": …}`` of what it did not get to. The status may also be the code, as a number or a text.
+Most engines send ``{"error": {"message", "type", "param", "code"}}``. Older versions of vLLM and
+SGLang send the inner object alone, others a text instead of it, and FastAPI's own errors are
+``{"detail": …}``. The code may be the status, as a number or a text.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from .ollama_errors import (
 
 __all__ = ["engine_error", "openai_error"]
 
+#: Errors for prompts that are too long, of OpenAI and vLLM, SGLang, LM Studio and llama.cpp.
 _TOO_LONG: Final = re.compile(
     r"""
       maximum\ (?:context|model|allowed)\ length
@@ -44,15 +45,15 @@ _TOO_LONG: Final = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-"""How engines say that a prompt does not fit: OpenAI and vLLM, SGLang, LM Studio, llama.cpp."""
 
+#: The context length in such an error.
 _LIMIT: Final = re.compile(
     r"(?:(?:context|model|allowed) length(?: is| of)?|(?:context|batch) size:?|limit of) "
     r"\(?(\d{1,12})\b",
     re.IGNORECASE,
 )
-"""The length of the context in such a text."""
 
+#: The number of tokens of the prompt in such an error.
 _SIZE: Final = re.compile(
     r"""
       (?:resulted\ in|has|contains|at\ least)\ (\d{1,12})(?:\ input)?\ tokens
@@ -63,17 +64,17 @@ _SIZE: Final = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-"""The length of the prompt in such a text."""
 
-_LACKS_ENDPOINT: Final = re.compile(r"does not support [\w ]{1,40} API\b")
-"""How vLLM says that a model is for something else."""
+#: The error of vLLM for a model that does not support the endpoint.
+_UNSUPPORTED_ENDPOINT: Final = re.compile(r"does not support [\w ]{1,40} API\b")
 
-_LACKS_INPUT: Final = re.compile(r"(image|audio|video) input is not supported")
-"""How llama-server says that a model takes texts only. It calls that a failure of its own."""
+#: The error of llama-server for a model that only supports text. Its status is 500.
+_UNSUPPORTED_INPUT: Final = re.compile(r"(image|audio|video) input is not supported")
 
-_LACKS_TOOLS: Final = re.compile(r"requires --(?:enable-auto-tool-choice|jinja)\b")
-"""Errors of vLLM and llama-server that were started without support for tools."""
+#: Errors of vLLM and llama-server that were started without support for tools.
+_UNSUPPORTED_TOOLS: Final = re.compile(r"requires --(?:enable-auto-tool-choice|jinja)\b")
 
+#: Errors of llama-server, vLLM and SGLang about a schema that is not supported.
 _BAD_SCHEMA: Final = re.compile(
     r"""
       JSON\ schema\ (?:error\ at\b|conversion\ failed:?)(?P<reason>.*)
@@ -83,61 +84,58 @@ _BAD_SCHEMA: Final = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
-"""Errors of llama-server, vLLM and SGLang about a schema that they cannot use."""
 
+#: The error of llama-server for earlier tool calls with invalid JSON. Its status is 500.
 _BAD_ARGUMENTS: Final = "Failed to parse tool call arguments"
-"""The error of llama-server about earlier calls whose arguments are not JSON. Its status is 500."""
 
+#: The endpoint by its field with the prompt or input.
 _ENDPOINTS: Final = {
     "messages": "chat completions",
     "prompt": "completions",
     "input": "embeddings",
 }
-"""What was asked for, by the field that the engine reads."""
 
+#: The statuses for invalid requests.
 _REFUSALS: Final = frozenset({400, 413, 415, 422})
-"""With these an engine blames the request."""
 
-_NAME: Final = re.compile(r"(?!\d+$)[\w.\[\]-]{1,100}", re.ASCII)
-"""What codes and names of parameters look like."""
+#: Matches error codes and names of parameters.
+_IDENTIFIER: Final = re.compile(r"(?!\d+$)[\w.\[\]-]{1,100}", re.ASCII)
 
 MAX_SEARCHED: Final = 2_000
 
 
 def openai_error(
-    status: int, body: bytes | bytearray, **error_context: Unpack[ErrorContext]
+    status: int, body: bytes | bytearray, **context: Unpack[ErrorContext]
 ) -> GatewayError:
-    """The error for a response with ``status``.
+    """Return the error for a response with ``status``.
 
-    The message of a refusal is about the request, and is passed on unless it names addresses, paths
-    or keys of the server. That of the engine's own failures is not.
+    Its message is the engine's own for invalid requests, unless that has addresses, paths or keys
+    of the server, and a general one for failures of the engine.
     """
     error = _parsed(body)
-    return _for_operators_too(_failure(status, error, **error_context), error, **error_context)
+    return _with_engine_message(_failure(status, error, **context), error, **context)
 
 
-def _for_operators_too(
-    failure: GatewayError, error: dict[str, Any], **error_context: Unpack[ErrorContext]
+def _with_engine_message(
+    failure: GatewayError, error: dict[str, Any], **context: Unpack[ErrorContext]
 ) -> GatewayError:
     text = _message(error)
-    if failure.status >= 500 or not client_message(text, error_context.get("model", "")):
+    if failure.status >= 500 or not client_message(text, context.get("model", "")):
         failure.engine_message = operator_text(text)
     return failure
 
 
-def _failure(
-    status: int, error: dict[str, Any], **error_context: Unpack[ErrorContext]
-) -> GatewayError:
+def _failure(status: int, error: dict[str, Any], **context: Unpack[ErrorContext]) -> GatewayError:
     if status in (401, 403):
         return UpstreamError("The engine rejected the gateway's credentials.")
     if status in _REFUSALS:
-        return _engine_error(error, is_refusal=True, **error_context)
-    if known := _known(error, is_refusal=False, **error_context):
-        return known
+        return _engine_error(error, is_refusal=True, **context)
+    if specific := _specific_error(error, is_refusal=False, **context):
+        return specific
     if status == 404:
-        return _not_found(error, **error_context)
+        return _not_found(error, **context)
     if status in (405, 501):
-        return _other_endpoint(**error_context)
+        return _other_endpoint(**context)
     if status in (408, 504):
         return UpstreamTimeout("The engine did not answer in time.")
     if status in (429, 503):
@@ -146,99 +144,99 @@ def _failure(
 
 
 def engine_error(
-    error: Any, *, is_refusal: bool = False, **error_context: Unpack[ErrorContext]
+    error: Any, *, is_refusal: bool = False, **context: Unpack[ErrorContext]
 ) -> GatewayError:
-    """Return the error for an ``error`` object: that of a refusal, or one that came instead of an
-    answer or in the middle of it."""
+    """Return the error for an ``error`` object that the engine sent as a refusal, or with status
+    200 or in a stream."""
     if not isinstance(error, dict):
         error = {"message": error}
-    return _for_operators_too(
-        _engine_error(error, is_refusal=is_refusal, **error_context), error, **error_context
+    return _with_engine_message(
+        _engine_error(error, is_refusal=is_refusal, **context), error, **context
     )
 
 
 def _engine_error(
-    error: dict[str, Any], *, is_refusal: bool, **error_context: Unpack[ErrorContext]
+    error: dict[str, Any], *, is_refusal: bool, **context: Unpack[ErrorContext]
 ) -> GatewayError:
     is_refusal = (
         is_refusal
         or error.get("code") in (400, "400")
         or error.get("type") == "invalid_request_error"
     )
-    if known := _known(error, is_refusal=is_refusal, **error_context):
-        return known
+    if specific := _specific_error(error, is_refusal=is_refusal, **context):
+        return specific
     if is_refusal:
         return InvalidRequest(
-            client_message(_message(error), error_context.get("model", "")) or REFUSED,
-            param=_word(error.get("param")),
-            code=_word(error.get("code")),
+            client_message(_message(error), context.get("model", "")) or REFUSED,
+            param=_identifier(error.get("param")),
+            code=_identifier(error.get("code")),
         )
     return UpstreamError("The engine failed while generating the response.")
 
 
-def _known(
-    error: dict[str, Any], *, is_refusal: bool, **error_context: Unpack[ErrorContext]
+def _specific_error(
+    error: dict[str, Any], *, is_refusal: bool, **context: Unpack[ErrorContext]
 ) -> GatewayError | None:
-    """What ``error`` says itself, whatever status it has come with."""
+    """Return the error that ``error`` itself identifies, whatever its status, or ``None``."""
     text = _message(error)[:MAX_SEARCHED]
     if error.get("code") == "model_not_found":
-        return ModelNotFound(error_context.get("model", ""))
-    if _LACKS_ENDPOINT.search(text):
-        return _other_endpoint(**error_context)
+        return ModelNotFound(context.get("model", ""))
+    if _UNSUPPORTED_ENDPOINT.search(text):
+        return _other_endpoint(**context)
     if "does not support logits" in text:
         return InvalidRequest(
             "This model does not produce text.", param="model", code="unsupported_endpoint"
         )
-    if lack := _LACKS_INPUT.search(text):
-        return media_error(lack[1], **error_context)
-    if _LACKS_TOOLS.search(text):
+    if unsupported := _UNSUPPORTED_INPUT.search(text):
+        return media_error(unsupported[1], **context)
+    if _UNSUPPORTED_TOOLS.search(text):
         return tools_error()
-    # Only if the client has sent a schema.
-    if "schema_param" in error_context and (bad := _BAD_SCHEMA.search(text)):
-        return schema_error(bad["reason"], **error_context)
+    # Only if the client sent a schema.
+    if "schema_param" in context and (bad := _BAD_SCHEMA.search(text)):
+        return schema_error(bad["reason"], **context)
     if text.startswith(_BAD_ARGUMENTS):
         return InvalidRequest(
             "This model requires JSON as the arguments of earlier tool calls.", param="messages"
         )
     if text.startswith("Pooling type"):
-        return UpstreamError("This model's file does not say how to pool; set 'pooling'.")
+        return UpstreamError("This model's file has no pooling type; set 'pooling'.")
     if error.get("type") == "exceed_context_size_error":
-        return _too_long(error, **error_context)
+        return _too_long(error, **context)
     if error.get("code") == "context_length_exceeded" or _TOO_LONG.search(text):
         limit, size = _LIMIT.search(text), _SIZE.search(text)
         if limit and size and int(size[size.lastindex or 0]) > int(limit[1]):
-            figures = {"n_prompt_tokens": int(size[size.lastindex or 0]), "n_ctx": int(limit[1])}
-            return _too_long(figures, **error_context)
-        # It is too long together with what it asks for, or there are no figures.
-        if is_refusal and (words := client_message(text, error_context.get("model", ""))):
-            return ContextLengthExceeded(words, param=_param(**error_context))
-        return _too_long({}, **error_context)
+            counts = {"n_prompt_tokens": int(size[size.lastindex or 0]), "n_ctx": int(limit[1])}
+            return _too_long(counts, **context)
+        # The prompt is too long only together with max_tokens, or there are no token counts.
+        if is_refusal and (message := client_message(text, context.get("model", ""))):
+            return ContextLengthExceeded(message, param=_param(**context))
+        return _too_long({}, **context)
     return None
 
 
-def _too_long(figures: dict[str, Any], **error_context: Unpack[ErrorContext]) -> GatewayError:
-    param = _param(**error_context)
-    return ContextLengthExceeded(context_message(figures, param), param=param)
+def _too_long(counts: dict[str, Any], **context: Unpack[ErrorContext]) -> GatewayError:
+    param = _param(**context)
+    return ContextLengthExceeded(context_message(counts, param), param=param)
 
 
-def _not_found(error: dict[str, Any], **error_context: Unpack[ErrorContext]) -> GatewayError:
-    """The model is missing, or is for something else, or there is no such endpoint: engines answer
-    all of these with 404."""
-    model = error_context.get("model", "")
+def _not_found(error: dict[str, Any], **context: Unpack[ErrorContext]) -> GatewayError:
+    """Return the error for status 404: engines send it for an unknown model, for a model that does
+    not support the endpoint, and for an unknown endpoint."""
+    model = context.get("model", "")
     if model and model in _message(error)[:MAX_SEARCHED]:
         return ModelNotFound(model)
     if error.get("param") == "model":
-        return _other_endpoint(**error_context)
-    # Where the address of the engine is wrong, it is the site's owner who has to know.
+        return _other_endpoint(**context)
+    # Perhaps the engine's address is wrong: a matter for the operators, not for clients.
     return UpstreamError("The engine does not have this endpoint.")
 
 
-def _other_endpoint(**error_context: Unpack[ErrorContext]) -> GatewayError:
-    return endpoint_error(_ENDPOINTS[_param(**error_context)])
+def _other_endpoint(**context: Unpack[ErrorContext]) -> GatewayError:
+    return endpoint_error(_ENDPOINTS[_param(**context)])
 
 
-def _param(**error_context: Unpack[ErrorContext]) -> str:
-    return error_context.get("param", "messages")
+def _param(**context: Unpack[ErrorContext]) -> str:
+    return context.get("param", "messages")
 
 
 def _message(error: dict[str, Any]) -> str:
@@ -246,16 +244,16 @@ def _message(error: dict[str, Any]) -> str:
     return message if isinstance(message, str) else ""
 
 
-def _word(value: Any) -> str | None:
-    """``value``, if it is a name: some engines send the status for a code, and ``None`` in
-    letters."""
-    if not isinstance(value, str) or not _NAME.fullmatch(value) or value == "None":
+def _identifier(value: Any) -> str | None:
+    """Return ``value`` if it is a code or the name of a parameter. Some engines send the status as
+    the code, or the text "None"."""
+    if not isinstance(value, str) or not _IDENTIFIER.fullmatch(value) or value == "None":
         return None
     return client_message(value) or None
 
 
 def _parsed(body: bytes | bytearray) -> dict[str, Any]:
-    """The error object in ``body``; an empty one if there is none."""
+    """Return the error object in ``body``, or an empty one."""
     try:
         value = pydantic_core.from_json(body)
     except ValueError:
@@ -267,11 +265,12 @@ def _parsed(body: bytes | bytearray) -> dict[str, Any]:
         return {"message": error}
     if not isinstance(error, dict):
         return {}
-    return {**error, **_detailed(error.get("detail"))}
+    return {**error, **_fastapi_error(error.get("detail"))}
 
 
-def _detailed(detail: Any) -> dict[str, Any]:
-    """The same from FastAPI's ``detail``: a text, or what is wrong field by field."""
+def _fastapi_error(detail: Any) -> dict[str, Any]:
+    """Return the error object for FastAPI's ``detail``: a text, or a list with an error for each
+    field."""
     if isinstance(detail, str):
         return {"message": detail}
     first = detail[0] if isinstance(detail, list) and detail else None

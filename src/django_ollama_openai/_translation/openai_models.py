@@ -1,4 +1,4 @@
-"""The models of an engine that speaks OpenAI's API, with what some engines add to each."""
+"""Translate the list of models of an engine with OpenAI's API, including common extensions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Model(TypedDict):
     id: str
     created: NotRequired[Any]
     owned_by: NotRequired[str | None]
-    # Beyond OpenAI's, where others may mean something else.
+    # Extensions, which may have another meaning and type with other engines.
     aliases: NotRequired[Any]
     max_model_len: NotRequired[Any]
     meta: NotRequired[Any]
@@ -32,7 +32,7 @@ class _Models(TypedDict):
 
 
 class _Meta(TypedDict, total=False):
-    """What llama-server says of the file."""
+    """Details of the model's file, from llama-server."""
 
     n_ctx: int | None
     n_embd: int | None
@@ -45,21 +45,21 @@ _META = TypeAdapter(_Meta)
 _METADATA = TypeAdapter(ModelMetadata)
 _ALIASES = TypeAdapter(list[str])
 _LENGTH = TypeAdapter(int)
-_MOMENT: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(ge=0, lt=2**37)])
-"""Seconds since the epoch, as far as calendars reach."""
+#: Seconds since the epoch, within the range of ``datetime``.
+_TIMESTAMP: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(ge=0, lt=2**37)])
 
 
-def openai_models(answer: bytes) -> list[ModelCard]:
-    """The entries of ``GET models``.
+def openai_models(body: bytes) -> list[ModelCard]:
+    """Return the models in ``body``, the response of ``GET models``.
 
-    ``context_length`` is vLLM's and SGLang's ``max_model_len``. Another gateway of this kind has
-    all metadata itself. What is not what it is with these engines is left out.
+    ``context_length`` is vLLM's and SGLang's ``max_model_len``. Another gateway of this package
+    sends all metadata. Extensions with an unexpected type are ignored.
 
     Raises:
-        UpstreamError: that is not what ``answer`` is.
+        UpstreamError: The response is invalid.
     """
     try:
-        found = _MODELS.validate_json(answer, strict=True)["data"]
+        found = _MODELS.validate_json(body, strict=True)["data"]
     except ValueError as error:
         raise UpstreamError("The engine sent an invalid list of models.") from error
     return [_card(model) for model in found if model["id"]]
@@ -68,7 +68,7 @@ def openai_models(answer: bytes) -> list[ModelCard]:
 def _card(model: _Model) -> ModelCard:
     meta = _read(_META, model.get("meta")) or {}
     metadata = _read(_METADATA, model.get("metadata"))
-    told = {
+    derived = {
         "context_length": _read(_LENGTH, model.get("max_model_len")) or meta.get("n_ctx"),
         "embedding_length": meta.get("n_embd"),
         "size": meta.get("size"),
@@ -79,14 +79,14 @@ def _card(model: _Model) -> ModelCard:
         aliases=tuple(
             name for name in _read(_ALIASES, model.get("aliases")) or () if name != model["id"]
         ),
-        created=int(_read(_MOMENT, model.get("created")) or 0),
+        created=int(_read(_TIMESTAMP, model.get("created")) or 0),
         owned_by=model.get("owned_by") or "unknown",
-        metadata={**told, **(metadata or {})},
+        metadata={**derived, **(metadata or {})},
     )
 
 
 def _read(kind: TypeAdapter[T], value: Any) -> T | None:
-    """``value``, if it is of this kind."""
+    """Return ``value`` if it has the type of ``kind``, or ``None``."""
     try:
         return kind.validate_python(value, strict=True)
     except ValidationError:

@@ -1,8 +1,7 @@
-"""A request as the body for an engine that speaks OpenAI's API itself.
+"""Translate requests into the bodies for engines with OpenAI's API.
 
-It leaves as it was validated, with what this engine is to be asked for and nothing else: neither
-the fields of others (Ollama's), nor those that say what becomes of a request at OpenAI (``store``,
-``metadata``, ``user``), which are the site's affair.
+A body only has the fields that the engine supports: neither those of other engines, such as
+Ollama's, nor those for services of OpenAI's platform (``store``, ``metadata``, ``user``).
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ __all__ = ["openai_chat_payload", "openai_completion_payload", "openai_embedding
 
 _SAMPLING: Final = frozenset(SAMPLING_FIELDS)
 _CHAT: Final = _SAMPLING | {"max_completion_tokens", "max_tokens"}
+#: The fields of each optional parameter.
 _CHAT_OPTIONAL: Final = {
     "logit_bias": ("logit_bias",),
     "logprobs": ("logprobs", "top_logprobs"),
@@ -43,10 +43,9 @@ _CHAT_OPTIONAL: Final = {
     "tools": ("tools",),
     "verbosity": ("verbosity",),
 }
-"""The fields of the optional parameters."""
 
 _LIMITS: Final = ("max_completion_tokens", "max_tokens")
-_OF_TOOLS: Final = ("tools", "tool_choice", "parallel_tool_calls")
+_TOOL_FIELDS: Final = ("tools", "tool_choice", "parallel_tool_calls")
 
 
 def openai_chat_payload(
@@ -56,32 +55,32 @@ def openai_chat_payload(
     stream: bool,
     json_arguments: bool = False,
 ) -> dict[str, Any]:
-    """Return the body of ``POST chat/completions`` for the engine.
+    """Return the body of ``POST chat/completions``.
 
     ``parameters`` are the optional parameters that the engine supports. With ``json_arguments`` the
-    arguments of every earlier call are sent as a JSON object.
+    arguments of earlier tool calls are always a JSON object.
     """
     fields = _CHAT.union(*(_CHAT_OPTIONAL.get(name, ()) for name in parameters))
     sent = request.dump_known(fields)
     if request.reasoning_effort is not None and "reasoning_effort" in fields:
-        # It may have come by another name.
+        # It may have been sent under another name.
         sent["reasoning_effort"] = request.reasoning_effort
     if not request.tools:
-        # OpenAI and vLLM refuse an empty list, and what is said of the choice among no tools.
-        _leave_out(sent, _OF_TOOLS)
+        # OpenAI and vLLM refuse an empty list, and a tool choice without tools.
+        _drop(sent, _TOOL_FIELDS)
     for tool in sent.get("tools", ()):
         tool["function"]["parameters"] = object_schema(tool["function"].get("parameters"))
     schema, response_format = request.answer_schema, sent.get("response_format")
     if schema is not None and response_format and response_format["type"] == "json_object":
-        # OpenAI has no schema in this format, and some engines would ignore it.
+        # OpenAI's format has no schema, and some engines would ignore it.
         json_schema = {"name": "answer", "schema": schema}
         sent["response_format"] = {"type": "json_schema", "json_schema": json_schema}
     options = dict(request.engine_options)
     if request.output_limit is not None:
-        _leave_out(options, _LIMITS)
+        _drop(options, _LIMITS)
     if "max_completion_tokens" in sent:
-        # Both at once are refused by OpenAI; this is the one that counts here.
-        _leave_out(sent, ("max_tokens",))
+        # OpenAI refuses requests with both.
+        _drop(sent, ("max_tokens",))
     return {
         **options,
         "model": request.model,
@@ -96,11 +95,12 @@ def openai_chat_payload(
 def openai_completion_payload(
     request: CompletionRequest, parameters: Collection[str], *, stream: bool
 ) -> dict[str, Any]:
-    """The body of ``POST completions``."""
+    """Return the body of ``POST completions``. ``parameters`` are the optional parameters that the
+    engine supports."""
     optional = {"logit_bias", "logprobs", "suffix"}.intersection(parameters)
     sent = request.dump_known(_SAMPLING | {"max_tokens"} | optional)
     if request.logprobs == 0 and "logprobs" in optional:
-        # Some engines give none at all for 0; what was not asked for is left out of the answer.
+        # For 0 some engines send no log probabilities. The alternatives are removed later.
         sent["logprobs"] = 1
     return {
         "max_tokens": request.output_limit,
@@ -115,25 +115,26 @@ def openai_completion_payload(
 def openai_embeddings_payload(
     request: EmbeddingsRequest, parameters: Collection[str]
 ) -> dict[str, Any]:
-    """The body of ``POST embeddings``."""
+    """Return the body of ``POST embeddings``. ``parameters`` are the optional parameters that the
+    engine supports."""
     optional = {"dimensions"}.intersection(parameters)
     return {
         **request.engine_options,
         "model": request.model,
         "input": request.input,
-        # Base64 would be shorter, but not every engine has it.
+        # Base64 would be shorter, but not every engine supports it.
         "encoding_format": "float",
         **request.dump_known(optional),
     }
 
 
 def _streamed(stream: bool) -> dict[str, Any]:
-    # Of a stream there is no usage unless it is asked for.
+    # A stream has no usage unless it is requested.
     options = {"stream_options": {"include_usage": True}} if stream else {}
     return {"stream": stream, **options}
 
 
-def _leave_out(body: dict[str, Any], names: Iterable[str]) -> None:
+def _drop(body: dict[str, Any], names: Iterable[str]) -> None:
     for name in names:
         body.pop(name, None)
 
@@ -141,28 +142,28 @@ def _leave_out(body: dict[str, Any], names: Iterable[str]) -> None:
 def _message(message: Message, json_arguments: bool) -> dict[str, Any]:
     sent = message.dump_known()
     if message.role == "developer":
-        # Few templates know the role that OpenAI renamed "system" to, and OpenAI takes both.
+        # Few templates have "developer", OpenAI's new name for "system". OpenAI accepts both.
         sent["role"] = "system"
     if isinstance(message.content, list):
         sent["content"] = [_part(part) for part in message.content] or ""
     if isinstance(message, AssistantMessage):
-        _answer(message, sent, json_arguments)
+        _adapt_assistant(message, sent, json_arguments)
     elif message.content is None:
         sent["content"] = ""
     return sent
 
 
-def _answer(message: AssistantMessage, sent: dict[str, Any], json_arguments: bool) -> None:
-    """Put an earlier answer into the form that all engines take."""
+def _adapt_assistant(message: AssistantMessage, sent: dict[str, Any], json_arguments: bool) -> None:
+    """Change ``sent``, the JSON of ``message``, into the form that all engines accept."""
     if not sent.get("tool_calls"):
-        # Some engines refuse an empty list, and an answer that has neither calls nor content.
-        _leave_out(sent, ("tool_calls",))
+        # Some engines refuse an empty list, and a message with neither tool calls nor content.
+        _drop(sent, ("tool_calls",))
         sent.setdefault("content", "")
     for call, made in zip(sent.get("tool_calls", ()), message.tool_calls or (), strict=True):
-        # Models that call a function without parameters leave the text empty.
+        # The text may be empty for functions without parameters.
         if json_arguments or not made.function.arguments.strip():
             call["function"]["arguments"] = made.function.arguments_json()
-    # Only OpenAI's own models know refusals from other texts.
+    # Only OpenAI's own models distinguish refusals from other text.
     refusal = sent.pop("refusal", None)
     if refusal and not message.content:
         sent["content"] = refusal
@@ -172,7 +173,7 @@ def _part(part: Part) -> dict[str, Any]:
     sent = part.dump_known()
     if isinstance(part, RefusalPart):
         return {"type": "text", "text": part.refusal}
-    # Always the thing itself, in the alphabet that all engines read: none is sent to an address.
+    # Always data, never URLs, in the base64 alphabet that all engines accept.
     if isinstance(part, ImagePart):
         (data,) = content_media([part])
         sent["image_url"]["url"] = f"data:{image_type(data)};base64,{_base64(data)}"

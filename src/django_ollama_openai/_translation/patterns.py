@@ -1,10 +1,10 @@
 """Rewrite regular expressions in JSON schemas so that llama.cpp can enforce them.
 
 llama.cpp turns an expression into a grammar if it is anchored at both ends and consists of
-characters, classes, groups, alternatives and repetitions. It ignores others without notice, and
-characters that JSON has to escape would break the answer.
+characters, classes, groups, alternatives and repetitions. It ignores other expressions without an
+error, and with characters that JSON has to escape the output would not be valid JSON.
 
-Source: llama.cpp's ``json-schema-to-grammar.cpp``, and tests of its answers.
+Source: llama.cpp's ``json-schema-to-grammar.cpp``, and tests with it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Final
 __all__ = ["enforceable_pattern"]
 
 MAX_LENGTH: Final = 1_000
+#: The maximum nesting of groups. llama.cpp ignores patterns with a few more.
 MAX_GROUPS: Final = 50
-"""How deep groups may be nested. llama.cpp leaves out patterns with some more."""
 
 _FLAGS: Final = re.VERBOSE | re.DOTALL | re.ASCII
 _ANCHORED: Final = re.compile(r"\^ (?: .* [^\\] )? (?: \\\\ )* \$", _FLAGS)
@@ -32,11 +32,11 @@ _TOKEN: Final = re.compile(
 )
 _MEMBER: Final = re.compile(r"\\([dws]) | (?: \\(.) | (.) ) (?: - (?: \\(.) | (.) ) )?", _FLAGS)
 _CLASSES: Final = {"d": "0-9", "w": "A-Za-z0-9_", "s": " "}
+#: Characters that may be escaped. llama.cpp ignores patterns with other escapes.
 _ESCAPABLE: Final = frozenset('^$.[]()|{}*+?-"\\')
-"""What llama.cpp knows escapes of; it leaves out patterns with others."""
 _UNSAFE: Final = re.compile(r'[\x00-\x1f"\\]')
+#: The characters that JSON does not have to escape in a string.
 _SAFE_RANGES: Final = ((0x20, 0x21), (0x23, 0x5B), (0x5D, 0x10FFFF))
-"""The characters that JSON does not have to escape in a string."""
 
 _NO_EXPRESSION: Final = "it is not a valid regular expression"
 _ANY: Final = r"[^\x22\x5c\x00-\x1f]"
@@ -48,7 +48,7 @@ def enforceable_pattern(pattern: str) -> str:
     Every string that matches it also matches ``pattern``.
 
     Raises:
-        ValueError: There is none; the message is the reason.
+        ValueError: There is no such expression; the message is the reason.
     """
     if len(pattern) > MAX_LENGTH:
         raise ValueError(f"it is longer than {MAX_LENGTH} characters")

@@ -1,4 +1,4 @@
-"""The items of a response's output, as they grow from deltas."""
+"""The output items of a response while it is generated."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ Status: TypeAlias = Literal["in_progress", "completed", "incomplete"]
 
 
 def new_id(prefix: str) -> str:
-    """An id that cannot collide: OpenAI's prefix and 120 random bits."""
+    """Return an id with OpenAI's ``prefix`` and 120 random bits, which cannot collide."""
     return prefix + secrets.token_hex(15)
 
 
 class Item(ABC):
-    """One item: its text, in pieces, and what a stream calls it. ``index`` is its place in the
+    """The base class of items, with the text so far. ``index`` is the number of the item in the
     output."""
 
+    #: The prefix of the id.
     prefix: ClassVar[str]
-    """What its id begins with."""
 
+    #: The names of the text's events, without ``.delta`` and ``.done``.
     text_event: ClassVar[str]
-    """The events of its text, without ``.delta`` and ``.done``."""
 
+    #: The type of the only part, which has the text; ``None`` if the item itself has it.
     part_type: ClassVar[str | None] = None
-    """The type of the part that holds the text; ``None`` if the text stands in the item itself."""
 
+    #: The names of the part's events, without ``.added`` and ``.done``.
     part_event: ClassVar[str] = "response.content_part"
-    """The events of that part, without ``.added`` and ``.done``."""
 
+    #: The key of the part's index in events.
     part_index: ClassVar[str] = "content_index"
-    """What events call its place in the item. There is only one part, at 0."""
 
     def __init__(self, index: int) -> None:
         self.id = new_id(self.prefix)
@@ -65,30 +65,30 @@ class Item(ABC):
         return self.status == "in_progress"
 
     @property
-    def may_end(self) -> bool:
-        """Whether the item is at its end when another one begins."""
+    def is_complete(self) -> bool:
+        """Return whether the item is complete when another one begins."""
         return True
 
     @property
-    def place(self) -> dict[str, Any]:
-        """Where the text stands, as every event of it says."""
-        place: dict[str, Any] = {"item_id": self.id, "output_index": self.index}
-        return place if self.part_type is None else {**place, self.part_index: 0}
+    def location(self) -> dict[str, Any]:
+        """The keys with the location of the text, for all of its events."""
+        location: dict[str, Any] = {"item_id": self.id, "output_index": self.index}
+        return location if self.part_type is None else {**location, self.part_index: 0}
 
     @abstractmethod
     def as_openai(self) -> dict[str, Any]:
-        """OpenAI's object for the item, as far as it has come."""
+        """Return OpenAI's object for the item in its current state."""
 
     def part(self) -> dict[str, Any]:
-        """OpenAI's object for the part that holds the text, as far as it has come."""
+        """Return OpenAI's object for the part in its current state."""
         return {"type": self.part_type, "text": self.text}
 
-    def beside_piece(self) -> dict[str, Any]:
-        """What the event of a piece says beside it."""
+    def delta_fields(self) -> dict[str, Any]:
+        """Return the other fields of an event with a piece of text."""
         return {}
 
-    def whole_text(self) -> dict[str, Any]:
-        """What the event at the end of the text says."""
+    def done_fields(self) -> dict[str, Any]:
+        """Return the fields of the event after the last piece of text."""
         return {"text": self.text}
 
     def _parts(self) -> list[dict[str, Any]]:
@@ -116,15 +116,15 @@ class MessageItem(Item):
     def part(self) -> dict[str, Any]:
         return {**super().part(), "annotations": [], "logprobs": list(self.logprobs)}
 
-    def beside_piece(self) -> dict[str, Any]:
+    def delta_fields(self) -> dict[str, Any]:
         return {"logprobs": []}
 
-    def whole_text(self) -> dict[str, Any]:
-        return {**super().whole_text(), "logprobs": list(self.logprobs)}
+    def done_fields(self) -> dict[str, Any]:
+        return {**super().done_fields(), "logprobs": list(self.logprobs)}
 
 
 class ReasoningItem(Item):
-    """Reasoning, as the model has written it."""
+    """The reasoning of the model."""
 
     prefix = "rs_"
     text_event = "response.reasoning_text"
@@ -138,7 +138,7 @@ class ReasoningItem(Item):
 
 
 class SummaryItem(ReasoningItem):
-    """The same for clients that have asked for a summary, and read nothing else."""
+    """The reasoning of the model as a summary, for requests with ``reasoning.summary``."""
 
     text_event = "response.reasoning_summary_text"
     part_type = "summary_text"
@@ -150,21 +150,21 @@ class SummaryItem(ReasoningItem):
 
 
 class CallItem(Item):
-    """A call of a function; its text is the arguments. ``called`` has the name of the function, and
-    its namespace if it has one."""
+    """A function call; its text is the arguments. ``name_fields`` has the name of the function, and
+    its namespace if any."""
 
     prefix = "fc_"
     text_event = "response.function_call_arguments"
 
-    def __init__(self, index: int, first: ToolCallDelta, called: dict[str, Any]) -> None:
+    def __init__(self, index: int, first: ToolCallDelta, name_fields: dict[str, Any]) -> None:
         super().__init__(index)
         self.call_id = first.id or new_tool_call_id()
-        self.called = called
+        self.name_fields = name_fields
 
     @property
-    def may_end(self) -> bool:
-        """An engine may send the pieces of several calls by turns: a call is at its end when its
-        arguments are whole."""
+    def is_complete(self) -> bool:
+        """Return whether the arguments are complete, since engines may send pieces of several calls
+        in turns."""
         text = self.text
         if not text.rstrip().endswith("}"):
             return False
@@ -180,12 +180,12 @@ class CallItem(Item):
             "type": "function_call",
             "status": self.status,
             "call_id": self.call_id,
-            **self.called,
+            **self.name_fields,
             "arguments": self.text,
         }
 
-    def whole_text(self) -> dict[str, Any]:
-        return {"name": self.called["name"], "arguments": self.text}
+    def done_fields(self) -> dict[str, Any]:
+        return {"name": self.name_fields["name"], "arguments": self.text}
 
 
 class CustomCallItem(CallItem):
@@ -195,8 +195,8 @@ class CustomCallItem(CallItem):
     text_event = "response.custom_tool_call_input"
 
     @property
-    def may_end(self) -> bool:
-        """Return whether the input has arrived: it is never split."""
+    def is_complete(self) -> bool:
+        """Return whether the input is there, which is never split."""
         return bool(self._pieces)
 
     def as_openai(self) -> dict[str, Any]:
@@ -205,9 +205,9 @@ class CustomCallItem(CallItem):
             "type": "custom_tool_call",
             "status": self.status,
             "call_id": self.call_id,
-            **self.called,
+            **self.name_fields,
             "input": self.text,
         }
 
-    def whole_text(self) -> dict[str, Any]:
+    def done_fields(self) -> dict[str, Any]:
         return {"input": self.text}

@@ -1,7 +1,6 @@
-"""The response object of the Responses API.
+"""The response object of the Responses API, in snake_case until it is sent.
 
-Source: OpenAI's API reference, "The response object". It is kept in snake_case, and spelled as the
-mount has it when it is sent.
+Source: OpenAI's API reference, "The response object".
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from .response_items import new_id
 
 __all__ = ["CLIENTS_OWN", "new_response", "response_error", "response_usage", "spelled"]
 
+#: Keys whose values are the client's own, so that keys in them stay unchanged.
 CLIENTS_OWN: Final = frozenset({"metadata", "parameters", "schema"})
-"""Keys that hold what the client has written: the keys below them are not OpenAI's."""
 
 
 def new_response(request: ResponsesRequest, model: str, *, stored: bool) -> dict[str, Any]:
-    """Return a response to ``request`` that has just begun. ``model`` is the model's public name.
+    """Return a new response to ``request``. ``model`` is the model's public name.
 
-    Fields that the request lacks are ``null``, or OpenAI's default where OpenAI's types do not
+    Fields that are not in the request are ``null``, or OpenAI's default where OpenAI's types do not
     allow ``null``; the model's own default may differ. The service tier is always ``"default"``.
     """
     is_cut = request.truncation == "auto" or request.truncate is True
@@ -74,7 +73,7 @@ def _given(value: Any, default: Any) -> Any:
 
 
 def response_usage(usage: Usage) -> dict[str, Any]:
-    """The ``usage`` of a response."""
+    """Return the ``usage`` object of a response."""
     return {
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
@@ -85,7 +84,7 @@ def response_usage(usage: Usage) -> dict[str, Any]:
 
 
 def response_error(error: GatewayError) -> dict[str, Any]:
-    """The ``error`` of a response that has failed. OpenAI's types know a few codes only."""
+    """Return the ``error`` object of a failed response, with one of OpenAI's few codes."""
     if error.status == 429:
         code = "rate_limit_exceeded"
     else:
@@ -94,19 +93,19 @@ def response_error(error: GatewayError) -> dict[str, Any]:
 
 
 def spelled(response: dict[str, Any], case: Case) -> dict[str, Any]:
-    """A response object as clients get it."""
+    """Return ``response`` in the given case."""
     if case == "camel":
         camel: dict[str, Any] = camel_keys(response, CLIENTS_OWN)
         return camel
     usage = response["usage"]
     if case == "snake" or usage is None:
         return response
-    plan = {
+    extra = {
         "promptTokens": usage["input_tokens"],
         "completionTokens": usage["output_tokens"],
         "totalTokens": usage["total_tokens"],
     }
-    return {**response, "usage": {**usage, **plan}}
+    return {**response, "usage": {**usage, **extra}}
 
 
 def _tool(tool: Tool | Member) -> dict[str, Any]:

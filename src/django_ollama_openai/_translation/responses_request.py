@@ -1,7 +1,7 @@
-"""A request of the Responses API as the chat completion request that backends take.
+"""Translate requests of the Responses API into chat completion requests, which backends accept.
 
-A turn of the model is several items there (its reasoning, texts and calls) and one assistant
-message here. Errors are told in the words of the request that the client has sent.
+Several items of a model's turn (reasoning, text, tool calls) become one assistant message. Errors
+name the fields of the original request.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = ["chat_request", "ignored_parts", "to_responses_error", "to_responses_
 def chat_request(request: ResponsesRequest) -> ChatCompletionRequest:
     """Return the chat completion request that is equivalent to ``request``.
 
-    Parts without an equivalent are left out: see ``ResponsesRequest.unsupported_parameters`` and
+    Parts without an equivalent are dropped: see ``ResponsesRequest.unsupported_parameters`` and
     :func:`ignored_parts`.
 
     Raises:
@@ -63,22 +63,22 @@ def chat_request(request: ResponsesRequest) -> ChatCompletionRequest:
 
 
 def ignored_parts(request: ResponsesRequest) -> tuple[str, ...]:
-    """Return names of the parts of ``request`` that do not reach the model: hosted tools and items
-    without readable text. Each type is named once."""
+    """Return the names of the parts of ``request`` that do not reach the model: hosted tools and
+    items without readable text. Each type has one name."""
     items = request.input if isinstance(request.input, list) else ()
-    unread = (
+    unreadable = (
         item.type
         for item in items
         if (isinstance(item, OtherItem) and not readable(item))
         or (isinstance(item, ReasoningItem) and item.encrypted_content and not item.text)
     )
     names = [_named("tools", type) for type in request.hosted_tools]
-    names += [_named("input", type) for type in unread]
-    # A client may send any type, and names in a header have to be short.
-    return tuple(dict.fromkeys(names))[:MAX_LEFT_OUT]
+    names += [_named("input", type) for type in unreadable]
+    # Clients may send any number of types, but the header with the names has to be short.
+    return tuple(dict.fromkeys(names))[:MAX_IGNORED]
 
 
-MAX_LEFT_OUT: Final = 32
+MAX_IGNORED: Final = 32
 _TYPE: Final = re.compile(r"[a-z0-9_]{1,40}")
 
 
@@ -87,20 +87,20 @@ def _named(field: str, type: str) -> str:
 
 
 def to_responses_error(request: ResponsesRequest, error: GatewayError) -> None:
-    """Change ``error``, which names a field of the chat completion request for ``request``, so
-    that it names the field of ``request`` itself."""
+    """Change ``error``, which names a field of the chat completion request for ``request``, to name
+    the field of ``request`` instead."""
     if error.param is not None:
         param = to_responses_param(request, error.param)
         error.message = error.message.replace(f"'{error.param}'", f"'{param}'")
         if (error.param, param) == ("messages", "input"):
-            # Messages about the length name the field in prose, without quotes.
+            # Messages about the context length name the field without quotes.
             error.message = _YOUR_MESSAGES.sub(r"\1 input", error.message)
         error.param = param
 
 
 def to_responses_param(request: ResponsesRequest, param: str) -> str:
-    """What the field ``param`` of the chat completion request for ``request`` is called in
-    ``request`` itself."""
+    """Return the field of ``request`` from which the field ``param`` of its chat completion request
+    was made."""
     origins = _Translation(request).origins
     for end in sorted((step.end() for step in _STEP.finditer(param)), reverse=True):
         if (origin := origins.get(param[:end])) is not None:
@@ -110,7 +110,8 @@ def to_responses_param(request: ResponsesRequest, param: str) -> str:
 
 _YOUR_MESSAGES: Final = re.compile(r"\b(your|the) messages\b")
 
-_OWN_NAMES: Final = {
+#: Fields of the chat completion request, with their names in the Responses API.
+_RESPONSES_NAMES: Final = {
     "messages": "input",
     "max_completion_tokens": "max_output_tokens",
     "reasoning_effort": "reasoning.effort",
@@ -121,9 +122,8 @@ _OWN_NAMES: Final = {
     "tool_choice.allowed_tools": "tool_choice",
     "verbosity": "text.verbosity",
 }
-"""What the fields of a chat completion request are called in the Responses API, if not the same."""
 
-_OWN_IMAGE_NAMES: Final = {
+_RESPONSES_IMAGE_NAMES: Final = {
     "image_url": "image_url",
     "image_url.url": "image_url",
     "image_url.detail": "detail",
@@ -131,13 +131,13 @@ _OWN_IMAGE_NAMES: Final = {
 
 _STEP: Final = re.compile(r"\.?[^.\[]+|\[\d+\]")
 
+#: A part of a message, after the notation of its origin.
 _Part: TypeAlias = tuple[str, dict[str, Any]]
-"""A part of a message with the notation of what it was made of."""
 
 
 @dataclass(slots=True)
 class _Answer:
-    """An assistant message in the making."""
+    """An assistant message that is not complete yet."""
 
     origin: str
     content: list[_Part] = field(default_factory=list)
@@ -146,14 +146,14 @@ class _Answer:
 
 
 class _Translation:
-    """The JSON of the chat completion request, and where each of its fields comes from."""
+    """The chat completion request as JSON, and the origins of its fields in ``request``."""
 
     def __init__(self, request: ResponsesRequest) -> None:
         self._messages: list[dict[str, Any]] = []
         self._names = ToolNames(request)
-        self.origins = dict(_OWN_NAMES)
+        self.origins = dict(_RESPONSES_NAMES)
         self._answer: _Answer | None = None
-        # Reasoning waits for what it led to.
+        # Reasoning that precedes the next text or tool call.
         self._reasoning: list[str] = []
         body = {"messages": self._messages, **self._parameters(request)}
         self.body = {name: value for name, value in body.items() if value is not None}
@@ -179,10 +179,10 @@ class _Translation:
         elif isinstance(item, (FunctionCallOutput, CustomToolCallOutput)):
             self._result(origin, item.call_id, _parts(f"{origin}.output", item.output))
         elif isinstance(item, OtherItem):
-            self._foreign(origin, item)
+            self._hosted(origin, item)
         elif isinstance(item, ToolsItem):
             if item.call_id is not None:
-                # The tools themselves are offered. The call still needs a result.
+                # The tools are in "tools", but the call needs a result, too.
                 self._result(origin, item.call_id, _parts(origin, self._found(item)))
         else:
             self._end_turn()
@@ -207,7 +207,7 @@ class _Translation:
         names = [name for tool in item.tools for name in self._names.of_all(tool)]
         return "\n".join(names)
 
-    def _foreign(self, origin: str, item: OtherItem) -> None:
+    def _hosted(self, origin: str, item: OtherItem) -> None:
         for piece in readable(item):
             if isinstance(piece, Text):
                 self._text(origin, _parts(origin, piece.text))
@@ -224,7 +224,7 @@ class _Translation:
         return {"id": item.call_id, "type": "custom", "custom": custom}
 
     def _answer_with_reasoning(self, origin: str) -> _Answer:
-        """The answer that an item at ``origin`` belongs to, with the reasoning that led to it."""
+        """Return the assistant message of the item at ``origin``, with the reasoning before it."""
         self._answer = self._answer or _Answer(origin)
         self._answer.reasoning += self._reasoning
         self._reasoning = []
@@ -237,7 +237,7 @@ class _Translation:
 
     def _end_answer(self) -> None:
         answer, self._answer = self._answer, None
-        # Of reasoning that only its author can read nothing is left.
+        # Nothing is left of encrypted reasoning.
         if answer is None or not (answer.content or answer.calls or answer.reasoning):
             return
         fields: dict[str, Any] = {}
@@ -247,7 +247,7 @@ class _Translation:
             fields["tool_calls"] = [call for _, call in answer.calls]
         content = answer.content
         if len(content) > MAX_PARTS:
-            # Many items may stand in one answer, and each is within its own limit.
+            # Each item is within the limit, but not all of them together.
             content = _joined(content)
         base = self._message(answer.origin, "assistant", content, **fields)
         self.origins[f"{base}.reasoning_content"] = answer.origin
@@ -258,7 +258,7 @@ class _Translation:
             self.origins.setdefault(f"{base}.tool_calls", origin)
 
     def _message(self, origin: str, role: str, content: list[_Part], **fields: Any) -> str:
-        """Add a message, and return its notation."""
+        """Add a message, and return its notation in the chat completion request."""
         base = f"messages[{len(self._messages)}]"
         message: dict[str, Any] = {"role": role}
         self._messages.append(message)
@@ -266,7 +266,7 @@ class _Translation:
         if content:
             self.origins[f"{base}.content"] = content[0][0].removesuffix("[0]")
         if len(content) == 1 and content[0][1]["type"] == "text":
-            # Not every engine's templates know parts.
+            # Not every engine's templates support parts.
             message["content"] = content[0][1]["text"]
         elif content or role != "assistant":
             message["content"] = [part for _, part in content]
@@ -274,8 +274,8 @@ class _Translation:
                 notation = f"{base}.content[{number}]"
                 self.origins[notation] = part_origin
                 if part["type"] == "image_url":
-                    for name, own_name in _OWN_IMAGE_NAMES.items():
-                        self.origins[f"{notation}.{name}"] = f"{part_origin}.{own_name}"
+                    for name, original in _RESPONSES_IMAGE_NAMES.items():
+                        self.origins[f"{notation}.{name}"] = f"{part_origin}.{original}"
         message.update(fields)
         return base
 
@@ -341,7 +341,7 @@ class _Translation:
         if isinstance(choice, ToolReference):
             return nested(choice)
         if isinstance(choice, OtherReference):
-            # Dropped. Refused earlier unless the site ignores unsupported parameters.
+            # Refused earlier, unless the site ignores unsupported parameters.
             return None
         if not isinstance(choice, AllowedTools):
             return choice
@@ -362,7 +362,7 @@ def _parts(origin: str, content: str | Sequence[ContentPart]) -> list[_Part]:
 
 
 def _joined(content: list[_Part]) -> list[_Part]:
-    """Return ``content`` with texts that follow each other as one, as models read them."""
+    """Return ``content`` with consecutive texts joined by line feeds."""
     joined: list[_Part] = []
     for kind, group in groupby(content, key=lambda part: part[1]["type"]):
         parts = list(group)

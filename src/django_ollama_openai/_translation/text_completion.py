@@ -1,11 +1,10 @@
-"""Deltas as OpenAI's legacy completions: one ``text_completion``, or a stream of them.
+"""Write deltas as OpenAI's legacy completions: one ``text_completion``, or a stream of them.
 
-Both writers take the deltas of all choices through ``feed()``, in any order, and end with
-``finish()``; ``fail()`` gives what a client is told when the completion breaks off. Their output is
-bytes.
+Call ``feed()`` for each delta of any choice, then ``finish()``, or ``fail()`` if the completion
+fails. All return bytes for the client.
 
-A chunk looks like a whole completion, and clients add up the ``text`` of all they see. So the three
-spellings differ in nothing but their keys: there is no last chunk that says everything again.
+Chunks have the same type as a whole completion, and clients join the ``text`` of all chunks. So no
+case ends the stream with a chunk that repeats the whole text.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ __all__ = ["TextCompletionStream", "WholeTextCompletion"]
 
 
 class _Choice:
-    """What is known of one choice; ``length`` counts the characters of its text so far."""
+    """The state of one choice; ``length`` is the number of characters of its text so far."""
 
     __slots__ = ("begun", "echo", "finish_reason", "index", "length", "text_frame", "usage")
 
@@ -38,8 +37,8 @@ class _Choice:
         self.usage: Usage | None = None
         self.text_frame: tuple[bytes, bytes] | None = None
 
-    def take(self, delta: Delta) -> dict[str, list[Any]] | None:
-        """Account for ``delta``; gives its log probabilities."""
+    def add(self, delta: Delta) -> dict[str, list[Any]] | None:
+        """Update the state with ``delta``, and return its log probabilities."""
         self.finish_reason = delta.finish_reason or self.finish_reason
         self.usage = delta.usage or self.usage
         logprobs = None if delta.logprobs is None else _logprobs(delta.logprobs, self.length)
@@ -48,10 +47,10 @@ class _Choice:
 
 
 class _Writer:
-    """What both writers share.
+    """The base class of both writers.
 
-    ``echo`` is the text that each choice begins with, empty where there is none. The usage is the
-    sum over the choices.
+    ``echo`` has the prompt that each choice begins with, or ``""``. The usage is the sum over the
+    choices.
     """
 
     def __init__(self, model: str, case: Case, *, choices: int, echo: Sequence[str]) -> None:
@@ -61,7 +60,7 @@ class _Writer:
         self._choices = [_Choice(index, echo[index]) for index in range(choices)]
 
     def _spelled(self, fields: dict[str, Any]) -> dict[str, Any]:
-        # Not at every depth: the keys of top_logprobs are tokens.
+        # Only the top level, since the keys of top_logprobs are tokens.
         if self._case != "camel":
             return fields
         return {to_camel(name): value for name, value in fields.items()}
@@ -77,7 +76,7 @@ class _Writer:
     ) -> dict[str, Any]:
         fields: dict[str, Any] = {"text": text, "index": choice.index}
         if reasoning:
-            # Some clients read one name, some the other.
+            # Clients know one of these names or the other.
             fields["reasoning_content"] = fields["reasoning"] = reasoning
         fields["logprobs"] = None if logprobs is None else self._spelled(logprobs)
         return self._spelled(fields | finish_reason_fields(finish_reason, self._case))
@@ -89,7 +88,7 @@ class _Writer:
 
 
 class WholeTextCompletion(_Writer):
-    """A completion that is sent in one piece."""
+    """A writer of one ``text_completion``."""
 
     def __init__(self, model: str, case: Case, *, choices: int, echo: Sequence[str]) -> None:
         super().__init__(model, case, choices=choices, echo=echo)
@@ -98,7 +97,7 @@ class WholeTextCompletion(_Writer):
         self._logprobs: list[dict[str, list[Any]] | None] = [None] * choices
 
     def feed(self, delta: Delta) -> bytes:
-        logprobs = self._choices[delta.index].take(delta)
+        logprobs = self._choices[delta.index].add(delta)
         self._texts[delta.index].append(delta.content)
         self._reasonings[delta.index].append(delta.reasoning)
         if logprobs is not None:
@@ -126,11 +125,11 @@ class WholeTextCompletion(_Writer):
 
 
 class TextCompletionStream(_Writer):
-    """A completion that is sent as server-sent events.
+    """A writer of a stream of ``text_completion`` events.
 
-    For each choice chunks with what is produced, and one with the finish reason at the very end;
-    with ``include_usage`` one with the usage and no choice, then ``[DONE]``. Unless OpenAI's
-    spelling is to be kept to the letter, the last finish reason comes with the usage.
+    The order is: chunks with text, for each choice a chunk with the finish reason, with
+    ``include_usage`` a chunk with the usage and without choices, then ``[DONE]``. Unless the case
+    is ``snake`` or there is a chunk for it, the last finish reason comes with the usage.
     """
 
     def __init__(
@@ -141,7 +140,7 @@ class TextCompletionStream(_Writer):
 
     def feed(self, delta: Delta) -> bytes:
         choice = self._choices[delta.index]
-        logprobs = choice.take(delta)
+        logprobs = choice.add(delta)
         return self._begin(choice) + self._delta(choice, delta, logprobs)
 
     def finish(self) -> bytes:
@@ -183,31 +182,31 @@ class TextCompletionStream(_Writer):
         return frame(chunk)
 
     def _text_frame(self, choice: _Choice) -> tuple[bytes, bytes]:
-        """What stands before and after the text in a chunk that has nothing else: it is the same
-        for every token of the choice."""
-        mark = secrets.token_hex(8)
-        chunk = self._chunk(self._choice(choice, mark))
-        before, _, after = chunk.partition(b'"%b"' % mark.encode())
+        """Return the bytes before and after the text in a chunk with text only. They are equal for
+        all tokens of the choice."""
+        placeholder = secrets.token_hex(8)
+        chunk = self._chunk(self._choice(choice, placeholder))
+        before, _, after = chunk.partition(b'"%b"' % placeholder.encode())
         return before, after
 
 
 def _logprobs(entries: list[dict[str, Any]], offset: int) -> dict[str, list[Any]]:
-    """Entries of a chat's ``logprobs.content`` in the legacy shape, for text that begins at
-    ``offset``."""
+    """Return entries of a chat completion's ``logprobs.content`` in the legacy format, for text
+    that begins at ``offset``."""
     found: dict[str, list[Any]] = {
         "tokens": [],
         "token_logprobs": [],
         "top_logprobs": [],
         "text_offset": [],
     }
-    # A character may be in several tokens: what counts are the bytes.
+    # A character may consist of several tokens, so the bytes have to be decoded.
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for entry in entries:
         token, logprob = entry["token"], entry["logprob"]
         found["tokens"].append(token)
         found["token_logprobs"].append(logprob)
-        # Of tokens with the same text the first is the likeliest. The one that was chosen is always
-        # among them.
+        # Of several tokens with the same text, keep the first, which is the most likely. The chosen
+        # token is always included.
         tops: dict[str, float] = {}
         for top in [*entry["top_logprobs"], entry]:
             tops.setdefault(top["token"], top["logprob"])
