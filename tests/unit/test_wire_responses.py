@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from django_ollama_openai._wire import response_tools, responses
 from django_ollama_openai._wire.base import WireModel
 from django_ollama_openai._wire.case import camel_keys, to_camel
-from django_ollama_openai._wire.chat import Function, FunctionCall, JSONObjectFormat
+from django_ollama_openai._wire.chat import FunctionCall, JSONObjectFormat
 from django_ollama_openai._wire.engine import EngineRequest
 from django_ollama_openai._wire.response_tools import AllowedTools, FunctionTool, OtherTool
 from django_ollama_openai._wire.responses import (
@@ -225,7 +225,6 @@ def test_every_field_of_every_model_is_read_in_both_spellings() -> None:
         EngineRequest,
         FunctionCall,
         JSONObjectFormat,
-        Function,
         response_tools.OtherReference,
     }
 

@@ -13,23 +13,21 @@ import time
 from collections.abc import (
     AsyncIterator,
     Callable,
-    Coroutine,
     Generator,
     Iterator,
 )
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self, TypeAlias
 
 from .._cancellation import Cancelled
-from .._closing import aclosed, closed
 from .._pump import EndOfStream, Pump
 from .._shutdown import LOOK_SECONDS, deadline, ended_by_shutdown
 from .._wire.sse import PING
-from ..exceptions import ClientTimeout, GatewayError, Overloaded, ShuttingDown
+from ..exceptions import ClientTimeout, GatewayError, ShuttingDown
+from .attempts import forward, items
 from .channel import Channel
-from .work import Attempt, Source, Work
+from .work import Work
 
 __all__ = ["AsyncDelivery", "ClientGone", "Delivery", "Timing"]
 
@@ -97,7 +95,7 @@ class Delivery:
         pumps: list[Pump[Any]] = []
         pumps += [
             Pump(
-                partial(_items, source, work),
+                partial(items, source, work),
                 partial(_deliver, arrivals, pumps, number),
                 reader_timeout=self._timing.client_timeout,
             )
@@ -180,43 +178,6 @@ class Delivery:
 
 
 _Arrivals: TypeAlias = "queue.SimpleQueue[tuple[int, Any | EndOfStream]]"
-
-
-def _items(source: Source[Any], work: Work[Any]) -> Iterator[Any]:
-    attempt: Attempt | None = work.attempt
-    while attempt is not None:
-        with ExitStack() as slot:
-            try:
-                slot.enter_context(attempt.slot())
-            except Overloaded as error:
-                attempt = work.next_attempt(attempt, error)
-            else:
-                # The slot is given back when it is known whether others are to use it.
-                attempt = yield from _attempted(source, work, attempt)
-
-
-def _attempted(
-    source: Source[Any], work: Work[Any], attempt: Attempt
-) -> Generator[Any, None, Attempt | None]:
-    """What ``source`` gives; returns the next attempt if that is nothing."""
-    if attempt is not work.attempt:
-        # Meanwhile another choice has found that there is no use in it.
-        return work.attempt
-    begun = False
-    try:
-        items = source.items(attempt.route)
-        with closed(items):
-            for item in items:
-                if not begun:
-                    if not work.begins(attempt):
-                        return work.attempt
-                    begun = True
-                yield item
-    except Exception as error:
-        if begun:
-            raise
-        return work.next_attempt(attempt, error)
-    return None
 
 
 def _deliver(
@@ -320,8 +281,7 @@ async def _produce(work: Work[Any], channel: Channel) -> None:
     try:
         with ended_by_shutdown(shut_down):
             await account.asend_started()
-            first, *others = (_forward(source, work, channel) for source in work.sources)
-            await (_together([first, *others]) if others else first)
+            await forward(work, channel)
         rest = work.finish()
         await work.asave()
         channel.put(rest)
@@ -343,42 +303,3 @@ async def _produce(work: Work[Any], channel: Channel) -> None:
             await account.asend_ending()
         finally:
             channel.end()
-
-
-async def _forward(source: Source[Any], work: Work[Any], channel: Channel) -> None:
-    attempt, begun = work.attempt, False
-    while True:
-        try:
-            async with attempt.slot():
-                # It may come from another choice, which has just given it back.
-                channel.check()
-                if attempt is not work.attempt:
-                    attempt = work.attempt
-                    continue
-                items = source.aitems(attempt.route)
-                async with aclosed(items):
-                    async for item in items:
-                        if not begun and not work.begins(attempt):
-                            break
-                        begun = True
-                        data = work.feed(item)
-                        if data and channel.put(data):
-                            await channel.drained()
-                    else:
-                        return
-            attempt = work.attempt
-        except Exception as error:
-            if begun:
-                raise
-            attempt = work.next_attempt(attempt, error)
-
-
-async def _together(parts: list[Coroutine[Any, Any, None]]) -> None:
-    """Run all to their ends, or none any longer once one has failed."""
-    tasks = [asyncio.create_task(part) for part in parts]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
