@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from . import _cancellation
+from ._closing import closed
 from .exceptions import ClientTimeout
 
-__all__ = ["End", "Pump", "aclosed", "closed", "iterate_in_thread"]
+__all__ = ["End", "Pump", "iterate_in_thread"]
 
 T = TypeVar("T")
 
@@ -102,35 +102,3 @@ async def iterate_in_thread(source: Callable[[], Iterator[T]]) -> AsyncGenerator
             yield item
     finally:
         pump.cancel()
-
-
-@contextmanager
-def closed(closable: object) -> Iterator[None]:
-    """Close an iterator, or whatever else has a ``close()``, after the block; not every iterator is
-    a generator."""
-    try:
-        yield
-    finally:
-        close: Callable[[], None] | None = getattr(closable, "close", None)
-        if close is not None:
-            close()
-
-
-class aclosed:
-    """The same for an asynchronous iterator, or whatever has an ``aclose()``.
-
-    A class, since every stream has some of them at once, and a generator takes more.
-    """
-
-    __slots__ = ("_closable",)
-
-    def __init__(self, closable: object) -> None:
-        self._closable = closable
-
-    async def __aenter__(self) -> None:
-        pass
-
-    async def __aexit__(self, *error: object) -> None:
-        aclose: Callable[[], Awaitable[None]] | None = getattr(self._closable, "aclose", None)
-        if aclose is not None:
-            await aclose()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from .._pump import aclosed, closed
+from .._closing import aclosed, closed
 from .._translation.chat_completion import ChatCompletionWriter
 from .._translation.tool_choice import Answering
 from .._wire.delta import Delta

@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 import httpx
 from pydantic import ConfigDict, NonNegativeInt, PositiveFloat, validate_call
 
-from .._pump import aclosed
+from .._closing import aclosed
 from .._translation.blame import Blame
 from .._wire.delta import Delta, says_something
 from ._base import BaseBackend

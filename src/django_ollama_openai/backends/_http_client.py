@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final, Protocol, Unpack
 import httpx
 import pydantic_core
 
-from .._pump import aclosed, closed
+from .._closing import aclosed, closed
 from .._translation.blame import Blame
 from ..exceptions import GatewayError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from ._deadline import Deadline

@@ -13,7 +13,7 @@ from django.utils.module_loading import import_string
 from pydantic import NonNegativeFloat, PositiveFloat, validate_call
 
 from .. import _conf
-from .._pump import aclosed, closed
+from .._closing import aclosed, closed
 from .._translation.model_cards import ModelCard
 from .._wire.chat import ChatCompletionRequest
 from .._wire.completions import CompletionRequest

@@ -10,7 +10,7 @@ import httpx
 import ollama
 from django.core.management.base import CommandError
 
-from .._pump import closed
+from .._closing import closed
 from ..backends._ollama_client import OllamaClient
 from .engines import client_of, failure, making_sense, named_ollamas, reason
 from .progress import Progress, progress_in
