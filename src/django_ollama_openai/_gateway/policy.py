@@ -12,7 +12,7 @@ from django.db import close_old_connections
 
 from .. import _conf
 from .._threads import in_separate_thread
-from ..exceptions import Unavailable
+from ..exceptions import GatewayError, Unavailable
 from .flow import Flow, call, uninterrupted
 from .outcome import CANCELLED, Outcome, failure_of
 
@@ -110,6 +110,9 @@ class Holds:
         except GeneratorExit:
             raise
         except BaseException as error:
+            if not isinstance(error, GatewayError):
+                # For the log: the traceback names a line, but no class.
+                error.add_note(f"The policy {_name(policy)} was admitting the request.")
             yield from self.settle(failure_of(error))
             raise
 
@@ -130,7 +133,7 @@ class Holds:
 
 
 def _admit(policy: BasePolicy, admission: Admission[Any]) -> Hold | None:
-    hold = _checked(policy, policy.admit(admission))
+    hold = _checked(policy.admit(admission))
     # A stream may last minutes: a database connection is not kept for it.
     close_old_connections()
     return hold
@@ -144,7 +147,7 @@ async def _aadmit(policy: BasePolicy, admission: Admission[Any]) -> Hold | None:
         _in_background(_settle_late(policy, admitting, Outcome(finish_reason=CANCELLED)))
         raise
     if admitting.done():
-        return _checked(policy, admitting.result())
+        return _checked(admitting.result())
     logger.error("The policy %s takes longer than %g s", _name(policy), POLICY_TIMEOUT)
     error = Unavailable()
     _in_background(_settle_late(policy, admitting, Outcome(error=error)))
@@ -155,7 +158,7 @@ async def _settle_late(
     policy: BasePolicy, admitting: asyncio.Future[Hold | None], outcome: Outcome
 ) -> None:
     try:
-        hold = _checked(policy, await admitting)
+        hold = _checked(await admitting)
     except Exception as error:
         # The request has ended without it.
         logger.warning("The policy %s failed late", _name(policy), exc_info=error)
@@ -164,12 +167,10 @@ async def _settle_late(
             await _asettle_one(policy, hold, outcome)
 
 
-def _checked(policy: BasePolicy, hold: Any) -> Hold | None:
+def _checked(hold: Any) -> Hold | None:
     if hold is None or isinstance(hold, Hold):
         return hold
-    raise TypeError(
-        f"The policy {_name(policy)} returned {type(hold).__name__!r}, which is not a Hold."
-    )
+    raise TypeError(f"A policy returned {type(hold).__name__!r}, which is not a Hold.")
 
 
 def _settle(held: list[tuple[BasePolicy, Hold]], outcome: Outcome) -> None:
