@@ -197,6 +197,10 @@ class Settings(_Table):
         ],
         description="Dotted paths of the authenticators, in the order in which they are tried.",
     )
+    POLICIES: list[str] = Field(
+        default_factory=list,
+        description="Dotted paths of the policies, in the order in which they are called.",
+    )
     API_KEYS: list[APIKey] = Field(
         default_factory=list,
         description='API keys: strings, or `{"KEY": …, "NAME": …}`.',

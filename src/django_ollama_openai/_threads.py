@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
-from asgiref.sync import AsyncToSync, async_to_sync, sync_to_async
-from django.db import connections
+from asgiref.sync import AsyncToSync, SyncToAsync, async_to_sync, sync_to_async
+from django.db import close_old_connections, connections
 
-__all__ = ["run_after_response", "run_sync"]
+__all__ = ["in_separate_thread", "run_after_response", "run_sync"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,6 +42,23 @@ async def run_sync(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
         if begun:
             raise
     return await sync_to_async(call_elsewhere, thread_sensitive=False)()
+
+
+async def in_separate_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call ``function`` in a thread that is not the request's, so that the request's middleware
+    does not wait for it. Where a request has no thread to itself, as in tests that call the site
+    within a transaction, use :func:`run_sync`."""
+    if SyncToAsync.thread_sensitive_context.get(None) is None:
+        return await run_sync(function, *args, **kwargs)
+
+    def run() -> T:
+        try:
+            return function(*args, **kwargs)
+        finally:
+            # The thread is used again by other requests.
+            close_old_connections()
+
+    return await sync_to_async(run, thread_sensitive=False)()
 
 
 async def run_after_response(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -1,7 +1,7 @@
-"""Who is asking: authenticators turn a request into a :class:`Caller`.
+"""Authenticators find the :class:`Caller` of a request.
 
-They are named by dotted path in ``AUTHENTICATION`` and asked in order. ``None`` means "not mine,
-ask the next"; raising means "mine, but bad".
+A site names them by dotted path in ``AUTHENTICATION``. They are tried in order: one that returns
+``None`` leaves the request to the next, one that raises refuses it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from django.db import close_old_connections, connections
@@ -27,54 +28,78 @@ __all__ = [
     "Caller",
     "SessionAuthenticator",
     "StaticKeyAuthenticator",
+    "Workspace",
     "bearer_token",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """Who a request comes from. Without a user and a key, it is anybody.
+class Workspace:
+    """A group of users and keys that share models, limits and stored things."""
 
-    ``scopes`` limits what the caller may use: ``"chat"``, ``"models"`` and so on; ``None`` means
-    everything.
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The origin of a request. Without a user, a workspace and a key it is anonymous.
+
+    ``scopes`` limits what the caller may do: ``"chat"``, ``"models"`` and so on. ``models`` limits
+    the models that exist for the caller: glob patterns of public names. ``None`` means no limit.
     """
 
     user: AbstractBaseUser | None = None
     key_id: str | None = None
     key_name: str | None = None
     scopes: frozenset[str] | None = None
+    workspace: Workspace | None = None
+    models: tuple[str, ...] | None = None
+
+    @property
+    def owner(self) -> str | None:
+        """The owner of things that are stored for the caller: ``"user:7"``, ``"workspace:ws_…"`` or
+        ``"key:wiki"``, the first that the caller has; ``None`` for an anonymous caller."""
+        if self.user is not None:
+            return f"user:{self.user.pk}"
+        if self.workspace is not None:
+            return f"workspace:{self.workspace.id}"
+        return None if self.key_id is None else f"key:{self.key_id}"
 
     def may(self, scope: str) -> bool:
-        """Whether the caller's scopes include ``scope``."""
+        """Return whether the caller's scopes include ``scope``."""
         return self.scopes is None or scope in self.scopes
+
+    def may_use(self, model: str) -> bool:
+        """Return whether the model with the public name ``model`` exists for the caller."""
+        return self.models is None or any(fnmatchcase(model, each) for each in self.models)
 
 
 def bearer_token(request: HttpRequest) -> str | None:
-    """The token of an ``Authorization: Bearer …`` header, if there is one."""
+    """Return the token of the ``Authorization: Bearer …`` header, if there is one."""
     scheme, _, token = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
 class BaseAuthenticator:
-    """Recognises one kind of credentials."""
+    """Recognizes one kind of credentials."""
 
     def authenticate(self, request: HttpRequest) -> Caller | None:
-        """The caller that ``request`` comes from, or ``None`` if its credentials are not of this
-        kind.
+        """Return the caller of ``request``, or ``None`` if it has no credentials of this kind.
 
         Raises:
-            AuthenticationFailed: they are of this kind, and wrong.
-            PermissionDenied: they are right, and may not be used like this.
+            AuthenticationFailed: The credentials are wrong.
+            PermissionDenied: The credentials are right, and do not allow this request.
         """
         raise NotImplementedError(f"{type(self).__name__} must define authenticate()")
 
     async def aauthenticate(self, request: HttpRequest) -> Caller | None:
-        """The same under ASGI; runs :meth:`authenticate` in a thread unless overridden."""
+        """Async version of :meth:`authenticate`; runs it in a thread unless overridden."""
         return await run_sync(self.authenticate, request)
 
 
 class StaticKeyAuthenticator(BaseAuthenticator):
-    """The keys in ``API_KEYS``, sent as bearer tokens."""
+    """Recognizes the keys in ``API_KEYS``, sent as bearer tokens."""
 
     def authenticate(self, request: HttpRequest) -> Caller | None:
         token = bearer_token(request)
@@ -82,7 +107,7 @@ class StaticKeyAuthenticator(BaseAuthenticator):
             return None
         given = _digest(token)
         found: Caller | None = None
-        # Every key is compared, in constant time: how long it takes says nothing about them.
+        # All keys are compared, in constant time, so that the time reveals nothing about them.
         for number, key in enumerate(_conf.get().API_KEYS, start=1):
             if hmac.compare_digest(given, _digest(key.KEY)):
                 name = key.NAME or f"static-{number}"
@@ -98,7 +123,7 @@ def _digest(secret: str) -> bytes:
 
 
 class _CsrfCheck(CsrfViewMiddleware):
-    """Django's own check, giving the reason of a refusal instead of an HTML page."""
+    """Django's own check, which returns the reason of a refusal instead of an HTML page."""
 
     def _reject(self, request: HttpRequest, reason: str) -> Any:
         return reason
@@ -109,10 +134,10 @@ def _no_view(*args: Any, **kwargs: Any) -> HttpResponse:
 
 
 class SessionAuthenticator(BaseAuthenticator):
-    """The user that Django's own middleware has logged in, with the CSRF check of a form.
+    """Recognizes the user whom Django's own middleware has logged in, and checks the CSRF token.
 
-    A request with a bearer token is never taken for the session's: a wrong key must not pass
-    because of a cookie.
+    A request with a bearer token never belongs to the session: a wrong key must not pass because of
+    a cookie.
     """
 
     def authenticate(self, request: HttpRequest) -> Caller | None:
@@ -145,11 +170,11 @@ class SessionAuthenticator(BaseAuthenticator):
         return Caller(user=user)
 
     def check_csrf(self, request: HttpRequest) -> None:
-        """Refuse what another site could have made the user's browser send.
+        """Refuse a request that another site could have made the user's browser send.
 
         Raises:
-            InvalidRequest: a body that is not declared as JSON, as HTML forms send it.
-            PermissionDenied: no CSRF token, or a wrong one.
+            InvalidRequest: The body is not declared as JSON, like that of an HTML form.
+            PermissionDenied: The CSRF token is missing or wrong.
         """
         if request.method in ("GET", "HEAD", "OPTIONS"):
             return

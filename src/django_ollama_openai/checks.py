@@ -28,8 +28,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from . import _conf
+from ._gateway.admission import authenticators
 from ._gateway.failures import cause_of, where_of
-from ._gateway.gates import authenticators
 from ._gateway.mount import OPTIONS
 from ._wire.case import Case
 from .auth import StaticKeyAuthenticator
@@ -97,7 +97,7 @@ def _check_queue(alias: str, members: tuple[str, ...]) -> Iterator[CheckMessage]
 def _check_access() -> Iterator[CheckMessage]:
     settings = _conf.get()
     try:
-        asked = authenticators()
+        asked = authenticators(_conf.get())
     except ImproperlyConfigured as error:
         yield Error(str(error), id="ollama_openai.E003")
         return

@@ -24,8 +24,8 @@ each the alias of the backend, and its :class:`~django_ollama_openai.exceptions.
 
 Receivers are called with ``send_robust``: exceptions are logged and do not affect the answer. Under
 ASGI, asynchronous receivers are awaited and synchronous ones run in a thread, except those of
-``completion_ended``. Context variables are those of the request, even at the end of a stream, when
-the request has left the middleware.
+``completion_recorded``. Context variables are those of the request, even at the end of a stream,
+when the request has left the middleware.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from asgiref.sync import iscoroutinefunction
 from django.dispatch import Signal
 
 __all__ = [
-    "completion_ended",
     "completion_failed",
     "completion_finished",
+    "completion_recorded",
     "completion_started",
 ]
 
@@ -55,8 +55,8 @@ class _PromptSignal(Signal):
         if iscoroutinefunction(receiver):
             raise TypeError(
                 f"{receiver!r} is asynchronous, and would have to be awaited. Receivers of "
-                "completion_ended are synchronous; completion_finished and completion_failed take "
-                "both."
+                "completion_recorded are synchronous; completion_finished and completion_failed "
+                "take both."
             )
         super().connect(receiver, *args, **kwargs)
 
@@ -71,11 +71,12 @@ Further argument: ``queued``, the number of other answers that wait for the back
 completion_finished = Signal()
 """The completion has ended, by itself or because the client disconnected.
 
-Further arguments: ``finish_reason`` (of the first choice: ``"stop"``, ``"length"``,
-``"tool_calls"``, or ``"cancelled"`` if the client disconnected; ``None`` for embeddings), ``usage``
+Further arguments: ``finish_reason`` (``"stop"``, ``"length"``, ``"tool_calls"``,
+``"content_filter"`` or another word of the engine's, of the first choice; ``"cancelled"`` if the
+client disconnected; ``None`` for embeddings), ``usage``
 (:class:`~django_ollama_openai._wire.delta.Usage` of all choices; of a cancelled completion the
 tokens counted until then, with ``estimated`` set), ``timings``
-(:class:`~django_ollama_openai._gateway.accounting.Timings`, in seconds) and ``messages`` (for each
+(:class:`~django_ollama_openai._gateway.outcome.Timings`, in seconds) and ``messages`` (for each
 choice the assistant message in OpenAI's format, as far as it was produced).
 """
 
@@ -86,7 +87,7 @@ Further arguments: ``error`` (a :class:`~django_ollama_openai.exceptions.Gateway
 ``usage``, ``timings`` and ``messages`` up to the failure.
 """
 
-completion_ended: Signal = _PromptSignal()
+completion_recorded: Signal = _PromptSignal()
 """The completion has finished or failed. For metrics: without text.
 
 It is sent before the other two, and in the event loop under ASGI. Receivers are synchronous and

@@ -10,13 +10,13 @@ import socket
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.http import HttpRequest, JsonResponse
+from django.http import JsonResponse
 from django.http.response import HttpResponseBase
 
+from django_ollama_openai._gateway.admission import Incoming
 from django_ollama_openai._gateway.flow import Flow
 from django_ollama_openai._views.endpoint import endpoint
 
@@ -26,12 +26,10 @@ PUMP = "ollama-openai-pump"
 
 
 @endpoint("GET")
-def left(
-    request: HttpRequest, *, request_id: str, captured: dict[str, Any]
-) -> Flow[HttpResponseBase]:
+def left(incoming: Incoming) -> Flow[HttpResponseBase]:
     """Count it; ``?reset`` also frees what it can, and forgets how large the process has been."""
     yield from ()
-    if "reset" in request.GET:
+    if "reset" in incoming.request.GET:
         _free()
         Path("/proc/self/clear_refs").write_text("5")
     engine = urlsplit(settings.OLLAMA_OPENAI["HOST"]).port

@@ -30,7 +30,7 @@ from pydantic import BaseModel
 
 import django_ollama_openai
 from django_ollama_openai import _conf, backends, exceptions, signals, urls
-from django_ollama_openai._gateway import flow, gates
+from django_ollama_openai._gateway import admission, flow
 from django_ollama_openai._translation.model_cards import METADATA
 from django_ollama_openai._wire.chat import ChatCompletionRequest
 from django_ollama_openai._wire.completions import CompletionRequest
@@ -702,7 +702,7 @@ def test_example_metrics_key() -> None:
 
 def run_gates(key: str) -> Caller:
     request = RequestFactory(headers={"Authorization": f"Bearer {key}"}).get("/ai/metrics")
-    return flow.run(gates.authenticate(request))
+    return flow.run(admission.authenticate(request, _conf.get()))
 
 
 @pytest.mark.metrics

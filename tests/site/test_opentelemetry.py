@@ -13,7 +13,7 @@ import httpx
 import pytest
 from django.test import override_settings
 
-from django_ollama_openai._gateway.accounting import Timings
+from django_ollama_openai._gateway.outcome import Timings
 from django_ollama_openai._wire.chat import ChatCompletionRequest
 from django_ollama_openai._wire.delta import Usage
 from django_ollama_openai.backends import DummyBackend, LlamaCppBackend, OllamaBackend

@@ -23,7 +23,8 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.test import AsyncClient, Client
 
-from django_ollama_openai._gateway.accounting import Timings, _uninterrupted
+from django_ollama_openai._gateway.flow import uninterrupted
+from django_ollama_openai._gateway.outcome import Timings
 from django_ollama_openai._wire.chat import ChatCompletionRequest
 from django_ollama_openai._wire.delta import Delta, Usage
 from django_ollama_openai.auth import Caller
@@ -36,9 +37,9 @@ from django_ollama_openai.exceptions import (
     UpstreamTimeout,
 )
 from django_ollama_openai.signals import (
-    completion_ended,
     completion_failed,
     completion_finished,
+    completion_recorded,
     completion_started,
 )
 from tests.ollama_server import Answer, Close, OllamaServer, Reply, error, line
@@ -422,15 +423,15 @@ def test_receivers_may_use_the_database(ask: Ask, stream: bool) -> None:
 
 @pytest.fixture
 def ends() -> Iterator[list[dict[str, Any]]]:
-    """The arguments of ``completion_ended``, as often as it was sent."""
+    """The arguments of ``completion_recorded``, as often as it was sent."""
     seen: list[dict[str, Any]] = []
 
     def receiver(**facts: Any) -> None:
         seen.append(facts)
 
-    completion_ended.connect(receiver)
+    completion_recorded.connect(receiver)
     yield seen
-    completion_ended.disconnect(receiver)
+    completion_recorded.disconnect(receiver)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -475,11 +476,11 @@ def test_a_measurement_that_fails_disturbs_nothing(
     def raises(**facts: Any) -> None:
         raise RuntimeError("a receiver's own fault")
 
-    completion_ended.connect(raises)
+    completion_recorded.connect(raises)
     try:
         response = ask(stream=stream)
     finally:
-        completion_ended.disconnect(raises)
+        completion_recorded.disconnect(raises)
     assert b"reply." in response.received
     assert ending(events, "finished")["finish_reason"] == "stop"
     assert "a receiver's own fault" in caplog.text
@@ -497,11 +498,11 @@ def test_an_end_is_told_at_once(ask: Ask, events: list[Event], stream: bool) -> 
             in_loop = False
         seen.append((len(events), in_loop))
 
-    completion_ended.connect(measure)
+    completion_recorded.connect(measure)
     try:
         response = ask(stream=stream)
     finally:
-        completion_ended.disconnect(measure)
+        completion_recorded.disconnect(measure)
     assert seen == [(1, hasattr(response, "asgi_request"))]
 
 
@@ -509,11 +510,11 @@ async def test_what_would_be_awaited_cannot_measure() -> None:
     async def receiver(**facts: Any) -> None: ...
 
     with pytest.raises(TypeError, match="completion_finished and completion_failed take both"):
-        completion_ended.connect(receiver)
-    assert not completion_ended.has_listeners()
+        completion_recorded.connect(receiver)
+    assert not completion_recorded.has_listeners()
 
 
-@pytest.mark.parametrize("signal", [completion_finished, completion_ended])
+@pytest.mark.parametrize("signal", [completion_finished, completion_recorded])
 def test_no_text_is_kept_for_what_is_measured(ask: Ask, signal: Signal) -> None:
     kept: list[Any] = []
 
@@ -555,7 +556,7 @@ def marking(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("signal", [completion_finished, completion_ended])
+@pytest.mark.parametrize("signal", [completion_finished, completion_recorded])
 def test_the_end_is_told_in_the_context_of_the_request(
     ask: Ask, settings: Settings, signal: Signal, stream: bool
 ) -> None:
@@ -647,7 +648,7 @@ async def test_a_hang_up_does_not_cut_a_receiver_off() -> None:
         await asyncio.sleep(0.05)
         steps.append("ended")
 
-    task = asyncio.create_task(_uninterrupted(receiver()))
+    task = asyncio.create_task(uninterrupted(receiver()))
     await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -28,6 +28,7 @@ DEFAULTS: dict[str, Any] = {
         "django_ollama_openai.auth.StaticKeyAuthenticator",
         "django_ollama_openai.auth.SessionAuthenticator",
     ],
+    "POLICIES": [],
     "API_KEYS": [],
     "ALLOW_ANONYMOUS": False,
     "RESPONSE_CASE": "both",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from django_ollama_openai._gateway.failures import MAX_LOGGED, told
+from django_ollama_openai._gateway.failures import MAX_LOGGED, to_client_error
 from django_ollama_openai._translation.ollama_chunks import OllamaChatChunks
 from django_ollama_openai._translation.ollama_errors import ollama_error
 from django_ollama_openai._translation.openai_errors import openai_error
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def logged(error: Exception, caplog: pytest.LogCaptureFixture) -> str:
-    told(error, "default", "req_7")
+    to_client_error(error, "default", "req_7")
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.exc_info is None
@@ -105,9 +105,9 @@ def test_the_engines_words_are_logged_if_the_site_says_so(
 def test_a_refusal_that_clients_do_not_read_is_logged_if_the_site_says_so(
     caplog: pytest.LogCaptureFixture, settings: Settings
 ) -> None:
-    told(ollama_error(400, b'{"error": "stat /srv/x"}'), "default", "req_7")
+    to_client_error(ollama_error(400, b'{"error": "stat /srv/x"}'), "default", "req_7")
     settings.OLLAMA_OPENAI = {"LOG_ENGINE_ERRORS": True}
-    told(ollama_error(400, b'{"error": "bad top_p"}'), "default", "req_7")
+    to_client_error(ollama_error(400, b'{"error": "bad top_p"}'), "default", "req_7")
     assert caplog.records == []
     line = logged(ollama_error(400, b'{"error": "stat /srv/x"}'), caplog)
     assert line == (
@@ -147,5 +147,5 @@ def test_a_long_message_is_cut(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_what_a_client_did_wrong_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     error = InvalidRequest("The prompt is not understood.")
-    assert told(error, "default", "req_7") is error
+    assert to_client_error(error, "default", "req_7") is error
     assert caplog.records == []

@@ -1,113 +1,106 @@
-"""What a completion came to, for the signals: usage, timings, and how it ended."""
+"""Measure a request to a backend, and report it: to its recorder, its policies and the signals."""
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import time
-from collections.abc import Coroutine
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from django.dispatch import Signal
-from django.http import HttpRequest
 
 from .._threads import run_after_response
 from .._translation.chat_completion import chat_message
 from .._wire.delta import Delta, Usage, fold
-from .._wire.engine import EngineRequest
-from ..auth import Caller
 from ..backends._slots import Wait
 from ..exceptions import GatewayError
 from ..signals import (
-    completion_ended,
     completion_failed,
     completion_finished,
+    completion_recorded,
     completion_started,
 )
+from .admission import Admission
+from .flow import Flow, arun, call, run, uninterrupted
+from .outcome import CANCELLED, Outcome, Record, Timings
+from .policy import Holds
+from .recorder import BaseRecorder
 from .routing import Route
 
-__all__ = ["Account", "Timings"]
+__all__ = ["Account"]
 
-
-@dataclass(slots=True, frozen=True)
-class Timings:
-    """In seconds. ``queued`` is how long the request waited for a slot of each backend that was
-    asked, of several choices the one that waited longest. The others count from the moment it went
-    to the backend and include that. ``time_to_first_token`` is ``None`` if there was none."""
-
-    time_to_first_token: float | None
-    total: float
-    queued: float
+logger = logging.getLogger("django_ollama_openai")
 
 
 class Account:
-    """The account of one request. It ends once; what is reported after that is ignored.
+    """The account of one request to a backend.
 
-    ``endpoint`` is OpenAI's name of what was asked: ``chat.completions``, ``completions``,
-    ``embeddings`` or ``responses``; ``body`` is its validated request. An answer that is no text
-    has no ``choices``.
+    It ends once: what is reported after :meth:`finished`, :meth:`cancelled` or :meth:`failed` is
+    ignored. Then :meth:`settle` or :meth:`asettle`, before the client gets the end of the answer;
+    then :meth:`send_ending` or :meth:`asend_ending`.
     """
 
     def __init__(
         self,
+        admission: Admission[Any],
         *,
-        request: HttpRequest,
-        request_id: str,
-        caller: Caller,
-        route: Route,
-        endpoint: str,
-        body: EngineRequest,
         choices: int,
+        recorder: BaseRecorder | None = None,
     ) -> None:
-        self.request_id = request_id
+        route = admission.engine_route
+        self.request_id = admission.request_id
+        self.holds = Holds()
+        self._recorder = recorder
         self._waits: list[Wait] = []
         self._slots = route.backend.slots
         self._sender = type(route.backend)
         self._answerer = route
         self._failures: list[tuple[str, GatewayError]] = []
         self._facts: dict[str, Any] = {
-            "request": request,
-            "request_id": request_id,
-            "caller": caller,
-            "endpoint": endpoint,
-            "body": body,
+            "request": admission.request,
+            "request_id": admission.request_id,
+            "caller": admission.caller,
+            "endpoint": admission.endpoint,
+            "body": admission.body,
             "model": route.name,
             "backend": route.alias,
         }
-        # The text of an answer is kept only if somebody will be told of it.
-        self._is_kept = completion_finished.has_listeners(
-            self._sender
-        ) or completion_failed.has_listeners(self._sender)
-        # A stream's end comes when the request has left the middleware, and their context with it.
+        # The text of an answer is only kept if there is a use for it.
+        self._is_kept = (
+            recorder is not None
+            or completion_finished.has_listeners(self._sender)
+            or completion_failed.has_listeners(self._sender)
+        )
+        # A stream ends when the request has left the middleware, and their context with it.
         self._context = copy_context()
         self._choices = choices
         self._tallies = [_Tally() for _ in range(max(1, choices))]
         self._started = time.perf_counter()
         self._first: float | None = None
-        self._ending: tuple[Signal, dict[str, Any]] | None = None
+        self._record: Record | None = None
 
     def new_wait(self) -> Wait:
-        """How the request waits for a backend, or for another one."""
+        """Return what measures how long the request waits for a backend."""
         wait = Wait()
         self._waits.append(wait)
         return wait
 
     def falls_back(self, route: Route, error: GatewayError) -> None:
-        """The backend has failed with ``error``, and another one is asked instead."""
+        """Note that the backend failed with ``error``, and that ``route`` is tried next."""
         self._failures.append((self._answerer.alias, error))
         self._answerer = route
 
     def all_have_failed(self, first: Route, error: GatewayError) -> None:
-        """The last with ``error``, too; it is the failure of the ``first`` that the client hears
-        of."""
+        """Note that the last backend failed with ``error``, too. The client gets the error of the
+        ``first``."""
         if self._answerer is not first:
             self._failures = [*self._failures[1:], (self._answerer.alias, error)]
             self._answerer = first
 
     def feed(self, delta: Delta) -> None:
-        """The backend has produced ``delta``."""
+        """Count ``delta``, which the backend has produced."""
         if self._first is None:
             self._first = time.perf_counter()
         tally = self._tallies[delta.index]
@@ -116,76 +109,145 @@ class Account:
         tally.finish_reason = delta.finish_reason or tally.finish_reason
         if self._is_kept:
             tally.deltas.append(delta)
+            if self._recorder is not None:
+                self._recorder.feed(delta)
 
     def finished(self) -> None:
+        """Note that the answer is complete."""
         reason = (self._tallies[0].finish_reason or "stop") if self._choices else None
-        self._end(completion_finished, finish_reason=reason)
+        self._end(finish_reason=reason)
 
     def cancelled(self) -> None:
-        """The client has hung up."""
-        self._end(completion_finished, finish_reason="cancelled")
+        """Note that the client has disconnected."""
+        self._end(finish_reason=CANCELLED)
 
     def failed(self, error: GatewayError) -> None:
-        self._end(completion_failed, error=error)
+        """Note that the client gets ``error``."""
+        self._end(error=error)
+
+    def settle(self) -> GatewayError | None:
+        """Have the answer recorded, then the holds of policies settled; once.
+
+        Return the error that the client gets instead of a finished answer that could not be
+        recorded.
+        """
+        if self._record is None or (self._recorder is None and not self.holds):
+            return None
+        return self._context.run(run, self._settle(self._record))
+
+    async def asettle(self) -> GatewayError | None:
+        """Async version of :meth:`settle`. A disconnect does not interrupt it.
+
+        Raises:
+            CancelledError: The task was cancelled; everything is settled.
+        """
+        if self._record is None or (self._recorder is None and not self.holds):
+            return None
+        return await uninterrupted(arun(self._settle(self._record)))
+
+    def _settle(self, record: Record) -> Flow[GatewayError | None]:
+        recorder, self._recorder = self._recorder, None
+        failure: GatewayError | None = None
+        if recorder is not None:
+            try:
+                yield from call(recorder.record, recorder.arecord, record)
+            except Exception as error:
+                logger.error(
+                    "The answer to request %s could not be stored", self.request_id, exc_info=error
+                )
+                if record.error is None and record.finish_reason != CANCELLED:
+                    failure = _to_storage_error(error)
+                    record = self._record = replace(record, error=failure, finish_reason=None)
+        yield from self.holds.settle(_without_messages(record))
+        return failure
 
     def send_started(self) -> None:
+        """Send ``completion_started``."""
         completion_started.send_robust(self._sender, **self._facts, queued=self._slots.queued)
 
     async def asend_started(self) -> None:
+        """Async version of :meth:`send_started`."""
         if completion_started.has_listeners(self._sender):
             sending = completion_started.asend_robust(
                 self._sender, **self._facts, queued=self._slots.queued
             )
-            await _uninterrupted(sending)
+            await uninterrupted(sending)
 
     def send_ending(self) -> None:
-        if self._ending is not None:
-            signal, facts = self._ending
-            self._context.run(self._send_ended, facts)
+        """Send the signals of the end, if it has come."""
+        if self._record is not None:
+            signal, facts = self._ending(self._record)
+            self._context.run(self._send_recorded, facts)
             self._context.run(signal.send_robust, self._sender, **facts)
 
     async def asend_ending(self) -> None:
-        if self._ending is not None:
-            signal, facts = self._ending
-            is_heard = signal.has_listeners(self._sender)
-            if is_heard or completion_ended.has_listeners(self._sender):
+        """Async version of :meth:`send_ending`."""
+        if self._record is not None:
+            signal, facts = self._ending(self._record)
+            has_listeners = signal.has_listeners(self._sender)
+            if has_listeners or completion_recorded.has_listeners(self._sender):
                 # In a task, which runs when the last event has left.
-                await _uninterrupted(self._asend_ending(signal if is_heard else None, facts))
+                await uninterrupted(self._asend_ending(signal if has_listeners else None, facts))
 
     async def _asend_ending(self, signal: Signal | None, facts: dict[str, Any]) -> None:
-        self._send_ended(facts)
+        self._send_recorded(facts)
         if signal is not None:
             await run_after_response(partial(signal.asend_robust, self._sender, **facts))
 
-    def _send_ended(self, facts: dict[str, Any]) -> None:
+    def _send_recorded(self, facts: dict[str, Any]) -> None:
         figures = {"finish_reason": None, "error": None, **facts, "choices": self._choices}
         del figures["messages"]
-        completion_ended.send_robust(self._sender, **figures)
+        completion_recorded.send_robust(self._sender, **figures)
 
-    def _end(self, signal: Signal, **outcome: Any) -> None:
-        if self._ending is not None:
+    def _ending(self, record: Record) -> tuple[Signal, dict[str, Any]]:
+        facts = {
+            **self._facts,
+            "backend": self._answerer.alias,
+            "answered_by": record.answered_by,
+            "failures": tuple(self._failures),
+            "usage": record.usage,
+            "timings": record.timings,
+            "messages": list(record.messages),
+        }
+        if record.error is not None:
+            return completion_failed, {**facts, "error": record.error}
+        return completion_finished, {**facts, "finish_reason": record.finish_reason}
+
+    def _end(self, *, finish_reason: str | None = None, error: GatewayError | None = None) -> None:
+        if self._record is not None:
             return
         now = time.perf_counter()
-        outcome["usage"] = sum((tally.counted() for tally in self._tallies), Usage())
-        outcome["timings"] = Timings(
-            time_to_first_token=None if self._first is None else self._first - self._started,
-            total=now - self._started,
-            queued=sum(wait.seconds for wait in self._waits),
+        self._record = Record(
+            usage=sum((tally.counted() for tally in self._tallies), Usage()),
+            timings=Timings(
+                time_to_first_token=None if self._first is None else self._first - self._started,
+                total=now - self._started,
+                queued=sum(wait.seconds for wait in self._waits),
+            ),
+            finish_reason=finish_reason,
+            error=error,
+            answered_by=self._answerer.name,
+            messages=tuple(
+                chat_message(fold(tally.deltas)) for tally in self._tallies[: self._choices]
+            ),
         )
-        outcome["messages"] = [
-            chat_message(fold(tally.deltas)) for tally in self._tallies[: self._choices]
-        ]
-        answerer = {
-            "backend": self._answerer.alias,
-            "answered_by": self._answerer.name,
-            "failures": tuple(self._failures),
-        }
-        self._ending = (signal, {**self._facts, **answerer, **outcome})
+
+
+def _without_messages(record: Record) -> Outcome:
+    return Outcome(
+        record.usage, record.timings, record.finish_reason, record.error, record.answered_by
+    )
+
+
+def _to_storage_error(error: Exception) -> GatewayError:
+    if isinstance(error, GatewayError):
+        return error
+    return GatewayError("The answer could not be stored.")
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What one choice came to."""
+    """The figures of one choice."""
 
     tokens: int = 0
     usage: Usage | None = None
@@ -194,14 +256,3 @@ class _Tally:
 
     def counted(self) -> Usage:
         return self.usage or Usage(completion_tokens=self.tokens, estimated=True)
-
-
-async def _uninterrupted(sending: Coroutine[Any, Any, Any]) -> None:
-    """Await ``sending`` to its end, also when a client hangs up meanwhile: receivers are told of
-    every completion twice, and in order."""
-    task = asyncio.create_task(sending)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise

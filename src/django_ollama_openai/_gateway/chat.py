@@ -1,8 +1,10 @@
-"""``POST v1/chat/completions``. The gates before it stand in :func:`~.exchange.admit`."""
+"""``POST v1/chat/completions``, and all other answers that are chats."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from .. import _conf
 from .._translation.chat_completion import (
@@ -13,42 +15,70 @@ from .._translation.chat_completion import (
 from .._translation.tool_choice import answering
 from .._wire.chat import ChatCompletionRequest
 from ..backends import BaseBackend
-from ..exceptions import InvalidRequest
+from ..exceptions import GatewayError, InvalidRequest
+from .accounting import Account
+from .admission import Admission, NameFields
 from .completion import Asking, Choice, Completion, whole
-from .exchange import Exchange, Reply, admit, check_choices, settle_parameters
+from .delivery import Reply, deliver
 from .flow import Flow, call
-from .mount import Mount
+from .recorder import BaseRecorder
 from .remote_images import ImageNotFetched, afetch_images, fetch_images
 from .routing import Route
 
-__all__ = ["chat_choices", "complete_chat", "fetch_remote_images"]
+__all__ = ["run_chat"]
 
 
-def complete_chat(exchange: Exchange) -> Flow[Reply]:
-    """Answer a chat completion request; raises as :meth:`Exchange.reply` does."""
-    admitted = yield from admit(exchange, ChatCompletionRequest, "chat")
-    body, route = admitted.body, admitted.route
-    unsupported = [body.client_param(name) for name in route.backend.unsupported_parameters(body)]
-    body, ignored = settle_parameters(body, unsupported, route)
-    check_choices(body.n or 1, "n")
-    yield from fetch_remote_images(body)
-    choices = chat_choices(body)
-    completion = Completion(
+def run_chat(
+    admission: Admission[Any],
+    *,
+    stages: Sequence[Callable[[ChatCompletionRequest], Any]] = (),
+    recorder: BaseRecorder | None = None,
+    writer: ChatCompletionWriter | None = None,
+) -> Flow[Reply]:
+    """Answer a chat, whose request is ``admission.engine_request``.
+
+    ``stages`` are factories of stages, which are called once for each choice, the innermost last.
+    ``recorder`` keeps the answer; ``writer`` turns it into bytes, those of a chat completion by
+    default.
+
+    Raises:
+        GatewayError: The answer failed before anything was sent; later errors are frames of the
+            stream.
+        ClientGone: The client has disconnected.
+    """
+    body, route = admission.engine_request, admission.route
+    if not isinstance(body, ChatCompletionRequest) or route is None:
+        raise TypeError("run_chat() needs the admission of a chat.")
+    try:
+        yield from _fetch_remote_images(body, admission.settings)
+    except GatewayError as error:
+        if admission.name_fields is not None:
+            admission.name_fields(error)
+        raise
+    completion = _Chat(
+        name_fields=admission.name_fields,
         route=route,
         request=body,
-        choices=choices,
-        account=exchange.account(
-            admitted.caller, route, endpoint="chat.completions", body=body, choices=len(choices)
-        ),
-        writer=_writer(body, route, admitted.mount),
+        choices=[Choice(n, partial(_asking, body, n)) for n in range(admission.choices)],
+        account=Account(admission, choices=admission.choices, recorder=recorder),
+        writer=writer or _writer(body, route, admission),
         is_stream=bool(body.stream),
     )
-    return (yield from exchange.reply(completion, ignored))
+    return (yield from deliver(admission, completion))
 
 
-def chat_choices(body: ChatCompletionRequest) -> list[Choice[ChatCompletionRequest]]:
-    """One request for each choice that ``body`` asks for."""
-    return [Choice(index, partial(_asking, body, index)) for index in range(body.n or 1)]
+class _Chat(Completion):
+    """A chat completion whose errors name the fields of the client's request."""
+
+    def __init__(self, *, name_fields: NameFields | None, **options: Any) -> None:
+        super().__init__(**options)
+        self._name_fields = name_fields
+
+    def _told(self, error: Exception) -> GatewayError:
+        told = super()._told(error)
+        if self._name_fields is not None:
+            self._name_fields(told)
+        return told
 
 
 def _asking(body: ChatCompletionRequest, index: int, route: Route) -> Asking[ChatCompletionRequest]:
@@ -62,16 +92,16 @@ def _asking(body: ChatCompletionRequest, index: int, route: Route) -> Asking[Cha
     return Asking(answering(request, backend.supported_parameters), *methods)
 
 
-def fetch_remote_images(body: ChatCompletionRequest) -> Flow[None]:
-    """Fetch the pictures that ``body`` names by their address.
+def _fetch_remote_images(body: ChatCompletionRequest, settings: _conf.Settings) -> Flow[None]:
+    """Fetch the images that ``body`` refers to by URL.
 
     Raises:
-        InvalidRequest: one cannot be had, or the site does not fetch any.
+        InvalidRequest: One cannot be fetched, or the site does not fetch any.
     """
     images = body.remote_images
     if not images:
         return
-    if not _conf.get().REMOTE_IMAGES:
+    if not settings.REMOTE_IMAGES:
         raise InvalidRequest(
             "This site does not fetch images. Send the image itself, as a data URI.",
             param=images[0][0],
@@ -86,16 +116,20 @@ def fetch_remote_images(body: ChatCompletionRequest) -> Flow[None]:
         image.set_data(data)
 
 
-def _writer(body: ChatCompletionRequest, route: Route, mount: Mount) -> ChatCompletionWriter:
-    choices = body.n or 1
+def _writer(
+    body: ChatCompletionRequest, route: Route, admission: Admission[Any]
+) -> ChatCompletionWriter:
     if body.stream:
         return ChatCompletionStream(
             route.name,
-            mount.case,
-            choices=choices,
+            admission.mount.case,
+            choices=admission.choices,
             include_usage=body.include_usage,
             legacy_function_call=bool(body.functions),
         )
     return WholeChatCompletion(
-        route.name, mount.case, choices=choices, legacy_function_call=bool(body.functions)
+        route.name,
+        admission.mount.case,
+        choices=admission.choices,
+        legacy_function_call=bool(body.functions),
     )

@@ -1,8 +1,11 @@
-"""Brings an answer to the client as it is produced: one driver for WSGI, one for ASGI.
+"""Deliver an answer to the client as it is produced: one driver for WSGI, one for ASGI.
 
 Both let the backend run beside the reader (in a thread, in a task), so that the reader never
-blocks in it: that is what keep-alives, the bounded wait for the first delta and the detection of
-a client that has hung up rest on. Both end the backend's work at once when the reader goes.
+blocks in it: that makes keep-alives, the bounded wait for the first delta and the detection of a
+disconnect possible. Both cancel the backend's work at once when the client disconnects.
+
+An answer ends in this order: the recorder, the settlement of what policies hold, the last bytes,
+the signals.
 """
 
 from __future__ import annotations
@@ -20,38 +23,79 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self, TypeAlias
 
+from .. import _conf
 from .._cancellation import Cancelled
 from .._pump import EndOfStream, Pump
 from .._shutdown import LOOK_SECONDS, deadline, ended_by_shutdown
 from .._wire.sse import PING
 from ..exceptions import ClientTimeout, GatewayError, ShuttingDown
+from .admission import Admission
 from .attempts import forward, items
 from .channel import Channel
+from .flow import Flow, call
 from .work import Work
 
-__all__ = ["AsyncDelivery", "ClientGone", "Delivery", "Timing"]
+__all__ = ["AsyncDelivery", "ClientGone", "Delivery", "Reply", "Timing", "deliver"]
 
 
 class ClientGone(Exception):
-    """The client has hung up before there was anything to send."""
+    """The client has disconnected before there was anything to send."""
+
+
+@dataclass(slots=True, frozen=True)
+class Reply:
+    """What the client gets: the body of the answer, or the events of a stream that has begun."""
+
+    content: bytes | Delivery | AsyncDelivery
+    ignored_parameters: tuple[str, ...] = ()
+
+
+def deliver(admission: Admission[Any], work: Work[Any]) -> Flow[Reply]:
+    """Do ``work``: all of it, or of a stream as much as it takes until it has begun.
+
+    Raises:
+        GatewayError: The work has failed before anything was sent; later errors are frames of the
+            stream.
+        ClientGone: The client has disconnected.
+    """
+    work.account.holds = admission.holds.hand_over()
+    content = yield from call(_run, _arun, admission, work)
+    return Reply(content, admission.ignored_parameters)
+
+
+def _run(admission: Admission[Any], work: Work[Any]) -> bytes | Delivery:
+    delivery = Delivery(work, Timing.of(admission.settings), admission.incoming.is_disconnected)
+    return delivery.start() if work.is_stream else delivery.read()
+
+
+async def _arun(admission: Admission[Any], work: Work[Any]) -> bytes | AsyncDelivery:
+    delivery = AsyncDelivery(work, Timing.of(admission.settings))
+    return await (delivery.start() if work.is_stream else delivery.read())
 
 
 @dataclass(slots=True, frozen=True)
 class Timing:
-    """In seconds: how often a silent stream is kept alive, and for how long a client may take
+    """In seconds: how often a silent stream gets a keep-alive, and for how long a client may read
     nothing."""
 
     keepalive: float
     client_timeout: float
 
+    @classmethod
+    def of(cls, settings: _conf.Settings) -> Timing:
+        """Return the times that the site has set."""
+        return cls(settings.STREAM_KEEPALIVE_SECONDS, settings.CLIENT_TIMEOUT)
+
 
 class Delivery:
     """An answer for a synchronous server: an iterator of bytes."""
 
-    def __init__(self, work: Work[Any], timing: Timing, hung_up: Callable[[], bool]) -> None:
+    def __init__(
+        self, work: Work[Any], timing: Timing, is_disconnected: Callable[[], bool]
+    ) -> None:
         self._work = work
         self._timing = timing
-        self._hung_up = hung_up
+        self._is_disconnected = is_disconnected
         self._events = self._produce()
         self._first: list[bytes] = []
         self._due = 0.0
@@ -101,42 +145,55 @@ class Delivery:
             )
             for number, source in enumerate(work.sources)
         ]
-        work.account.send_started()
+        rest = b""
+        failure: GatewayError | None = None
+        cause: Exception | None = None
+        gone: BaseException | None = None
         try:
-            for pump in pumps:
-                pump.start()
-            self._sent()
-            for arrival in self._arrivals(arrivals, len(pumps)):
-                if arrival is None:
-                    begun = True
-                    yield PING
-                    self._sent()
-                    continue
-                number, item = arrival
-                if not isinstance(item, EndOfStream):
-                    pumps[number].ack()
-                    if data := work.feed(item):
+            work.account.send_started()
+            try:
+                for pump in pumps:
+                    pump.start()
+                self._sent()
+                for arrival in self._arrivals(arrivals, len(pumps)):
+                    if arrival is None:
                         begun = True
-                        yield data
+                        yield PING
                         self._sent()
-                elif item.error is not None:
-                    raise item.error
+                        continue
+                    number, item = arrival
+                    if not isinstance(item, EndOfStream):
+                        pumps[number].ack()
+                        if data := work.feed(item):
+                            begun = True
+                            yield data
+                            self._sent()
+                    elif item.error is not None:
+                        raise item.error
+            finally:
+                for pump in pumps:
+                    pump.cancel()
             rest = work.finish()
-            work.save()
-            yield rest
-        except (GeneratorExit, Cancelled):
-            if (given_up := _given_up(arrivals)) is None:
+        except Exception as error:
+            cause, failure = error, work.fail(error)
+        except BaseException as error:
+            gone = error
+            if (timeout := _client_timeout(arrivals)) is None:
                 work.account.cancelled()
             else:
-                work.fail(given_up)
-        except Exception as error:
-            told = work.fail(error)
-            if not begun:
-                raise told from error
-            yield work.failure_frame(told)
+                work.fail(timeout)
+        try:
+            failure = work.account.settle() or failure
+            if gone is not None:
+                if not isinstance(gone, (GeneratorExit, Cancelled)):
+                    raise gone
+            elif failure is None:
+                yield rest
+            elif begun:
+                yield work.failure_frame(failure)
+            else:
+                raise failure from cause
         finally:
-            for pump in pumps:
-                pump.cancel()
             work.account.send_ending()
 
     def _sent(self) -> None:
@@ -167,7 +224,7 @@ class Delivery:
 
     def _look(self) -> float:
         """Whether to go on; returns when to look again."""
-        if self._hung_up():
+        if self._is_disconnected():
             raise Cancelled
         now, end = time.monotonic(), deadline()
         if end is None:
@@ -190,8 +247,8 @@ def _deliver(
             pump.cancel()
 
 
-def _given_up(arrivals: _Arrivals) -> ClientTimeout | None:
-    """Why a client that has hung up had been given up before."""
+def _client_timeout(arrivals: _Arrivals) -> ClientTimeout | None:
+    """Return the error that has ended the work already, if the client has read too slowly."""
     while not arrivals.empty():
         _, item = arrivals.get()
         if isinstance(item, EndOfStream) and isinstance(item.error, ClientTimeout):
@@ -279,19 +336,22 @@ async def _produce(work: Work[Any], channel: Channel) -> None:
     failure: GatewayError | None = None
     shut_down = partial(channel.abandon, asyncio.current_task(), ShuttingDown)
     try:
-        with ended_by_shutdown(shut_down):
-            await account.asend_started()
-            await forward(work, channel)
-        rest = work.finish()
-        await work.asave()
-        channel.put(rest)
-    except asyncio.CancelledError:
-        if channel.reason is None:
-            account.cancelled()
-            raise
-        failure = work.fail(channel.reason())
-    except Exception as error:
-        failure = work.fail(error)
+        try:
+            with ended_by_shutdown(shut_down):
+                await account.asend_started()
+                await forward(work, channel)
+            rest = work.finish()
+        except asyncio.CancelledError:
+            if channel.reason is None:
+                account.cancelled()
+                raise
+            failure = work.fail(channel.reason())
+        except Exception as error:
+            failure = work.fail(error)
+        finally:
+            failure = await account.asettle() or failure
+        if failure is None:
+            channel.put(rest)
     finally:
         if failure is not None and channel.begun:
             channel.put(work.failure_frame(failure))

@@ -1,4 +1,4 @@
-"""``POST v1/embeddings``. The gates before it stand in :func:`~.exchange.admit`."""
+"""``POST v1/embeddings``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from .._wire.case import Case
 from .._wire.delta import Delta, Embeddings
 from .._wire.embeddings import EmbeddingsRequest
 from .accounting import Account
-from .exchange import Exchange, Reply, admit, settle_parameters
+from .admission import Admission
+from .delivery import Reply, deliver
 from .flow import Flow
 from .routing import Route
 from .work import Work
@@ -17,17 +18,16 @@ from .work import Work
 __all__ = ["embed"]
 
 
-def embed(exchange: Exchange) -> Flow[Reply]:
-    """Answer a request for embeddings; raises as :meth:`Exchange.reply` does."""
-    admitted = yield from admit(exchange, EmbeddingsRequest, "embeddings")
-    body, route, case = admitted.body, admitted.route, admitted.mount.case
-    body, ignored = settle_parameters(body, route.backend.unsupported_parameters(body), route)
-    account = exchange.account(admitted.caller, route, endpoint="embeddings", body=body, choices=0)
-    return (yield from exchange.reply(_Embedding(body, route, case, account), ignored))
+def embed(admission: Admission[EmbeddingsRequest]) -> Flow[Reply]:
+    """Answer a request for embeddings; raises as :func:`~.delivery.deliver` does."""
+    route = admission.engine_route
+    account = Account(admission, choices=0)
+    work = _Embedding(admission.body, route, admission.mount.case, account)
+    return (yield from deliver(admission, work))
 
 
 class _Embedding(Work[Embeddings]):
-    """All inputs of a request, in one piece. It is the only source of itself."""
+    """The vectors of all inputs, in one piece. It is its own only source."""
 
     def __init__(self, body: EmbeddingsRequest, route: Route, case: Case, account: Account) -> None:
         super().__init__(route=route, request=body, sources=[self], account=account)

@@ -1,4 +1,4 @@
-"""What a client is told when a backend fails, and what is logged of it."""
+"""Turn failures of backends into errors for clients and lines of the log."""
 
 from __future__ import annotations
 
@@ -15,17 +15,26 @@ from ..backends._http_client import UpstreamStatusError
 from ..exceptions import GatewayError, ShuttingDown
 from .routing import Route
 
-__all__ = ["cause_of", "log_fallback", "log_missing_model", "said_by", "told", "where_of"]
+__all__ = [
+    "cause_of",
+    "log_fallback",
+    "log_missing_model",
+    "said_by",
+    "to_client_error",
+    "where_of",
+]
 
 logger = logging.getLogger("django_ollama_openai")
 
 MAX_LOGGED: Final = 500
-"""Characters of a message; one may be as long as what an engine says."""
+"""Maximum characters of a message in the log; an engine's may be of any length."""
 
 
-def told(error: Exception, alias: str, request_id: str) -> GatewayError:
-    """``error`` of the backend ``alias``, if it is meant for clients; else it is logged as a crash
-    and they are told nothing of it. A failure of the engine's own is one line of the log."""
+def to_client_error(error: Exception, alias: str, request_id: str) -> GatewayError:
+    """Log ``error`` of the backend ``alias``, and return the error that the client gets.
+
+    A ``GatewayError`` is meant for clients; if the engine failed, one line is logged. Any other
+    exception is logged with its traceback, and the client learns nothing of it."""
     if isinstance(error, GatewayError):
         if error.status >= 500 and not isinstance(error, ShuttingDown):
             logger.warning(
@@ -57,7 +66,7 @@ def said_by(error: GatewayError) -> str:
 
 
 def log_missing_model(route: Route, request_id: str) -> None:
-    """Tell the site's owner what a client is not told: which model its settings promise in vain."""
+    """Log that a backend lacks a model that the site's settings name; the client gets a 404."""
     logger.warning(
         "Request %s: the backend %r has no model %r, which %s names as %r. Put it there.",
         request_id,
@@ -69,16 +78,17 @@ def log_missing_model(route: Route, request_id: str) -> None:
 
 
 def log_fallback(route: Route, fallback: Route, request_id: str) -> None:
-    """Tell the site's owner that ``fallback`` is asked instead, after what was logged of ``route``
-    or of the one before."""
+    """Log that ``fallback`` is tried instead of ``route``. The failure itself is logged before."""
     logger.warning(
         "Request %s for the model %r falls back on %r.", request_id, route.name, fallback.name
     )
 
 
 def cause_of(error: GatewayError) -> str:
-    """The kind of error behind ``error``, and the system's own reason. Their texts stay out of the
-    log: they quote what the engine sent, which may be an answer or a prompt."""
+    """Return the kind of error behind ``error``, and the system's own reason, for the log.
+
+    Texts of errors are left out: they quote what the engine sent, which may be an answer or a
+    prompt."""
     behind = list(causes(error))
     if not behind:
         return ""
@@ -88,7 +98,7 @@ def cause_of(error: GatewayError) -> str:
 
 
 def _reason(cause: BaseException) -> str | None:
-    """The reason in ``cause``, if there is one that is nobody's text."""
+    """Return the reason in ``cause``, if it is a fixed text of the system."""
     match cause:
         case UpstreamStatusError():
             return str(cause)

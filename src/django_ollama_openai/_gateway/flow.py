@@ -10,11 +10,12 @@ A flow is a generator that yields a :class:`Call` wherever it has to wait, and i
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
-__all__ = ["Call", "Flow", "arun", "call", "run"]
+__all__ = ["Call", "Flow", "arun", "call", "run", "uninterrupted"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -73,3 +74,23 @@ async def arun(flow: Flow[R]) -> R:
     except StopIteration as end:
         value: R = end.value
         return value
+
+
+async def uninterrupted(work: Coroutine[Any, Any, R]) -> R:
+    """Await ``work`` to its end, even if the current task is cancelled meanwhile.
+
+    Raises:
+        CancelledError: The current task was cancelled; ``work`` has ended.
+    """
+    task = asyncio.create_task(work)
+    cancelled: asyncio.CancelledError | None = None
+    while True:
+        try:
+            result = await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+            if not task.done():
+                continue
+        if cancelled is not None:
+            raise cancelled
+        return result

@@ -1,4 +1,4 @@
-"""``GET health``: whether the site is alive, and whether its backends are ready."""
+"""``GET health``: readiness of the site and its backends."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .._closing import aclosed
 from ..backends import backends
 from ..backends._asking import aanswers, answers, elapsed_ms
 from ..exceptions import GatewayError
+from .admission import authenticate
 from .flow import Flow, call
-from .gates import authenticate
 from .mount import Mount
 from .routing import fallback_routes
 
@@ -35,26 +35,29 @@ class _Readiness:
 _TOO_LATE: Final = _Readiness(False, READY_WITHIN_SECONDS * 1000)
 
 _last: tuple[float, _conf.Settings, dict[str, _Readiness]] | None = None
-"""The last report, until when it holds, and of what. Anybody may ask, so the backends are not asked
-each time."""
+"""The time until which the last report is valid, its settings, and the report. Health is public, so
+the backends are not probed for each request."""
 
 _asking = threading.Lock()
 _aasking: dict[asyncio.AbstractEventLoop, asyncio.Task[dict[str, _Readiness]]] = {}
 
 
 def check_health(request: HttpRequest) -> Flow[tuple[bool, dict[str, Any]]]:
-    """Whether every backend is ready, and a report; callers who are not known see its status
-    only. Of a backend that is made of others it is for itself to say how many of them it takes, and
-    one that others stand in for may be down."""
+    """Return whether the site is ready, and a report; anonymous callers only see its status.
+
+    The site is ready if every backend is, except members of pools, for which their pool answers,
+    and backends whose models have fallbacks on one that is ready.
+    """
     report = yield from call(_check, _acheck)
-    mount = Mount.of(request)
+    settings = _conf.get()
+    mount = Mount.of(request, settings)
     members = {member for alias in report for member in backends[alias].members}
     ready = all(
-        readiness.ready or alias in members or _has_stand_ins(alias, report, mount)
+        readiness.ready or alias in members or _has_fallbacks(alias, report, mount, settings)
         for alias, readiness in report.items()
     )
     health: dict[str, Any] = {"status": "ok" if ready else "unavailable"}
-    if (yield from _is_known(request)):
+    if (yield from _is_known(request, settings)):
         latency = "latencyMs" if mount.case == "camel" else "latency_ms"
         health["backends"] = {
             alias: {
@@ -69,29 +72,32 @@ def check_health(request: HttpRequest) -> Flow[tuple[bool, dict[str, Any]]]:
     return ready, health
 
 
-def _has_stand_ins(alias: str, report: dict[str, _Readiness], mount: Mount) -> bool:
-    """Whether all models that ``MODELS`` sends to the backend fall back on one that is ready."""
-    sent = [name for name, entry in _conf.get().MODELS.items() if alias == entry.BACKEND]
+def _has_fallbacks(
+    alias: str, report: dict[str, _Readiness], mount: Mount, settings: _conf.Settings
+) -> bool:
+    """Return whether all models that ``MODELS`` sends to the backend have a fallback on one that is
+    ready."""
+    sent = [name for name, entry in settings.MODELS.items() if alias == entry.BACKEND]
     return (
         alias != mount.backend
         and bool(sent)
         and all(
-            any(report[route.alias].ready for route in fallback_routes(name, mount))
+            any(report[route.alias].ready for route in fallback_routes(name, mount, settings))
             for name in sent
         )
     )
 
 
-def _is_known(request: HttpRequest) -> Flow[bool]:
+def _is_known(request: HttpRequest, settings: _conf.Settings) -> Flow[bool]:
     try:
-        caller = yield from authenticate(request)
+        caller = yield from authenticate(request, settings)
     except GatewayError:
         return False
-    return caller.user is not None or caller.key_id is not None
+    return caller.owner is not None
 
 
 def _check() -> dict[str, _Readiness]:
-    # However many ask at once, the backends are asked once.
+    # Simultaneous requests share one probe of each backend.
     with _asking:
         return _recent() or _ask_all()
 
@@ -115,7 +121,7 @@ async def _acheck() -> dict[str, _Readiness]:
     if asking is None:
         asking = _aasking[loop] = loop.create_task(_aask_all())
         asking.add_done_callback(lambda _: _aasking.pop(loop, None))
-    # Others wait for it too, so it outlives a client that hangs up.
+    # Other requests wait for it too, so it outlives a disconnect.
     return await asyncio.shield(asking)
 
 

@@ -18,21 +18,24 @@ OPTIONS: Final = ("backend", "case")
 
 @dataclass(slots=True, frozen=True)
 class Mount:
-    """Which backend answers below this mount, and in which spelling."""
+    """The backend that answers below a mount, by its alias, and the spelling of responses."""
 
     backend: str
     case: Case
 
     @classmethod
-    def of(cls, request: HttpRequest) -> Mount:
-        """The mount that ``request`` came in by.
+    def of(cls, request: HttpRequest, settings: _conf.Settings) -> Mount:
+        """Return the mount whose path ``request`` has.
 
-        Only the extra arguments count, which the site has written, and never what a pattern has
-        captured from the path, which the client has.
+        Only the extra arguments of the mount count, which the site has written; never what a
+        pattern captures from the path, which is the client's.
+
+        Raises:
+            ImproperlyConfigured: The option ``case`` is invalid.
         """
         # Both attributes of a match are documented, and missing in django-stubs.
         extra: dict[str, Any] = getattr(request.resolver_match, "extra_kwargs", None) or {}
-        case = extra.get("case", _conf.get().RESPONSE_CASE)
+        case = extra.get("case", settings.RESPONSE_CASE)
         if case not in get_args(Case):
             allowed = ", ".join(repr(value) for value in get_args(Case))
             raise ImproperlyConfigured(f"The mount option 'case' is {case!r}; use {allowed}.")

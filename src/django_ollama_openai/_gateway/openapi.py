@@ -10,7 +10,7 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.utils.encoding import escape_uri_path
 
-from .. import __version__
+from .. import __version__, _conf
 from .._translation.openapi import openapi_document
 from .._wire.case import Case
 from .._wire.sse import encode_json
@@ -24,7 +24,9 @@ NAME: Final = "/openapi.json"
 def describe_api(request: HttpRequest) -> bytes:
     """The OpenAPI document of the mount that ``request`` came in by, as JSON. It is the same for
     all callers."""
-    before, after = _around_the_server(Mount.of(request).case, settings.SESSION_COOKIE_NAME)
+    before, after = _around_the_server(
+        Mount.of(request, _conf.get()).case, settings.SESSION_COOKIE_NAME
+    )
     mount = escape_uri_path(request.path).removesuffix(NAME)
     return before + encode_json(mount or "/") + after
 

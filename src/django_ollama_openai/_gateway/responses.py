@@ -1,11 +1,11 @@
-"""``POST v1/responses``. The gates before it stand in :func:`~.exchange.admit`."""
+"""``POST v1/responses``."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from functools import partial
 
 from .. import _conf
 from .._translation.response_events import ResponseStream, WholeResponse
@@ -19,62 +19,58 @@ from .._wire.responses import ResponsesRequest
 from ..auth import Caller
 from ..exceptions import GatewayError, InvalidRequest, UnsupportedParameter
 from ..response_store import BaseResponseStore, response_store
-from .chat import chat_choices, fetch_remote_images
-from .completion import Completion
-from .exchange import Exchange, Reply, admit, check_prompt, settle_parameters
+from .admission import Admission, admit_chat, apply_unsupported_policy
+from .chat import run_chat
+from .delivery import Reply
 from .flow import Flow, call
+from .outcome import CANCELLED, Record
+from .recorder import BaseRecorder
 
 __all__ = ["respond"]
 
 MAX_QUOTED = 64
 
-logger = logging.getLogger("django_ollama_openai")
 
-
-def respond(exchange: Exchange) -> Flow[Reply]:
-    """Answer a request of the Responses API; raises as :meth:`Exchange.reply` does."""
-    admitted = yield from admit(exchange, ResponsesRequest, "chat")
-    caller, body, route = admitted.caller, admitted.body, admitted.route
-    _check_demand(body)
-    body, ignored = settle_parameters(body, body.unsupported_parameters(), route)
+def respond(admission: Admission[ResponsesRequest]) -> Flow[Reply]:
+    """Answer a request of the Responses API, which has not passed the policies yet; raises as
+    :func:`~.chat.run_chat` does."""
+    body, route, settings = admission.body, admission.engine_route, admission.settings
+    _check_demand(body, settings)
+    body, ignored = apply_unsupported_policy(body, body.unsupported_parameters(), route, settings)
     store = response_store()
-    body = yield from _continued(body, store, caller)
+    body = yield from _continued(body, store, admission.caller)
     chat = chat_request(body)
-    with _in_the_words_of(body):
-        # Of a response that goes on, the whole conversation.
-        check_prompt(chat)
-        route.backend.check_support(chat)
-        # The verbosity is a hint, which some clients always send.
-        unsupported = [
-            name for name in route.backend.unsupported_parameters(chat) if name != "verbosity"
-        ]
-        chat, dropped = settle_parameters(chat, unsupported, route)
-        yield from fetch_remote_images(chat)
-    is_stored = store is not None and body.store is not False
-    kind = ResponseStream if body.stream else WholeResponse
-    response = _Response(
-        body=body,
-        caller=caller,
-        store=store if is_stored else None,
-        route=route,
-        request=chat,
-        choices=chat_choices(chat),
-        account=exchange.account(caller, route, endpoint="responses", body=body, choices=1),
-        writer=kind(body, route.name, admitted.mount.case, stored=is_stored),
-        is_stream=bool(body.stream),
+    # The verbosity is a hint, which some clients always send.
+    admission = yield from admit_chat(
+        replace(admission, body=body),
+        chat,
+        hints=["verbosity"],
+        name_fields=partial(to_responses_error, body),
     )
-    ignored += ignored_parts(body) + tuple(to_responses_param(body, name) for name in dropped)
-    return (yield from exchange.reply(response, ignored))
+    dropped = [to_responses_param(body, name) for name in admission.ignored_parameters]
+    is_stored = store is not None and body.store is not False
+    writer = (ResponseStream if body.stream else WholeResponse)(
+        body, route.name, admission.mount.case, stored=is_stored
+    )
+    return (
+        yield from run_chat(
+            replace(admission, ignored_parameters=(*ignored, *ignored_parts(body), *dropped)),
+            recorder=_Storing(store, body, admission.caller, writer)
+            if store is not None and is_stored
+            else None,
+            writer=writer,
+        )
+    )
 
 
-def _check_demand(body: ResponsesRequest) -> None:
+def _check_demand(body: ResponsesRequest, settings: _conf.Settings) -> None:
     """Check that ``tool_choice`` does not demand a hosted tool.
 
     Raises:
         UnsupportedParameter: It does, and ``UNSUPPORTED_PARAMETERS`` is ``"reject"``.
     """
     tool = body.required_hosted_tool
-    if tool is not None and _conf.get().UNSUPPORTED_PARAMETERS == "reject":
+    if tool is not None and settings.UNSUPPORTED_PARAMETERS == "reject":
         raise UnsupportedParameter(
             f"'tool_choice' demands the tool {tool[:MAX_QUOTED]!r}, which is not supported. "
             "Choose a function, or omit 'tool_choice'.",
@@ -110,57 +106,39 @@ def _continued(
     return body.after(items)
 
 
-@contextmanager
-def _in_the_words_of(body: ResponsesRequest) -> Iterator[None]:
-    """Errors name the fields of the client's request, not those of what it was made into."""
-    try:
-        yield
-    except GatewayError as error:
-        to_responses_error(body, error)
-        raise
-
-
-@contextmanager
-def _storing() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        logger.error("The response store failed", exc_info=error)
-        raise GatewayError("The response could not be stored.") from error
-
-
-class _Response(Completion):
-    """A completion that is told, and kept, as a response."""
+class _Storing(BaseRecorder):
+    """Stores a response that is finished."""
 
     def __init__(
         self,
-        *,
+        store: BaseResponseStore,
         body: ResponsesRequest,
         caller: Caller,
-        store: BaseResponseStore | None,
         writer: ResponseStream | WholeResponse,
-        **options: Any,
     ) -> None:
-        super().__init__(writer=writer, **options)
+        self._store = store
         self._body = body
         self._caller = caller
-        self._store = store
-        self._response_writer = writer
+        self._writer = writer
 
-    def save(self) -> None:
-        if self._store is not None:
-            with _storing():
-                self._store.save(*self._conversation())
+    def record(self, record: Record) -> None:
+        if _is_finished(record):
+            with _storage_errors():
+                self._store.save(self._writer.response, self._body.input_items, self._caller)
 
-    async def asave(self) -> None:
-        if self._store is not None:
-            with _storing():
-                await self._store.asave(*self._conversation())
+    async def arecord(self, record: Record) -> None:
+        if _is_finished(record):
+            with _storage_errors():
+                await self._store.asave(self._writer.response, self._body.input_items, self._caller)
 
-    def _conversation(self) -> tuple[dict[str, Any], list[dict[str, Any]], Caller]:
-        return self._response_writer.response, self._body.input_items, self._caller
 
-    def _told(self, error: Exception) -> GatewayError:
-        told = super()._told(error)
-        to_responses_error(self._body, told)
-        return told
+def _is_finished(record: Record) -> bool:
+    return record.error is None and record.finish_reason != CANCELLED
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise GatewayError("The response could not be stored.") from error

@@ -1,12 +1,14 @@
-"""From the public name of a model to the backend that has it, and to what is asked instead."""
+"""Resolve the public name of a model to a backend and the backend's own name of the model."""
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
 
 from .. import _conf
+from ..auth import Caller
 from ..backends import BaseBackend, backends
 from ..exceptions import InvalidRequest, ModelNotFound
 from .mount import Mount
@@ -14,63 +16,82 @@ from .mount import Mount
 __all__ = ["Route", "fallback_routes", "resolve_model"]
 
 
-@dataclass(slots=True, frozen=True)
+ANYBODY: Final = Caller()
+"""A caller without limits."""
+
+
+@dataclass(frozen=True)
 class Route:
-    """Where requests for the public name ``name`` go: to ``model`` of the backend ``alias``, and to
-    the ``fallbacks``, in their order, if that fails before its first delta. It is ``promised`` if
-    the site's settings name it, and not the request alone."""
+    """The destination of requests for the public name ``name``: ``model`` of the backend ``alias``,
+    and the ``fallbacks``, in their order, if that fails before its first delta. The route is
+    ``configured`` if the site's settings name the model, and not only the request."""
 
     name: str
     alias: str
     model: str
     options: dict[str, Any]
-    promised: bool
+    configured: bool
     fallbacks: tuple[Route, ...] = ()
 
-    @property
+    @cached_property
     def backend(self) -> BaseBackend:
+        """The backend.
+
+        Raises:
+            InvalidBackendError: Its entry in ``BACKENDS`` is missing or invalid.
+        """
         return backends[self.alias]
 
 
-def resolve_model(name: str | None, mount: Mount) -> Route:
-    """The route for the model a request names, or for the site's default model.
+def resolve_model(
+    name: str | None, mount: Mount, settings: _conf.Settings, caller: Caller = ANYBODY
+) -> Route:
+    """Return the route for the model that a request names, or for the site's default model.
+
+    Fallbacks that ``caller`` may not use are left out.
 
     Raises:
-        InvalidRequest: it names none, and there is no default.
-        ModelNotFound: the site does not offer it.
+        InvalidRequest: It names none, and there is no default.
+        ModelNotFound: The site does not offer it, or ``caller`` may not use it.
     """
-    settings = _conf.get()
     name = name or settings.DEFAULT_MODEL
     if not name:
         raise InvalidRequest(
             "Missing required parameter: 'model'. This site has no default model.", param="model"
         )
-    if not settings.allows_model(name):
+    if not (settings.allows_model(name) and caller.may_use(name)):
         raise ModelNotFound(name)
-    route = _route(name, mount, settings)
-    fallbacks = fallback_routes(name, mount)
-    return replace(route, fallbacks=fallbacks) if fallbacks else route
+    return _route(name, mount, settings, fallback_routes(name, mount, settings, caller))
 
 
-def fallback_routes(name: str, mount: Mount) -> tuple[Route, ...]:
-    """What the model or the pattern ``name`` of ``MODELS`` falls back on."""
-    settings = _conf.get()
-    return tuple(_route(each, mount, settings) for each in _fallbacks(name, settings))
+def fallback_routes(
+    name: str, mount: Mount, settings: _conf.Settings, caller: Caller = ANYBODY
+) -> tuple[Route, ...]:
+    """Return the routes of the fallbacks of ``name``, a model or a pattern in ``MODELS``."""
+    return tuple(
+        _route(fallback, mount, settings)
+        for fallback in _fallbacks(name, settings)
+        if caller.may_use(fallback)
+    )
 
 
-def _route(name: str, mount: Mount, settings: _conf.Settings) -> Route:
+def _route(
+    name: str, mount: Mount, settings: _conf.Settings, fallbacks: tuple[Route, ...] = ()
+) -> Route:
     config = settings.model(name)
     return Route(
         name=name,
         alias=config.BACKEND or mount.backend,
         model=config.MODEL or name,
         options=config.OPTIONS,
-        promised=name in settings.MODELS or name == settings.DEFAULT_MODEL,
+        configured=name in settings.MODELS or name == settings.DEFAULT_MODEL,
+        fallbacks=fallbacks,
     )
 
 
 def _fallbacks(name: str, settings: _conf.Settings) -> list[str]:
-    """First those of the model itself, then theirs; each once, however they name each other."""
+    """Return the fallbacks of the model itself, then their own; each once, even if they refer to
+    each other."""
     found: dict[str, None] = {}
     left = deque(settings.model(name).FALLBACKS)
     while left:

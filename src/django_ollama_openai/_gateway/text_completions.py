@@ -1,4 +1,4 @@
-"""``POST v1/completions``. The gates before it stand in :func:`~.exchange.admit`."""
+"""``POST v1/completions``."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from functools import partial
 from .._translation.text_completion import TextCompletionStream, WholeTextCompletion
 from .._translation.tool_choice import Answering
 from .._wire.completions import CompletionRequest
+from .accounting import Account
+from .admission import Admission
 from .completion import Asking, Choice, Completion, whole
-from .exchange import Exchange, Reply, admit, check_choices, settle_parameters
+from .delivery import Reply, deliver
 from .flow import Flow
 from .routing import Route
 
 __all__ = ["complete_text"]
 
 
-def complete_text(exchange: Exchange) -> Flow[Reply]:
-    """Answer a request for text completions; raises as :meth:`Exchange.reply` does."""
-    admitted = yield from admit(exchange, CompletionRequest, "chat")
-    body, route, case = admitted.body, admitted.route, admitted.mount.case
-    body, ignored = settle_parameters(body, route.backend.unsupported_parameters(body), route)
-    prompts, n = body.prompts(), body.n or 1
-    check_choices(len(prompts) * n, "n" if n > 1 else "prompt")
+def complete_text(admission: Admission[CompletionRequest]) -> Flow[Reply]:
+    """Answer a request for text completions; raises as :func:`~.delivery.deliver` does."""
+    body, route, case = admission.body, admission.engine_route, admission.mount.case
     choices = _choices(body)
-    echo = [str(prompt) if body.echo else "" for prompt in prompts for _ in range(n)]
+    echo = [
+        str(prompt) if body.echo else "" for prompt in body.prompts() for _ in range(body.n or 1)
+    ]
     writer = (
         TextCompletionStream(
             route.name,
@@ -39,17 +39,15 @@ def complete_text(exchange: Exchange) -> Flow[Reply]:
         route=route,
         request=body,
         choices=choices,
-        account=exchange.account(
-            admitted.caller, route, endpoint="completions", body=body, choices=len(choices)
-        ),
+        account=Account(admission, choices=len(choices)),
         writer=writer,
         is_stream=bool(body.stream),
     )
-    return (yield from exchange.reply(completion, ignored))
+    return (yield from deliver(admission, completion))
 
 
 def _choices(body: CompletionRequest) -> list[Choice[CompletionRequest]]:
-    """``n`` requests for each prompt, in OpenAI's order: all choices of a prompt together."""
+    """Return ``n`` choices for each prompt, in OpenAI's order: all choices of a prompt together."""
     pairs = [(prompt, number) for prompt in body.prompts() for number in range(body.n or 1)]
     return [
         Choice(index, partial(_asking, body, prompt, number))

@@ -14,7 +14,7 @@ from .._wire.engine import EngineRequest
 from ..backends._slots import Slot, Wait
 from ..exceptions import GatewayError, InvalidRequest, ModelNotFound, ShuttingDown
 from .accounting import Account
-from .failures import log_fallback, log_missing_model, told
+from .failures import log_fallback, log_missing_model, to_client_error
 from .routing import Route
 
 __all__ = ["Attempt", "Source", "Work", "is_of_the_backend"]
@@ -120,7 +120,7 @@ class Work(Generic[T]):
             return False
         except ImproperlyConfigured as error:
             # The system checks say so, too. Another one may do.
-            told(error, route.alias, self.account.request_id)
+            to_client_error(error, route.alias, self.account.request_id)
             return False
         return not backend.unsupported_parameters(self._request)
 
@@ -131,12 +131,6 @@ class Work(Generic[T]):
     def finish(self) -> bytes:
         """The backend has come to its end: the rest of what the client gets."""
         raise NotImplementedError
-
-    def save(self) -> None:
-        """Keep what is to be kept of the answer, before the client gets the last of it."""
-
-    async def asave(self) -> None:
-        """The same under ASGI."""
 
     def fail(self, error: Exception) -> GatewayError:
         """The backend has failed: what the client is told instead of an answer."""
@@ -153,7 +147,7 @@ class Work(Generic[T]):
         public, route = self._route.name, self.attempt.route
         if isinstance(error, ModelNotFound):
             # What a model falls back on is named by the settings, too.
-            if route.promised or route is not self._route:
+            if route.configured or route is not self._route:
                 log_missing_model(route, self.account.request_id)
             return ModelNotFound(public)
         if isinstance(error, InvalidRequest):
@@ -164,7 +158,7 @@ class Work(Generic[T]):
                 lambda _: public,
                 error.message,
             )
-        return told(error, route.alias, self.account.request_id)
+        return to_client_error(error, route.alias, self.account.request_id)
 
 
 def is_of_the_backend(error: Exception) -> bool:

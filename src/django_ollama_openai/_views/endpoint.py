@@ -7,6 +7,7 @@ import logging
 import re
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
@@ -19,6 +20,7 @@ from django.urls import ResolverMatch, URLPattern
 from django.urls.resolvers import RoutePattern
 from django.views.decorators.csrf import csrf_exempt
 
+from .._gateway.admission import Incoming
 from .._gateway.delivery import ClientGone
 from .._gateway.flow import Flow, arun, run
 from ..exceptions import (
@@ -29,14 +31,14 @@ from ..exceptions import (
     PermissionDenied,
 )
 from .cors import allow_origin, preflight
-from .requests import keep_body_readable
+from .requests import hung_up, keep_body_readable, read_body
 from .responses import json_response
 
 __all__ = ["Endpoint", "EndpointPattern", "endpoint"]
 
 logger = logging.getLogger("django_ollama_openai")
 
-View = Callable[..., Flow[HttpResponseBase]]
+View = Callable[[Incoming], Flow[HttpResponseBase]]
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 CLIENT_CLOSED_REQUEST = 499
@@ -45,8 +47,7 @@ CLIENT_CLOSED_REQUEST = 499
 class Endpoint:
     """A view in Django's pair: :meth:`view` for WSGI and :meth:`aview` for ASGI.
 
-    Both drive the same flow, which is called with the request, ``request_id`` and the arguments
-    that its path captures.
+    Both drive the same flow, which is called with the request before the gates.
     """
 
     def __init__(self, flow: View, methods: tuple[str, ...]) -> None:
@@ -71,15 +72,23 @@ class Endpoint:
 
     def _respond(self, request: HttpRequest) -> Flow[HttpResponseBase]:
         request_id = _request_id(request)
+        incoming = Incoming(
+            request,
+            request_id,
+            read_body=partial(read_body, request),
+            is_disconnected=partial(hung_up, request),
+            # Documented, and missing in django-stubs.
+            captured=getattr(request.resolver_match, "captured_kwargs", None) or {},
+        )
         response: HttpResponseBase
         try:
-            response = preflight(request, self._methods) or (
-                yield from self._answer(request, request_id)
-            )
+            response = preflight(request, self._methods) or (yield from self._answer(incoming))
         except ClientGone:
             response = HttpResponse(status=CLIENT_CLOSED_REQUEST)
         except Exception as error:
             response = _error_response(request, request_id, error)
+        for name, value in incoming.headers.items():
+            response.headers.setdefault(name, value)
         if request.method == "HEAD" and isinstance(response, HttpResponse):
             # Not every server leaves it out, and gunicorn warns of it.
             response.headers["Content-Length"] = str(len(response.content))
@@ -92,12 +101,11 @@ class Endpoint:
         keep_body_readable(request)
         return response
 
-    def _answer(self, request: HttpRequest, request_id: str) -> Flow[HttpResponseBase]:
-        if self._methods and request.method not in self._methods:
-            raise MethodNotAllowed(str(request.method), self._methods)
-        # Documented, and missing in django-stubs.
-        captured = getattr(request.resolver_match, "captured_kwargs", None) or {}
-        return (yield from self._flow(request, request_id=request_id, captured=captured))
+    def _answer(self, incoming: Incoming) -> Flow[HttpResponseBase]:
+        method = incoming.request.method
+        if self._methods and method not in self._methods:
+            raise MethodNotAllowed(str(method), self._methods)
+        return (yield from self._flow(incoming))
 
 
 def endpoint(*methods: str) -> Callable[[View], Endpoint]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
+from .._gateway.admission import Incoming, admit, carry_out
 from .._gateway.flow import Flow
 from .._gateway.models import list_models, retrieve_model
 from .endpoint import endpoint
@@ -16,16 +14,15 @@ __all__ = ["model", "models"]
 
 
 @endpoint("GET")
-def models(
-    request: HttpRequest, *, request_id: str, captured: dict[str, Any]
-) -> Flow[HttpResponseBase]:
+def models(incoming: Incoming) -> Flow[HttpResponseBase]:
     """List the models."""
-    return json_response((yield from list_models(request, request_id)))
+    admission = yield from admit(incoming, endpoint="models", scope="models")
+    return json_response((yield from carry_out(admission, list_models(admission))))
 
 
 @endpoint("GET")
-def model(
-    request: HttpRequest, *, request_id: str, captured: dict[str, Any]
-) -> Flow[HttpResponseBase]:
+def model(incoming: Incoming) -> Flow[HttpResponseBase]:
     """Describe one model; its id may hold slashes and colons."""
-    return json_response((yield from retrieve_model(request, request_id, captured["model_id"])))
+    admission = yield from admit(incoming, endpoint="models", scope="models")
+    name = admission.captured["model_id"]
+    return json_response((yield from carry_out(admission, retrieve_model(admission, name))))

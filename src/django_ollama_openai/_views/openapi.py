@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
+from .._gateway.admission import Incoming
 from .._gateway.flow import Flow
 from .._gateway.openapi import describe_api
 from .endpoint import endpoint
@@ -16,9 +14,7 @@ __all__ = ["openapi"]
 
 
 @endpoint("GET")
-def openapi(
-    request: HttpRequest, *, request_id: str, captured: dict[str, Any]
-) -> Flow[HttpResponseBase]:
+def openapi(incoming: Incoming) -> Flow[HttpResponseBase]:
     """Describe what is mounted. It takes no credentials, and says nothing of the site's models."""
     yield from ()
-    return json_bytes(describe_api(request))
+    return json_bytes(describe_api(incoming.request))

@@ -8,7 +8,7 @@ from django.core.management.base import CommandError
 
 from .. import _conf
 from .._closing import closed
-from .._gateway.exchange import check_prompt
+from .._gateway.admission import check_prompt
 from .._gateway.mount import Mount
 from .._gateway.routing import Route, resolve_model
 from .._gateway.work import is_of_the_backend
@@ -43,7 +43,7 @@ def ask(
         body = ChatCompletionRequest.from_dict(
             {"model": route.name, "messages": messages, "stream": True}
         )
-        check_prompt(body)
+        check_prompt(body, _conf.get())
     except GatewayError as error:
         raise failure(route.alias, error) from error
     _ask_in_turn(terminal, [route, *route.fallbacks], body)
@@ -58,7 +58,8 @@ def _route(model: str | None, alias: str | None) -> Route:
     if not settings.allows_model(name):
         raise CommandError(f"ALLOWED_MODELS does not allow {name!r}.")
     chosen(alias)
-    route = resolve_model(name, Mount(alias or _conf.DEFAULT_BACKEND, settings.RESPONSE_CASE))
+    mount = Mount(alias or _conf.DEFAULT_BACKEND, settings.RESPONSE_CASE)
+    route = resolve_model(name, mount, settings)
     chosen(route.alias)
     if alias not in (None, route.alias):
         raise CommandError(

@@ -70,7 +70,7 @@ def _missing_models(facts: Mapping[str, _Facts]) -> list[str]:
     mount = Mount(_conf.DEFAULT_BACKEND, settings.RESPONSE_CASE)
     named = [settings.DEFAULT_MODEL] if settings.DEFAULT_MODEL else []
     named += [name for name in settings.MODELS if not _conf.is_pattern(name)]
-    routes = [resolve_model(name, mount) for name in named if settings.allows_model(name)]
+    routes = [resolve_model(name, mount, settings) for name in named if settings.allows_model(name)]
     routes += [fallback for route in routes for fallback in route.fallbacks]
     missing = {}
     for route in routes:

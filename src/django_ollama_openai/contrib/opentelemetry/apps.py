@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 
-from ...signals import completion_ended
+from ...signals import completion_recorded
 from .._extras import require
 
 __all__ = ["OpenTelemetryConfig"]
@@ -19,4 +19,4 @@ class OpenTelemetryConfig(AppConfig):
         require("opentelemetry.trace", app=self.name, extra="otel")
         from .telemetry import record
 
-        completion_ended.connect(record, dispatch_uid=self.name)
+        completion_recorded.connect(record, dispatch_uid=self.name)

@@ -13,7 +13,7 @@ from typing import Final
 from opentelemetry.util.types import AttributeValue
 
 from ... import backends
-from ..._gateway.accounting import Timings
+from ..._gateway.outcome import Timings
 from ..._wire.delta import Usage
 from ..._wire.engine import EngineRequest
 from ...backends import BaseBackend

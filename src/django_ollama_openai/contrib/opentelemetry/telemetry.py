@@ -11,7 +11,7 @@ from typing import Any, Final
 from opentelemetry import metrics, trace
 
 from ... import __version__
-from ..._gateway.accounting import Timings
+from ..._gateway.outcome import Timings
 from ..._wire.delta import Usage
 from ..._wire.engine import EngineRequest
 from ...backends import BaseBackend, backends

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 
-from ...signals import completion_ended
+from ...signals import completion_recorded
 from .._extras import require
 
 __all__ = ["PrometheusConfig"]
@@ -21,4 +21,4 @@ class PrometheusConfig(AppConfig):
         require("prometheus_client", app=self.name, extra="metrics")
         from .metrics import count
 
-        completion_ended.connect(count, dispatch_uid=self.name)
+        completion_recorded.connect(count, dispatch_uid=self.name)

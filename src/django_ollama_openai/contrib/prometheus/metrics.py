@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from ..._gateway.accounting import Timings
+from ..._gateway.outcome import Timings
 from ..._wire.delta import Usage
 from ..._wire.engine import EngineRequest
 from ...backends import InvalidBackendError, PoolBackend, backends

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from ..._gateway.admission import Admission, Incoming, admit, carry_out
 from ..._gateway.flow import Flow, call
-from ..._gateway.gates import authenticate, authorise
 from ..._threads import run_sync
 from ..._views.endpoint import endpoint
 from ...auth import Caller
@@ -22,15 +20,17 @@ __all__ = ["metrics"]
 
 
 @endpoint("GET")
-def metrics(
-    request: HttpRequest, *, request_id: str, captured: dict[str, Any]
-) -> Flow[HttpResponseBase]:
+def metrics(incoming: Incoming) -> Flow[HttpResponseBase]:
     """All metrics of the library's default registry, the site's own among them."""
-    caller = yield from authenticate(request)
-    authorise(caller, "metrics")
-    if not _may_look_behind(caller):
+    admission = yield from admit(incoming, endpoint="metrics", scope="metrics")
+    return (yield from carry_out(admission, _metrics(admission)))
+
+
+def _metrics(admission: Admission[None]) -> Flow[HttpResponse]:
+    if not _may_look_behind(admission.caller):
         raise PermissionDenied("The metrics are for API keys, and for the staff of this site.")
-    content, content_type = yield from call(_render, _arender, request.headers.get("Accept", ""))
+    accept = admission.request.headers.get("Accept", "")
+    content, content_type = yield from call(_render, _arender, accept)
     return HttpResponse(content, content_type=content_type)
 
 

@@ -1,0 +1,384 @@
+"""The gates that every request passes, in their order.
+
+:func:`admit` is the way of a request from the caller's credentials to the policies; what it returns
+is an :class:`Admission`. :func:`admit_chat` is the second half of that way, for endpoints that make
+a chat completion request from something else. :func:`carry_out` settles what policies hold for a
+request that did not get as far as an engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+from django.http import HttpRequest, QueryDict
+
+from .. import _conf
+from .._wire.base import WireModel
+from .._wire.chat import ChatCompletionRequest
+from .._wire.completions import DEFAULT_OUTPUT_LIMIT, CompletionRequest
+from .._wire.engine import EngineRequest
+from .._wire.generation import GenerationRequest
+from ..auth import BaseAuthenticator, Caller, bearer_token
+from ..exceptions import (
+    AuthenticationFailed,
+    ContextLengthExceeded,
+    GatewayError,
+    InvalidRequest,
+    PermissionDenied,
+    UnsupportedParameter,
+)
+from .flow import Flow, call
+from .mount import Mount
+from .outcome import Outcome, failure_of
+from .policy import Holds, policies
+from .routing import Route, resolve_model
+
+__all__ = [
+    "Admission",
+    "Incoming",
+    "admit",
+    "admit_chat",
+    "apply_unsupported_policy",
+    "authenticate",
+    "authenticators",
+    "carry_out",
+    "check_prompt",
+]
+
+B = TypeVar("B")
+M = TypeVar("M", bound=WireModel)
+R = TypeVar("R", bound=EngineRequest)
+T = TypeVar("T")
+
+NameFields: TypeAlias = Callable[[GatewayError], None]
+
+CHARACTERS_PER_TOKEN: Final = 4
+"""For estimates: OpenAI's rule of thumb for English text."""
+
+
+@dataclass(slots=True, frozen=True)
+class Incoming:
+    """A request before the gates.
+
+    ``read_body`` returns the decoded body, within ``MAX_BODY_BYTES``; ``is_disconnected`` returns,
+    under WSGI, whether the client has closed its connection. ``captured`` has the arguments that
+    the endpoint's path captures. ``headers`` are added to the response, also to that of an error.
+    """
+
+    request: HttpRequest
+    request_id: str
+    read_body: Callable[[], bytes]
+    is_disconnected: Callable[[], bool]
+    captured: Mapping[str, Any] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True, frozen=True)
+class Admission(Generic[B]):
+    """A request that has passed the gates.
+
+    ``endpoint`` is OpenAI's name of the endpoint, such as ``"chat.completions"``, or the name that
+    an optional app has given its own. ``body`` is the validated request, ``None`` where an endpoint
+    takes none. Where no engine is involved, ``route`` and ``engine_request`` are ``None``.
+
+    ``prompt_tokens`` is an estimate: the characters of all messages, prompts or inputs, divided by
+    four and rounded up. ``max_completion_tokens`` is the limit on the tokens of each choice, if the
+    request or the site's settings of the model set one. ``choices`` is the number of choices, 0
+    where the answer is not text.
+    """
+
+    incoming: Incoming = field(repr=False)
+    settings: _conf.Settings = field(repr=False)
+    endpoint: str
+    scope: str
+    caller: Caller
+    mount: Mount
+    body: B = field(repr=False)
+    route: Route | None = None
+    engine_request: EngineRequest | None = field(default=None, repr=False)
+    ignored_parameters: tuple[str, ...] = ()
+    prompt_tokens: int = 0
+    max_completion_tokens: int | None = None
+    choices: int = 0
+    name_fields: NameFields | None = field(default=None, repr=False)
+    holds: Holds = field(default_factory=Holds, repr=False)
+
+    @property
+    def engine_route(self) -> Route:
+        """The route, of an endpoint where an engine is involved.
+
+        Raises:
+            TypeError: No engine is involved.
+        """
+        if self.route is None:
+            raise TypeError(f"The endpoint {self.endpoint!r} involves no engine.")
+        return self.route
+
+    @property
+    def request(self) -> HttpRequest:
+        """The HTTP request."""
+        return self.incoming.request
+
+    @property
+    def request_id(self) -> str:
+        """The value of the response's ``x-request-id`` header."""
+        return self.incoming.request_id
+
+    @property
+    def captured(self) -> Mapping[str, Any]:
+        """The arguments that the endpoint's path captures."""
+        return self.incoming.captured
+
+    @property
+    def query(self) -> QueryDict:
+        """The parameters of the URL."""
+        return self.incoming.request.GET
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers to add to the response, also to that of an error; may be changed until the
+        response begins."""
+        return self.incoming.headers
+
+
+def admit(
+    incoming: Incoming,
+    *,
+    endpoint: str,
+    scope: str,
+    body: type[M] | M | None = None,
+    needs_owner: bool = False,
+    is_chat_to_come: bool = False,
+) -> Flow[Admission[Any]]:
+    """Pass all gates.
+
+    ``body`` is the model of the request's body, which is then read, or a body that exists already.
+    With ``is_chat_to_come`` the endpoint itself makes the request for the engine, and passes the
+    remaining gates with :func:`admit_chat`.
+
+    Raises:
+        GatewayError: The request is refused.
+    """
+    settings = _conf.get()
+    caller = yield from authenticate(incoming.request, settings)
+    if not caller.may(scope):
+        raise PermissionDenied(f"This API key lacks the scope {scope!r}.")
+    if needs_owner and caller.owner is None:
+        raise PermissionDenied("This request needs a user, a workspace or an API key.")
+    content = b""
+    if isinstance(body, type):
+        content = incoming.read_body()
+        body = body.parse(content)
+    mount = Mount.of(incoming.request, settings)
+    route: Route | None = None
+    if isinstance(body, EngineRequest):
+        characters = check_prompt(body, settings)
+        if isinstance(body, GenerationRequest):
+            _check_size(content, body.n or 1, settings)
+        route = resolve_model(body.model, mount, settings, caller)
+        route.backend.check_support(body)
+    admission: Admission[Any] = Admission(
+        incoming, settings, endpoint, scope, caller, mount, body, route
+    )
+    if is_chat_to_come:
+        return admission
+    if route is not None and isinstance(body, EngineRequest):
+        body, ignored = apply_unsupported_policy(
+            body, _unsupported_parameters(body, route), route, settings
+        )
+        admission = _for_engine(admission, route, body, body, characters, ignored)
+    yield from admission.holds.acquire(policies(settings), admission)
+    return admission
+
+
+def admit_chat(
+    admission: Admission[B],
+    chat: ChatCompletionRequest,
+    *,
+    hints: Collection[str] = (),
+    name_fields: NameFields | None = None,
+) -> Flow[Admission[B]]:
+    """Pass the gates that :func:`admit` has left, with the request ``chat`` for the engine.
+
+    ``hints`` are parameters of ``chat`` that are ignored without notice where they are not
+    supported. ``name_fields`` changes an error that names a field of ``chat``, so that it names one
+    of the client's request.
+
+    Raises:
+        GatewayError: The request is refused.
+    """
+    settings, caller = admission.settings, admission.caller
+    try:
+        characters = check_prompt(chat, settings)
+        route = admission.route or resolve_model(chat.model, admission.mount, settings, caller)
+        route.backend.check_support(chat)
+        unsupported = [name for name in _unsupported_parameters(chat, route) if name not in hints]
+        chat, ignored = apply_unsupported_policy(chat, unsupported, route, settings)
+        admitted = _for_engine(admission, route, admission.body, chat, characters, ignored)
+    except GatewayError as error:
+        if name_fields is not None:
+            name_fields(error)
+        raise
+    admitted = replace(admitted, name_fields=name_fields)
+    yield from admitted.holds.acquire(policies(settings), admitted)
+    return admitted
+
+
+def carry_out(admission: Admission[Any], answer: Flow[T]) -> Flow[T]:
+    """Drive ``answer``, which answers the request; then settle what policies hold, unless the
+    answer is on its way from an engine, whose delivery settles it."""
+    try:
+        result = yield from answer
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        yield from admission.holds.settle(failure_of(error))
+        raise
+    yield from admission.holds.settle(Outcome())
+    return result
+
+
+def authenticate(request: HttpRequest, settings: _conf.Settings) -> Flow[Caller]:
+    """Return the caller of ``request``.
+
+    Raises:
+        AuthenticationFailed: There are no valid credentials, and ``ALLOW_ANONYMOUS`` is not set.
+    """
+    for authenticator in authenticators(settings):
+        caller = yield from call(authenticator.authenticate, authenticator.aauthenticate, request)
+        if caller is not None:
+            return caller
+    if settings.ALLOW_ANONYMOUS:
+        return Caller()
+    if bearer_token(request) is not None:
+        raise AuthenticationFailed("Incorrect API key provided.")
+    raise AuthenticationFailed(
+        "You didn't provide an API key. Send one in the header 'Authorization: Bearer YOUR_KEY', "
+        "or log in to this site. (The site's owner sets keys in OLLAMA_OPENAI['API_KEYS'], or "
+        "lets everybody in with OLLAMA_OPENAI['ALLOW_ANONYMOUS'] = True.)"
+    )
+
+
+def authenticators(settings: _conf.Settings) -> list[BaseAuthenticator]:
+    """Return the site's authenticators, in the order in which they are tried.
+
+    Raises:
+        ImproperlyConfigured: One of them cannot be imported or created.
+    """
+    paths = settings.AUTHENTICATION
+    return [_conf.make(path, BaseAuthenticator, "AUTHENTICATION") for path in paths]
+
+
+def check_prompt(body: EngineRequest, settings: _conf.Settings) -> int:
+    """Check the amount of text in ``body``, and return it, in characters.
+
+    Raises:
+        ContextLengthExceeded: It has more than ``MAX_PROMPT_CHARACTERS``.
+    """
+    count, limit = body.prompt_characters, settings.MAX_PROMPT_CHARACTERS
+    if count > limit:
+        raise ContextLengthExceeded(
+            f"The text of this request has {count} characters; this site allows {limit}.",
+            param=body.prompt_field,
+        )
+    return count
+
+
+def apply_unsupported_policy(
+    body: R, unsupported: list[str], route: Route, settings: _conf.Settings
+) -> tuple[R, tuple[str, ...]]:
+    """Refuse or drop the parameters ``unsupported`` of ``body``, as ``UNSUPPORTED_PARAMETERS``
+    says. Return the request that is left, and the names of what was dropped.
+
+    Raises:
+        UnsupportedParameter: They are refused; it names the first.
+    """
+    if not unsupported:
+        return body, ()
+    if settings.UNSUPPORTED_PARAMETERS == "reject":
+        raise UnsupportedParameter(
+            f"The model {route.name!r} does not support what the parameter '{unsupported[0]}' asks "
+            "for on this site. Leave it out.",
+            param=unsupported[0],
+        )
+    return body.without(unsupported), tuple(unsupported)
+
+
+def _check_size(content: bytes, n: int, settings: _conf.Settings) -> None:
+    """Check a body that is held in memory, and sent, once for each of ``n`` choices.
+
+    Raises:
+        InvalidRequest: It is too large for that.
+    """
+    limit = settings.MAX_BODY_BYTES
+    if n * len(content) > limit:
+        raise InvalidRequest(
+            f"This request is too large for {n} choices: once for each it may have up to {limit} "
+            "bytes in all.",
+            param="n",
+        )
+
+
+def _unsupported_parameters(body: EngineRequest, route: Route) -> list[str]:
+    names = route.backend.unsupported_parameters(body)
+    if isinstance(body, ChatCompletionRequest):
+        return [body.client_param(name) for name in names]
+    return names
+
+
+def _for_engine(
+    admission: Admission[Any],
+    route: Route,
+    body: Any,
+    request: EngineRequest,
+    characters: int,
+    ignored: tuple[str, ...],
+) -> Admission[Any]:
+    return replace(
+        admission,
+        body=body,
+        route=route,
+        engine_request=request,
+        ignored_parameters=ignored,
+        prompt_tokens=-(-characters // CHARACTERS_PER_TOKEN),
+        max_completion_tokens=_output_limit(request, route),
+        choices=_choices(request, admission.settings),
+    )
+
+
+def _choices(request: EngineRequest, settings: _conf.Settings) -> int:
+    """Return the number of choices of the answer.
+
+    Raises:
+        InvalidRequest: It is more than ``MAX_CHOICES``.
+    """
+    if not isinstance(request, GenerationRequest):
+        return 0
+    count = n = request.n or 1
+    param = "n"
+    if isinstance(request, CompletionRequest):
+        count = n * len(request.prompts())
+        param = "n" if n > 1 else "prompt"
+    if count > settings.MAX_CHOICES:
+        raise InvalidRequest(
+            f"This request asks for {count} choices; this site allows {settings.MAX_CHOICES}.",
+            param=param,
+        )
+    return count
+
+
+def _output_limit(request: EngineRequest, route: Route) -> int | None:
+    if isinstance(request, ChatCompletionRequest):
+        limit, default = request.output_limit, None
+    elif isinstance(request, CompletionRequest):
+        limit, default = request.max_tokens, DEFAULT_OUTPUT_LIMIT
+    else:
+        return None
+    if limit is None and request.options is not None:
+        limit = request.options.num_predict
+    if limit is None:
+        limit = route.options.get("num_predict", default)
+    # A site's own number may also be -1, for no limit.
+    return limit if isinstance(limit, int) and limit > 0 else None
