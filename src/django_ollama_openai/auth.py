@@ -27,8 +27,17 @@ __all__ = [
     "Caller",
     "SessionAuthenticator",
     "StaticKeyAuthenticator",
+    "Workspace",
     "bearer_token",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A workspace that a caller acts for."""
+
+    id: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +45,26 @@ class Caller:
     """Who a request comes from. Without a user and a key, it is anybody.
 
     ``scopes`` limits what the caller may use: ``"chat"``, ``"models"`` and so on; ``None`` means
-    everything.
+    everything. ``models`` are glob patterns of the models that exist for the caller; ``None``
+    means all.
     """
 
     user: AbstractBaseUser | None = None
     key_id: str | None = None
     key_name: str | None = None
     scopes: frozenset[str] | None = None
+    workspace: Workspace | None = None
+    models: tuple[str, ...] | None = None
+
+    @property
+    def owner(self) -> str | None:
+        """The owner of what the caller stores: ``"user:7"``, ``"workspace:ws_…"`` or
+        ``"key:wiki"``, the first that there is; ``None`` for anybody."""
+        if self.user is not None:
+            return f"user:{self.user.pk}"
+        if self.workspace is not None:
+            return f"workspace:{self.workspace.id}"
+        return None if self.key_id is None else f"key:{self.key_id}"
 
     def may(self, scope: str) -> bool:
         """Whether the caller's scopes include ``scope``."""

@@ -18,9 +18,8 @@ from django.test import AsyncClient, Client
 from django.urls import include, path, resolve, reverse
 
 from django_ollama_openai import urls
-from django_ollama_openai._views.answers import chat_completions
-from django_ollama_openai._views.endpoint import Endpoint
 from django_ollama_openai.backends import DummyBackend, backends
+from django_ollama_openai.endpoints import Endpoint
 from tests.ollama_server import OllamaServer
 from tests.project import urls as site_urls
 
@@ -470,8 +469,8 @@ def test_no_database_opens_a_transaction_around_a_request(monkeypatch: pytest.Mo
     atomic = {**connections.settings["default"], "ATOMIC_REQUESTS": True}
     for alias in ("default", "archive"):
         monkeypatch.setitem(connections.settings, alias, atomic)
-    made = Endpoint(chat_completions._flow, ("POST",))
-    views: list[Any] = [made.view, made.aview]
+    endpoint = Endpoint()
+    views: list[Any] = [endpoint.view, endpoint.aview]
     for view in views:
         assert BaseHandler().make_view_atomic(view) is view
 

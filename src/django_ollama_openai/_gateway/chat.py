@@ -1,4 +1,4 @@
-"""``POST v1/chat/completions``. The gates before it stand in :func:`~.exchange.admit`."""
+"""``POST v1/chat/completions``. The gates before it stand in :mod:`~.admission`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from .._translation.tool_choice import answering
 from .._wire.chat import ChatCompletionRequest
 from ..backends import BaseBackend
 from ..exceptions import InvalidRequest
+from .admission import Admission
 from .completion import Asking, Choice, Completion, whole
-from .exchange import Exchange, Reply, admit, check_choices, settle_parameters
+from .exchange import Reply, check_choices, settle_parameters
 from .flow import Flow, call
 from .mount import Mount
 from .remote_images import ImageNotFetched, afetch_images, fetch_images
@@ -24,10 +25,10 @@ from .routing import Route
 __all__ = ["chat_choices", "complete_chat", "fetch_remote_images"]
 
 
-def complete_chat(exchange: Exchange) -> Flow[Reply]:
+def complete_chat(admission: Admission[ChatCompletionRequest]) -> Flow[Reply]:
     """Answer a chat completion request; raises as :meth:`Exchange.reply` does."""
-    admitted = yield from admit(exchange, ChatCompletionRequest, "chat")
-    body, route = admitted.body, admitted.route
+    exchange = admission.exchange
+    body, route = admission.body, admission.route
     unsupported = [body.own_name(name) for name in route.backend.unsupported_parameters(body)]
     body, ignored = settle_parameters(body, unsupported, route)
     check_choices(body.n or 1, "n")
@@ -38,9 +39,9 @@ def complete_chat(exchange: Exchange) -> Flow[Reply]:
         request=body,
         choices=choices,
         account=exchange.account(
-            admitted.caller, route, endpoint="chat.completions", body=body, choices=len(choices)
+            admission.caller, route, endpoint="chat.completions", body=body, choices=len(choices)
         ),
-        writer=_writer(body, route, admitted.mount),
+        writer=_writer(body, route, admission.mount),
         is_stream=bool(body.stream),
     )
     return (yield from exchange.reply(completion, ignored))

@@ -1,4 +1,4 @@
-"""``POST v1/embeddings``. The gates before it stand in :func:`~.exchange.admit`."""
+"""``POST v1/embeddings``. The gates before it stand in :mod:`~.admission`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from .._wire.case import Case
 from .._wire.delta import Delta, Embeddings
 from .._wire.embeddings import EmbeddingsRequest
 from .accounting import Account
-from .exchange import Exchange, Reply, admit, settle_parameters
+from .admission import Admission
+from .exchange import Reply, settle_parameters
 from .flow import Flow
 from .routing import Route
 from .work import Work
@@ -17,12 +18,12 @@ from .work import Work
 __all__ = ["embed"]
 
 
-def embed(exchange: Exchange) -> Flow[Reply]:
+def embed(admission: Admission[EmbeddingsRequest]) -> Flow[Reply]:
     """Answer a request for embeddings; raises as :meth:`Exchange.reply` does."""
-    admitted = yield from admit(exchange, EmbeddingsRequest, "embeddings")
-    body, route, case = admitted.body, admitted.route, admitted.mount.case
+    exchange = admission.exchange
+    body, route, case = admission.body, admission.route, admission.mount.case
     body, ignored = settle_parameters(body, route.backend.unsupported_parameters(body), route)
-    account = exchange.account(admitted.caller, route, endpoint="embeddings", body=body, choices=0)
+    account = exchange.account(admission.caller, route, endpoint="embeddings", body=body, choices=0)
     return (yield from exchange.reply(_Embedding(body, route, case, account), ignored))
 
 

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.http import HttpRequest
-
 from .. import _conf
 from .._translation.model_cards import ModelCard
 from .._wire.case import camel_keys
 from ..backends import BaseBackend, backends
 from ..exceptions import GatewayError, ModelNotFound
+from .admission import Admission
 from .failures import told
 from .flow import Flow, call
-from .gates import authenticate, authorise
 from .mount import Mount
 from .routing import Route, resolve_model
 
 __all__ = ["list_models", "retrieve_model"]
 
 
-def list_models(request: HttpRequest, request_id: str) -> Flow[dict[str, Any]]:
+def list_models(admission: Admission[None]) -> Flow[dict[str, Any]]:
     """OpenAI's list object: the names in ``MODELS`` first, then what the mount's backend has, then
     what the patterns in ``MODELS`` let through to others."""
-    caller = yield from authenticate(request)
-    authorise(caller, "models")
-    mount = Mount.of(request)
+    mount, request_id = admission.mount, admission.request_id
     settings = _conf.get()
     named = [name for name in settings.MODELS if not _conf.is_pattern(name)]
     routes = [resolve_model(name, mount) for name in named if settings.allows_model(name)]
@@ -53,15 +49,13 @@ def list_models(request: HttpRequest, request_id: str) -> Flow[dict[str, Any]]:
     return camel_keys(listing) if mount.case == "camel" else listing
 
 
-def retrieve_model(request: HttpRequest, request_id: str, name: str) -> Flow[dict[str, Any]]:
+def retrieve_model(admission: Admission[None], name: str) -> Flow[dict[str, Any]]:
     """OpenAI's model object.
 
     Raises:
         ModelNotFound: the site does not offer it, or its backend does not have it.
     """
-    caller = yield from authenticate(request)
-    authorise(caller, "models")
-    mount = Mount.of(request)
+    mount, request_id = admission.mount, admission.request_id
     route = resolve_model(name, mount)
     failure: GatewayError | None = None
     for way in _ways(route):

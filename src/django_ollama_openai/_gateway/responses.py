@@ -1,4 +1,4 @@
-"""``POST v1/responses``. The gates before it stand in :func:`~.exchange.admit`."""
+"""``POST v1/responses``. The gates before it stand in :mod:`~.admission`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from .._wire.responses import ResponsesRequest
 from ..auth import Caller
 from ..exceptions import GatewayError, InvalidRequest, UnsupportedParameter
 from ..response_store import BaseResponseStore, response_store
+from .admission import Admission
 from .chat import chat_choices, fetch_remote_images
 from .completion import Completion
-from .exchange import Exchange, Reply, admit, check_prompt, settle_parameters
+from .exchange import Reply, check_prompt, settle_parameters
 from .flow import Flow, call
 
 __all__ = ["respond"]
@@ -31,10 +32,10 @@ MAX_QUOTED = 64
 logger = logging.getLogger("django_ollama_openai")
 
 
-def respond(exchange: Exchange) -> Flow[Reply]:
+def respond(admission: Admission[ResponsesRequest]) -> Flow[Reply]:
     """Answer a request of the Responses API; raises as :meth:`Exchange.reply` does."""
-    admitted = yield from admit(exchange, ResponsesRequest, "chat")
-    caller, body, route = admitted.caller, admitted.body, admitted.route
+    exchange = admission.exchange
+    caller, body, route = admission.caller, admission.body, admission.route
     _check_demand(body)
     body, ignored = settle_parameters(body, body.unsupported_parameters(), route)
     store = response_store()
@@ -60,7 +61,7 @@ def respond(exchange: Exchange) -> Flow[Reply]:
         request=chat,
         choices=chat_choices(chat),
         account=exchange.account(caller, route, endpoint="responses", body=body, choices=1),
-        writer=kind(body, route.name, admitted.mount.case, stored=is_stored),
+        writer=kind(body, route.name, admission.mount.case, stored=is_stored),
         is_stream=bool(body.stream),
     )
     ignored += left_out(body) + tuple(original_param(body, name) for name in dropped)

@@ -1,4 +1,4 @@
-"""``POST v1/completions``. The gates before it stand in :func:`~.exchange.admit`."""
+"""``POST v1/completions``. The gates before it stand in :mod:`~.admission`."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from functools import partial
 from .._translation.text_completion import TextCompletionStream, WholeTextCompletion
 from .._translation.tool_choice import Answering
 from .._wire.completions import CompletionRequest
+from .admission import Admission
 from .completion import Asking, Choice, Completion, whole
-from .exchange import Exchange, Reply, admit, check_choices, settle_parameters
+from .exchange import Reply, check_choices, settle_parameters
 from .flow import Flow
 from .routing import Route
 
 __all__ = ["complete_text"]
 
 
-def complete_text(exchange: Exchange) -> Flow[Reply]:
+def complete_text(admission: Admission[CompletionRequest]) -> Flow[Reply]:
     """Answer a request for text completions; raises as :meth:`Exchange.reply` does."""
-    admitted = yield from admit(exchange, CompletionRequest, "chat")
-    body, route, case = admitted.body, admitted.route, admitted.mount.case
+    exchange = admission.exchange
+    body, route, case = admission.body, admission.route, admission.mount.case
     body, ignored = settle_parameters(body, route.backend.unsupported_parameters(body), route)
     prompts, n = body.prompts(), body.n or 1
     check_choices(len(prompts) * n, "n" if n > 1 else "prompt")
@@ -40,7 +41,7 @@ def complete_text(exchange: Exchange) -> Flow[Reply]:
         request=body,
         choices=choices,
         account=exchange.account(
-            admitted.caller, route, endpoint="completions", body=body, choices=len(choices)
+            admission.caller, route, endpoint="completions", body=body, choices=len(choices)
         ),
         writer=writer,
         is_stream=bool(body.stream),

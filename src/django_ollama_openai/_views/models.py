@@ -4,28 +4,41 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.http import HttpRequest
-from django.http.response import HttpResponseBase
+from django.http import HttpResponse
 
+from .._gateway.admission import Admission
 from .._gateway.flow import Flow
-from .._gateway.models import list_models, retrieve_model
-from .endpoint import endpoint
-from .responses import json_response
+from .._gateway.models import list_models as listed
+from .._gateway.models import retrieve_model as retrieved
+from .._wire.answers.models import Model, ModelList
+from ..exceptions import InvalidRequest
+from .endpoint import Endpoint
+from .engine import ENGINE_ERRORS
+from .http_responses import json_response
 
 __all__ = ["model", "models"]
 
+_TAGS = {"Models": "The models that this site offers"}
 
-@endpoint("GET")
-def models(
-    request: HttpRequest, *, request_id: str, captured: dict[str, Any]
-) -> Flow[HttpResponseBase]:
+models = Endpoint(tags=_TAGS)
+
+
+@models.get(scope="models", response=ModelList, errors=(InvalidRequest, *ENGINE_ERRORS))
+def list_models(admission: Admission[None]) -> Flow[HttpResponse]:
     """List the models."""
-    return json_response((yield from list_models(request, request_id)))
+    return json_response((yield from listed(admission)))
 
 
-@endpoint("GET")
-def model(
-    request: HttpRequest, *, request_id: str, captured: dict[str, Any]
-) -> Flow[HttpResponseBase]:
-    """Describe one model; its id may hold slashes and colons."""
-    return json_response((yield from retrieve_model(request, request_id, captured["model_id"])))
+model = Endpoint(tags=_TAGS)
+
+
+@model.get(
+    scope="models",
+    response=Model,
+    errors=(InvalidRequest, *ENGINE_ERRORS),
+    captured={"model_id": "Its public name. It may contain colons, and slashes as they are."},
+)
+def retrieve_model(admission: Admission[None]) -> Flow[HttpResponse]:
+    """Retrieve a model."""
+    name: Any = admission.captured["model_id"]
+    return json_response((yield from retrieved(admission, name)))

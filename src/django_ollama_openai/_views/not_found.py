@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Never
 
 from django.http import HttpRequest
-from django.http.response import HttpResponseBase
 
 from .._gateway.flow import Flow
 from ..exceptions import NotFound
-from .endpoint import endpoint
+from .endpoint import Endpoint
 
 __all__ = ["not_found"]
 
 
-@endpoint()
-def not_found(
-    request: HttpRequest, *, request_id: str, captured: dict[str, Any]
-) -> Flow[HttpResponseBase]:
-    """Say so in OpenAI's envelope, where Django's own answer would be an HTML page."""
-    yield from ()
-    hint = "" if "/v1/" in request.path else " A base_url for OpenAI's clients ends with '/v1'."
-    raise NotFound(f"Unknown request URL: {request.method} {request.path}.{hint}")
+class _NotFound(Endpoint):
+    """Answers every method with a 404 in OpenAI's envelope, where Django's would be HTML."""
+
+    def _answer(
+        self, request: HttpRequest, request_id: str, headers: dict[str, str]
+    ) -> Flow[Never]:
+        hint = "" if "/v1/" in request.path else " A base_url for OpenAI's clients ends with '/v1'."
+        raise NotFound(f"Unknown request URL: {request.method} {request.path}.{hint}")
+
+
+not_found = _NotFound()
