@@ -14,6 +14,7 @@ The app's ``AppConfig`` names the module of its ``urlpatterns`` as ``ollama_open
 
 from __future__ import annotations
 
+from ._batch_writer import BatchWriter
 from ._gateway.admission import Admission
 from ._gateway.exchange import Reply
 from ._gateway.flow import Call, Flow, call
@@ -22,6 +23,7 @@ from ._wire.query import QueryParameters, RequestBody
 
 __all__ = [
     "Admission",
+    "BatchWriter",
     "Call",
     "Endpoint",
     "Flow",

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib import import_module
 
-from django.apps import apps
+from django.apps import AppConfig, apps
+from django.core.exceptions import ImproperlyConfigured
 from django.urls import URLPattern, URLResolver, register_converter
 from django.urls.converters import PathConverter
 
@@ -31,17 +32,28 @@ class AnythingConverter(PathConverter):
 register_converter(AnythingConverter, "ollama_openai_anything")
 
 
-def optional_endpoints() -> Iterator[URLPattern | URLResolver]:
-    """Yield the endpoints of the optional apps that are installed."""
+def optional_endpoints() -> Iterator[tuple[AppConfig, list[URLPattern | URLResolver]]]:
+    """Yield the installed apps that have endpoints, each with its patterns.
+
+    Raises:
+        ImproperlyConfigured: The module of an app cannot be imported.
+    """
     for app in apps.get_app_configs():
         module: str | None = getattr(app, "ollama_openai_urls", None)
         if module is not None:
-            yield from import_module(module).urlpatterns
+            try:
+                yield app, import_module(module).urlpatterns
+            except ImportError as error:
+                raise ImproperlyConfigured(
+                    f"The app {app.name!r} names {module!r} as ollama_openai_urls, which cannot be "
+                    f"imported: {error}."
+                ) from error
 
 
 # No app_name: Django would warn of a second mount. The names begin with the app's own.
 urlpatterns: list[URLPattern | URLResolver] = []
-urlpatterns += [
+
+core_patterns: list[URLPattern | URLResolver] = [
     path("v1/chat/completions", chat_completions, name="ollama_openai_chat_completions"),
     path("v1/responses", responses, name="ollama_openai_responses"),
     path("v1/completions", completions, name="ollama_openai_completions"),
@@ -50,7 +62,10 @@ urlpatterns += [
     path("v1/models/<ollama_openai_anything:model_id>", model, name="ollama_openai_model"),
     path("health", health, name="ollama_openai_health"),
     path("openapi.json", openapi(urlpatterns), name="ollama_openai_openapi"),
-    *optional_endpoints(),
+]
+urlpatterns += [
+    *core_patterns,
+    *(pattern for _, patterns in optional_endpoints() for pattern in patterns),
     path("", not_found, name="ollama_openai_root"),
     path("<ollama_openai_anything:rest>", not_found, name="ollama_openai_not_found"),
 ]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pytest
 from asgiref.sync import async_to_sync
 from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.base import BaseHandler
 from django.db import connections
 from django.test import AsyncClient, Client
@@ -499,8 +500,10 @@ def test_mounts_without_a_namespace_can_be_reversed_too() -> None:
 
 
 def test_an_app_may_add_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``test_prometheus`` asks for one."""
-    assert list(urls.optional_endpoints()) == []
+    """``test_prometheus`` and ``test_notes`` ask for some."""
     app = apps.get_app_config("site_under_test")
     monkeypatch.setattr(app, "ollama_openai_urls", site_urls.__name__, raising=False)
-    assert list(urls.optional_endpoints()) == site_urls.urlpatterns
+    assert dict(urls.optional_endpoints())[app] == site_urls.urlpatterns
+    monkeypatch.setattr(app, "ollama_openai_urls", "tests.nowhere")
+    with pytest.raises(ImproperlyConfigured, match=r"'tests\.project'.*'tests\.nowhere'"):
+        list(urls.optional_endpoints())

@@ -1,4 +1,4 @@
-"""Decide whether a request is admitted: the gates in their order, up to the use case."""
+"""The gates that every request passes, in their order, from the caller to the use case."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any, Generic, TypeVar
 
 from django.http import HttpRequest
 
-from .._translation.operation import Operation
+from .._wire.base import WireModel
 from .._wire.engine import EngineRequest
+from .._wire.query import QueryParameters
 from ..auth import Caller
 from ..exceptions import PermissionDenied
 from .exchange import Exchange
@@ -18,86 +19,115 @@ from .flow import Flow
 from .gates import authenticate, authorise
 from .mount import Mount
 
-__all__ = ["Admission", "admit"]
+__all__ = ["Admission", "Incoming", "admit"]
 
 B = TypeVar("B")
 
 
-@dataclass(slots=True, kw_only=True)
-class Admission(Generic[B]):
-    """A request that has passed the gates.
+@dataclass(slots=True, frozen=True)
+class Incoming:
+    """A request before the gates.
 
-    ``captured`` are the arguments of its path, ``query`` its validated query parameters, ``route``
-    the way to the engine, or ``None`` if no engine is involved. ``headers`` are added to the
-    response, to errors and streams, too.
+    ``read_body`` returns the decoded body, within ``MAX_BODY_BYTES``; ``is_disconnected`` returns,
+    under WSGI, whether the client has closed its connection. ``captured`` has the arguments that
+    the endpoint's path captures. ``headers`` are added to the response, also to that of an error.
     """
 
     request: HttpRequest
     request_id: str
+    read_body: Callable[[], bytes]
+    is_disconnected: Callable[[], bool]
+    captured: Mapping[str, Any] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True, frozen=True)
+class Admission(Generic[B]):
+    """A request that has passed the gates.
+
+    ``body`` is the validated request and ``query`` its validated query parameters, each ``None``
+    where an operation declares none. Where no engine is involved, ``route`` is ``None``.
+    """
+
+    incoming: Incoming = field(repr=False)
     endpoint: str
     scope: str | None
     caller: Caller
     mount: Mount
-    body: B
-    captured: Mapping[str, Any]
-    query: Any
-    # Engines' use cases have one; ``None`` where no engine is involved.
-    route: Any
-    headers: dict[str, str] = field(default_factory=dict)
-    hung_up: Callable[[], bool]
+    body: B = field(repr=False)
+    query: Any = field(default=None, repr=False)
+    route: Any = None
+
+    @property
+    def request(self) -> HttpRequest:
+        """The HTTP request."""
+        return self.incoming.request
+
+    @property
+    def request_id(self) -> str:
+        """The value of the response's ``x-request-id`` header."""
+        return self.incoming.request_id
+
+    @property
+    def captured(self) -> Mapping[str, Any]:
+        """The arguments that the endpoint's path captures."""
+        return self.incoming.captured
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers to add to the response, also to that of an error; may be changed until the
+        response begins."""
+        return self.incoming.headers
 
     @property
     def exchange(self) -> Exchange:
         """The request as the use cases take it."""
-        return Exchange(self.request, self.request_id, lambda: b"", self.hung_up)
+        incoming = self.incoming
+        return Exchange(
+            incoming.request, incoming.request_id, incoming.read_body, incoming.is_disconnected
+        )
 
 
 def admit(
-    operation: Operation,
-    request: HttpRequest,
-    request_id: str,
+    incoming: Incoming,
     *,
-    captured: Mapping[str, Any],
-    headers: dict[str, str],
-    read_body: Callable[[], bytes],
-    hung_up: Callable[[], bool],
+    endpoint: str,
+    scope: str | None,
+    body: type[WireModel] | None = None,
+    query: type[QueryParameters] | None = None,
+    needs_owner: bool = False,
 ) -> Flow[Admission[Any]]:
-    """Admit ``request`` to ``operation``.
+    """Pass all gates.
+
+    ``body`` and ``query`` are the models of the request's body and of its query parameters, which
+    are then read. A ``scope`` of ``None`` admits everybody, without credentials.
 
     Raises:
-        GatewayError: It is refused.
+        GatewayError: The request is refused.
     """
+    request = incoming.request
+    if scope is not None and body is not None and issubclass(body, EngineRequest):
+        exchange = Exchange(
+            request, incoming.request_id, incoming.read_body, incoming.is_disconnected
+        )
+        admitted = yield from admit_to_engine(exchange, body, scope)
+        return Admission(
+            incoming,
+            endpoint,
+            scope,
+            admitted.caller,
+            admitted.mount,
+            admitted.body,
+            route=admitted.route,
+        )
     caller = Caller()
-    body: Any = None
-    route: Any = None
-    query: Any = None
-    kind = operation.body
-    if operation.scope is not None and kind is not None and issubclass(kind, EngineRequest):
-        exchange = Exchange(request, request_id, read_body, hung_up)
-        admitted = yield from admit_to_engine(exchange, kind, operation.scope)
-        caller, body, mount, route = admitted.caller, admitted.body, admitted.mount, admitted.route
-    else:
-        if operation.scope is not None:
-            caller = yield from authenticate(request)
-            authorise(caller, operation.scope)
-        if operation.owner and caller.owner is None:
-            raise PermissionDenied("This needs a user, a workspace or a key that owns things.")
-        if operation.query is not None:
-            query = operation.query.read(request.GET.lists())
-        if kind is not None:
-            body = kind.parse(read_body())
-        mount = Mount.of(request)
+    if scope is not None:
+        caller = yield from authenticate(request)
+        authorise(caller, scope)
+        if needs_owner and caller.owner is None:
+            raise PermissionDenied("This request needs a user, a workspace or an API key.")
+    parameters = None if query is None else query.read(request.GET.lists())
+    content = None if body is None else body.parse(incoming.read_body())
     return Admission(
-        request=request,
-        request_id=request_id,
-        endpoint=operation.name,
-        scope=operation.scope,
-        caller=caller,
-        mount=mount,
-        body=body,
-        captured=captured,
-        query=query,
-        route=route,
-        headers=headers,
-        hung_up=hung_up,
+        incoming, endpoint, scope, caller, Mount.of(request), content, query=parameters
     )

@@ -22,7 +22,7 @@ from django.urls.resolvers import RoutePattern
 from django.views.decorators.csrf import csrf_exempt
 
 from .._connections import close_connections
-from .._gateway.admission import Admission, admit
+from .._gateway.admission import Admission, Incoming, admit
 from .._gateway.delivery import ClientGone
 from .._gateway.exchange import Reply
 from .._gateway.flow import Flow, arun, call, run
@@ -237,15 +237,23 @@ class Endpoint:
         handled = self._handled.get("GET" if method == "HEAD" else method)
         if handled is None:
             raise MethodNotAllowed(method, self.methods)
-        admission = yield from admit(
-            handled.operation,
+        operation = handled.operation
+        incoming = Incoming(
             request,
             request_id,
+            read_body=lambda: read_body(request),
+            is_disconnected=lambda: hung_up(request),
             # Documented, and missing in django-stubs.
             captured=getattr(request.resolver_match, "captured_kwargs", None) or {},
             headers=headers,
-            read_body=lambda: read_body(request),
-            hung_up=lambda: hung_up(request),
+        )
+        admission = yield from admit(
+            incoming,
+            endpoint=operation.name,
+            scope=operation.scope,
+            body=operation.body,
+            query=operation.query,
+            needs_owner=operation.owner,
         )
         return (yield from handled.answer(admission))
 
