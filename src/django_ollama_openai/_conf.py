@@ -10,10 +10,13 @@ import functools
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Final, Literal, TypeVar
+from functools import partial
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 
+from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
@@ -32,18 +35,25 @@ from pydantic_core import ErrorDetails
 from ._wire.case import Case
 
 __all__ = [
+    "AUTHENTICATORS",
+    "POLICIES",
+    "SECTIONS",
     "SETTING",
     "APIKey",
     "BackendConfig",
     "Limits",
     "ModelConfig",
+    "Section",
     "Settings",
     "get",
     "is_pattern",
     "make",
+    "named_by_apps",
     "plain_reason",
     "problems",
     "reasons",
+    "section",
+    "section_models",
 ]
 
 T = TypeVar("T")
@@ -53,12 +63,23 @@ DEFAULT_BACKEND = "default"
 ANY_ORIGIN: Final = "*"
 
 
-class _Table(BaseModel):
+AUTHENTICATORS: Final = "ollama_openai_authenticators"
+POLICIES: Final = "ollama_openai_policies"
+SECTIONS: Final = "ollama_openai_settings"
+"""The attributes by which the ``AppConfig`` of an app names what it brings."""
+
+_STATIC_KEYS: Final = ("django_ollama_openai.auth.StaticKeyAuthenticator",)
+_SESSION: Final = ("django_ollama_openai.auth.SessionAuthenticator",)
+
+
+class Section(BaseModel):
+    """The base of typed sections of ``OLLAMA_OPENAI``: immutable, and without unknown keys."""
+
     # Not strict: tuples pass for lists, and values from the environment for numbers.
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class BackendConfig(_Table):
+class BackendConfig(Section):
     """One entry of ``BACKENDS``."""
 
     BACKEND: str = Field(
@@ -80,7 +101,7 @@ class BackendConfig(_Table):
         return {**self.OPTIONS, **{name: value for name, value in named.items() if value}}
 
 
-class ModelConfig(_Table):
+class ModelConfig(Section):
     """One entry of ``MODELS``."""
 
     MODEL: str | None = Field(
@@ -105,7 +126,7 @@ _NO_MODEL: Final = ModelConfig()
 _SENDABLE: Final = re.compile(r"[!-~]+")
 
 
-class APIKey(_Table):
+class APIKey(Section):
     """One entry of ``API_KEYS`` that has a name."""
 
     KEY: str = Field(repr=False, description="The secret.")
@@ -162,7 +183,7 @@ def _origin(value: str) -> str:
     return f"{scheme}://{host}:{port}"
 
 
-class Settings(_Table):
+class Settings(Section):
     """All keys of ``OLLAMA_OPENAI`` with their defaults."""
 
     HOST: str | None = Field(
@@ -191,15 +212,14 @@ class Settings(_Table):
         "listed. `None` allows all.",
     )
     AUTHENTICATION: list[str] = Field(
-        default=[
-            "django_ollama_openai.auth.StaticKeyAuthenticator",
-            "django_ollama_openai.auth.SessionAuthenticator",
-        ],
-        description="Dotted paths of the authenticators, in the order in which they are tried.",
+        default_factory=lambda: [*_STATIC_KEYS, *named_by_apps(AUTHENTICATORS), *_SESSION],
+        description="Dotted paths of the authenticators, in the order in which they are tried. "
+        "The default also has those of installed apps, before the session's.",
     )
     POLICIES: list[str] = Field(
-        default_factory=list,
-        description="Dotted paths of the policies, in the order in which they are called.",
+        default_factory=lambda: named_by_apps(POLICIES),
+        description="Dotted paths of the policies, in the order in which they are called: the last "
+        "gate of a request, such as for limits. The default has those of installed apps.",
     )
     API_KEYS: list[APIKey] = Field(
         default_factory=list,
@@ -343,24 +363,40 @@ def is_pattern(name: str) -> bool:
     return any(character in name for character in "*?[")
 
 
+def named_by_apps(attribute: str) -> list[str]:
+    """Return the dotted paths that the installed apps list in ``attribute`` of their configs."""
+    return [path for app in apps.get_app_configs() for path in getattr(app, attribute, ())]
+
+
+def section_models() -> dict[str, type[Section]]:
+    """Return the models of the sections that installed apps add, by name.
+
+    Those that cannot be imported are left out: a system check reports them.
+    """
+    found: dict[str, type[Section]] = {}
+    for app in apps.get_app_configs():
+        for name, path in getattr(app, SECTIONS, {}).items():
+            with suppress(Exception):
+                model = import_string(path)
+                if issubclass(model, Section) and name not in Settings.model_fields:
+                    found.setdefault(name, model)
+    return found
+
+
 def problems() -> list[tuple[str, str]]:
-    """What is wrong with ``OLLAMA_OPENAI``: pairs of the key's path and the reason."""
-    try:
-        _read()
-    except ValidationError as error:
-        return reasons(error, _settings_reason)
-    return []
+    """Return the mistakes in ``OLLAMA_OPENAI``: pairs of the key's path and the reason."""
+    return _read().problems
 
 
 def plain_reason(item: ErrorDetails) -> str:
-    """What pydantic says, without its own words around what a validator of ours has said."""
+    """Return pydantic's message without its own words around that of a validator of this app."""
     return item["msg"].removeprefix("Value error, ")
 
 
 def reasons(
     error: ValidationError, reason: Callable[[ErrorDetails], str] = plain_reason
 ) -> list[tuple[str, str]]:
-    """What is wrong with a configuration: pairs of the path and the reason."""
+    """Return the mistakes in a configuration: pairs of the path and the reason."""
     # Inputs are left out: they may be secrets.
     return [
         (".".join(str(step) for step in item["loc"]), reason(item))
@@ -368,36 +404,32 @@ def reasons(
     ]
 
 
-def _settings_reason(item: ErrorDetails) -> str:
-    if item["type"] not in ("extra_forbidden", "model_type"):
-        return plain_reason(item)
-    path = [str(step) for step in item["loc"]]
-    is_entry = len(path) > 1
-    known = ", ".join((_ENTRIES[path[0]] if is_entry else Settings).model_fields)
-    if item["type"] == "model_type":
-        return f"This should be a dict with some of the keys {known}"
-    return f"This key is unknown; there are {known}"
-
-
-_ENTRIES: Final[dict[str, type[BaseModel]]] = {
-    "API_KEYS": APIKey,
-    "BACKENDS": BackendConfig,
-    "MODELS": ModelConfig,
-}
-
-
 def get() -> Settings:
-    """The current settings.
+    """Return the current settings.
 
     Raises:
         ImproperlyConfigured: ``OLLAMA_OPENAI`` is not valid.
     """
-    try:
-        return _read()
-    except ValidationError:
-        (path, reason), *_ = problems()
+    values = _read()
+    if values.problems:
+        path, reason = values.problems[0]
         where = f"{SETTING}[{path!r}]" if path else SETTING
         raise ImproperlyConfigured(f"{where}: {reason}.") from None
+    return values.settings
+
+
+def section(name: str) -> Any:
+    """Return the section ``name`` of ``OLLAMA_OPENAI``, which an installed app has added: an
+    instance of its model, with the defaults of what the site does not set.
+
+    Raises:
+        ImproperlyConfigured: ``OLLAMA_OPENAI`` is not valid, or no installed app has the section.
+    """
+    get()
+    try:
+        return _read().sections[name]
+    except KeyError:
+        raise ImproperlyConfigured(f"{SETTING} has no section {name!r}.") from None
 
 
 def make(path: str, base: type[T], key: str) -> T:
@@ -426,13 +458,63 @@ def _made(path: str) -> object:
     return import_string(path)()
 
 
+@dataclass(slots=True)
+class _Values:
+    """All that is read of ``OLLAMA_OPENAI``; ``settings`` have defaults if there are problems."""
+
+    settings: Settings
+    sections: dict[str, Section]
+    problems: list[tuple[str, str]]
+
+
 @functools.cache
-def _read() -> Settings:
-    return Settings.model_validate(getattr(settings, SETTING, {}))
+def _read() -> _Values:
+    given = getattr(settings, SETTING, {})
+    models = section_models()
+    values = _Values(Settings.model_construct(), {}, [])
+    own = given
+    if isinstance(given, dict):
+        own = {key: value for key, value in given.items() if key not in models}
+        for name, model in models.items():
+            try:
+                values.sections[name] = model.model_validate(given.get(name, {}))
+            except ValidationError as error:
+                found = reasons(error, partial(_reason, model=model))
+                values.problems += [(f"{name}.{path}".rstrip("."), why) for path, why in found]
+    try:
+        values.settings = Settings.model_validate(own)
+    except ValidationError as error:
+        found = reasons(error, partial(_reason, model=Settings, further=tuple(models)))
+        values.problems[:0] = found
+    return values
+
+
+def _reason(item: ErrorDetails, model: type[BaseModel], further: tuple[str, ...] = ()) -> str:
+    if item["type"] not in ("extra_forbidden", "model_type"):
+        return plain_reason(item)
+    path = item["loc"][:-1] if item["type"] == "extra_forbidden" else item["loc"]
+    table = _table_at(model, path) or model
+    known = ", ".join([*table.model_fields, *(further if table is model else ())])
+    if item["type"] == "model_type":
+        return f"This should be a dict with some of the keys {known}"
+    return f"This key is unknown; there are {known}"
+
+
+def _table_at(annotation: Any, path: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """Return the model that stands at ``path`` within ``annotation``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if not path:
+            return annotation
+        field = annotation.model_fields.get(str(path[0]))
+        return None if field is None else _table_at(field.annotation, path[1:])
+    # Elements of lists and dicts have a step of their own, alternatives have none.
+    rest = path[1:] if get_origin(annotation) in (list, dict) else path
+    tables = (_table_at(each, rest) for each in get_args(annotation))
+    return next((table for table in tables if table is not None), None)
 
 
 def _reread(*, setting: str, **kwargs: Any) -> None:
-    if setting == SETTING:
+    if setting in (SETTING, "INSTALLED_APPS"):
         _read.cache_clear()
 
 

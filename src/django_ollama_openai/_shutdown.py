@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["LOOK_SECONDS", "deadline", "ended_by_shutdown"]
+__all__ = ["LOOK_SECONDS", "deadline", "ended_by_shutdown", "is_stopping"]
 
 LOOK_SECONDS: Final = 0.25
 """How often the server is looked at."""
@@ -43,6 +43,12 @@ def deadline() -> float | None:
         end = time.monotonic() - LOOK_SECONDS + grace - min(1.0, grace / 4)
         _stop = server, end
     return _stop[1]
+
+
+def is_stopping() -> bool:
+    """Return whether uvicorn or gunicorn has been told to stop, with a grace period or without."""
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return getattr(server, "should_exit", False) is True or getattr(server, "alive", True) is False
 
 
 def _grace(server: Any) -> float | None:

@@ -8,37 +8,44 @@
 ``ollama_openai.E005``  a mount has an unknown option or an invalid value
 ``ollama_openai.E006``  the response store cannot be imported or created
 ``ollama_openai.E007``  fallbacks form a circle, or name a pattern
-``ollama_openai.W001``  there are no keys and no authenticators that admit anyone
+``ollama_openai.E008``  an app's config names something that cannot be used
+``ollama_openai.E009``  an app has a path that another app or the gateway itself has
+``ollama_openai.E010``  a policy cannot be imported or created
+``ollama_openai.W001``  no caller can authenticate
 ``ollama_openai.W002``  ``DEFAULT_MODEL`` is not among ``ALLOWED_MODELS``
 ``ollama_openai.W003``  there are ``API_KEYS`` but no authenticator for them
 ``ollama_openai.W004``  ``QUEUE_TIMEOUT`` is longer than the time to the first keep-alive
 ``ollama_openai.W005``  a backend is not ready (reported by ``check`` and ``runserver`` only)
+``ollama_openai.W006``  an authenticator or a policy of an installed app is not used
 ======================  ==========================================================
 """
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final, get_args
 
+from django.apps import AppConfig, apps
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
-from django.urls import URLPattern, URLResolver, get_resolver
+from django.urls import Resolver404, URLPattern, URLResolver, get_resolver
+from django.utils.module_loading import import_string
 
 from . import _conf
 from ._gateway.admission import authenticators
 from ._gateway.failures import cause_of, where_of
 from ._gateway.mount import OPTIONS
 from ._wire.case import Case
-from .auth import StaticKeyAuthenticator
+from .auth import BaseAuthenticator, StaticKeyAuthenticator
 from .backends import BaseBackend, InvalidBackendError, backends
 from .backends._asking import answers
 from .exceptions import GatewayError
 from .response_store import response_store
 
-__all__ = ["check_engines", "check_mounts", "check_settings"]
+__all__ = ["check_apps", "check_engines", "check_mounts", "check_paths", "check_settings"]
 
 URLS = "django_ollama_openai.urls"
 
@@ -61,7 +68,14 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
             )
             for path, reason in problems
         ]
-    return [*_check_backends(), *_check_access(), *_check_models(), *_check_store()]
+    return [
+        *_check_backends(),
+        *_check_access(),
+        *_check_policies(),
+        *_check_left_out(),
+        *_check_models(),
+        *_check_store(),
+    ]
 
 
 def _check_backends() -> Iterator[CheckMessage]:
@@ -97,11 +111,11 @@ def _check_queue(alias: str, members: tuple[str, ...]) -> Iterator[CheckMessage]
 def _check_access() -> Iterator[CheckMessage]:
     settings = _conf.get()
     try:
-        asked = authenticators(_conf.get())
+        tried = authenticators(settings)
     except ImproperlyConfigured as error:
         yield Error(str(error), id="ollama_openai.E003")
         return
-    has_keys = any(isinstance(each, StaticKeyAuthenticator) for each in asked)
+    has_keys = any(isinstance(each, StaticKeyAuthenticator) for each in tried)
     if settings.API_KEYS and not has_keys:
         yield Warning(
             f"{_conf.SETTING}['API_KEYS'] has no effect: AUTHENTICATION has no "
@@ -109,14 +123,39 @@ def _check_access() -> Iterator[CheckMessage]:
             id="ollama_openai.W003",
         )
     useful = [
-        each for each in asked if settings.API_KEYS or type(each) is not StaticKeyAuthenticator
+        each for each in tried if settings.API_KEYS or type(each) is not StaticKeyAuthenticator
     ]
     if not settings.ALLOW_ANONYMOUS and not useful:
         yield Warning(
-            f"{_conf.SETTING} lets nobody in.",
+            f"{_conf.SETTING} admits no callers: there are neither API_KEYS nor other "
+            "authenticators.",
             hint="Set API_KEYS, add an authenticator to AUTHENTICATION, or set ALLOW_ANONYMOUS.",
             id="ollama_openai.W001",
         )
+
+
+def _check_policies() -> Iterator[CheckMessage]:
+    try:
+        for path in _conf.get().POLICIES:
+            _conf.make(path, object, "POLICIES")
+    except ImproperlyConfigured as error:
+        yield Error(str(error), id="ollama_openai.E010")
+
+
+def _check_left_out() -> Iterator[CheckMessage]:
+    settings = _conf.get()
+    for key, attribute in (("AUTHENTICATION", _conf.AUTHENTICATORS), ("POLICIES", _conf.POLICIES)):
+        left_out = [
+            path for path in _conf.named_by_apps(attribute) if path not in getattr(settings, key)
+        ]
+        if left_out:
+            yield Warning(
+                f"{_conf.SETTING}[{key!r}] leaves out {', '.join(map(repr, left_out))}, which "
+                "installed apps name.",
+                hint=f"Add them, or silence this warning if that is intended. Without {key}, all "
+                "are used.",
+                id="ollama_openai.W006",
+            )
 
 
 def _check_models() -> Iterator[CheckMessage]:
@@ -180,6 +219,58 @@ def _check_store() -> Iterator[CheckMessage]:
 
 
 @register(Tags.compatibility)
+def check_apps(**kwargs: Any) -> list[CheckMessage]:
+    """Check what the configs of installed apps name as ``ollama_openai_…``."""
+    sections: dict[str, str] = dict.fromkeys(_conf.Settings.model_fields, "django_ollama_openai")
+    messages: list[CheckMessage] = []
+    for app in apps.get_app_configs():
+        for path, base, attribute in _named_by(app):
+            if reason := _unusable(path, base):
+                messages.append(
+                    Error(
+                        f"The app {app.name!r} names {path!r} in {attribute}, which {reason}.",
+                        id="ollama_openai.E008",
+                    )
+                )
+        for name in getattr(app, _conf.SECTIONS, {}):
+            if name in sections:
+                messages.append(
+                    Error(
+                        f"The app {app.name!r} adds the section {name!r} to {_conf.SETTING}, which "
+                        f"{sections[name]!r} has, too.",
+                        id="ollama_openai.E008",
+                    )
+                )
+            sections.setdefault(name, app.name)
+    return messages
+
+
+def _named_by(app: AppConfig) -> Iterator[tuple[str, type, str]]:
+    """Yield each dotted path that ``app`` names, the base of its class, and the attribute."""
+    for attribute, base in _BASES.items():
+        named = getattr(app, attribute, ())
+        for path in named.values() if isinstance(named, dict) else named:
+            yield path, base, attribute
+
+
+_BASES: Final[dict[str, type]] = {
+    _conf.AUTHENTICATORS: BaseAuthenticator,
+    _conf.POLICIES: object,
+    _conf.SECTIONS: _conf.Section,
+}
+
+
+def _unusable(path: str, base: type) -> str | None:
+    try:
+        found = import_string(path)
+    except Exception as error:
+        return f"cannot be imported: {error}"
+    if isinstance(found, type) and issubclass(found, base):
+        return None
+    return f"is not a subclass of {base.__name__}"
+
+
+@register(Tags.compatibility)
 def check_engines(**kwargs: Any) -> list[CheckMessage]:
     """Check that the engine of each backend is ready, in ``check`` and ``runserver``."""
     if sys.argv[1:2] not in COMMANDS_THAT_LOOK or _conf.problems():
@@ -224,6 +315,55 @@ def check_mounts(**kwargs: Any) -> list[CheckMessage]:
         for path, own, inherited in _mounts(get_resolver().url_patterns, "", {})
         for message in _check_mount(f"The mount of {URLS} at {path!r}", own, inherited)
     ]
+
+
+@register(Tags.urls)
+def check_paths(**kwargs: Any) -> list[CheckMessage]:
+    """Check that no app has a path that another app or the gateway itself has."""
+    # They import the views of all apps, which need not be ready before.
+    from .urls import core_patterns, optional_endpoints
+
+    known: list[tuple[str, URLPattern | URLResolver]]
+    known = [("django_ollama_openai", pattern) for pattern in core_patterns]
+    messages: list[CheckMessage] = []
+    for app, patterns in optional_endpoints():
+        for path in _routes(patterns):
+            owner = next((name for name, one in known if _matches(one, path)), None)
+            if owner is not None:
+                messages.append(
+                    Error(
+                        f"The app {app.name!r} has the path {path!r} below every mount of {URLS}, "
+                        f"which {owner!r} has, too.",
+                        hint="The first that is installed answers it.",
+                        id="ollama_openai.E009",
+                    )
+                )
+        known += [(app.name, pattern) for pattern in patterns]
+    return messages
+
+
+_ARGUMENT: Final = re.compile(r"<(?:(\w+):)?\w+>")
+_SAMPLES: Final = {"int": "1", "uuid": "00000000-0000-0000-0000-000000000000"}
+
+
+def _routes(patterns: Sequence[URLPattern | URLResolver], prefix: str = "") -> Iterator[str]:
+    for pattern in patterns:
+        route = f"{prefix}{pattern.pattern}"
+        if isinstance(pattern, URLResolver):
+            yield from _routes(pattern.url_patterns, route)
+        else:
+            yield route
+
+
+def _matches(pattern: URLPattern | URLResolver, route: str) -> bool:
+    """Return whether ``pattern`` matches an example of ``route``, with or without a slash at its
+    end."""
+    example = _ARGUMENT.sub(lambda match: _SAMPLES.get(match[1], "x"), route)
+    for path in (example, example.removesuffix("/")):
+        with suppress(Resolver404):
+            if pattern.resolve(path) is not None:
+                return True
+    return False
 
 
 def _mounts(

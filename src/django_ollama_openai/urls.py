@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib import import_module
 
-from django.apps import apps
-from django.urls import URLPattern, register_converter
+from django.apps import AppConfig, apps
+from django.core.exceptions import ImproperlyConfigured
+from django.urls import URLPattern, URLResolver, register_converter
 from django.urls.converters import PathConverter
 
-from ._views.answers import chat_completions, completions, embeddings, responses
-from ._views.endpoint import EndpointPattern
+from ._views.endpoint import path
+from ._views.engine import chat_completions, completions, embeddings, responses
 from ._views.health import health
 from ._views.models import model, models
 from ._views.not_found import not_found
@@ -23,7 +24,7 @@ from ._views.openapi import openapi
 
 
 class AnythingConverter(PathConverter):
-    """Django's own ``path`` stops at a line feed, and would leave the rest to an HTML page."""
+    """Matches everything: Django's own ``path`` converter stops at a line feed."""
 
     regex = r"(?s:.+)"
 
@@ -31,27 +32,40 @@ class AnythingConverter(PathConverter):
 register_converter(AnythingConverter, "ollama_openai_anything")
 
 
-def optional_endpoints() -> Iterator[URLPattern]:
-    """The endpoints of the optional apps that are installed."""
+def optional_endpoints() -> Iterator[tuple[AppConfig, list[URLPattern | URLResolver]]]:
+    """Yield the installed apps that have endpoints, each with its patterns.
+
+    Raises:
+        ImproperlyConfigured: The module of an app cannot be imported.
+    """
     for app in apps.get_app_configs():
-        path: str | None = getattr(app, "ollama_openai_urls", None)
-        if path is not None:
-            yield from import_module(path).urlpatterns
+        module: str | None = getattr(app, "ollama_openai_urls", None)
+        if module is not None:
+            try:
+                yield app, import_module(module).urlpatterns
+            except ImportError as error:
+                raise ImproperlyConfigured(
+                    f"The app {app.name!r} names {module!r} as ollama_openai_urls, which cannot be "
+                    f"imported: {error}."
+                ) from error
 
 
 # No app_name: Django would warn of a second mount. The names begin with the app's own.
-urlpatterns = [
-    EndpointPattern("v1/chat/completions", chat_completions, name="ollama_openai_chat_completions"),
-    EndpointPattern("v1/completions", completions, name="ollama_openai_completions"),
-    EndpointPattern("v1/embeddings", embeddings, name="ollama_openai_embeddings"),
-    EndpointPattern("v1/responses", responses, name="ollama_openai_responses"),
-    EndpointPattern("v1/models", models, name="ollama_openai_models"),
-    EndpointPattern(
-        "v1/models/<ollama_openai_anything:model_id>", model, name="ollama_openai_model"
-    ),
-    EndpointPattern("health", health, name="ollama_openai_health"),
-    EndpointPattern("openapi.json", openapi, name="ollama_openai_openapi"),
-    *optional_endpoints(),
-    EndpointPattern("", not_found, name="ollama_openai_root"),
-    EndpointPattern("<ollama_openai_anything:rest>", not_found, name="ollama_openai_not_found"),
+urlpatterns: list[URLPattern | URLResolver] = []
+
+core_patterns: list[URLPattern | URLResolver] = [
+    path("v1/chat/completions", chat_completions, name="ollama_openai_chat_completions"),
+    path("v1/responses", responses, name="ollama_openai_responses"),
+    path("v1/completions", completions, name="ollama_openai_completions"),
+    path("v1/embeddings", embeddings, name="ollama_openai_embeddings"),
+    path("v1/models", models, name="ollama_openai_models"),
+    path("v1/models/<ollama_openai_anything:model_id>", model, name="ollama_openai_model"),
+    path("health", health, name="ollama_openai_health"),
+    path("openapi.json", openapi(urlpatterns), name="ollama_openai_openapi"),
+]
+urlpatterns += [
+    *core_patterns,
+    *(pattern for _, patterns in optional_endpoints() for pattern in patterns),
+    path("", not_found, name="ollama_openai_root"),
+    path("<ollama_openai_anything:rest>", not_found, name="ollama_openai_not_found"),
 ]

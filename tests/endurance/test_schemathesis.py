@@ -21,7 +21,8 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis import Case, CheckContext, Response
 
-from django_ollama_openai._translation.openapi import openapi_document
+from django_ollama_openai import urls
+from django_ollama_openai._views.openapi import describe
 from tests.ollama_server import OllamaServer
 from tests.servers import KEY, ROOT, SERVERS, Site, serve
 
@@ -32,7 +33,7 @@ OLLAMA = "django_ollama_openai.backends.OllamaBackend"
 CHAT_MODEL, EMBEDDING_MODEL = "smollm2-tools:135m", "all-minilm:22m"
 
 # What each of them answers is held to it in test_openapi.py.
-DOCUMENT = openapi_document("both", server="/ai", version="1.0", session_cookie="sessionid")
+DOCUMENT = describe(urls.urlpatterns, "both", server="/ai")
 
 REFUSALS = (
     # An integer is one without a fraction here; to JSON schema 1.0 is the same as 1.

@@ -13,23 +13,31 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.http import JsonResponse
-from django.http.response import HttpResponseBase
+from django.http import HttpRequest, JsonResponse
 
-from django_ollama_openai._gateway.admission import Incoming
-from django_ollama_openai._gateway.flow import Flow
-from django_ollama_openai._views.endpoint import endpoint
+from django_ollama_openai.endpoints import Admission, Endpoint, Flow, call
 
 __all__ = ["left"]
 
 PUMP = "ollama-openai-pump"
 
 
-@endpoint("GET")
-def left(incoming: Incoming) -> Flow[HttpResponseBase]:
+left = Endpoint()
+
+
+@left.get(scope=None)
+def count_leftovers(admission: Admission[None]) -> Flow[JsonResponse]:
     """Count it; ``?reset`` also frees what it can, and forgets how large the process has been."""
-    yield from ()
-    if "reset" in incoming.request.GET:
+    # In the event loop under ASGI, whose tasks are counted.
+    return (yield from call(_count, _acount, admission.request))
+
+
+async def _acount(request: HttpRequest) -> JsonResponse:
+    return _count(request)
+
+
+def _count(request: HttpRequest) -> JsonResponse:
+    if "reset" in request.GET:
         _free()
         Path("/proc/self/clear_refs").write_text("5")
     engine = urlsplit(settings.OLLAMA_OPENAI["HOST"]).port

@@ -4,7 +4,7 @@ from django.db import transaction
 from django.http import HttpRequest, JsonResponse
 from django.urls import include, path
 
-from django_ollama_openai._views.endpoint import EndpointPattern
+from django_ollama_openai import endpoints
 from tests.project import apps
 from tests.project.leftovers import left
 
@@ -25,5 +25,5 @@ urlpatterns = [
     path("camel/", include(GATEWAY), {"case": "camel"}),
     path("second/", include(GATEWAY), {"backend": "second"}),
     path("<slug:backend>/by-path/", include(GATEWAY)),
-    EndpointPattern("left/", left, "left"),
+    endpoints.path("left/", left, "left"),
 ]

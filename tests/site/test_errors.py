@@ -25,7 +25,7 @@ from django.http import HttpRequest
 from django.test import AsyncClient, Client, RequestFactory
 from django.urls import include, path
 
-from django_ollama_openai._views.requests import read_body
+from django_ollama_openai._views.http_requests import read_body
 from django_ollama_openai._wire.chat import ChatCompletionRequest
 from django_ollama_openai._wire.content_coding import decode
 from django_ollama_openai._wire.delta import Delta

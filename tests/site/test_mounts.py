@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pytest
 from asgiref.sync import async_to_sync
 from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.base import BaseHandler
 from django.db import connections
 from django.test import AsyncClient, Client
 from django.urls import include, path, resolve, reverse
 
 from django_ollama_openai import urls
-from django_ollama_openai._views.answers import chat_completions
-from django_ollama_openai._views.endpoint import Endpoint
 from django_ollama_openai.backends import DummyBackend, backends
+from django_ollama_openai.endpoints import Endpoint
 from tests.ollama_server import OllamaServer
 from tests.project import urls as site_urls
 
@@ -470,8 +470,8 @@ def test_no_database_opens_a_transaction_around_a_request(monkeypatch: pytest.Mo
     atomic = {**connections.settings["default"], "ATOMIC_REQUESTS": True}
     for alias in ("default", "archive"):
         monkeypatch.setitem(connections.settings, alias, atomic)
-    made = Endpoint(chat_completions._flow, ("POST",))
-    views: list[Any] = [made.view, made.aview]
+    endpoint = Endpoint()
+    views: list[Any] = [endpoint.view, endpoint.aview]
     for view in views:
         assert BaseHandler().make_view_atomic(view) is view
 
@@ -500,8 +500,10 @@ def test_mounts_without_a_namespace_can_be_reversed_too() -> None:
 
 
 def test_an_app_may_add_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``test_prometheus`` asks for one."""
-    assert list(urls.optional_endpoints()) == []
+    """``test_prometheus`` and ``test_notes`` ask for some."""
     app = apps.get_app_config("site_under_test")
     monkeypatch.setattr(app, "ollama_openai_urls", site_urls.__name__, raising=False)
-    assert list(urls.optional_endpoints()) == site_urls.urlpatterns
+    assert dict(urls.optional_endpoints())[app] == site_urls.urlpatterns
+    monkeypatch.setattr(app, "ollama_openai_urls", "tests.nowhere")
+    with pytest.raises(ImproperlyConfigured, match=r"'tests\.project'.*'tests\.nowhere'"):
+        list(urls.optional_endpoints())

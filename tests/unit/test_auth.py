@@ -462,7 +462,7 @@ def test_raising_ends_the_asking(
         ("gateway", 503, "upstream_unavailable", "The directory is down."),
         ("denied", 403, "permission_denied", "Not on Sundays."),
         ("denied silently", 403, "permission_denied", "Permission denied."),
-        ("not found", 404, "not_found", "There is nothing here."),
+        ("not found", 404, "not_found", "Not found."),
         ("crash", 500, None, "The server had an error while processing your request."),
     ],
 )

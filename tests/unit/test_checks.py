@@ -5,18 +5,24 @@ from __future__ import annotations
 import re
 import socket
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
+from django.apps import apps
 from django.core.checks import ERROR, WARNING, CheckMessage
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path, re_path
+from pydantic import Field
 
-from django_ollama_openai import _conf, checks
-from django_ollama_openai.auth import BaseAuthenticator
+from django_ollama_openai import _conf, checks, endpoints
+from django_ollama_openai.auth import BaseAuthenticator, Caller
 from django_ollama_openai.backends import DummyBackend
+from django_ollama_openai.endpoints import Endpoint
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -38,6 +44,11 @@ class NeedsArguments(BaseAuthenticator):
 
 class NoAuthenticator:
     pass
+
+
+class Nobody(BaseAuthenticator):
+    def authenticate(self, request: HttpRequest) -> Caller | None:
+        return None
 
 
 class Hostless(DummyBackend):
@@ -220,6 +231,7 @@ WRONG: list[tuple[dict[str, Any], str, int, list[str]]] = [
         ERROR,
         ["['BACKENDS']['o']", "unsupported_parameters", "'tool-choice'", "tool_choice"],
     ),
+    ({"POLICIES": ["no.Way"]}, "E010", ERROR, ["['POLICIES']", "no.Way"]),
     ({"AUTHENTICATION": ["no.Way"]}, "E003", ERROR, ["['AUTHENTICATION']", "no.Way"]),
     (
         {"AUTHENTICATION": [f"{HERE}.NeedsArguments"]},
@@ -251,7 +263,7 @@ WRONG: list[tuple[dict[str, Any], str, int, list[str]]] = [
     ({"RESPONSE_STORE": "no.Way"}, "E006", ERROR, ["RESPONSE_STORE", "'no.Way'"]),
     ({"RESPONSE_STORE": STATIC}, "E006", ERROR, ["not a subclass of BaseResponseStore"]),
     ({"AUTHENTICATION": []}, "W001", WARNING, ["API_KEYS", "AUTHENTICATION", "ALLOW_ANONYMOUS"]),
-    ({"AUTHENTICATION": [STATIC]}, "W001", WARNING, ["lets nobody in", "API_KEYS"]),
+    ({"AUTHENTICATION": [STATIC]}, "W001", WARNING, ["admits no callers", "API_KEYS"]),
     (
         {"DEFAULT_MODEL": "qwen3", "ALLOWED_MODELS": ["llama*"]},
         "W002",
@@ -378,7 +390,8 @@ def test_every_id_of_the_table_is_tested() -> None:
         line.split("``")[1] for line in (checks.__doc__ or "").splitlines() if "``oll" in line
     }
     tested = {f"ollama_openai.{row[1]}" for row in WRONG}
-    assert listed == tested | {"ollama_openai.E005", "ollama_openai.W005"}
+    elsewhere = {f"ollama_openai.{id}" for id in ("E005", "E008", "E009", "W005", "W006")}
+    assert listed == tested | elsewhere
 
 
 @pytest.mark.parametrize(
@@ -415,6 +428,169 @@ def test_an_engine_that_is_not_ready_is_reported_where_somebody_looks(
             (message,) = (message for message in messages if f"backend {alias!r} is" in message)
             assert f"http://127.0.0.1:{port}{path}: {advice}." in message
             assert "secret" not in message
+
+
+# Installed apps
+
+
+class Colour(_conf.Section):
+    RED: int = 0
+
+
+class ShopSettings(_conf.Section):
+    """A section of an app."""
+
+    LIMIT: int = 5
+    COLOURS: dict[str, Colour] = Field(default_factory=dict)
+
+
+shop, other = Endpoint(), Endpoint()
+urlpatterns = [
+    endpoints.path("api/shop/", shop),
+    path("api/", include([endpoints.path("orders/<int:number>/", shop)])),
+]
+
+Install: TypeAlias = Callable[..., None]
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Gives the config of an installed app, or of another one, attributes."""
+
+    def install(label: str = "site_under_test", **attributes: Any) -> None:
+        for name, value in attributes.items():
+            app = apps.get_app_config(label)
+            monkeypatch.setattr(app, f"ollama_openai_{name}", value, raising=False)
+        _conf._read.cache_clear()
+
+    yield install
+    monkeypatch.undo()
+    _conf._read.cache_clear()
+
+
+def test_an_app_brings_authenticators_policies_and_settings(
+    settings: Settings, install: Install
+) -> None:
+    install(
+        authenticators=[f"{HERE}.Nobody"],
+        policies=[f"{HERE}.NoAuthenticator"],
+        settings={"SHOP": f"{HERE}.ShopSettings"},
+    )
+    assert found(settings, {"ALLOW_ANONYMOUS": True}) == []
+    assert checks.check_apps() == []
+    assert [STATIC, f"{HERE}.Nobody", SESSION] == _conf.get().AUTHENTICATION
+    assert [f"{HERE}.NoAuthenticator"] == _conf.get().POLICIES
+    assert _conf.section("SHOP").LIMIT == 5
+    settings.OLLAMA_OPENAI = {"SHOP": {"LIMIT": 7}}
+    assert _conf.section("SHOP").LIMIT == 7
+    with pytest.raises(ImproperlyConfigured, match="'SHOPS'"):
+        _conf.section("SHOPS")
+
+
+@pytest.mark.parametrize(
+    ("section", "named"),
+    [
+        ({"LIMT": 1}, ["SHOP.LIMT", "there are LIMIT, COLOURS"]),
+        ({"LIMIT": "few"}, ["SHOP.LIMIT", "integer"]),
+        ({"COLOURS": {"a": {"REDD": 1}}}, ["SHOP.COLOURS.a.REDD", "there are RED."]),
+        ({"COLOURS": {"a": 1}}, ["SHOP.COLOURS.a", "dict with some of the keys RED"]),
+        (SECRET, ["SHOP", "dict with some of the keys LIMIT, COLOURS"]),
+    ],
+)
+def test_a_section_of_an_app_that_is_wrong(
+    settings: Settings, install: Install, section: Any, named: list[str]
+) -> None:
+    install(settings={"SHOP": f"{HERE}.ShopSettings"})
+    (message,) = found(settings, {"SHOP": section})
+    assert message.id == "ollama_openai.E001"
+    assert [name for name in named if name not in message.msg] == []
+    assert SECRET not in text(message)
+    with pytest.raises(ImproperlyConfigured, match="SHOP"):
+        _conf.section("SHOP")
+    (message,) = found(settings, {"SHOPS": {}})
+    assert "LOG_ENGINE_ERRORS" in message.msg
+    assert message.msg.endswith("SHOP.")
+
+
+@pytest.mark.parametrize(
+    ("attribute", "named", "reason"),
+    [
+        ("authenticators", ["no.Way"], "cannot be imported"),
+        ("authenticators", [f"{HERE}.NoAuthenticator"], "not a subclass of BaseAuthenticator"),
+        ("policies", ["no.Way"], "cannot be imported"),
+        ("settings", {"SHOP": "no.Way"}, "cannot be imported"),
+        ("settings", {"SHOP": f"{HERE}.NoAuthenticator"}, "not a subclass of Section"),
+        ("settings", {"MODELS": f"{HERE}.ShopSettings"}, "'MODELS'"),
+    ],
+)
+def test_what_an_app_names_in_vain(
+    install: Install, attribute: str, named: Any, reason: str
+) -> None:
+    install(**{attribute: named})
+    (message,) = checks.check_apps()
+    assert (message.id, message.level) == ("ollama_openai.E008", ERROR)
+    assert "'tests.project'" in message.msg
+    assert reason in message.msg
+    # The site can still start, and show it.
+    assert "SHOP" not in _conf.section_models()
+
+
+def test_two_apps_with_one_section(install: Install) -> None:
+    install(settings={"SHOP": f"{HERE}.ShopSettings"})
+    install("admin", settings={"SHOP": f"{HERE}.Colour"})
+    (message,) = checks.check_apps()
+    assert message.id == "ollama_openai.E008"
+    for name in ("'SHOP'", "'tests.project'", "'django.contrib.admin'"):
+        assert name in message.msg
+
+
+@pytest.mark.parametrize("key", ["AUTHENTICATION", "POLICIES"])
+def test_a_list_of_the_sites_own_that_leaves_out_an_apps(
+    settings: Settings, install: Install, key: str
+) -> None:
+    install(authenticators=[f"{HERE}.Nobody"], policies=[f"{HERE}.Nobody"])
+    options: dict[str, Any] = {"ALLOW_ANONYMOUS": True}
+    assert found(settings, {**options, key: [f"{HERE}.Nobody"]}) == []
+    (message,) = found(settings, {**options, key: []})
+    assert (message.id, message.level) == ("ollama_openai.W006", WARNING)
+    assert key in message.msg
+    assert f"'{HERE}.Nobody'" in message.msg
+
+
+@pytest.mark.parametrize(
+    ("route", "path"),
+    [
+        ("api/shop", "api/shop/"),
+        ("api/<str:anything>/", "api/shop/"),
+        ("api/orders/<number>/", "api/orders/<int:number>/"),
+    ],
+)
+def test_two_apps_with_one_path(
+    install: Install, monkeypatch: pytest.MonkeyPatch, route: str, path: str
+) -> None:
+    install(urls=HERE)
+    assert checks.check_paths() == []
+    earlier = ModuleType("other_urls")
+    earlier.urlpatterns = [endpoints.path(route, other)]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "other_urls", earlier)
+    install("messages", urls="other_urls")
+    (message,) = checks.check_paths()
+    assert (message.id, message.level) == ("ollama_openai.E009", ERROR)
+    for name in (repr(path), "'tests.project'", "'django.contrib.messages'"):
+        assert name in message.msg
+
+
+@pytest.mark.parametrize("route", ["v1/models", "v1/models/<str:id>/card/", "health"])
+def test_an_app_with_a_path_of_the_gateway(
+    install: Install, monkeypatch: pytest.MonkeyPatch, route: str
+) -> None:
+    module = ModuleType("other_urls")
+    module.urlpatterns = [endpoints.path(route, other)]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "other_urls", module)
+    install(urls="other_urls")
+    (message,) = checks.check_paths()
+    assert "'django_ollama_openai'" in message.msg
+    assert repr(route) in message.msg
 
 
 # Mounts

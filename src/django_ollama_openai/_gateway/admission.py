@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from django.http import HttpRequest, QueryDict
+from django.http import HttpRequest
 
 from .. import _conf
 from .._wire.base import WireModel
@@ -20,6 +20,7 @@ from .._wire.chat import ChatCompletionRequest
 from .._wire.completions import DEFAULT_OUTPUT_LIMIT, CompletionRequest
 from .._wire.engine import EngineRequest
 from .._wire.generation import GenerationRequest
+from .._wire.query import QueryParameters
 from ..auth import BaseAuthenticator, Caller, bearer_token
 from ..exceptions import (
     AuthenticationFailed,
@@ -80,8 +81,9 @@ class Admission(Generic[B]):
     """A request that has passed the gates.
 
     ``endpoint`` is OpenAI's name of the endpoint, such as ``"chat.completions"``, or the name that
-    an optional app has given its own. ``body`` is the validated request, ``None`` where an endpoint
-    takes none. Where no engine is involved, ``route`` and ``engine_request`` are ``None``.
+    an optional app has given its own. ``body`` is the validated request and ``query`` its validated
+    query parameters, each ``None`` where an endpoint declares none. Where no engine is involved,
+    ``route`` and ``engine_request`` are ``None``.
 
     ``prompt_tokens`` is an estimate: the characters of all messages, prompts or inputs, divided by
     four and rounded up. ``max_completion_tokens`` is the limit on the tokens of each choice, if the
@@ -92,10 +94,11 @@ class Admission(Generic[B]):
     incoming: Incoming = field(repr=False)
     settings: _conf.Settings = field(repr=False)
     endpoint: str
-    scope: str
+    scope: str | None
     caller: Caller
     mount: Mount
     body: B = field(repr=False)
+    query: Any = field(default=None, repr=False)
     route: Route | None = None
     engine_request: EngineRequest | None = field(default=None, repr=False)
     ignored_parameters: tuple[str, ...] = ()
@@ -132,11 +135,6 @@ class Admission(Generic[B]):
         return self.incoming.captured
 
     @property
-    def query(self) -> QueryDict:
-        """The parameters of the URL."""
-        return self.incoming.request.GET
-
-    @property
     def headers(self) -> dict[str, str]:
         """Headers to add to the response, also to that of an error; may be changed until the
         response begins."""
@@ -147,26 +145,31 @@ def admit(
     incoming: Incoming,
     *,
     endpoint: str,
-    scope: str,
+    scope: str | None,
     body: type[M] | M | None = None,
+    query: type[QueryParameters] | None = None,
     needs_owner: bool = False,
     is_chat_to_come: bool = False,
 ) -> Flow[Admission[Any]]:
     """Pass all gates.
 
-    ``body`` is the model of the request's body, which is then read, or a body that exists already.
-    With ``is_chat_to_come`` the endpoint itself makes the request for the engine, and passes the
-    remaining gates with :func:`admit_chat`.
+    A ``scope`` of ``None`` admits everybody, without credentials. ``body`` is the model of the
+    request's body, which is then read, or a body that exists already; ``query`` is the model of its
+    query parameters. With ``is_chat_to_come`` the endpoint itself makes the request for the engine,
+    and passes the remaining gates with :func:`admit_chat`.
 
     Raises:
         GatewayError: The request is refused.
     """
     settings = _conf.get()
-    caller = yield from authenticate(incoming.request, settings)
-    if not caller.may(scope):
-        raise PermissionDenied(f"This API key lacks the scope {scope!r}.")
-    if needs_owner and caller.owner is None:
-        raise PermissionDenied("This request needs a user, a workspace or an API key.")
+    caller = Caller()
+    if scope is not None:
+        caller = yield from authenticate(incoming.request, settings)
+        if not caller.may(scope):
+            raise PermissionDenied(f"This API key lacks the scope {scope!r}.")
+        if needs_owner and caller.owner is None:
+            raise PermissionDenied("This request needs a user, a workspace or an API key.")
+    parameters = None if query is None else query.read(incoming.request.GET.lists())
     content = b""
     if isinstance(body, type):
         content = incoming.read_body()
@@ -180,7 +183,7 @@ def admit(
         route = resolve_model(body.model, mount, settings, caller)
         route.backend.check_support(body)
     admission: Admission[Any] = Admission(
-        incoming, settings, endpoint, scope, caller, mount, body, route
+        incoming, settings, endpoint, scope, caller, mount, body, parameters, route
     )
     if is_chat_to_come:
         return admission

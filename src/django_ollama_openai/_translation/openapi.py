@@ -1,7 +1,7 @@
-"""What is mounted, as an OpenAPI 3.1 document.
+"""Describe endpoints as an OpenAPI 3.1 document, from what they declare.
 
-The requests are described by the models that validate them, the answers by the types in
-``wire.response_models``, in the spelling of the mount.
+Requests are described by the models that validate them, answers by their types, in the spelling of
+the mount.
 
 Source: the OpenAPI Specification, version 3.1.1. It has no words for a stream of events; they are
 written as 3.2 has them, in the place where 3.1 has the body: the schema of one event, whose
@@ -10,7 +10,7 @@ written as 3.2 has them, in the place where 3.1 has the body: the schema of one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Literal
@@ -18,255 +18,93 @@ from typing import Any, Final, Literal
 from pydantic import TypeAdapter
 
 from .._wire.case import Case, to_camel
-from .._wire.chat import ChatCompletionRequest
-from .._wire.completions import CompletionRequest
-from .._wire.embeddings import EmbeddingsRequest
-from .._wire.response_models.chat import ChatCompletion, ChatCompletionChunk
+from .._wire.response_models.chat import ChatCompletion
 from .._wire.response_models.common import EXTRA_KEY, Error
-from .._wire.response_models.completions import TextCompletion, TextCompletionChunk
-from .._wire.response_models.embeddings import EmbeddingList
-from .._wire.response_models.health import Health
-from .._wire.response_models.models import Model, ModelList
-from .._wire.response_models.responses import Response, ResponseEvent
-from .._wire.responses import ResponsesRequest
+from .._wire.response_models.responses import ResponseEvent
 from ..exceptions import (
     AuthenticationFailed,
     GatewayError,
     InvalidRequest,
     MethodNotAllowed,
-    ModelNotFound,
     PermissionDenied,
     RequestTooLarge,
     Unavailable,
     UnsupportedContentCoding,
-    UpstreamError,
-    UpstreamTimeout,
 )
+from .operation import JSON, Operation
+from .spelling import extra_key
 
-__all__ = ["openapi_document"]
+__all__ = ["DescribedPath", "openapi_document"]
 
-JSON, EVENTS = "application/json", "text/event-stream"
+EVENTS: Final = "text/event-stream"
 
 _TITLE: Final = "OpenAI-compatible gateway"
 _DESCRIPTION: Final = """\
 OpenAI's API, answered by the engines of this site.
 
 Fields of requests are written in snake_case here; each is also read in camelCase (`maxTokens` for \
-`max_tokens`). A field that is `null` counts as absent, unless it says otherwise. Fields that are \
-not named here are accepted, except within `options`.
+`max_tokens`). A field that is `null` counts as absent, unless it says otherwise. Below `/v1`, \
+fields that are not named here are accepted, except within `options`.
 """
-_TAGS: Final = {
-    "Chat": "Chat completions",
-    "Responses": "OpenAI's Responses API",
-    "Completions": "OpenAI's older text completions",
-    "Embeddings": "Vectors of texts",
-    "Models": "What there is to choose from",
-    "Site": "The gateway itself",
-}
 
-_STREAMED_ONLY: Final = "`stream_options` is only for a stream."
-_UNSUPPORTED: Final = (
-    "A parameter that the model, or its engine, does not support is refused, unless the site has "
-    "such parameters ignored: the header `x-ignored-parameters` then names them."
-)
-_PICTURES: Final = (
-    "The data of a data URI has to be what it says it is. Pictures at an address are fetched only "
-    "if the site does so."
-)
-_CHOSEN: Final = "`tool_choice` can only name functions among the `tools`."
-_LIMITS: Final = (
-    "The site may set narrower limits for how many choices there are, and for `num_ctx`."
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Operation:
-    """One method of one path. ``rules`` are those that its JSON schema cannot say."""
-
-    path: str
-    method: Literal["get", "post"] = "post"
-    name: str
-    tag: str
-    summary: str
-    rules: tuple[str, ...] = ()
-    body: Any = None
-    answer: Any = None
-    event: Any = None
-    parameters: tuple[dict[str, Any], ...] = ()
-
-
-_OPERATIONS: Final = (
-    _Operation(
-        path="/v1/chat/completions",
-        name="createChatCompletion",
-        tag="Chat",
-        summary="Answer a conversation",
-        rules=(
-            "`top_logprobs` is only for `logprobs`.",
-            _STREAMED_ONLY,
-            _CHOSEN,
-            _PICTURES,
-            _LIMITS,
-            _UNSUPPORTED,
-        ),
-        body=ChatCompletionRequest,
-        answer=ChatCompletion,
-        event=ChatCompletionChunk,
-    ),
-    _Operation(
-        path="/v1/responses",
-        name="createResponse",
-        tag="Responses",
-        summary="Answer a conversation, as a response",
-        rules=(
-            "`input` needs more than reasoning that cannot be read here.",
-            "`previous_response_id` is only for sites that keep responses.",
-            _STREAMED_ONLY,
-            _CHOSEN,
-            _PICTURES,
-            _LIMITS,
-            _UNSUPPORTED,
-        ),
-        body=ResponsesRequest,
-        answer=Response,
-        event=ResponseEvent,
-    ),
-    _Operation(
-        path="/v1/completions",
-        name="createCompletion",
-        tag="Completions",
-        summary="Go on with a text",
-        rules=(
-            "`echo` is not for `logprobs`, nor for prompts in tokens.",
-            "All prompts may have up to 100,000 tokens together.",
-            "`best_of` is what `n` is.",
-            _STREAMED_ONLY,
-            _LIMITS,
-            _UNSUPPORTED,
-        ),
-        body=CompletionRequest,
-        answer=TextCompletion,
-        event=TextCompletionChunk,
-    ),
-    _Operation(
-        path="/v1/embeddings",
-        name="createEmbedding",
-        tag="Embeddings",
-        summary="Turn texts into vectors",
-        rules=(
-            "The vectors cannot be longer than the model's own, and not all models can shorten "
-            "them: `dimensions`.",
-            _LIMITS,
-            _UNSUPPORTED,
-        ),
-        body=EmbeddingsRequest,
-        answer=EmbeddingList,
-    ),
-    _Operation(
-        path="/v1/models",
-        method="get",
-        name="listModels",
-        tag="Models",
-        summary="List the models",
-        answer=ModelList,
-    ),
-    _Operation(
-        path="/v1/models/{model_id}",
-        method="get",
-        name="retrieveModel",
-        tag="Models",
-        summary="Describe a model",
-        answer=Model,
-        parameters=(
-            {
-                "name": "model_id",
-                "in": "path",
-                "required": True,
-                "description": "Its public name. It may hold colons, and slashes as they are.",
-                "schema": {"type": "string", "minLength": 1},
-            },
-        ),
-    ),
-    _Operation(
-        path="/health",
-        method="get",
-        name="checkHealth",
-        tag="Site",
-        summary="Tell whether the site is alive and its backends are ready",
-        answer=Health,
-        parameters=(
-            {
-                "name": "probe",
-                "in": "query",
-                "description": "`live` asks no backend: the process is alive.",
-                "schema": {"type": "string", "examples": ["live"]},
-            },
-        ),
-    ),
-    _Operation(
-        path="/openapi.json",
-        method="get",
-        name="describeApi",
-        tag="Site",
-        summary="This document",
-    ),
-)
-
-_DOCUMENT_SCHEMA: Final = {
-    "type": "object",
-    "required": ["openapi", "info", "paths"],
-    "properties": {"openapi": {"type": "string"}},
-}
-
-_PUBLIC: Final = {"/health", "/openapi.json"}
-_ANYWHERE: Final = (MethodNotAllowed, GatewayError)
-_FOR_CALLERS: Final = (
-    InvalidRequest,
-    AuthenticationFailed,
-    PermissionDenied,
-    ModelNotFound,
-    UpstreamError,
-    Unavailable,
-    UpstreamTimeout,
-)
-_OF_BODIES: Final = (RequestTooLarge, UnsupportedContentCoding)
 _HEADERS: Final[dict[type[GatewayError], tuple[str, str, str]]] = {
     AuthenticationFailed: ("WWW-Authenticate", "string", "How to authenticate"),
     MethodNotAllowed: ("Allow", "string", "The methods that are answered"),
-    Unavailable: ("Retry-After", "integer", "In how many seconds to try again"),
+    Unavailable: ("Retry-After", "integer", "Seconds after which to try again"),
     UnsupportedContentCoding: ("Accept-Encoding", "string", "The supported content codings"),
 }
 """What an error comes with: the name of a header, its type and its meaning."""
 
+_ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
+    "int": {"type": "integer", "minimum": 0},
+    "uuid": {"type": "string", "format": "uuid"},
+}
+"""The schemas of path arguments, by Django's converters; others match texts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DescribedPath:
+    """An endpoint of the document: its path below the mount with ``arguments`` and their
+    converters, its operations by method, and descriptions of their ``tags``."""
+
+    path: str
+    arguments: Mapping[str, str]
+    operations: Mapping[str, Operation]
+    tags: Mapping[str, str]
+
 
 def openapi_document(
-    case: Case, *, server: str, version: str, session_cookie: str
+    paths: Sequence[DescribedPath], case: Case, *, server: str, version: str, session_cookie: str
 ) -> dict[str, Any]:
-    """The document for a mount that answers in the spelling ``case``.
+    """Return the document of ``paths`` for a mount that answers in the spelling ``case``.
 
     ``server`` is the path of the mount, ``version`` that of the package, ``session_cookie`` the
     name of the cookie that logged in users have.
     """
+    operations = [operation for path in paths for operation in path.operations.values()]
+    errors = dict.fromkeys(error for operation in operations for error in _errors(operation))
+    schemas = _Schemas(operations, case)
+    tags = {name: about for path in paths for name, about in path.tags.items()}
     return {
         "openapi": "3.1.1",
         "info": {"title": _TITLE, "version": version, "description": _DESCRIPTION},
         "servers": [{"url": server}],
-        "tags": [{"name": name, "description": about} for name, about in _TAGS.items()],
+        "tags": [{"name": name, "description": about} for name, about in tags.items()],
         "paths": {
-            operation.path: {operation.method: _operation(operation, case)}
-            for operation in _OPERATIONS
+            path.path: {
+                method.lower(): _operation(operation, path, schemas)
+                for method, operation in path.operations.items()
+            }
+            for path in paths
         },
         "components": {
-            "schemas": {**_request_schemas(), **_answer_schemas(case)},
-            "responses": {
-                error.__name__: _error_response(error)
-                for error in (*_ANYWHERE, *_FOR_CALLERS, *_OF_BODIES)
-            },
+            "schemas": schemas.components,
+            "responses": {error.__name__: _error_response(error) for error in errors},
             "parameters": {
                 "x-request-id": {
                     "name": "x-request-id",
                     "in": "header",
-                    "description": "An id for the request; one that makes no sense is replaced.",
+                    "description": "An id for the request. An invalid one is replaced.",
                     "schema": {"type": "string"},
                 }
             },
@@ -291,8 +129,8 @@ def openapi_document(
                     "type": "apiKey",
                     "in": "cookie",
                     "name": session_cookie,
-                    "description": "A user who is logged in to this site. POST also takes Django's "
-                    "CSRF token, and `application/json` as its type.",
+                    "description": "A user who is logged in to this site. Unsafe methods also need "
+                    "Django's CSRF token, and `application/json` as the type of their body.",
                 },
             },
         },
@@ -302,51 +140,75 @@ def openapi_document(
 # Paths
 
 
-def _operation(operation: _Operation, case: Case) -> dict[str, Any]:
-    is_public = operation.path in _PUBLIC
+def _operation(operation: Operation, path: DescribedPath, schemas: _Schemas) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "operationId": operation.name,
-        "tags": [operation.tag],
+        "operationId": operation.operation_id,
+        "tags": list(operation.tags),
         "summary": operation.summary,
     }
-    if operation.rules:
-        described["description"] = "\n".join(f"- {rule}" for rule in operation.rules)
-    described["parameters"] = [*operation.parameters, _ref("parameters", "x-request-id")]
+    if operation.description:
+        described["description"] = operation.description
+    described["parameters"] = [
+        *(_argument(operation, *argument) for argument in path.arguments.items()),
+        *schemas.query(operation),
+        _ref("parameters", "x-request-id"),
+    ]
     if operation.body is not None:
-        schema = _ref("schemas", operation.body.__name__)
-        described["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
-    described["responses"] = _responses(operation, case)
-    # Whoever is known is told more of the backends.
-    credentials: list[dict[str, Any]] = [{"key": []}, {"session": []}]
-    if is_public:
-        credentials = [{}, *credentials] if operation.answer is Health else []
-    described["security"] = credentials
+        content = {JSON: {"schema": schemas.request(operation.body)}}
+        described["requestBody"] = {"required": True, "content": content}
+    described["responses"] = _responses(operation, schemas)
+    described["security"] = []
+    if operation.scope is not None or operation.optional_credentials:
+        described["security"] = [{"key": []}, {"session": []}]
+    if operation.optional_credentials:
+        described["security"].insert(0, {})
     return described
 
 
-def _responses(operation: _Operation, case: Case) -> dict[str, Any]:
+def _argument(operation: Operation, name: str, converter: str) -> dict[str, Any]:
+    described = {"name": name, "in": "path", "required": True}
+    if name in operation.captured:
+        described["description"] = operation.captured[name]
+    return {**described, "schema": _ARGUMENTS.get(converter, {"type": "string", "minLength": 1})}
+
+
+def _errors(operation: Operation) -> list[type[GatewayError]]:
+    """The errors of ``operation``: those of the gates that it has, and its own."""
+    errors: list[type[GatewayError]] = [MethodNotAllowed, GatewayError, *operation.errors]
+    if operation.scope is not None:
+        errors += [AuthenticationFailed, PermissionDenied]
+    if operation.query is not None or operation.body is not None:
+        errors.append(InvalidRequest)
+    if operation.body is not None:
+        errors += [RequestTooLarge, UnsupportedContentCoding]
+    return errors
+
+
+def _responses(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
     headers = {"x-request-id": _ref("headers", "x-request-id")}
-    if operation.body is not None:
+    if operation.event is not None or operation.body is not None:
         headers["x-ignored-parameters"] = _ref("headers", "x-ignored-parameters")
-    answer = operation.answer
-    schema = _DOCUMENT_SCHEMA if answer is None else _ref("schemas", answer.__name__)
-    content: dict[str, Any] = {JSON: {"schema": schema}}
+    content: dict[str, Any] = {operation.media_type: {"schema": schemas.answer(operation)}}
     if operation.event is not None:
-        content[EVENTS] = {"schema": _event(operation, case)}
-    responses = {"200": {"description": "The answer", "headers": headers, "content": content}}
-    errors: Iterable[type[GatewayError]] = _ANYWHERE
-    if operation.path not in _PUBLIC:
-        errors = (*_FOR_CALLERS, *_ANYWHERE)
-    if operation.body is not None:
-        errors = (*errors, *_OF_BODIES)
-    if answer is Health:
-        responses["503"] = {**responses["200"], "description": "A backend is not ready"}
-    for error in errors:
-        responses[str(error.status)] = _ref("responses", error.__name__)
-    return dict(sorted(responses.items()))
+        content[EVENTS] = {"schema": _event(operation, schemas)}
+    answers = {operation.status: "The answer", **operation.further}
+    return dict(
+        sorted(
+            {
+                **{
+                    str(error.status): _ref("responses", error.__name__)
+                    for error in _errors(operation)
+                },
+                **{
+                    str(status): {"description": about, "headers": headers, "content": content}
+                    for status, about in answers.items()
+                },
+            }.items()
+        )
+    )
 
 
-def _event(operation: _Operation, case: Case) -> dict[str, Any]:
+def _event(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
     """One event of a stream."""
     data: dict[str, Any] = {"type": "string", "contentMediaType": JSON}
     if operation.event is ResponseEvent:
@@ -360,9 +222,9 @@ def _event(operation: _Operation, case: Case) -> dict[str, Any]:
             },
         }
     kinds = [operation.event, Error]
-    if case == "camel" and operation.answer is ChatCompletion:
-        kinds.append(operation.answer)
-    data["contentSchema"] = {"anyOf": [_ref("schemas", kind.__name__) for kind in kinds]}
+    if schemas.case == "camel" and operation.response is ChatCompletion:
+        kinds.append(operation.response)
+    data["contentSchema"] = {"anyOf": [schemas.of_answer(kind) for kind in kinds]}
     return {
         "type": "object",
         "required": ["data"],
@@ -388,32 +250,92 @@ def _ref(kind: str, name: str) -> dict[str, Any]:
 # Schemas
 
 
-def _request_schemas() -> dict[str, Any]:
-    models = [operation.body for operation in _OPERATIONS if operation.body is not None]
-    return _schemas(models)
+class _Schemas:
+    """The schemas of the bodies, query parameters and answers of ``operations``: those of named
+    types are ``components``."""
+
+    def __init__(self, operations: Sequence[Operation], case: Case) -> None:
+        self.case = case
+        bodies = [each.body for each in operations if each.body is not None]
+        queries = [each.query for each in operations if each.query is not None]
+        answers = [kind for each in operations for kind in (each.response, each.event) if kind]
+        self._requests, components = _schemas([*bodies, *queries], "validation")
+        self._queries: dict[int, dict[str, Any]] = {}
+        for query in {id(query): query for query in queries}.values():
+            name = self._requests[id(query)]["$ref"].removeprefix(_REF)
+            self._queries[id(query)] = components.pop(name)
+        described, named = _schemas([*answers, Error], "serialization")
+        if id(ResponseEvent) in described:
+            named["ResponseEvent"] = described[id(ResponseEvent)]
+            described[id(ResponseEvent)] = _ref("schemas", "ResponseEvent")
+        named = {name: _spelled(schema, case) for name, schema in named.items()}
+        # A type of requests and answers is read in both spellings and written in the mount's.
+        renamed = {
+            _REF + name: f"{_REF}{name}Answer"
+            for name, schema in named.items()
+            if components.get(name, schema) != schema
+        }
+        self._answers: dict[int, dict[str, Any]] = {
+            key: _renamed(_spelled(schema, case), renamed) for key, schema in described.items()
+        }
+        for name, schema in named.items():
+            key = renamed.get(_REF + name, name).removeprefix(_REF)
+            components[key] = _renamed(schema, renamed)
+        self.components = dict(sorted(components.items()))
+
+    def request(self, body: Any) -> dict[str, Any]:
+        """Return the schema of the request body ``body``."""
+        return self._requests[id(body)]
+
+    def query(self, operation: Operation) -> Iterator[dict[str, Any]]:
+        """Yield the query parameters of ``operation``."""
+        if operation.query is None:
+            return
+        schema = self._queries[id(operation.query)]
+        for name, item in schema.get("properties", {}).items():
+            described = {"name": name, "in": "query", "schema": dict(item)}
+            if name in schema.get("required", ()):
+                described["required"] = True
+            if about := described["schema"].pop("description", None):
+                described["description"] = about
+            yield described
+
+    def answer(self, operation: Operation) -> dict[str, Any]:
+        """Return the schema of what ``operation`` answers."""
+        if operation.response is not None:
+            return self.of_answer(operation.response)
+        return {} if operation.media_type == JSON else {"type": "string"}
+
+    def of_answer(self, kind: Any) -> dict[str, Any]:
+        """Return the schema of the answer or event ``kind``."""
+        return self._answers[id(kind)]
 
 
-def _answer_schemas(case: Case) -> dict[str, Any]:
-    answers = [operation.answer for operation in _OPERATIONS if operation.answer is not None]
-    chunks = [ChatCompletionChunk, TextCompletionChunk]
-    schemas = _schemas([*answers, *chunks, Error], {"ResponseEvent": ResponseEvent})
-    return {name: _spelled(schema, case) for name, schema in schemas.items()}
-
-
-def _schemas(types: Iterable[Any], aliases: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The schemas of ``types`` and of all that is in them, by their names; of ``aliases`` by those
-    they are given here."""
-    aliases = aliases or {}
-    adapters = [*types, *aliases.values()]
-    named, generated = TypeAdapter.json_schemas(
-        [(number, "validation", TypeAdapter(one)) for number, one in enumerate(adapters)],
+def _schemas(
+    types: Sequence[Any], mode: Literal["validation", "serialization"]
+) -> tuple[dict[int, dict[str, Any]], dict[str, Any]]:
+    """Return the schemas of ``types`` by their identities, and all those that they refer to by
+    their names."""
+    generated, definitions = TypeAdapter.json_schemas(
+        [(number, mode, TypeAdapter(one)) for number, one in enumerate(types)],
         ref_template=_REF + "{model}",
     )
-    schemas: dict[str, Any] = generated["$defs"]
-    first = len(adapters) - len(aliases)
-    for number, name in enumerate(aliases, start=first):
-        schemas[name] = named[number, "validation"]
-    return {_short(name): _tidy(schema, schemas) for name, schema in sorted(schemas.items())}
+    schemas: dict[str, Any] = definitions.get("$defs", {})
+    own: dict[int, dict[str, Any]] = {
+        id(one): _tidy(generated[number, mode], schemas) for number, one in enumerate(types)
+    }
+    return own, {_short(name): _tidy(schema, schemas) for name, schema in schemas.items()}
+
+
+def _renamed(value: Any, renamed: Mapping[str, str]) -> Any:
+    """Return the schema ``value`` with the references in ``renamed`` replaced."""
+    if not renamed:
+        return value
+    if isinstance(value, dict):
+        return {key: _renamed(item, renamed) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_renamed(item, renamed) for item in value]
+    return renamed.get(value, value) if isinstance(value, str) else value
 
 
 _REF: Final = "#/components/schemas/"
@@ -423,7 +345,7 @@ _SUBSCHEMAS: Final = {"additionalProperties", "items", "not", "propertyNames"}
 
 
 def _each(schema: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
-    """``schema`` with a ``change`` to each of the schemas in it."""
+    """Return ``schema`` with a ``change`` to each of the schemas in it."""
     changed = dict(schema)
     for keyword, value in schema.items():
         if keyword == "properties":
@@ -436,7 +358,7 @@ def _each(schema: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any
 
 
 def _tidy(schema: dict[str, Any], schemas: Mapping[str, Any]) -> dict[str, Any]:
-    """``schema`` without what says nothing, in Markdown, and with its discriminator."""
+    """Return ``schema`` in Markdown, with its discriminator, without titles and null defaults."""
     tidied = _each(schema, lambda item: _tidy(item, schemas))
     tidied.pop("title", None)
     tidied.pop("discriminator", None)
@@ -452,7 +374,7 @@ def _tidy(schema: dict[str, Any], schemas: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _discriminator(members: list[Any], schemas: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What tells ``members`` apart, if it is a field that each of them has to have."""
+    """Return the discriminator of ``members``, if each of them requires such a field."""
     if not all("$ref" in member for member in members):
         return None
     refs = [member["$ref"] for member in members]
@@ -471,7 +393,7 @@ def _discriminator(members: list[Any], schemas: Mapping[str, Any]) -> dict[str, 
 
 
 def _short(name: str) -> str:
-    """``ResponsesFunctionTool``, where pydantic has the whole path of the module."""
+    """Return ``ResponsesFunctionTool`` where pydantic has the whole path of the module."""
     path, separator, last = name.rpartition("__")
     if not separator:
         return name
@@ -486,7 +408,7 @@ def _first_paragraph(docstring: str | None) -> str:
 
 
 def _spelled(schema: dict[str, Any], case: Case) -> dict[str, Any]:
-    """The schema of an answer in the spelling ``case``."""
+    """Return the schema of an answer in the spelling ``case``."""
     spelled = _each(schema, lambda item: _spelled(item, case))
     spelled.pop(EXTRA_KEY, None)
     if "properties" not in schema:
@@ -494,9 +416,10 @@ def _spelled(schema: dict[str, Any], case: Case) -> dict[str, Any]:
     properties, required = spelled["properties"], list(schema.get("required", ()))
     if case == "both":
         for name, item in schema["properties"].items():
-            if EXTRA_KEY in item:
-                properties[item[EXTRA_KEY]] = properties[name]
-                required += [item[EXTRA_KEY]] if name in required else []
+            also = extra_key(name, item)
+            if also is not None:
+                properties[also] = properties[name]
+                required += [also] if name in required else []
     elif case == "camel":
         spelled["properties"] = {to_camel(name): item for name, item in properties.items()}
         required = [to_camel(name) for name in required]

@@ -1,14 +1,16 @@
-"""What every endpoint has in common: one flow for WSGI and ASGI, the request id, the errors."""
+"""Endpoints: one flow for WSGI, ASGI and the fast lane, the request id, the gates, the errors."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final, Required, TypedDict, TypeVar, Unpack
 
 from django.contrib.auth.decorators import login_not_required
 from django.core import exceptions as django_exceptions
@@ -20,9 +22,16 @@ from django.urls import ResolverMatch, URLPattern
 from django.urls.resolvers import RoutePattern
 from django.views.decorators.csrf import csrf_exempt
 
-from .._gateway.admission import Incoming
-from .._gateway.delivery import ClientGone
-from .._gateway.flow import Flow, arun, run
+from .._connections import close_connections
+from .._gateway.admission import Admission, Incoming, admit, carry_out
+from .._gateway.delivery import ClientGone, Reply
+from .._gateway.flow import Flow, arun, call, run
+from .._threads import run_sync
+from .._translation.operation import Operation
+from .._translation.spelling import Speller, to_json_value
+from .._wire.base import WireModel
+from .._wire.case import to_camel
+from .._wire.query import QueryParameters
 from ..exceptions import (
     GatewayError,
     InvalidRequest,
@@ -31,35 +40,116 @@ from ..exceptions import (
     PermissionDenied,
 )
 from .cors import allow_origin, preflight
-from .requests import hung_up, keep_body_readable, read_body
-from .responses import json_response
+from .http_requests import hung_up, keep_body_readable, read_body
+from .http_responses import event_stream, json_bytes, json_response
 
-__all__ = ["Endpoint", "EndpointPattern", "endpoint"]
+__all__ = ["Declaration", "Endpoint", "EndpointPattern", "endpoint_of", "path"]
 
 logger = logging.getLogger("django_ollama_openai")
 
-View = Callable[[Incoming], Flow[HttpResponseBase]]
+Handler = Callable[[Admission[Any]], Any]
+H = TypeVar("H", bound=Handler)
 
-_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-CLIENT_CLOSED_REQUEST = 499
+_SANE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+CLIENT_CLOSED_REQUEST: Final = 499
+MARK: Final = "ollama_openai_endpoint"
+"""The attribute by which a view names its endpoint."""
+
+
+class Declaration(TypedDict, total=False):
+    """What an operation declares: the fields of :class:`Operation`."""
+
+    scope: Required[str | None]
+    name: str
+    operation_id: str
+    owner: bool
+    body: type[WireModel]
+    query: type[QueryParameters]
+    response: Any
+    event: Any
+    status: int
+    summary: str
+    description: str
+    tags: tuple[str, ...]
+    errors: tuple[type[GatewayError], ...]
+    captured: Mapping[str, str]
+    further: Mapping[int, str]
+    media_type: str
+    optional_credentials: bool
+    makes_chat: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Handled:
+    """An operation and what answers it."""
+
+    operation: Operation
+    handler: Handler
+    speller: Speller
+
+    def answer(self, admission: Admission[Any]) -> Flow[HttpResponseBase]:
+        if inspect.isgeneratorfunction(self.handler):
+            result = yield from self.handler(admission)
+        else:
+            result = yield from call(self.handler, self._in_thread, admission)
+        return self._response(result, admission)
+
+    async def _in_thread(self, admission: Admission[Any]) -> Any:
+        return await run_sync(self._handle_and_close, admission)
+
+    def _handle_and_close(self, admission: Admission[Any]) -> Any:
+        try:
+            return self.handler(admission)
+        finally:
+            close_connections()
+
+    def _response(self, result: Any, admission: Admission[Any]) -> HttpResponseBase:
+        status = self.operation.status
+        match result:
+            case HttpResponseBase():
+                return result
+            case Reply():
+                return self._reply(result)
+            case bytes():
+                return json_bytes(result, status=status)
+            case _:
+                value = self.speller.spell(to_json_value(result), admission.mount.case)
+                return json_response(value, status=status)
+
+    def _reply(self, reply: Reply) -> HttpResponseBase:
+        response: HttpResponseBase
+        if isinstance(reply.content, bytes):
+            response = json_bytes(reply.content, status=self.operation.status)
+        else:
+            response = event_stream(reply.content)
+        if reply.ignored_parameters:
+            response.headers["x-ignored-parameters"] = ", ".join(reply.ignored_parameters)
+        return response
 
 
 class Endpoint:
-    """A view in Django's pair: :meth:`view` for WSGI and :meth:`aview` for ASGI.
+    """What a path answers, by method: operations that are declared with :meth:`get` and others.
 
-    Both drive the same flow, which is called with the request before the gates.
+    ``tags`` are headings of the OpenAPI document with their descriptions; operations stand under
+    all of them unless they name their own. A handler gets the
+    :class:`~django_ollama_openai.policies.Admission` of a request that has passed the gates. It
+    returns a pydantic model, JSON as a dict or as bytes, a ``Reply``, or a Django response; it may
+    raise :class:`~django_ollama_openai.exceptions.GatewayError`, ``Http404`` or Django's
+    ``PermissionDenied``. Under ASGI, a plain function runs in a thread; a generator function is a
+    ``Flow`` and runs in the event loop.
     """
 
-    def __init__(self, flow: View, methods: tuple[str, ...]) -> None:
-        self._flow = flow
-        # As in Django's own views, whatever answers GET answers HEAD.
-        self._methods = (*methods, "HEAD") if "GET" in methods else methods
+    def __init__(self, *, tags: Mapping[str, str] | None = None) -> None:
+        self.tags = dict(tags or {})
+        self.operations: dict[str, Operation] = {}
+        self.methods: tuple[str, ...] = ()
+        self._handled: dict[str, _Handled] = {}
 
         def view(request: HttpRequest, **captured: Any) -> HttpResponseBase:
-            return run(self._respond(request))
+            return run(self.respond(request))
 
         async def aview(request: HttpRequest, **captured: Any) -> HttpResponseBase:
-            return await arun(self._respond(request))
+            return await arun(self.respond(request))
 
         # Authenticators check CSRF, and only where the caller is a session's user. A transaction
         # around a stream would be held until its last token; Django refuses it for async views.
@@ -69,8 +159,53 @@ class Endpoint:
         # Clients of an API cannot use a login page; the endpoints authenticate callers themselves.
         self.view = login_not_required(csrf_exempt(view))
         self.aview = login_not_required(csrf_exempt(aview))
+        for each in (self.view, self.aview):
+            setattr(each, MARK, self)
 
-    def _respond(self, request: HttpRequest) -> Flow[HttpResponseBase]:
+    def get(self, **declaration: Unpack[Declaration]) -> Callable[[H], H]:
+        """Declare the handler of GET, which answers HEAD, too."""
+        return self._declare("GET", declaration)
+
+    def post(self, **declaration: Unpack[Declaration]) -> Callable[[H], H]:
+        """Declare the handler of POST."""
+        return self._declare("POST", declaration)
+
+    def put(self, **declaration: Unpack[Declaration]) -> Callable[[H], H]:
+        """Declare the handler of PUT."""
+        return self._declare("PUT", declaration)
+
+    def patch(self, **declaration: Unpack[Declaration]) -> Callable[[H], H]:
+        """Declare the handler of PATCH."""
+        return self._declare("PATCH", declaration)
+
+    def delete(self, **declaration: Unpack[Declaration]) -> Callable[[H], H]:
+        """Declare the handler of DELETE."""
+        return self._declare("DELETE", declaration)
+
+    def _declare(self, method: str, declaration: Declaration) -> Callable[[H], H]:
+        def register(handler: H) -> H:
+            name = getattr(handler, "__name__", method.lower())
+            summary = (inspect.getdoc(handler) or "").partition("\n")[0].rstrip(".")
+            defaults = {
+                "name": name,
+                "operation_id": to_camel(name),
+                "summary": summary.replace("``", "`"),
+                "tags": tuple(self.tags),
+            }
+            operation = Operation(**{**defaults, **declaration})  # type: ignore[arg-type]
+            self._handled[method] = _Handled(operation, handler, Speller(operation.response))
+            self.operations[method] = operation
+            # As in Django's own views, whatever answers GET answers HEAD.
+            self.methods += (method, "HEAD") if method == "GET" else (method,)
+            return handler
+
+        return register
+
+    def respond(self, request: HttpRequest) -> Flow[HttpResponseBase]:
+        """Answer ``request``, whose ``resolver_match`` is of a path of this endpoint.
+
+        All errors become responses; nothing is raised.
+        """
         request_id = _request_id(request)
         incoming = Incoming(
             request,
@@ -82,7 +217,7 @@ class Endpoint:
         )
         response: HttpResponseBase
         try:
-            response = preflight(request, self._methods) or (yield from self._answer(incoming))
+            response = preflight(request, self.methods) or (yield from self._answer(incoming))
         except ClientGone:
             response = HttpResponse(status=CLIENT_CLOSED_REQUEST)
         except Exception as error:
@@ -102,15 +237,35 @@ class Endpoint:
         return response
 
     def _answer(self, incoming: Incoming) -> Flow[HttpResponseBase]:
-        method = incoming.request.method
-        if self._methods and method not in self._methods:
-            raise MethodNotAllowed(str(method), self._methods)
-        return (yield from self._flow(incoming))
+        method = str(incoming.request.method)
+        handled = self._handled.get("GET" if method == "HEAD" else method)
+        if handled is None:
+            raise MethodNotAllowed(method, self.methods)
+        operation = handled.operation
+        admission = yield from admit(
+            incoming,
+            endpoint=operation.name,
+            scope=operation.scope,
+            body=operation.body,
+            query=operation.query,
+            needs_owner=operation.owner,
+            is_chat_to_come=operation.makes_chat,
+        )
+        return (yield from carry_out(admission, handled.answer(admission)))
 
 
-def endpoint(*methods: str) -> Callable[[View], Endpoint]:
-    """Make an endpoint of a flow that answers ``methods``; of all methods, if none are named."""
-    return lambda flow: Endpoint(flow, methods)
+def endpoint_of(view: Any) -> Endpoint | None:
+    """Return the endpoint of ``view``, the ``func`` of a resolver match, if it is of one."""
+    endpoint: Endpoint | None = getattr(view, MARK, None)
+    return endpoint
+
+
+def path(route: str, endpoint: Endpoint, name: str | None = None) -> EndpointPattern:
+    """Return the pattern for ``urlpatterns`` that leads ``route`` to ``endpoint``.
+
+    ``route`` is as in :func:`django.urls.path`. Clients may leave out a slash at its end.
+    """
+    return EndpointPattern(route, endpoint, name)
 
 
 class EndpointPattern(URLPattern):
@@ -122,15 +277,18 @@ class EndpointPattern(URLPattern):
     event loop tells which of the two it has to be.
     """
 
-    def __init__(self, route: str, endpoint: Endpoint, name: str) -> None:
+    def __init__(self, route: str, endpoint: Endpoint, name: str | None) -> None:
         pattern = RoutePattern(route, name=name, is_endpoint=True)
         super().__init__(pattern, endpoint.view, name=name)
-        self._endpoint = endpoint
+        self.route = route
+        self.endpoint = endpoint
 
     def resolve(self, path: str) -> ResolverMatch | None:
         match = super().resolve(path)
+        if match is None and self.route.endswith("/") and not path.endswith("/"):
+            match = super().resolve(f"{path}/")
         if match is not None and _in_event_loop():
-            match.func = self._endpoint.aview
+            match.func = self.endpoint.aview
         return match
 
 
@@ -148,12 +306,12 @@ def _request_id(request: HttpRequest) -> str:
 
 
 def _error_response(request: HttpRequest, request_id: str, error: Exception) -> HttpResponse:
-    told = _as_gateway_error(error)
-    if told is None:
+    to_send = _as_gateway_error(error)
+    if to_send is None:
         logger.error("Request %s to %r crashed", request_id, request.path, exc_info=error)
         got_request_exception.send(sender=Endpoint, request=request)
-        told = GatewayError("The server had an error while processing your request.")
-    return json_response(told.envelope(), status=told.status, headers=told.headers)
+        to_send = GatewayError("The server had an error while processing your request.")
+    return json_response(to_send.envelope(), status=to_send.status, headers=to_send.headers)
 
 
 def _as_gateway_error(error: Exception) -> GatewayError | None:
@@ -165,5 +323,5 @@ def _as_gateway_error(error: Exception) -> GatewayError | None:
     if isinstance(error, django_exceptions.SuspiciousOperation):
         return InvalidRequest("The request is malformed.")
     if isinstance(error, Http404):
-        return NotFound("There is nothing here.")
+        return NotFound("Not found.")
     return None

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-from django.http.response import HttpResponseBase
+from typing import Any
 
-from .._gateway.admission import Incoming, admit, carry_out
+from django.http import HttpResponse
+
+from .._gateway.admission import Admission
 from .._gateway.flow import Flow
-from .._gateway.models import list_models, retrieve_model
-from .endpoint import endpoint
-from .responses import json_response
+from .._gateway.models import list_models as listed
+from .._gateway.models import retrieve_model as retrieved
+from .._wire.response_models.models import Model, ModelList
+from ..exceptions import InvalidRequest
+from .endpoint import Endpoint
+from .engine import ENGINE_ERRORS
+from .http_responses import json_response
 
 __all__ = ["model", "models"]
 
+_TAGS = {"Models": "The models that this site offers"}
 
-@endpoint("GET")
-def models(incoming: Incoming) -> Flow[HttpResponseBase]:
+models = Endpoint(tags=_TAGS)
+
+
+@models.get(scope="models", response=ModelList, errors=(InvalidRequest, *ENGINE_ERRORS))
+def list_models(admission: Admission[None]) -> Flow[HttpResponse]:
     """List the models."""
-    admission = yield from admit(incoming, endpoint="models", scope="models")
-    return json_response((yield from carry_out(admission, list_models(admission))))
+    return json_response((yield from listed(admission)))
 
 
-@endpoint("GET")
-def model(incoming: Incoming) -> Flow[HttpResponseBase]:
-    """Describe one model; its id may hold slashes and colons."""
-    admission = yield from admit(incoming, endpoint="models", scope="models")
-    name = admission.captured["model_id"]
-    return json_response((yield from carry_out(admission, retrieve_model(admission, name))))
+model = Endpoint(tags=_TAGS)
+
+
+@model.get(
+    scope="models",
+    response=Model,
+    errors=(InvalidRequest, *ENGINE_ERRORS),
+    captured={"model_id": "Its public name. It may contain colons, and slashes as they are."},
+)
+def retrieve_model(admission: Admission[None]) -> Flow[HttpResponse]:
+    """Retrieve a model."""
+    name: Any = admission.captured["model_id"]
+    return json_response((yield from retrieved(admission, name)))

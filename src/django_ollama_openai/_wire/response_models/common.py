@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 from pydantic import Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
@@ -37,7 +37,10 @@ class ExtraKey:
 
 
 Count: TypeAlias = Annotated[int, Field(ge=0)]
-FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
+# Engines have reasons of their own, which are passed on.
+FinishReason: TypeAlias = Annotated[
+    str, Field(examples=["stop", "length", "tool_calls", "content_filter", "function_call"])
+]
 
 
 class PromptTokensDetails(TypedDict):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..._views.endpoint import EndpointPattern
+from ...endpoints import path
 from .views import metrics
 
-urlpatterns = [EndpointPattern("metrics", metrics, name="ollama_openai_metrics")]
+urlpatterns = [path("metrics", metrics, name="ollama_openai_metrics")]

@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 from django.http import HttpResponse
-from django.http.response import HttpResponseBase
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from ..._gateway.admission import Admission, Incoming, admit, carry_out
-from ..._gateway.flow import Flow, call
-from ..._threads import run_sync
-from ..._views.endpoint import endpoint
 from ...auth import Caller
+from ...endpoints import Admission, Endpoint
 from ...exceptions import PermissionDenied
 from .metrics import BackendsCollector, is_multiprocess
 
 __all__ = ["metrics"]
 
-
-@endpoint("GET")
-def metrics(incoming: Incoming) -> Flow[HttpResponseBase]:
-    """All metrics of the library's default registry, the site's own among them."""
-    admission = yield from admit(incoming, endpoint="metrics", scope="metrics")
-    return (yield from carry_out(admission, _metrics(admission)))
+metrics = Endpoint(tags={"Site": "The gateway itself"})
 
 
-def _metrics(admission: Admission[None]) -> Flow[HttpResponse]:
+@metrics.get(scope="metrics", media_type="text/plain")
+def list_metrics(admission: Admission[None]) -> HttpResponse:
+    """List the metrics of the site, for Prometheus.
+
+    They are all those of the library's default registry, the site's own among them.
+    """
     if not _may_look_behind(admission.caller):
         raise PermissionDenied("The metrics are for API keys, and for the staff of this site.")
-    accept = admission.request.headers.get("Accept", "")
-    content, content_type = yield from call(_render, _arender, accept)
+    # It may read many files; a plain function does not hold up streams.
+    content, content_type = _render(admission.request.headers.get("Accept", ""))
     return HttpResponse(content, content_type=content_type)
 
 
@@ -47,11 +43,6 @@ def _render(accept: str) -> tuple[bytes, str]:
     except TypeError:  # a version that is no number
         encode, content_type = choose_encoder("")
     return encode(_registry()), content_type
-
-
-async def _arender(accept: str) -> tuple[bytes, str]:
-    # It may read many files, and streams go on meanwhile.
-    return await run_sync(_render, accept)
 
 
 def _registry() -> CollectorRegistry:

@@ -1,0 +1,139 @@
+"""The endpoints that an engine answers, streamed or not."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .._gateway.admission import Admission
+from .._gateway.chat import run_chat
+from .._gateway.delivery import Reply
+from .._gateway.embeddings import embed
+from .._gateway.flow import Flow
+from .._gateway.responses import respond
+from .._gateway.text_completions import complete_text
+from .._wire.chat import ChatCompletionRequest
+from .._wire.completions import CompletionRequest
+from .._wire.embeddings import EmbeddingsRequest
+from .._wire.response_models.chat import ChatCompletion, ChatCompletionChunk
+from .._wire.response_models.completions import TextCompletion, TextCompletionChunk
+from .._wire.response_models.embeddings import EmbeddingList
+from .._wire.response_models.responses import Response, ResponseEvent
+from .._wire.responses import ResponsesRequest
+from ..exceptions import ModelNotFound, Unavailable, UpstreamError, UpstreamTimeout
+from .endpoint import Endpoint
+
+__all__ = ["ENGINE_ERRORS", "chat_completions", "completions", "embeddings", "responses"]
+
+ENGINE_ERRORS: Final = (ModelNotFound, UpstreamError, Unavailable, UpstreamTimeout)
+
+_STREAMED_ONLY: Final = "`stream_options` is only for a stream."
+_UNSUPPORTED: Final = (
+    "A parameter that the model, or its engine, does not support is refused, unless the site "
+    "ignores such parameters: the header `x-ignored-parameters` then names them."
+)
+_IMAGES: Final = (
+    "The data of a data URI must have the type that the URI names. Images at an address are "
+    "fetched only if the site allows it."
+)
+_TOOL_CHOICE: Final = "`tool_choice` can only name functions among the `tools`."
+_LIMITS: Final = "The site may set lower limits for the number of choices, and for `num_ctx`."
+
+
+def _rules(*rules: str) -> str:
+    """Return the description of an operation: the ``rules`` that its JSON schema cannot express."""
+    return "\n".join(f"- {rule}" for rule in rules)
+
+
+chat_completions = Endpoint(tags={"Chat": "Chat completions"})
+
+
+@chat_completions.post(
+    scope="chat",
+    name="chat.completions",
+    body=ChatCompletionRequest,
+    response=ChatCompletion,
+    event=ChatCompletionChunk,
+    errors=ENGINE_ERRORS,
+    description=_rules(
+        "`top_logprobs` is only for `logprobs`.",
+        _STREAMED_ONLY,
+        _TOOL_CHOICE,
+        _IMAGES,
+        _LIMITS,
+        _UNSUPPORTED,
+    ),
+)
+def create_chat_completion(admission: Admission[ChatCompletionRequest]) -> Flow[Reply]:
+    """Create a chat completion."""
+    return (yield from run_chat(admission))
+
+
+responses = Endpoint(tags={"Responses": "OpenAI's Responses API"})
+
+
+@responses.post(
+    scope="chat",
+    name="responses",
+    body=ResponsesRequest,
+    response=Response,
+    event=ResponseEvent,
+    makes_chat=True,
+    errors=ENGINE_ERRORS,
+    description=_rules(
+        "`input` needs more than reasoning that cannot be read here.",
+        "`previous_response_id` is only for sites that store responses.",
+        _STREAMED_ONLY,
+        _TOOL_CHOICE,
+        _IMAGES,
+        _LIMITS,
+        _UNSUPPORTED,
+    ),
+)
+def create_response(admission: Admission[ResponsesRequest]) -> Flow[Reply]:
+    """Create a response."""
+    return (yield from respond(admission))
+
+
+completions = Endpoint(tags={"Completions": "OpenAI's older text completions"})
+
+
+@completions.post(
+    scope="chat",
+    name="completions",
+    body=CompletionRequest,
+    response=TextCompletion,
+    event=TextCompletionChunk,
+    errors=ENGINE_ERRORS,
+    description=_rules(
+        "`echo` is not for `logprobs`, nor for prompts in tokens.",
+        "All prompts may have up to 100,000 tokens together.",
+        "`best_of` must be equal to `n`.",
+        _STREAMED_ONLY,
+        _LIMITS,
+        _UNSUPPORTED,
+    ),
+)
+def create_completion(admission: Admission[CompletionRequest]) -> Flow[Reply]:
+    """Create a completion."""
+    return (yield from complete_text(admission))
+
+
+embeddings = Endpoint(tags={"Embeddings": "Vectors of texts"})
+
+
+@embeddings.post(
+    scope="embeddings",
+    name="embeddings",
+    body=EmbeddingsRequest,
+    response=EmbeddingList,
+    errors=ENGINE_ERRORS,
+    description=_rules(
+        "The vectors cannot be longer than the model's own, and not all models can shorten them: "
+        "`dimensions`.",
+        _LIMITS,
+        _UNSUPPORTED,
+    ),
+)
+def create_embedding(admission: Admission[EmbeddingsRequest]) -> Flow[Reply]:
+    """Create embeddings."""
+    return (yield from embed(admission))

@@ -1,0 +1,43 @@
+"""Declare endpoints of an app: below every mount, in ``openapi.json``, under WSGI and ASGI alike.
+
+The app's ``AppConfig`` names the module of its ``urlpatterns`` as ``ollama_openai_urls``::
+
+    notes = Endpoint(tags={"Notes": "Notes of callers"})
+
+
+    @notes.post(scope="notes", owner=True, body=NewNote, response=NoteAnswer, status=201)
+    def create_note(admission: Admission[NewNote]) -> NoteAnswer: ...
+
+
+    urlpatterns = [path("api/notes/", notes, name="notes")]
+"""
+
+from __future__ import annotations
+
+from ._batch_writer import BatchWriter
+from ._gateway.admission import Admission, admit_chat
+from ._gateway.chat import run_chat
+from ._gateway.delivery import Reply
+from ._gateway.flow import Call, Flow, call
+from ._gateway.outcome import Record
+from ._gateway.recorder import BaseRecorder
+from ._views.endpoint import Endpoint, endpoint_of, path
+from ._wire.query import QueryParameters, RequestBody
+
+__all__ = [
+    "Admission",
+    "BaseRecorder",
+    "BatchWriter",
+    "Call",
+    "Endpoint",
+    "Flow",
+    "QueryParameters",
+    "Record",
+    "Reply",
+    "RequestBody",
+    "admit_chat",
+    "call",
+    "endpoint_of",
+    "path",
+    "run_chat",
+]

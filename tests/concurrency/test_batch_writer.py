@@ -1,0 +1,260 @@
+"""BatchWriter: rows reach a real table from threads, after forks and failures, and at the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group
+from django.db import IntegrityError, OperationalError, connection
+
+from django_ollama_openai import _batch_writer
+from django_ollama_openai.endpoints import BatchWriter
+from tests.servers import ROOT
+
+TIMEOUT = 30.0
+SECRET = "private text of a row"
+
+
+class Table:
+    """Stands in front of the table of groups, and fails as it is told."""
+
+    def __init__(self) -> None:
+        self.failures: list[Exception] = []
+        self.groups: list[list[str]] = []
+        self.connections: list[Any] = []
+        self.open = threading.Event()
+        self.open.set()
+
+    def write(self, names: list[str]) -> None:
+        assert self.open.wait(TIMEOUT)
+        connection.ensure_connection()
+        self.connections.append(connection.connection)
+        if self.failures:
+            raise self.failures.pop(0)
+        Group.objects.bulk_create([Group(name=name) for name in names], batch_size=100)
+        self.groups.append(names)
+
+
+@pytest.fixture
+def table(transactional_db: None) -> Iterator[Table]:
+    table = Table()
+    yield table
+    # Django does not close connections to a database in memory.
+    for each in table.connections:
+        each.close()
+
+
+@pytest.fixture
+def writer_of(table: Table) -> Iterator[Callable[..., BatchWriter[str]]]:
+    made: list[BatchWriter[str]] = []
+
+    def make(**options: Any) -> BatchWriter[str]:
+        made.append(BatchWriter(table.write, name="groups", **options))
+        return made[-1]
+
+    yield make
+    table.open.set()
+    for writer in made:
+        writer.close(TIMEOUT)
+    eventually(lambda: threads() == 0)
+
+
+def stored() -> set[str]:
+    return set(Group.objects.values_list("name", flat=True))
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def threads() -> int:
+    return sum(thread.name == "ollama-openai-writer-groups" for thread in threading.enumerate())
+
+
+Make = Callable[..., BatchWriter[str]]
+
+
+def test_rows_of_many_threads_are_written_in_groups(writer_of: Make, table: Table) -> None:
+    writer = writer_of(max_rows=50, max_seconds=60)
+    names = {f"{thread}-{row}" for thread in range(8) for row in range(100)}
+
+    def put(thread: int) -> None:
+        for row in range(100):
+            assert writer.put(f"{thread}-{row}")
+
+    putting = [threading.Thread(target=put, args=[thread]) for thread in range(8)]
+    for each in putting:
+        each.start()
+    for each in putting:
+        each.join()
+    assert writer.flush(TIMEOUT)
+    assert stored() == names
+    assert max(map(len, table.groups)) <= 50
+    assert len(table.groups) < 100
+    assert threads() == 1
+    assert (writer.pending, writer.dropped) == (0, 0)
+
+
+def test_no_row_waits_longer_than_it_may(writer_of: Make) -> None:
+    writer = writer_of(max_rows=1000, max_seconds=0.05)
+    assert threads() == 0
+    writer.put("a")
+    eventually(lambda: stored() == {"a"})
+
+
+def test_put_does_not_wait_and_drops_what_is_too_much(
+    writer_of: Make, table: Table, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = writer_of(max_rows=2, max_pending=5)
+    table.open.clear()
+    started = time.monotonic()
+    accepted = [writer.put(f"{SECRET} {number}") for number in range(8)]
+    assert time.monotonic() - started < 5
+    assert accepted == [True] * 5 + [False] * 3
+    assert (writer.pending, writer.dropped) == (5, 3)
+    assert not writer.flush(0.05)
+    table.open.set()
+    assert writer.flush(TIMEOUT)
+    assert len(stored()) == 5
+    # One line a minute, and the rest at the end.
+    assert caplog.messages == ["The writer 'groups' has dropped 1 rows"]
+    writer.close(TIMEOUT)
+    assert caplog.messages[1:] == ["The writer 'groups' has dropped 2 rows"]
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("error", [OperationalError(SECRET), ConnectionResetError(SECRET)])
+def test_a_group_is_retried_while_the_database_is_gone(
+    writer_of: Make, table: Table, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    table.failures = [error] * 3
+    writer = writer_of(max_seconds=0.01, max_pending=3)
+    for name in "abc":
+        writer.put(name)
+    assert not writer.put("d")
+    eventually(lambda: stored() == {"a", "b", "c"})
+    assert writer.flush(TIMEOUT)
+    assert (table.failures, writer.dropped) == ([], 1)
+    assert f"The writer 'groups' failed: {type(error).__name__}" in caplog.messages
+    assert SECRET not in caplog.text
+
+
+def test_a_row_that_cannot_be_written_harms_no_other(
+    writer_of: Make, table: Table, caplog: pytest.LogCaptureFixture
+) -> None:
+    Group.objects.create(name=SECRET)
+    writer = writer_of(max_seconds=60)
+    for name in ("a", SECRET, "b", "c"):
+        writer.put(name)
+    assert writer.flush(TIMEOUT)
+    assert stored() == {"a", "b", "c", SECRET}
+    assert writer.dropped == 1
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
+    assert caplog.messages[0].endswith(f"failed: {IntegrityError.__name__}")
+    assert SECRET not in caplog.text
+    # The next ones go in a group again.
+    for name in ("d", "e"):
+        writer.put(name)
+    assert writer.flush(TIMEOUT)
+    assert table.groups[-1] == ["d", "e"]
+
+
+def test_an_idle_writer_has_no_thread(writer_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_batch_writer, "IDLE_SECONDS", 0.05)
+    writer = writer_of()
+    for name in "ab":
+        writer.put(name)
+        assert writer.flush(TIMEOUT)
+        eventually(lambda: threads() == 0)
+    assert stored() == {"a", "b"}
+
+
+SCRIPT = """
+import os, signal, sys, time
+import django
+django.setup()
+from django.contrib.auth.models import Group
+from django.core.management import call_command
+call_command("migrate", "auth", verbosity=0)
+from django.db import connection
+connection.close()
+from django_ollama_openai.endpoints import BatchWriter
+
+def write(names):
+    Group.objects.bulk_create([Group(name=name) for name in names])
+
+writer = BatchWriter(write, name="groups", max_seconds=60)
+"""
+ENDINGS = {
+    "the end": "writer.put('a'); writer.put('b')",
+    "an exception": "writer.put('a'); writer.put('b'); raise SystemExit(0)",
+    # The writer has no thread then, and there are none to be had.
+    "a callback at the end": "import atexit\n"
+    "atexit.unregister(__import__('django_ollama_openai')._batch_writer._close_all)\n"
+    "atexit.register(__import__('django_ollama_openai')._batch_writer._close_all)\n"
+    "atexit.register(lambda: [writer.put('a'), writer.put('b')])",
+    "a pause, in which it has no connection": """
+from django_ollama_openai import _batch_writer
+_batch_writer.IDLE_SECONDS = 0.05
+database = os.environ["SITE_DATABASE"]
+descriptors = lambda: [os.path.realpath(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")]
+writer.put('a')
+assert writer.flush(30)
+while database in descriptors():
+    time.sleep(0.01)
+writer.put('b')
+""",
+    "forks": """
+writer.put('a')
+child = os.fork()
+if child:
+    os.waitpid(child, 0)
+else:
+    assert writer.pending == 0
+    writer.put('b')
+""",
+    "a fork with a running thread and no rows": """
+writer.put('a')
+assert writer.flush(30)
+child = os.fork()
+if child:
+    os.waitpid(child, 0)
+else:
+    writer.put('b')
+    assert writer.flush(30)
+    os._exit(0)
+""",
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_rows_are_written_once_before_a_process_ends(tmp_path: Path, ending: str) -> None:
+    database = tmp_path / "db.sqlite3"
+    environ = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.project.settings",
+        "SITE_DATABASE": str(database),
+    }
+    # Forks of a process with threads are what is tested.
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", SCRIPT + ENDINGS[ending]]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    with closing(sqlite3.connect(database)) as stored:
+        rows = stored.execute("SELECT name FROM auth_group ORDER BY name").fetchall()
+    assert rows == [("a",), ("b",)]
