@@ -60,7 +60,8 @@ def deliver(admission: Admission[Any], work: Work[Any]) -> Flow[Reply]:
             stream.
         ClientGone: The client has disconnected.
     """
-    work.account.holds = admission.holds.hand_over()
+    if admission.holds:
+        work.account.holds = admission.holds.hand_over()
     content = yield from call(_run, _arun, admission, work)
     return Reply(content, admission.ignored_parameters)
 
