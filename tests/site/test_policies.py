@@ -447,7 +447,7 @@ class Requester:
     def disconnect(self) -> None:
         self._incoming.put_nowait({"type": "http.disconnect"})
 
-    async def _send(self, message: dict[str, Any]) -> None:
+    async def _send(self, message: Any) -> None:
         self.status = message.get("status", self.status)
         self.body += message.get("body", b"")
         if message["type"] == "http.response.body" and not message.get("more_body", False):

@@ -51,7 +51,7 @@ class Account:
     ) -> None:
         route = admission.engine_route
         self.request_id = admission.request_id
-        self.holds = Holds()
+        self.holds: Holds | None = None
         self._recorder = recorder
         self._waits: list[Wait] = []
         self._slots = route.backend.slots
@@ -158,7 +158,8 @@ class Account:
                 if record.error is None and record.finish_reason != CANCELLED:
                     failure = _to_storage_error(error)
                     record = self._record = replace(record, error=failure, finish_reason=None)
-        yield from self.holds.settle(_without_messages(record))
+        if self.holds is not None:
+            yield from self.holds.settle(_without_messages(record))
         return failure
 
     def send_started(self) -> None:

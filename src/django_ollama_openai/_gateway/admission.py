@@ -176,23 +176,23 @@ def admit(
         body = body.parse(content)
     mount = Mount.of(incoming.request, settings)
     route: Route | None = None
+    engine: dict[str, Any] = {}
     if isinstance(body, EngineRequest):
         characters = check_prompt(body, settings)
         if isinstance(body, GenerationRequest):
             _check_size(content, body.n or 1, settings)
         route = resolve_model(body.model, mount, settings, caller)
         route.backend.check_support(body)
+        if not is_chat_to_come:
+            body, ignored = apply_unsupported_policy(
+                body, _unsupported_parameters(body, route), route, settings
+            )
+            engine = _engine_fields(body, route, characters, ignored, settings)
     admission: Admission[Any] = Admission(
-        incoming, settings, endpoint, scope, caller, mount, body, parameters, route
+        incoming, settings, endpoint, scope, caller, mount, body, parameters, route, **engine
     )
-    if is_chat_to_come:
-        return admission
-    if route is not None and isinstance(body, EngineRequest):
-        body, ignored = apply_unsupported_policy(
-            body, _unsupported_parameters(body, route), route, settings
-        )
-        admission = _for_engine(admission, route, body, body, characters, ignored)
-    yield from admission.holds.acquire(policies(settings), admission)
+    if not is_chat_to_come:
+        yield from admission.holds.acquire(policies(settings), admission)
     return admission
 
 
@@ -219,12 +219,12 @@ def admit_chat(
         route.backend.check_support(chat)
         unsupported = [name for name in _unsupported_parameters(chat, route) if name not in hints]
         chat, ignored = apply_unsupported_policy(chat, unsupported, route, settings)
-        admitted = _for_engine(admission, route, admission.body, chat, characters, ignored)
+        engine = _engine_fields(chat, route, characters, ignored, settings)
     except GatewayError as error:
         if name_fields is not None:
             name_fields(error)
         raise
-    admitted = replace(admitted, name_fields=name_fields)
+    admitted = replace(admission, route=route, name_fields=name_fields, **engine)
     yield from admitted.holds.acquire(policies(settings), admitted)
     return admitted
 
@@ -331,24 +331,25 @@ def _unsupported_parameters(body: EngineRequest, route: Route) -> list[str]:
     return names
 
 
-def _for_engine(
-    admission: Admission[Any],
-    route: Route,
-    body: Any,
+def _engine_fields(
     request: EngineRequest,
+    route: Route,
     characters: int,
     ignored: tuple[str, ...],
-) -> Admission[Any]:
-    return replace(
-        admission,
-        body=body,
-        route=route,
-        engine_request=request,
-        ignored_parameters=ignored,
-        prompt_tokens=-(-characters // CHARACTERS_PER_TOKEN),
-        max_completion_tokens=_output_limit(request, route),
-        choices=_choices(request, admission.settings),
-    )
+    settings: _conf.Settings,
+) -> dict[str, Any]:
+    """Return the fields of an admission that are about the request for the engine.
+
+    Raises:
+        InvalidRequest: There are too many choices.
+    """
+    return {
+        "engine_request": request,
+        "ignored_parameters": ignored,
+        "prompt_tokens": -(-characters // CHARACTERS_PER_TOKEN),
+        "max_completion_tokens": _output_limit(request, route),
+        "choices": _choices(request, settings),
+    }
 
 
 def _choices(request: EngineRequest, settings: _conf.Settings) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, Final
 
 from .._lazy_timer import LazyTimer
@@ -22,7 +21,6 @@ class Channel:
     """
 
     __slots__ = (
-        "_abandoned",
         "_data",
         "_ended",
         "_error",
@@ -35,7 +33,6 @@ class Channel:
         "_timer",
         "_writer_timeout",
         "_writers",
-        "reason",
     )
 
     def __init__(self, reader_timeout: float | None, writer_timeout: float) -> None:
@@ -51,18 +48,6 @@ class Channel:
         self._error: GatewayError | None = None
         self._reader: asyncio.Future[None] | None = None
         self._writers: list[asyncio.Future[None]] = []
-        self._abandoned = False
-        self.reason: Callable[[], GatewayError] | None = None
-
-    def abandon(
-        self, task: asyncio.Task[Any] | None, reason: Callable[[], GatewayError] | None = None
-    ) -> None:
-        """Cancel the writer's ``task``: nobody reads any more, or the reader is told ``reason``."""
-        # Once: a second time would break off what the first set going, the closing of the
-        # connection to the engine.
-        if task is not None and not self._abandoned:
-            self._abandoned, self.reason = True, reason
-            task.cancel()
 
     @property
     def begun(self) -> bool:

@@ -58,7 +58,8 @@ def deliver(admission: Admission[Any], work: Work[Any]) -> Flow[Reply]:
             stream.
         ClientGone: The client has disconnected.
     """
-    work.account.holds = admission.holds.hand_over()
+    if admission.holds:
+        work.account.holds = admission.holds.hand_over()
     content = yield from call(_run, _arun, admission, work)
     return Reply(content, admission.ignored_parameters)
 
@@ -272,7 +273,7 @@ class AsyncDelivery:
         self._work = work
         keepalive = timing.keepalive if work.is_stream else None
         self._channel = Channel(keepalive, timing.client_timeout)
-        self._task: asyncio.Task[None] | None = None
+        self._production: _Production | None = None
         self._first: list[bytes] = []
 
     async def start(self) -> Self:
@@ -306,19 +307,17 @@ class AsyncDelivery:
 
     def close(self) -> None:
         """Nobody wants more. May be called from any thread, any number of times."""
-        task, self._task = self._task, None
-        if task is not None and not task.done():
-            loop = task.get_loop()
+        production, self._production = self._production, None
+        if production is not None and not production.task.done():
+            loop = production.task.get_loop()
             if not loop.is_closed():
-                loop.call_soon_threadsafe(self._channel.abandon, task)
+                loop.call_soon_threadsafe(production.cancel)
 
     def __del__(self) -> None:
         self.close()
 
     def _run(self) -> None:
-        self._task = asyncio.create_task(_produce(self._work, self._channel))
-        _running.add(self._task)
-        self._task.add_done_callback(_running.discard)
+        self._production = _Production(self._work, self._channel)
 
     async def _receive(self) -> bytes | None:
         """What has arrived, a keep-alive, or ``None`` at the end."""
@@ -331,10 +330,32 @@ class AsyncDelivery:
             raise
 
 
-async def _produce(work: Work[Any], channel: Channel) -> None:
+class _Production:
+    """The task that works for an answer.
+
+    It is cancelled once: a second time would interrupt what the first has set going, the closing of
+    the connection to the engine. The client gets the error that ``reason`` makes, if there is one.
+    """
+
+    __slots__ = ("_is_cancelled", "reason", "task")
+
+    def __init__(self, work: Work[Any], channel: Channel) -> None:
+        self._is_cancelled = False
+        self.reason: Callable[[], GatewayError] | None = None
+        self.task = asyncio.create_task(_produce(work, channel, self))
+        _running.add(self.task)
+        self.task.add_done_callback(_running.discard)
+
+    def cancel(self, reason: Callable[[], GatewayError] | None = None) -> None:
+        if not self._is_cancelled:
+            self._is_cancelled, self.reason = True, reason
+            self.task.cancel()
+
+
+async def _produce(work: Work[Any], channel: Channel, production: _Production) -> None:
     account = work.account
     failure: GatewayError | None = None
-    shut_down = partial(channel.abandon, asyncio.current_task(), ShuttingDown)
+    shut_down = partial(production.cancel, ShuttingDown)
     try:
         try:
             with ended_by_shutdown(shut_down):
@@ -342,10 +363,10 @@ async def _produce(work: Work[Any], channel: Channel) -> None:
                 await forward(work, channel)
             rest = work.finish()
         except asyncio.CancelledError:
-            if channel.reason is None:
+            if production.reason is None:
                 account.cancelled()
                 raise
-            failure = work.fail(channel.reason())
+            failure = work.fail(production.reason())
         except Exception as error:
             failure = work.fail(error)
         finally:

@@ -8,10 +8,8 @@ from collections.abc import Coroutine, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from django.db import close_old_connections
-
 from .. import _conf
-from .._threads import in_separate_thread
+from .._threads import close_expired_connections, in_separate_thread
 from ..exceptions import GatewayError, Unavailable
 from .flow import Flow, call, uninterrupted
 from .outcome import CANCELLED, Outcome, failure_of
@@ -135,7 +133,7 @@ class Holds:
 def _admit(policy: BasePolicy, admission: Admission[Any]) -> Hold | None:
     hold = _checked(policy.admit(admission))
     # A stream may last minutes: a database connection is not kept for it.
-    close_old_connections()
+    close_expired_connections()
     return hold
 
 
