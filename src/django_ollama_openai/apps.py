@@ -1,13 +1,30 @@
-"""The app: checks, and nothing else. It has no models."""
+"""The app, and what the configs of optional apps may name.
+
+An app that adds to the gateway is one of ``INSTALLED_APPS``, whose ``AppConfig`` has any of these
+attributes:
+
+``ollama_openai_urls``
+    The dotted path of a module. Its ``urlpatterns``, made with
+    :func:`~django_ollama_openai.endpoints.path`, are below every mount.
+``ollama_openai_authenticators``, ``ollama_openai_policies``
+    Lists of dotted paths, which are part of the defaults of ``AUTHENTICATION`` and ``POLICIES``.
+``ollama_openai_settings``
+    A dict: the names of sections of ``OLLAMA_OPENAI`` → dotted paths of subclasses of
+    :class:`Section`. :func:`section` returns their current values.
+"""
 
 from __future__ import annotations
 
 from django.apps import AppConfig
 
-__all__ = ["OllamaOpenAIConfig"]
+from ._conf import Section, section
+
+__all__ = ["OllamaOpenAIConfig", "Section", "section"]
 
 
 class OllamaOpenAIConfig(AppConfig):
+    """The gateway. It has no models."""
+
     name = "django_ollama_openai"
     label = "ollama_openai"
     verbose_name = "Ollama OpenAI gateway"

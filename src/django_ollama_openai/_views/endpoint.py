@@ -183,6 +183,9 @@ class Endpoint:
         return self._declare("DELETE", declaration)
 
     def _declare(self, method: str, declaration: Declaration) -> Callable[[H], H]:
+        if method in self._handled:
+            raise TypeError(f"{method} is declared already.")
+
         def register(handler: H) -> H:
             name = getattr(handler, "__name__", method.lower())
             summary = (inspect.getdoc(handler) or "").partition("\n")[0].rstrip(".")

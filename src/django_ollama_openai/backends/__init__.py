@@ -5,22 +5,41 @@ Subclass the one that comes closest, override what differs, and name it in ``BAC
 
 from __future__ import annotations
 
-from ._base import BaseBackend
+from .._cancellation import Cancelled, interruptible
+from .._wire.delta import fold
+from ._base import OPTIONAL_PARAMETERS, BaseBackend
 from ._dummy import DummyBackend
 from ._handler import BackendHandler, InvalidBackendError, backends
+from ._http_backend import HTTPBackend
+from ._http_client import AsyncHTTPClient, HTTPClient
+from ._interruptible import InterruptibleTransport
 from ._llamacpp import LlamaCppBackend
 from ._ollama import OllamaBackend
+from ._ollama_client import AsyncOllamaClient, OllamaClient
 from ._openai import OpenAIBackend
+from ._openai_client import AsyncOpenAIClient, OpenAIClient
 from ._pool import PoolBackend
 
 __all__ = [
+    "OPTIONAL_PARAMETERS",
+    "AsyncHTTPClient",
+    "AsyncOllamaClient",
+    "AsyncOpenAIClient",
     "BackendHandler",
     "BaseBackend",
+    "Cancelled",
     "DummyBackend",
+    "HTTPBackend",
+    "HTTPClient",
+    "InterruptibleTransport",
     "InvalidBackendError",
     "LlamaCppBackend",
     "OllamaBackend",
+    "OllamaClient",
     "OpenAIBackend",
+    "OpenAIClient",
     "PoolBackend",
     "backends",
+    "fold",
+    "interruptible",
 ]

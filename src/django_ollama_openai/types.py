@@ -1,0 +1,38 @@
+"""Types of requests, answers and callers, for subclasses of backends and policies, and for apps."""
+
+from __future__ import annotations
+
+from ._gateway.accounting import Timings
+from ._translation.model_cards import METADATA, ModelCard
+from ._wire.answers.chat import ChatCompletion, ChatCompletionChunk
+from ._wire.answers.common import CompletionUsage, Error
+from ._wire.case import Case
+from ._wire.chat import ChatCompletionRequest
+from ._wire.completions import CompletionRequest
+from ._wire.delta import Delta, Embeddings, ToolCallDelta, Usage
+from ._wire.embeddings import EmbeddingsRequest
+from ._wire.engine import EngineRequest
+from ._wire.responses import ResponsesRequest
+from .auth import Caller, Workspace
+
+__all__ = [
+    "METADATA",
+    "Caller",
+    "Case",
+    "ChatCompletion",
+    "ChatCompletionChunk",
+    "ChatCompletionRequest",
+    "CompletionRequest",
+    "CompletionUsage",
+    "Delta",
+    "Embeddings",
+    "EmbeddingsRequest",
+    "EngineRequest",
+    "Error",
+    "ModelCard",
+    "ResponsesRequest",
+    "Timings",
+    "ToolCallDelta",
+    "Usage",
+    "Workspace",
+]
