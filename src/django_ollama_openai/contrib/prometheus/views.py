@@ -1,4 +1,4 @@
-"""``GET metrics``."""
+"""The view of ``GET metrics``."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ __all__ = ["metrics"]
 def metrics(
     request: HttpRequest, *, request_id: str, captured: dict[str, Any]
 ) -> Flow[HttpResponseBase]:
-    """All metrics of the library's default registry, the site's own among them."""
+    """Respond with all metrics in the default registry, including the site's own."""
     caller = yield from authenticate(request)
     authorise(caller, "metrics")
-    if not _may_look_behind(caller):
-        raise PermissionDenied("The metrics are for API keys, and for the staff of this site.")
+    if not _may_read_metrics(caller):
+        raise PermissionDenied("The metrics are only for API keys and for staff of this site.")
     content, content_type = yield from call(_render, _arender, request.headers.get("Accept", ""))
     return HttpResponse(content, content_type=content_type)
 
 
-def _may_look_behind(caller: Caller) -> bool:
-    """Whether the caller is more than a user of the site: a key, or somebody of its staff, or one
-    whom an authenticator has given the scope by its name."""
+def _may_read_metrics(caller: Caller) -> bool:
+    """Return whether the caller is an API key, staff, or has the scope explicitly. Other users of
+    the site may not read metrics, though they have all scopes."""
     is_staff = bool(getattr(caller.user, "is_staff", False))
     return caller.key_id is not None or is_staff or caller.scopes is not None
 
@@ -44,13 +44,13 @@ def _may_look_behind(caller: Caller) -> bool:
 def _render(accept: str) -> tuple[bytes, str]:
     try:
         encode, content_type = choose_encoder(accept)
-    except TypeError:  # a version that is no number
+    except TypeError:  # the version is not a number
         encode, content_type = choose_encoder("")
     return encode(_registry()), content_type
 
 
 async def _arender(accept: str) -> tuple[bytes, str]:
-    # It may read many files, and streams go on meanwhile.
+    # In a thread, since it may read many files.
     return await in_thread(_render, accept)
 
 
