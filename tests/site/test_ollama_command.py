@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
 from io import StringIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
@@ -251,7 +253,7 @@ def test_status_of_something_that_is_no_ollama(
     ollama.routes["/api/version"] = Reply([Send(b"[]")])
     said = command("status", backend="default")
     reason = "The engine sent an invalid response. (TypeError)"
-    assert f"    5 models\n    but its version is not known: {reason}\n" in said
+    assert f"    5 models\n    but its version is unknown: {reason}\n" in said
 
 
 # models
@@ -268,7 +270,7 @@ def test_models_lists_what_there_is_and_the_names_that_lead_to_it(
     assert ["gemma3:270m", "253 MB", "268.10M", "Q4_K_M", "32768", "2026-11-22 10:04"] in cells
     small = ["smollm2:135m", "98.4 MB", "134.52M", "Q4_1", "8192", "2026-11-22 10:04"]
     assert [*small, "gpt-4o-mini, small"] in cells
-    assert rows[-1] == "    'gone' of MODELS is 'nope', which is not there."
+    assert rows[-1] == "    'gone' in MODELS is 'nope', which the backend does not have."
     assert len({row.index("2026") for row in rows if "2026" in row}) == 1
 
 
@@ -316,7 +318,7 @@ def test_models_shows_the_patterns_that_fit(
     settings.OLLAMA_OPENAI = site_options(ollama, MODELS=models)
     _, _, row, astray = command("models", "--backend", "canned").splitlines()
     assert row.split() == ["dummy", "d*,", "gpt-*"]
-    assert astray.strip() == "'x-*' of MODELS is 'nope', which is not there."
+    assert astray.strip() == "'x-*' in MODELS is 'nope', which the backend does not have."
 
 
 def test_models_lists_the_others_when_a_backend_fails(command: Ollama) -> None:
@@ -383,7 +385,7 @@ def test_a_pull_that_breaks_off_goes_on(
     said = command("pull", "llama3.2")
     assert len(ollama.pulls()) == 8
     assert no_pause == [1, 1, 2, 4, 8, 1, 1]
-    assert said.count(" Asking again in ") == 7
+    assert said.count(" Retrying in ") == 7
     shares = re.findall(r"1a1a1a1a1a1a: (\d+) %", said)
     assert shares == [str(10 * tenth) for tenth in range(11)]
     assert said.count("pulling manifest") == 1
@@ -396,8 +398,8 @@ def test_a_pull_that_gets_no_further_ends(
     breaks = [(200_000, Close()), *[(0, Close())] * 9]
     ollama.downloads["llama3.2"] = Download(LAYERS, step=50_000, breaks=breaks)
     assert refused(command, "pull", "llama3.2") == (
-        "The backend 'default': The connection to the engine was lost. (RemoteProtocolError) It "
-        "has got no further in 5 attempts. Run the command again to go on from there."
+        "The backend 'default': The connection to the engine was lost. (RemoteProtocolError) "
+        "There was no progress in 5 attempts. Run the command again to continue."
     )
     assert len(ollama.pulls()) == 6
     assert no_pause == [1, 1, 2, 4, 8]
@@ -447,7 +449,7 @@ def test_a_silent_verification_may_take_the_backends_own_time(
 ) -> None:
     default = backends["default"]
     assert isinstance(default, OllamaBackend)
-    with engines.client_of(default) as client:
+    with engines.open_client(default) as client:
         assert client._client.timeout.read == 600
     options = site_options(ollama)
     options["BACKENDS"]["default"] = {"OPTIONS": {"timeout": 0.2}}
@@ -458,6 +460,7 @@ def test_a_silent_verification_may_take_the_backends_own_time(
     assert len(ollama.pulls()) == pull.ATTEMPTS
 
 
+@pytest.mark.progress
 def test_a_pull_that_resumes_shows_no_layer_twice_in_a_terminal(ollama: OllamaServer) -> None:
     breaks = [(400_000, Close())]
     ollama.downloads["llama3.2"] = Download(LAYERS, step=50_000, pause=0.03, breaks=breaks)
@@ -476,6 +479,21 @@ def test_a_pull_that_resumes_shows_no_layer_twice_in_a_terminal(ollama: OllamaSe
     assert lines[-2].endswith("The backend 'default' has 'llama3.2'.\x1b[0m")
 
 
+def test_a_pull_without_the_extra_shows_lines_in_a_terminal(
+    ollama: OllamaServer, tmp_path: Path
+) -> None:
+    (tmp_path / "tqdm.py").write_text("raise ModuleNotFoundError(__name__)")
+    ollama.downloads["llama3.2"] = Download(LAYERS, step=50_000)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    options = site_options(ollama)
+    status, shown, _ = run(
+        "ollama", "pull", "llama3.2", options=options, columns=72, PYTHONPATH=path
+    )
+    assert status == 0
+    assert "1a1a1a1a1a1a: 50 % of 1 MB" in shown
+    assert "|" not in shown
+
+
 @pytest.mark.parametrize("columns", [None, 80], ids=["pipe", "terminal"])
 def test_a_pull_that_is_interrupted_can_go_on(ollama: OllamaServer, columns: int | None) -> None:
     breaks = [(200_000, Hold())]
@@ -489,7 +507,7 @@ def test_a_pull_that_is_interrupted_can_go_on(ollama: OllamaServer, columns: int
     (asked,) = ollama.pulls()
     assert asked.hung_up.is_set()
     shown = running.stdout.decode()
-    assert shown.rstrip().endswith("Interrupted. Run the same command again to go on from here.")
+    assert shown.rstrip().endswith("Interrupted. Run the same command again to continue.")
     assert "Traceback" not in shown + running.stderr.decode()
     status, shown, _ = run("ollama", "pull", "llama3.2", options=options)
     assert status == 0
@@ -577,7 +595,7 @@ def test_ps_of_models_that_share_processors_and_stay(command: Ollama, ollama: Ol
     ]
     ollama.routes["/api/ps"] = Reply([line({"models": loaded})])
     rows = [re.split(r"  +", row.strip()) for row in command("ps", backend="default").splitlines()]
-    assert rows[2] == ["a", "1 kB", "100% GPU", "for ever"]
+    assert rows[2] == ["a", "1 kB", "100% GPU", "forever"]
     assert rows[3][:3] == ["b", "1 kB", "75% CPU, 25% GPU"]
     assert rows[4][0] == "c"
 
@@ -592,12 +610,12 @@ def test_ps_asks_the_ollamas_only(command: Ollama) -> None:
 @pytest.mark.parametrize("args", [("pull", "x"), ("show", "x"), ("rm", "x"), ("ps",)])
 def test_what_only_an_ollama_can_do(command: Ollama, settings: Settings, args: Any) -> None:
     assert refused(command, *args, "--backend", "canned") == (
-        "The backend 'canned' is no Ollama (DummyBackend), so its models are not managed here. "
-        "Name an Ollama with --backend: 'default', 'dead'."
+        "The backend 'canned' is not an Ollama server but a DummyBackend, whose models cannot be "
+        "managed. Use --backend with one of: 'default', 'dead'."
     )
     settings.OLLAMA_OPENAI = {"BACKENDS": {"default": {"BACKEND": DUMMY}}}
     assert refused(command, *args, "--backend", "default").endswith("There is no other.")
-    assert "is an Ollama" in refused(command, "ps")
+    assert "is an Ollama server" in refused(command, "ps")
 
 
 @pytest.mark.parametrize(
@@ -672,8 +690,8 @@ def test_ask_does_without_a_route_that_is_none(
     command: Ollama, ollama: OllamaServer, settings: Settings
 ) -> None:
     assert refused(command, "ask", "Why?", "--model", "small", "--backend", "canned") == (
-        "The model 'small' is on the backend 'default' by MODELS, not on 'canned'. Leave --backend "
-        "out, or name another model with --model."
+        "The model 'small' is on the backend 'default' by MODELS, not on 'canned'. Omit --backend, "
+        "or name another model with --model."
     )
     assert refused(command, "ask", "Why?", "--model", "gone") == (
         "The backend 'default' has no model 'nope'. Pull it: manage.py ollama pull nope --backend "
@@ -730,7 +748,7 @@ def test_what_a_model_thinks_goes_to_the_other_output(
 ) -> None:
     thinker = Answer(["6", "."], thinking=["I ", "add."], done_reason="length")
     for verbosity, expected in (
-        (1, "I add.\n\nThe answer is cut off: the model's limit is reached.\n"),
+        (1, "I add.\n\nThe answer is incomplete: it reached the token limit.\n"),
         (0, ""),
     ):
         ollama.reply(thinker)
@@ -754,9 +772,9 @@ def test_ask_asks_what_a_model_falls_back_on(
     assert said == "This is a canned reply.\n"
     first, second = aside.getvalue().splitlines()
     assert "The backend 'default'" in first
-    assert first.endswith("Asking 'gone' instead.")
+    assert first.endswith("Falling back to 'gone'.")
     assert "'nope'" in second
-    assert second.endswith("Asking 'elsewhere' instead.")
+    assert second.endswith("Falling back to 'elsewhere'.")
     # Not for what is wrong with the question.
     ollama.reply(error(400, "no such thing"))
     assert "no such thing" in refused(command, "ask", "Why?", "--model", "smart")
@@ -784,7 +802,7 @@ def test_ask_reads_a_question(ollama: OllamaServer) -> None:
         "CommandError: The question is empty.\n",
     )
     status, _, said = run("ollama", "ask", "-", options=options, stdin=b"\xff\xfe")
-    assert (status, said.startswith("CommandError: The question is no text: ")) == (1, True)
+    assert (status, said.startswith("CommandError: The question is not text: ")) == (1, True)
 
 
 def test_a_site_without_a_default_backend(
@@ -1081,7 +1099,7 @@ def test_the_status_of_a_pool(command: Ollama, second: OllamaServer) -> None:
     assert str(raised.value) == "With models of different versions: 'default'."
     digests = f"a has {other['digest'][:12]}, b has {'f' * 12}"
     last = output.getvalue().splitlines()[-1]
-    assert last == f"    gemma3:270m is not the same everywhere: {digests}"
+    assert last == f"    gemma3:270m has different versions: {digests}"
 
 
 def test_the_status_of_a_pool_without_one_of_its_members(

@@ -1,4 +1,4 @@
-"""What an optional app needs beyond the app itself."""
+"""Check that the libraries of an optional app are installed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["require"]
 
 
 def require(library: str, *, app: str, extra: str) -> None:
-    """Make sure that ``library`` is installed, which ``app`` is made on.
+    """Check that ``library``, which the optional ``app`` needs, is installed.
 
     Raises:
-        ImproperlyConfigured: it is not; ``extra`` installs it.
+        ImproperlyConfigured: It is not; the message names the ``extra`` that installs it.
     """
     try:
         import_module(library)

@@ -1,4 +1,7 @@
-"""Labels of metrics: each value is a time series that is kept, and others choose the values."""
+"""Labels of metrics with a limited number of values.
+
+Each value is a time series in memory, and clients and engines choose the values.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,12 @@ MAX_NAME_LENGTH: Final = 200
 MAX_CODES: Final = 50
 
 _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+#: The codes in :mod:`~django_ollama_openai.exceptions`.
 _OWN_CODES: Final = frozenset(getattr(exceptions, name).code for name in exceptions.__all__)
-"""Those of :mod:`~django_ollama_openai.exceptions`."""
 
 
-class _First:
-    """The first ``limit`` values that come along."""
+class _BoundedSet:
+    """A set of at most ``limit`` values, which are never removed."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -34,8 +37,8 @@ class _First:
     def __contains__(self, value: str) -> bool:
         return value in self._values
 
-    def takes(self, value: str) -> bool:
-        """Whether ``value`` is one of them, from now on if there is room."""
+    def add(self, value: str) -> bool:
+        """Add ``value`` if there is room, and return whether it is in the set."""
         if value in self._values:
             return True
         with self._lock:
@@ -45,37 +48,37 @@ class _First:
 
 
 class ModelNames:
-    """The models that stand under their own names.
+    """The names of models that are labels themselves.
 
-    These are the ones that the site's settings name, and up to ``limit`` others that have answered.
-    Before its first answer a model may not exist, and any number of names do not.
+    These are the models in the site's settings, and up to ``limit`` others that have answered a
+    request. Other names in requests may not exist, and there is no limit to these.
     """
 
     def __init__(self, limit: int = MAX_NAMES) -> None:
-        self._known = _First(limit)
+        self._known = _BoundedSet(limit)
 
     def label(self, name: str, *, has_answered: bool) -> str:
-        """``name``; ``"unknown"`` of a model that was never seen to answer, and ``"other"`` of one
-        that is beyond the limit."""
+        """Return the label for ``name``: itself, ``"unknown"`` for a model that has never
+        answered, or ``"other"`` for one beyond the limit."""
         settings = _conf.get()
         if name in self._known or name in settings.MODELS or name == settings.DEFAULT_MODEL:
             return name
         if not has_answered:
             return UNKNOWN
-        return name if len(name) <= MAX_NAME_LENGTH and self._known.takes(name) else OTHER
+        return name if len(name) <= MAX_NAME_LENGTH and self._known.add(name) else OTHER
 
 
 class ErrorCodes:
-    """The codes of errors that stand for themselves: the app's own, and up to ``limit`` others. An
-    engine that refuses a request may give any."""
+    """The error codes that are labels themselves: those of this package, and up to ``limit``
+    others, since engines may send any."""
 
     def __init__(self, limit: int = MAX_CODES) -> None:
-        self._known = _First(limit)
+        self._known = _BoundedSet(limit)
 
     def label(self, error: GatewayError) -> str:
-        """The code that the client is told; the type of the error if it has none, if that does not
-        look like a name, and beyond the limit."""
+        """Return the label for ``error``: its code, or its type if the code is absent, is not an
+        identifier, or is beyond the limit."""
         code = error.code
         if code is None or code in _OWN_CODES:
             return code or error.type
-        return code if _CODE.fullmatch(code) and self._known.takes(code) else error.type
+        return code if _CODE.fullmatch(code) and self._known.add(code) else error.type

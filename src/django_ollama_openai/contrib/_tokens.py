@@ -1,4 +1,4 @@
-"""Numbers of tokens as engines report them, which may be any."""
+"""Correct token counts of engines, which may be wrong."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from .._wire.delta import Usage
 
 __all__ = ["plausible"]
 
+#: The maximum count of one completion. A single wrong count would spoil a sum until the process
+#: ends.
 MAX_TOKENS: Final = 10**9
-"""Of one answer. One absurd number would spoil a sum for as long as the process lives."""
 
 
 def plausible(usage: Usage) -> Usage:
-    """``usage`` without the figures that cannot be: those are 0, as are all that are not known."""
+    """Return ``usage`` with 0 in place of impossible counts."""
 
     def counted(tokens: int) -> int:
         return tokens if 0 < tokens <= MAX_TOKENS else 0

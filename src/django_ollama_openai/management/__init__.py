@@ -1,1 +1,1 @@
-"""``manage.py ollama``: the engines and their models, from the command line."""
+"""``manage.py ollama``: manage the engines and their models on the command line."""

@@ -1,4 +1,4 @@
-"""The backends that a command is about, and what is said when one fails."""
+"""Select the backends of a subcommand, query them, and describe their failures."""
 
 from __future__ import annotations
 
@@ -20,83 +20,88 @@ from .survey import Answer, survey
 from .terminal import printable
 
 __all__ = [
-    "ask_ollama",
-    "ask_ollamas",
-    "chosen",
-    "client_of",
-    "failure",
-    "listed",
-    "making_sense",
-    "named_ollamas",
-    "reason",
-    "the_ollamas",
+    "backend_aliases",
+    "backend_error",
+    "describe_error",
+    "invalid_response_errors",
+    "open_client",
+    "query_ollama",
+    "query_ollamas",
+    "quoted",
+    "select_default_ollamas",
+    "select_ollamas",
 ]
 
 T = TypeVar("T")
 
 WITHIN_SECONDS: Final = 30
 
+#: The maximum length of an error message: a proxy before an engine may send a page of HTML.
 MAX_REASON: Final = 2000
-"""Characters: what stands between the site and an engine may answer with a page of HTML."""
 
 
-def chosen(alias: str | None) -> list[str]:
-    """The backend that was named, or all there are.
+def backend_aliases(alias: str | None) -> list[str]:
+    """Return the alias if it is not ``None``, or those of all backends.
 
     Raises:
-        CommandError: there is no such backend.
+        CommandError: There is no backend ``alias``.
     """
     known = list(backends)
     if alias is None:
         return known
     if alias not in known:
-        raise CommandError(f"There is no backend {alias!r}. BACKENDS has {listed(known)}.")
+        raise CommandError(f"There is no backend {alias!r}. BACKENDS has {quoted(known)}.")
     return [alias]
 
 
-def the_ollamas(alias: str | None) -> list[OllamaBackend]:
-    """The same of those that are Ollamas, or are made of some.
+def select_ollamas(alias: str | None) -> list[OllamaBackend]:
+    """Return the Ollamas among the backend ``alias`` and its members, or among all backends.
 
     Raises:
-        CommandError: there is no such backend, or it is another engine.
+        CommandError: There is no backend ``alias``, or there are no Ollamas.
     """
-    found = _ollamas(chosen(alias))
+    found = _ollamas(backend_aliases(alias))
     if found:
         return found
     if alias is None:
-        raise CommandError("None of the BACKENDS is an Ollama.")
+        raise CommandError("None of the BACKENDS is an Ollama server.")
     others = [each.alias for each in _ollamas(backends)]
     kind = type(backends[alias]).__name__
     raise CommandError(
-        f"The backend {alias!r} is no Ollama ({kind}), so its models are not managed here. "
-        + (f"Name an Ollama with --backend: {listed(others)}." if others else "There is no other.")
+        f"The backend {alias!r} is not an Ollama server but a {kind}, whose models cannot be "
+        "managed. "
+        + (f"Use --backend with one of: {quoted(others)}." if others else "There is no other.")
     )
 
 
-def named_ollamas(alias: str | None) -> list[OllamaBackend]:
-    """Those of the backend that was named, or of ``default``; raises as :func:`the_ollamas`."""
-    return the_ollamas(alias or _conf.DEFAULT_BACKEND)
+def select_default_ollamas(alias: str | None) -> list[OllamaBackend]:
+    """Return the Ollamas among the backend ``alias``, by default ``default``, and its members.
+
+    Raises:
+        CommandError: As for :func:`select_ollamas`.
+    """
+    return select_ollamas(alias or _conf.DEFAULT_BACKEND)
 
 
 def _ollamas(aliases: Iterable[str]) -> list[OllamaBackend]:
     made = [backends[each] for alias in aliases for each in (backends[alias].members or (alias,))]
-    # A pool and its members may be asked for together.
+    # Each once, though a pool may be listed beside its members.
     return [backend for backend in dict.fromkeys(made) if isinstance(backend, OllamaBackend)]
 
 
 @contextmanager
-def client_of(backend: OllamaBackend) -> Iterator[OllamaClient]:
-    """A client for ``backend``, of its own making."""
+def open_client(backend: OllamaBackend) -> Iterator[OllamaClient]:
+    """Open a new client of ``backend``, and close it at the end."""
     with closing(backend.get_client()) as client:
         yield client
 
 
 @contextmanager
-def making_sense() -> Iterator[None]:
-    """Read an answer as what it should be, which is how Ollama's client takes it.
+def invalid_response_errors() -> Iterator[None]:
+    """Turn the exceptions of Ollama's client for invalid responses into one.
 
     Raises:
-        UpstreamError: it was something else.
+        UpstreamError: The response was invalid.
     """
     try:
         yield
@@ -104,50 +109,51 @@ def making_sense() -> Iterator[None]:
         raise UpstreamError("The engine sent an invalid response.") from error
 
 
-def ask_ollamas(
-    ollamas: Iterable[OllamaBackend], ask: Callable[[OllamaClient], T]
+def query_ollamas(
+    ollamas: Iterable[OllamaBackend], query: Callable[[OllamaClient], T]
 ) -> dict[str, Answer[T]]:
-    """What ``ask`` gives for each Ollama; one that does not answer is given up."""
-    asked = {backend.alias: backend for backend in ollamas}
+    """Return the result of ``query`` for each Ollama, by alias, within ``WITHIN_SECONDS``."""
+    by_alias = {backend.alias: backend for backend in ollamas}
 
-    def ask_one(backend: BaseBackend) -> T:
-        with client_of(asked[backend.alias]) as client, making_sense():
-            return ask(client)
+    def query_one(backend: BaseBackend) -> T:
+        with open_client(by_alias[backend.alias]) as client, invalid_response_errors():
+            return query(client)
 
-    return survey(ask_one, asked, WITHIN_SECONDS)
-
-
-def ask_ollama(backend: OllamaBackend, ask: Callable[[OllamaClient], T]) -> Answer[T]:
-    """The same of one."""
-    return ask_ollamas([backend], ask)[backend.alias]
+    return survey(query_one, by_alias, WITHIN_SECONDS)
 
 
-def failure(alias: str, error: BaseException) -> CommandError:
-    """What the operator is told of an ``error`` of the backend ``alias``."""
-    return CommandError(f"The backend {alias!r}: {reason(error, alias)}")
+def query_ollama(backend: OllamaBackend, query: Callable[[OllamaClient], T]) -> Answer[T]:
+    """Return the result of ``query`` for ``backend``, within ``WITHIN_SECONDS``."""
+    return query_ollamas([backend], query)[backend.alias]
 
 
-def reason(error: BaseException, alias: str = "") -> str:
-    """What has gone wrong, in the engine's own words where it has said any."""
+def backend_error(alias: str, error: BaseException) -> CommandError:
+    """Return the error for operators about ``error`` of the backend ``alias``."""
+    return CommandError(f"The backend {alias!r}: {describe_error(error, alias)}")
+
+
+def describe_error(error: BaseException, alias: str = "") -> str:
+    """Return the reason of ``error`` for operators, with the engine's own message if it sent
+    one. ``alias`` is the backend, if known."""
     match error:
         case GatewayError():
             text = where_of(error, alias) + cause_of(error) + said_by(error)
         case ollama.ResponseError():
             status = f" (status {error.status_code})" if error.status_code > 0 else ""
-            text = f"{error.error or 'The engine failed, and did not say why.'}{status}"
+            text = f"{error.error or 'The engine failed without a message.'}{status}"
         case ConnectionError(__context__=httpx.ConnectError() as behind):
-            # What Ollama's client makes of it.
-            text = reason(behind, alias)
+            # Raised by Ollama's client.
+            text = describe_error(behind, alias)
         case httpx.HTTPError() | httpx.InvalidURL() | httpx.StreamError():
-            told = connection_error(error)
-            told.__cause__ = error
-            text = reason(told, alias)
+            failure = connection_error(error)
+            failure.__cause__ = error
+            text = describe_error(failure, alias)
         case _:
             text = f"{type(error).__name__}: {error}"
     text = printable(text).strip()
     return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…"
 
 
-def listed(aliases: Iterable[str]) -> str:
-    """``aliases`` as a message has them."""
+def quoted(aliases: Iterable[str]) -> str:
+    """Return ``aliases`` in quotes, separated by commas."""
     return ", ".join(map(repr, aliases))

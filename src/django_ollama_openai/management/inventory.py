@@ -1,4 +1,4 @@
-"""The models that engines have: ``models``, ``ps``, ``show`` and ``rm`` of ``manage.py ollama``."""
+"""``models``, ``ps``, ``show`` and ``rm`` of ``manage.py ollama``."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from ..backends._ollama_client import OllamaClient
 from ..exceptions import ModelNotFound
 from .engines import (
     WITHIN_SECONDS,
-    ask_ollama,
-    ask_ollamas,
-    chosen,
-    failure,
-    named_ollamas,
-    reason,
-    the_ollamas,
+    backend_aliases,
+    backend_error,
+    describe_error,
+    query_ollama,
+    query_ollamas,
+    select_default_ollamas,
+    select_ollamas,
 )
 from .survey import Answer, survey
 from .terminal import INDENT, Terminal, local_time, size
 
-__all__ = ["list_loaded", "list_models", "no_model", "remove_models", "show_model"]
+__all__ = ["list_loaded", "list_models", "missing_model_error", "remove_models", "show_model"]
 
 T = TypeVar("T")
 
@@ -46,56 +46,55 @@ LOADED_COLUMNS: Final = ("NAME", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL")
 
 
 def list_models(terminal: Terminal, alias: str | None) -> None:
-    """List what each backend has, and the names of ``MODELS`` that lead to it.
+    """List the models of each backend, with their names in ``MODELS``.
 
     Raises:
-        CommandError: a backend does not say; the others are listed before.
+        CommandError: The models of a backend cannot be listed. The others are listed first.
     """
 
-    def listed(alias: str, cards: list[ModelCard]) -> None:
-        names, astray = _public_names(alias, cards)
+    def print_models(alias: str, cards: list[ModelCard]) -> None:
+        names, missing = _public_names(alias, cards)
         rows = [_model_row(card, names.get(card.id, ())) for card in cards]
         terminal.table(MODEL_COLUMNS, rows, INDENT)
-        for name, model in astray:
-            warning = f"{name!r} of MODELS is {model!r}, which is not there."
+        for name, model in missing:
+            warning = f"{name!r} in MODELS is {model!r}, which the backend does not have."
             terminal.line(INDENT, (warning, terminal.style.WARNING))
 
-    answers = survey(lambda backend: backend.list_models(), chosen(alias), WITHIN_SECONDS)
-    _list(terminal, answers, listed)
+    answers = survey(lambda backend: backend.list_models(), backend_aliases(alias), WITHIN_SECONDS)
+    _list(terminal, answers, print_models)
 
 
 def list_loaded(terminal: Terminal, alias: str | None) -> None:
     """List the models that each Ollama has in memory.
 
     Raises:
-        CommandError: an Ollama does not say; the others are listed before.
+        CommandError: The models of an Ollama cannot be listed. The others are listed first.
     """
 
-    def listed(alias: str, loaded: Sequence[ollama.ProcessResponse.Model]) -> None:
+    def print_loaded(alias: str, loaded: Sequence[ollama.ProcessResponse.Model]) -> None:
         terminal.table(LOADED_COLUMNS, list(map(_loaded_row, loaded)), INDENT)
 
-    answers = ask_ollamas(the_ollamas(alias), lambda client: client.ps().models)
-    _list(terminal, answers, listed)
+    answers = query_ollamas(select_ollamas(alias), lambda client: client.ps().models)
+    _list(terminal, answers, print_loaded)
 
 
 def show_model(terminal: Terminal, name: str, alias: str | None) -> None:
-    """Say what there is to know about the model ``name``. The members of a pool are asked in turn,
-    until one has it.
+    """Print details of the model ``name``. For a pool, of the first member that has it.
 
     Raises:
-        CommandError: there is no such model or backend, or it does not say.
+        CommandError: The model or the backend does not exist, or the engine failed.
     """
-    refusals = []
-    for backend in named_ollamas(alias):
-        answer = ask_ollama(backend, lambda client: client.show(name))
+    errors = []
+    for backend in select_default_ollamas(alias):
+        answer = query_ollama(backend, lambda client: client.show(name))
         if answer.error is None:
-            _tell(terminal, name, answer.values[0])
+            _print_model(terminal, name, answer.values[0])
             return
-        refusals.append(_refusal(backend, name, answer.error))
-    raise CommandError("\n".join(map(str, refusals)))
+        errors.append(_model_error(backend, name, answer.error))
+    raise CommandError("\n".join(map(str, errors)))
 
 
-def _tell(terminal: Terminal, name: str, shown: ollama.ShowResponse) -> None:
+def _print_model(terminal: Terminal, name: str, shown: ollama.ShowResponse) -> None:
     for title, lines in _sections(name, shown):
         terminal.line((title, terminal.style.MIGRATE_HEADING))
         for line in lines:
@@ -106,38 +105,42 @@ def remove_models(terminal: Terminal, names: Sequence[str], alias: str | None) -
     """Delete the models ``names``.
 
     Raises:
-        CommandError: one is not there, or cannot be deleted; the others are deleted before.
+        CommandError: A model does not exist or cannot be deleted. The others are deleted first.
     """
-    refusals = []
-    for backend, name in product(named_ollamas(alias), names):
-        answer = ask_ollama(backend, partial(OllamaClient.delete, model=name))
+    errors = []
+    for backend, name in product(select_default_ollamas(alias), names):
+        answer = query_ollama(backend, partial(OllamaClient.delete, model=name))
         if answer.error is None:
-            terminal.tell(f"Deleted {name!r} from the backend {backend.alias!r}.")
+            terminal.info(f"Deleted {name!r} from the backend {backend.alias!r}.")
         else:
-            refusals.append(_refusal(backend, name, answer.error))
-    if refusals:
-        raise CommandError("\n".join(map(str, refusals)))
+            errors.append(_model_error(backend, name, answer.error))
+    if errors:
+        raise CommandError("\n".join(map(str, errors)))
 
 
-def _refusal(backend: BaseBackend, name: str, error: BaseException) -> CommandError:
+def _model_error(backend: BaseBackend, name: str, error: BaseException) -> CommandError:
     is_missing = isinstance(error, ollama.ResponseError) and error.status_code == 404
-    return no_model(backend.alias, name) if is_missing else failure(backend.alias, error)
+    return (
+        missing_model_error(backend.alias, name)
+        if is_missing
+        else backend_error(backend.alias, error)
+    )
 
 
-def no_model(alias: str, name: str, advice: str = "") -> CommandError:
-    """The error for a model that the backend ``alias`` does not have."""
+def missing_model_error(alias: str, name: str, advice: str = "") -> CommandError:
+    """Return the error for a model that the backend ``alias`` does not have."""
     return CommandError(f"The backend {alias!r} has no model {name!r}.{advice}")
 
 
 def _list(
-    terminal: Terminal, answers: Mapping[str, Answer[T]], listed: Callable[[str, T], None]
+    terminal: Terminal, answers: Mapping[str, Answer[T]], print_one: Callable[[str, T], None]
 ) -> None:
     for alias, answer in answers.items():
         terminal.line(f"{alias}  {type(backends[alias]).__name__}")
         if answer.error is None:
-            listed(alias, answer.values[0])
+            print_one(alias, answer.values[0])
         else:
-            terminal.line(INDENT, (reason(answer.error, alias), terminal.style.ERROR))
+            terminal.line(INDENT, (describe_error(answer.error, alias), terminal.style.ERROR))
     failed = [alias for alias, answer in answers.items() if answer.error is not None]
     if failed:
         raise CommandError(f"Not listed: {', '.join(map(repr, failed))}.")
@@ -146,11 +149,11 @@ def _list(
 def _public_names(
     alias: str, cards: list[ModelCard]
 ) -> tuple[dict[str, list[str]], list[tuple[str, str]]]:
-    """The names and patterns in ``MODELS`` that lead to each of ``cards``, where a mount has no
-    backend of its own; and those that lead to nothing, each with the model that is missing."""
+    """Return the names and patterns in ``MODELS`` for each of ``cards``, by the card's id, for a
+    mount without a backend of its own; and pairs of a name and its model for missing models."""
     settings, backend = _conf.get(), backends[alias]
     names: dict[str, list[str]] = {}
-    astray = []
+    missing = []
     for name, entry in settings.MODELS.items():
         if (entry.BACKEND or _conf.DEFAULT_BACKEND) != alias:
             continue
@@ -163,10 +166,10 @@ def _public_names(
             try:
                 card = backend.find_model(model, cards)
             except ModelNotFound:
-                astray.append((name, model))
+                missing.append((name, model))
             else:
                 names.setdefault(card.id, []).append(name)
-    return names, astray
+    return names, missing
 
 
 def _model_row(card: ModelCard, names: Sequence[str]) -> list[str]:
@@ -177,13 +180,13 @@ def _model_row(card: ModelCard, names: Sequence[str]) -> list[str]:
         _text(facts.get("parameter_size")),
         _text(facts.get("quantization_level")),
         _text(facts.get("context_length")),
-        local_time(_moment(card.created)),
+        local_time(_datetime(card.created)),
         ", ".join(names),
     ]
 
 
-def _moment(seconds: int) -> datetime | None:
-    """The moment so many seconds after the epoch, if a calendar has it; an engine may say any."""
+def _datetime(seconds: int) -> datetime | None:
+    """Return the time for ``seconds`` since the epoch, or ``None`` if it is 0 or out of range."""
     try:
         return datetime.fromtimestamp(seconds, UTC) if seconds else None
     except (OverflowError, ValueError, OSError):
@@ -201,7 +204,7 @@ def _loaded_row(model: ollama.ProcessResponse.Model) -> list[str]:
 
 
 def _processor(total: int, in_vram: int) -> str:
-    """How much of a model is where, as ``ollama ps`` says it."""
+    """Return where a model is in memory, as ``ollama ps`` shows it."""
     gpu = round(100 * max(0, min(in_vram, total)) / total) if total > 0 else 0
     if gpu in (0, 100):
         return "100% GPU" if gpu else "100% CPU"
@@ -209,9 +212,9 @@ def _processor(total: int, in_vram: int) -> str:
 
 
 def _until(moment: datetime | None) -> str:
-    # A negative keep_alive is sent as a moment some centuries ahead.
+    # For a negative keep_alive Ollama sends a time some centuries ahead.
     if moment is not None and moment.replace(tzinfo=UTC) > datetime.now(UTC) + timedelta(days=3650):
-        return "for ever"
+        return "forever"
     return local_time(moment)
 
 

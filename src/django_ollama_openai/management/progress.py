@@ -1,22 +1,23 @@
-"""How far a pull has got: bars where somebody looks at them, lines in a log."""
+"""The progress of a pull: bars in a terminal, lines in a log."""
 
 from __future__ import annotations
 
 import re
-from typing import Final, Self
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from .terminal import Terminal, size
 
-__all__ = ["Bars", "Progress", "progress_in"]
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
-NAMED_BY: Final = 12
-"""How many digits of its digest a layer is called by, as in Ollama's own messages."""
+__all__ = ["Bars", "Lines", "Progress", "progress_in"]
+
+#: The number of digits of a digest that name a layer, as in Ollama's own messages.
+DIGEST_DIGITS: Final = 12
 
 
 class Progress:
-    """Shows nothing. The layers of a model come one after the other, or several at once."""
+    """Progress without any output. The layers of a model are pulled in turn, or several at once."""
 
     def __enter__(self) -> Self:
         return self
@@ -24,12 +25,12 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Show a line of text."""
 
-    def show(self, digest: str, completed: int, total: int | None) -> None:
-        """Show that so many bytes of a layer are there. When a pull goes on after an interruption
-        that is what was there before, or a little less."""
+    def update(self, digest: str, completed: int, total: int | None) -> None:
+        """Show the completed bytes of a layer. A pull that is retried starts with those completed
+        before, or slightly less."""
 
 
 class Lines(Progress):
@@ -39,10 +40,10 @@ class Lines(Progress):
         self._terminal = terminal
         self._tenths: dict[str, int] = {}
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         self._terminal.line(text)
 
-    def show(self, digest: str, completed: int, total: int | None) -> None:
+    def update(self, digest: str, completed: int, total: int | None) -> None:
         tenth = min(10, 10 * completed // total) if total else 0
         if tenth <= self._tenths.get(digest, -1):
             return
@@ -51,30 +52,27 @@ class Lines(Progress):
         self._terminal.line(f"{_name(digest)}: {share}")
 
 
-class _Bar(tqdm):  # type: ignore[type-arg]
-    monitor_interval = 0  # no thread: there is something to show all the time
-
-
 class Bars(Progress):
-    """A bar for each layer, which stays when the layer is there."""
+    """A bar for each layer, which stays when the layer is complete. ``bar`` is tqdm's class."""
 
-    def __init__(self, terminal: Terminal) -> None:
+    def __init__(self, terminal: Terminal, bar: type[tqdm[Any]]) -> None:
         self._file = terminal.file
-        self._bars: dict[str, _Bar] = {}
+        self._bar = bar
+        self._bars: dict[str, tqdm[Any]] = {}
 
     def __exit__(self, *error: object) -> None:
         for bar in self._bars.values():
             bar.close()
 
-    def say(self, text: str) -> None:
-        _Bar.write(text, file=self._file)
+    def message(self, text: str) -> None:
+        self._bar.write(text, file=self._file)
 
-    def show(self, digest: str, completed: int, total: int | None) -> None:
+    def update(self, digest: str, completed: int, total: int | None) -> None:
         bar = self._bars.get(digest)
         if bar is None or (bar.disable and completed != total):
-            bar = self._bars[digest] = _Bar(
+            bar = self._bars[digest] = self._bar(
                 desc=_name(digest),
-                # What is there already says nothing about the speed.
+                # For the speed only bytes of this attempt count.
                 initial=completed,
                 total=total,
                 unit="B",
@@ -89,11 +87,19 @@ class Bars(Progress):
 
 
 def progress_in(terminal: Terminal) -> Progress:
-    """What fits ``terminal``."""
+    """Return the progress for ``terminal``. Bars need tqdm, the extra ``progress``."""
     if terminal.is_quiet:
         return Progress()
-    return Bars(terminal) if terminal.is_interactive else Lines(terminal)
+    if terminal.is_interactive:
+        try:
+            from tqdm import tqdm
+        except ModuleNotFoundError:
+            pass
+        else:
+            # No thread: the bars are redrawn often enough.
+            return Bars(terminal, type("Bar", (tqdm,), {"monitor_interval": 0}))
+    return Lines(terminal)
 
 
 def _name(digest: str) -> str:
-    return re.sub(r"\W", "", digest.rpartition(":")[2])[:NAMED_BY]
+    return re.sub(r"\W", "", digest.rpartition(":")[2])[:DIGEST_DIGITS]

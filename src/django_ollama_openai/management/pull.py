@@ -1,4 +1,4 @@
-"""``manage.py ollama pull``: have an Ollama download a model, and see it through."""
+"""``manage.py ollama pull``: download a model to an Ollama, and retry if the connection is lost."""
 
 from __future__ import annotations
 
@@ -12,51 +12,58 @@ from django.core.management.base import CommandError
 
 from .._closing import closed
 from ..backends._ollama_client import OllamaClient
-from .engines import client_of, failure, making_sense, named_ollamas, reason
+from .engines import (
+    backend_error,
+    describe_error,
+    invalid_response_errors,
+    open_client,
+    select_default_ollamas,
+)
 from .progress import Progress, progress_in
 from .terminal import Terminal, printable
 
 __all__ = ["pull_model"]
 
+#: The maximum number of consecutive attempts without progress.
 ATTEMPTS: Final = 5
-"""How often in a row a pull may break off without having got any further."""
 
+#: The pause before the second attempt. Each attempt without progress doubles it.
 PAUSE_SECONDS: Final = 1
-"""Before the second attempt; each that gets no further doubles it."""
 
 
 def pull_model(terminal: Terminal, name: str, alias: str | None) -> None:
-    """Download the model ``name``, to each member if the backend is a pool. Ollama keeps what it
-    has of a layer, and goes on from there when it is asked again: so a connection that breaks off
-    is no failure as long as that helps.
+    """Download the model ``name`` to the backend ``alias``, or to each member of a pool.
+
+    Ollama keeps the completed part of each layer. So if the connection is lost, the pull is
+    retried as long as there is progress.
 
     Raises:
-        CommandError: there is no such backend, Ollama cannot be reached, refuses, or gets no
-            further; the other members have the model by then.
+        CommandError: The backend does not exist, Ollama cannot be reached or sends an error, or
+            there is no progress. All members of a pool are tried first.
     """
     failures = []
-    for backend in named_ollamas(alias):
+    for backend in select_default_ollamas(alias):
         try:
-            with client_of(backend) as client, progress_in(terminal) as progress:
+            with open_client(backend) as client, progress_in(terminal) as progress:
                 _Pull(backend.alias, name, client, progress).run()
         except KeyboardInterrupt:
-            terminal.tell("Interrupted. Run the same command again to go on from here.")
+            terminal.info("Interrupted. Run the same command again to continue.")
             raise
         except CommandError as error:
             failures.append(error)
         else:
             done = f"The backend {backend.alias!r} has {name!r}."
-            terminal.tell((done, terminal.style.SUCCESS))
+            terminal.info((done, terminal.style.SUCCESS))
     if failures:
         raise CommandError("\n".join(map(str, failures))) from failures[0]
 
 
-class _BrokenOff(Exception):
-    """The answer has ended before it was complete."""
+class _Interrupted(Exception):
+    """The response ended before it was complete."""
 
 
 class _Pull:
-    """One model on its way, over as many requests as it takes."""
+    """The pull of one model, over as many attempts as it takes."""
 
     def __init__(self, alias: str, name: str, client: OllamaClient, progress: Progress) -> None:
         self._alias = alias
@@ -65,50 +72,50 @@ class _Pull:
         self._progress = progress
         self._completed: dict[str, int] = {}
         self._totals: dict[str, int | None] = {}
-        self._said: set[str] = set()
+        self._statuses: set[str] = set()
 
     def run(self) -> None:
-        fruitless = 0
+        failures = 0
         while True:
             before = dict(self._completed)
             try:
-                return self._ask()
-            except _BrokenOff as error:
-                fruitless = 0 if self._completed != before else fruitless + 1
-                if fruitless == ATTEMPTS:
+                return self._attempt()
+            except _Interrupted as error:
+                failures = 0 if self._completed != before else failures + 1
+                if failures == ATTEMPTS:
                     raise CommandError(
-                        f"The backend {self._alias!r}: {error} It has got no further in "
-                        f"{ATTEMPTS} attempts. Run the command again to go on from there."
+                        f"The backend {self._alias!r}: {error} There was no progress in "
+                        f"{ATTEMPTS} attempts. Run the command again to continue."
                     ) from error
-                pause = PAUSE_SECONDS * 2 ** max(0, fruitless - 1)
-                self._progress.say(f"{error} Asking again in {pause:g} s.")
+                pause = PAUSE_SECONDS * 2 ** max(0, failures - 1)
+                self._progress.message(f"{error} Retrying in {pause:g} s.")
                 sleep(pause)
 
-    def _ask(self) -> None:
-        """Ask for the model once, and read until it is there.
+    def _attempt(self) -> None:
+        """Send the request once, and read the response to its end.
 
         Raises:
-            _BrokenOff: it may help to ask again.
-            CommandError: it would not.
+            _Interrupted: The attempt failed, and a retry may help.
+            CommandError: The pull failed.
         """
         parts = self._parts()
         with closed(parts):
             for part in parts:
                 if part.status == "success":
-                    return self._all_there()
+                    return self._complete_layers()
                 self._feed(part)
-        raise _BrokenOff("The answer ended too early.")
+        raise _Interrupted("The response ended before it was complete.")
 
     def _parts(self) -> Generator[ollama.ProgressResponse]:
         try:
-            with making_sense():
+            with invalid_response_errors():
                 yield from self._client.pull(self._name, stream=True)
         except httpx.TransportError as error:
-            if not self._said and isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
-                raise failure(self._alias, error) from error
-            raise _BrokenOff(reason(error)) from error
+            if not self._statuses and isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+                raise backend_error(self._alias, error) from error
+            raise _Interrupted(describe_error(error)) from error
         except Exception as error:
-            raise failure(self._alias, error) from error
+            raise backend_error(self._alias, error) from error
 
     def _feed(self, part: ollama.ProgressResponse) -> None:
         digest, status = part.digest, printable(part.status or "")
@@ -116,17 +123,17 @@ class _Pull:
             completed = max(0, part.completed or 0)
             self._completed[digest] = max(self._completed.get(digest, 0), completed)
             self._totals[digest] = part.total
-            self._progress.show(digest, completed, part.total)
+            self._progress.update(digest, completed, part.total)
         else:
             if not status.startswith("pulling"):
-                self._all_there()
-            # A further attempt goes through the same steps.
-            if status not in self._said:
-                self._progress.say(status)
-        self._said.add(status)
+                self._complete_layers()
+            # Each attempt sends all statuses again.
+            if status not in self._statuses:
+                self._progress.message(status)
+        self._statuses.add(status)
 
-    def _all_there(self) -> None:
-        # The last that Ollama says of a layer is less than the whole.
+    def _complete_layers(self) -> None:
+        # Ollama's last update of a layer is below its total.
         for digest, total in self._totals.items():
             if total is not None:
-                self._progress.show(digest, total, total)
+                self._progress.update(digest, total, total)

@@ -1,4 +1,4 @@
-"""``manage.py ollama status``: whether the backends are ready."""
+"""``manage.py ollama status``: report which backends are ready."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from .._translation.model_cards import ModelCard
 from ..backends import BaseBackend, OllamaBackend, PoolBackend, backends
 from ..backends._asking import elapsed_ms
 from ..exceptions import ModelNotFound
-from .engines import chosen, client_of, listed, making_sense, reason
+from .engines import backend_aliases, describe_error, invalid_response_errors, open_client, quoted
 from .survey import Answer, survey
 from .terminal import INDENT, Terminal, pull_advice
 
 __all__ = ["report_status"]
 
+#: The time limit of the first probe, that of ``GET health``, so that both have the same results.
 WITHIN_SECONDS: Final = 5
-"""As long as ``GET health`` waits: what is not ready for the one is not for the other."""
 
+#: The time limit of all other requests. A pool makes three to its members, of four seconds each.
 FACTS_SECONDS: Final = 15
-"""How long one that is ready may take to tell the rest. A pool asks its members three things, and
-waits four seconds for each."""
 
 
 def report_status(terminal: Terminal, alias: str | None) -> None:
@@ -38,11 +37,11 @@ def report_status(terminal: Terminal, alias: str | None) -> None:
         CommandError: A backend is not ready, a pool has different versions of a model, or a model
             in the settings is missing. All backends are reported first.
     """
-    named = chosen(alias)
+    named = backend_aliases(alias)
     members = [member for each in named for member in backends[each].members]
-    # A pool and its members may be asked for together.
-    everybody = dict.fromkeys([*named, *members])
-    found = survey(lambda backend: backend.ping(), everybody, WITHIN_SECONDS)
+    # Each once, though a pool may be listed beside its members.
+    probed = dict.fromkeys([*named, *members])
+    found = survey(lambda backend: backend.ping(), probed, WITHIN_SECONDS)
     answers = {each: found[each] for each in named}
     ready = [each for each, answer in answers.items() if answer.error is None]
     facts = survey(_facts, ready, FACTS_SECONDS)
@@ -53,11 +52,11 @@ def report_status(terminal: Terminal, alias: str | None) -> None:
             terminal.line(INDENT, line)
     problems = []
     if down := [each for each in answers if each not in ready]:
-        problems.append(f"Not ready: {listed(down)}.")
-    if at_odds := [
+        problems.append(f"Not ready: {quoted(down)}.")
+    if conflicting := [
         each for each, answer in facts.items() if any(said.conflicts for said in answer.values)
     ]:
-        problems.append(f"With models of different versions: {listed(at_odds)}.")
+        problems.append(f"With models of different versions: {quoted(conflicting)}.")
     problems += _missing_models({each: said for each, a in facts.items() for said in a.values})
     if problems:
         raise CommandError("\n".join(problems))
@@ -90,8 +89,7 @@ def _missing_models(facts: Mapping[str, _Facts]) -> list[str]:
 
 @dataclass(slots=True, frozen=True)
 class _Facts:
-    """What a backend that is ready says about itself, and how long a request to it takes once there
-    is a connection."""
+    """Details of a backend that is ready, and the latency of a request on an open connection."""
 
     latency_ms: float
     lines: list[str]
@@ -112,16 +110,17 @@ def _facts(backend: BaseBackend) -> _Facts:
     if not isinstance(backend, OllamaBackend):
         return _Facts(latency_ms, [models], cards)
     try:
-        with client_of(backend) as client, making_sense():
+        with open_client(backend) as client, invalid_response_errors():
             version = pydantic_core.from_json(client.fetch("GET", "/api/version"))["version"]
     except Exception as error:
-        return _Facts(latency_ms, [models, f"but its version is not known: {reason(error)}"], cards)
+        unknown = f"but its version is unknown: {describe_error(error)}"
+        return _Facts(latency_ms, [models, unknown], cards)
     return _Facts(latency_ms, [f"Ollama {version}, {models}"], cards)
 
 
 def _conflicts(pool: PoolBackend) -> list[str]:
     return [
-        f"{model} is not the same everywhere: "
+        f"{model} has different versions: "
         + ", ".join(f"{alias} has {digest[:12]}" for alias, digest in digests.items())
         for model, digests in pool.version_conflicts().items()
     ]
@@ -137,7 +136,7 @@ def _report(
     style = terminal.style
     latency_ms = answer.latency_ms
     down = {member: error for member, error in members.items() if error is not None}
-    warnings = [f"{member}: {reason(error, member)}" for member, error in down.items()]
+    warnings = [f"{member}: {describe_error(error, member)}" for member, error in down.items()]
     lines: list[str] = []
     if answer.error is None:
         state = [("ready", style.SUCCESS)]
@@ -145,11 +144,11 @@ def _report(
             state.append((f", without {', '.join(down)}", style.WARNING))
     else:
         state = [("not ready", style.ERROR)]
-        # The members say it better.
-        lines = [] if down else [reason(answer.error, alias)]
+        # The errors of the members are more precise.
+        lines = [] if down else [describe_error(answer.error, alias)]
     if facts is not None:
         if facts.error is not None:
-            lines = [f"but its models cannot be listed: {reason(facts.error)}"]
+            lines = [f"but its models cannot be listed: {describe_error(facts.error)}"]
         for said in facts.values:
             latency_ms, lines = said.latency_ms, said.lines
             warnings += said.conflicts
@@ -164,7 +163,8 @@ def _report(
 
 
 def _limits(alias: str) -> Iterator[str]:
-    """What the site lets its backend do, in each of its processes, and what it does in this one."""
+    """Yield lines with the limits of the backend ``alias``, and its current load in this
+    process."""
     limits, backend = _conf.get().limits(alias), backends[alias]
     slots = backend.slots
     # A pool has the limits of its members.
@@ -173,6 +173,6 @@ def _limits(alias: str) -> Iterator[str]:
             f"up to {limits.max_concurrency} requests at once and {limits.max_queue} waiting, in "
             "each process"
         )
-    # A process has slots of its own, and one that only runs a command is asked for nothing.
+    # Usually there is no load: slots belong to a process, and this one serves no requests.
     if slots.running or slots.queued:
         yield f"{slots.running} running and {slots.queued} queued in this process"

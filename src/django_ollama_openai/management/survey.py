@@ -1,4 +1,4 @@
-"""Ask several backends the same, all at once, and wait for none of them longer than a while."""
+"""Query several backends concurrently, with a time limit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True, frozen=True)
 class Answer(Generic[T]):
-    """What one backend has said: ``values`` has it, unless there was an ``error``."""
+    """The result of one backend: one value in ``values``, or an ``error``."""
 
     values: tuple[T, ...]
     error: Exception | None
@@ -29,9 +29,9 @@ class Answer(Generic[T]):
 def survey(
     ask: Callable[[BaseBackend], T], aliases: Iterable[str], within: float
 ) -> dict[str, Answer[T]]:
-    """What ``ask`` gives for each backend, in the order of ``aliases``. One that takes longer than
-    ``within`` seconds is given up, in the middle of a blocking read too, with an
-    :class:`~django_ollama_openai.exceptions.UpstreamTimeout`."""
+    """Return the result of ``ask`` for each backend, by alias, in the order of ``aliases``. After
+    ``within`` seconds it is an :class:`~django_ollama_openai.exceptions.UpstreamTimeout`, even if
+    a read still blocks."""
     started = time.perf_counter()
     late = UpstreamTimeout(f"There was no answer within {within:g} seconds.")
     report: dict[str, Answer[T]] = dict.fromkeys(aliases, Answer((), late, within * 1000))

@@ -1,4 +1,4 @@
-"""What the operator sees, and that it is text: what an engine says must not steer the terminal."""
+"""Write to the terminal. Text from engines must not be able to control it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ __all__ = ["INDENT", "Styled", "Terminal", "local_time", "printable", "pull_advi
 
 INDENT: Final = "    "
 
+#: A text, and one of the functions of Django's ``style``.
 Styled: TypeAlias = tuple[str, Callable[[str], str]]
-"""A text, and one of the functions of Django's ``style``."""
 
-# Those of C1 too: U+009B begins an escape sequence as well as ESC and "[" do. Those that turn the
-# direction of writing show a text as another one, and U+2028 and U+2029 begin lines.
+# Including those of C1, since U+009B starts an escape sequence like ESC and "[". Characters that
+# change the direction of text could disguise it, and U+2028 and U+2029 start lines.
 _CONTROL: Final = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 )
 
+#: In bytes. Larger sizes in the responses of engines are invalid.
 LARGEST_SIZE: Final = 10**18
-"""Bytes. No file is larger, but an engine may say so."""
 
 
 def printable(text: str) -> str:
-    """``text`` without what controls a terminal or the order of characters; line feeds and tabs
-    stay."""
+    """Return ``text`` without control characters, except line feeds and tabs, and without
+    characters that change the direction of text."""
     return _CONTROL.sub("", text)
 
 
@@ -42,7 +42,8 @@ def pull_advice(model: str, alias: str) -> str:
 
 
 class Terminal:
-    """The two outputs of a command. With a ``verbosity`` of 0 it says only what was asked for."""
+    """The standard output and standard error of a command. A ``verbosity`` of 0 limits them to the
+    requested information."""
 
     def __init__(
         self, stdout: OutputWrapper, stderr: OutputWrapper, style: Style, verbosity: int
@@ -51,16 +52,16 @@ class Terminal:
         self.is_quiet = verbosity < 1
         self._stdout = stdout
         self._stderr = stderr
+        #: The standard output as a file, for progress bars.
         self.file = cast(TextIO, _File(stdout))
-        """The standard output as a file, for whoever draws in it."""
 
     @property
     def is_interactive(self) -> bool:
-        """Whether somebody looks at the standard output, and not a file or a pipe."""
+        """Return whether the standard output is a terminal, and not a file or a pipe."""
         return self._stdout.isatty()
 
     def line(self, *pieces: str | Styled) -> None:
-        """Write a line to the standard output, at once: somebody may follow a log."""
+        """Write a line to the standard output, and flush it for readers of a log."""
         text = "".join(
             printable(piece) if isinstance(piece, str) else piece[1](printable(piece[0]))
             for piece in pieces
@@ -68,23 +69,23 @@ class Terminal:
         self._stdout.write(_encodable(text, self._stdout))
         self._stdout.flush()
 
-    def tell(self, *pieces: str | Styled) -> None:
-        """The same with a line that only says what is being done."""
+    def info(self, *pieces: str | Styled) -> None:
+        """Write a line with additional information to the standard output."""
         if not self.is_quiet:
             self.line(*pieces)
 
-    def piece(self, text: str) -> None:
-        """Write a part of an answer to the standard output, at once; as it is, unless somebody
-        looks at it."""
+    def write(self, text: str) -> None:
+        """Write a part of an answer to the standard output, and flush it. In files and pipes it is
+        unchanged."""
         _write_piece(self._stdout, text)
 
-    def aside(self, text: str) -> None:
-        """Write a part of what accompanies an answer to the standard error, at once."""
+    def write_stderr(self, text: str) -> None:
+        """Write a part of additional information to the standard error, and flush it."""
         if not self.is_quiet:
             _write_piece(self._stderr, text)
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "") -> None:
-        """Write ``rows`` in columns as wide as they need to be."""
+        """Write ``rows`` below ``head``, in columns as wide as their cells."""
         cells = [[" ".join(printable(cell).split()) for cell in row] for row in (head, *rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         for number, row in enumerate(cells):
@@ -94,7 +95,8 @@ class Terminal:
 
 
 class _File:
-    """``write()`` of Django's wrapper ends every text with a line feed, and may colour it."""
+    """A file whose ``write()`` adds neither line feeds nor colours, as that of Django's wrapper
+    does."""
 
     def __init__(self, output: OutputWrapper) -> None:
         self._output = output
@@ -117,14 +119,14 @@ def _write_piece(output: OutputWrapper, text: str) -> None:
 
 
 def _encodable(text: str, output: OutputWrapper) -> str:
-    """``text`` with a ``?`` for each character that ``output`` has no bytes for."""
+    """Return ``text`` with a ``?`` for each character that the encoding of ``output`` lacks."""
     encoding = getattr(output, "encoding", None) or "utf-8"
     return text.encode(encoding, "replace").decode(encoding)
 
 
 def size(count: float | None) -> str:
-    """A number of bytes in the units that Ollama uses, which are decimal; nothing for one that is
-    not known or cannot be."""
+    """Return a number of bytes in decimal units, as Ollama does, or ``""`` if it is unknown or
+    impossible."""
     if count is None or not 0 <= count <= LARGEST_SIZE:
         return ""
     unit = "B"
@@ -136,12 +138,13 @@ def size(count: float | None) -> str:
 
 
 def local_time(moment: datetime | None) -> str:
-    """``moment`` in the site's time zone, to the minute; one without a time zone is in UTC."""
+    """Return ``moment``, which is in UTC if it is naive, in the site's time zone, to the minute.
+    Return ``""`` for ``None``."""
     if moment is None:
         return ""
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     try:
         return f"{timezone.localtime(aware):%Y-%m-%d %H:%M}"
     except OverflowError:
-        # The site's time zone takes it out of the calendar.
+        # Beyond the range of datetime in the site's time zone.
         return ""

@@ -1,1 +1,1 @@
-"""Traces and metrics of completions for OpenTelemetry, after its conventions for generative AI."""
+"""OpenTelemetry traces and metrics of completions, by its conventions for generative AI."""

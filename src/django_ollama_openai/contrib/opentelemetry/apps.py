@@ -1,4 +1,4 @@
-"""The app: it records what has ended. Who exports it, and where to, is up to the site."""
+"""The app config, which connects the receiver. The site configures the exporters."""
 
 from __future__ import annotations
 

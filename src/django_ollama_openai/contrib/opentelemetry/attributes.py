@@ -1,9 +1,9 @@
-"""Attributes of spans and metrics, by their names in the conventions.
+"""The attributes of spans and metrics.
 
 Source: OpenTelemetry's semantic conventions for generative AI, as of 2026
 (https://github.com/open-telemetry/semantic-conventions-genai). They are in development, and names
-may still change. What is text, of the client's or of the model's, is left out: messages,
-instructions, tools and stop sequences.
+may still change. Text of clients and models is never an attribute: messages, instructions, tools
+and stop sequences.
 """
 
 from __future__ import annotations
@@ -52,25 +52,25 @@ _codes: Final = ErrorCodes()
 
 
 def operation(endpoint: str) -> str:
-    """``gen_ai.operation.name`` of one of the app's endpoints."""
+    """Return ``gen_ai.operation.name`` for ``endpoint``, such as ``"chat.completions"``."""
     return _OPERATIONS.get(endpoint, endpoint)
 
 
 def provider(backend: type[BaseBackend]) -> str:
-    """``gen_ai.provider.name``: ``"ollama"`` for ``OllamaBackend`` and its subclasses. A backend
-    that is a subclass of none of the app's is called by its own name."""
+    """Return ``gen_ai.provider.name``: ``"ollama"`` for ``OllamaBackend`` and its subclasses, and
+    so on. For a backend that is derived from ``BaseBackend`` itself, use its own name."""
     shipped = [getattr(backends, name) for name in backends.__all__ if name != "BaseBackend"]
     kind = next((each for each in backend.__mro__ if each in shipped), backend)
     return kind.__name__.removesuffix("Backend").lower()
 
 
 def error_type(error: GatewayError) -> str:
-    """``error.type``: the code that the client is told, if it is one of few."""
+    """Return ``error.type``: the code of ``error``, or its type if there are too many codes."""
     return _codes.label(error)
 
 
 def request_attributes(body: EngineRequest) -> Attributes:
-    """The parameters that the client has sent."""
+    """Return the attributes for parameters of the request."""
     found: Attributes = {}
     for field, attribute in _REQUEST.items():
         if (value := getattr(body, field, None)) is not None:
@@ -95,7 +95,8 @@ def outcome_attributes(
     finish_reason: str | None,
     error: GatewayError | None,
 ) -> Attributes:
-    """What became of it. Of tokens, those that there are: a cancelled answer has no prompt's."""
+    """Return the attributes for the outcome. Token counts of 0 are omitted: the prompt tokens of a
+    cancelled completion are unknown."""
     found: Attributes = {}
     for attribute, tokens in (
         ("gen_ai.usage.input_tokens", usage.prompt_tokens),
@@ -115,9 +116,9 @@ def outcome_attributes(
 
 
 def _output_type(body: EngineRequest) -> str | None:
-    asked = getattr(body, "response_format", None)
-    if asked is None:
-        asked = getattr(getattr(body, "text", None), "format", None)
-    if asked is None:
+    output_format = getattr(body, "response_format", None)
+    if output_format is None:
+        output_format = getattr(getattr(body, "text", None), "format", None)
+    if output_format is None:
         return None
-    return "text" if asked.type == "text" else "json"
+    return "text" if output_format.type == "text" else "json"

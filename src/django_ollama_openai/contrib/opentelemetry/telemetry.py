@@ -1,6 +1,6 @@
-"""One span and some measurements of each completion, made when it has ended.
+"""Record a span and measurements for each completion at its end.
 
-They go to the providers that the site has set up; without any, nowhere.
+They go to the tracer and meter providers that the site configures; without these to none.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ _meter = metrics.get_meter(_SCOPE, __version__)
 _server_duration = _meter.create_histogram(
     "gen_ai.server.request.duration",
     unit="s",
-    description="From when a request goes to its backend to the end of the answer, queue included.",
+    description="Duration from the backend request to the end of the response, with queueing.",
     explicit_bucket_boundaries_advisory=_SECONDS,
 )
 _client_duration = _meter.create_histogram(
     "gen_ai.client.operation.duration",
     unit="s",
-    description="The same without the queue: how long the engine took.",
+    description="Duration of the request to the engine, without queueing.",
     explicit_bucket_boundaries_advisory=_SECONDS,
 )
 _first_token = _meter.create_histogram(
     "gen_ai.server.time_to_first_token",
     unit="s",
-    description="Time to the first token of a stream, queue included.",
+    description="Time to the first token of a stream, with queueing.",
     explicit_bucket_boundaries_advisory=(
         *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08),
         *(0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
@@ -62,7 +62,7 @@ _first_token = _meter.create_histogram(
 _per_token = _meter.create_histogram(
     "gen_ai.server.time_per_output_token",
     unit="s",
-    description="Time per token of a stream after the first.",
+    description="Time per token of a stream after the first one.",
     explicit_bucket_boundaries_advisory=(
         *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2),
         *(0.3, 0.4, 0.5, 0.75, 1.0, 2.5),
@@ -71,7 +71,7 @@ _per_token = _meter.create_histogram(
 _tokens = _meter.create_histogram(
     "gen_ai.client.token.usage",
     unit="{token}",
-    description="Tokens of the prompt and of the answer.",
+    description="Number of prompt and completion tokens.",
     explicit_bucket_boundaries_advisory=tuple(4**power for power in range(14)),
 )
 _names = ModelNames()
@@ -92,24 +92,24 @@ def record(
     choices: int,
     **facts: Any,
 ) -> None:
-    """Record a completion that has ended; a receiver."""
+    """Record a completion that has ended. This is a signal receiver."""
     ended = time.time_ns()
     usage = plausible(usage)
-    is_known = timings.time_to_first_token is not None
-    asked, name = operation(endpoint), _names.label(model, has_answered=is_known)
-    named: Attributes = {
-        "gen_ai.operation.name": asked,
+    has_answered = timings.time_to_first_token is not None
+    operation_name, name = operation(endpoint), _names.label(model, has_answered=has_answered)
+    common: Attributes = {
+        "gen_ai.operation.name": operation_name,
         "gen_ai.provider.name": provider(_answerer(backend)),
         "gen_ai.request.model": name,
     }
-    _measure(named, body, usage, timings, error, choices)
+    _measure(common, body, usage, timings, error, choices)
 
-    # The current span is the request's own, if the site has one made.
+    # A child of the request's span, if the site is instrumented.
     span = _tracer.start_span(
-        f"{asked} {name}",
+        f"{operation_name} {name}",
         kind=trace.SpanKind.CLIENT,
         attributes={
-            **named,
+            **common,
             "gen_ai.request.model": model[:MAX_NAME_LENGTH],
             **request_attributes(body),
             "ollama_openai.backend": backend,
@@ -124,35 +124,35 @@ def record(
         if error is None:
             span.set_attribute("gen_ai.response.model", answered_by[:MAX_NAME_LENGTH])
         else:
-            # Without its message, which may quote the request.
+            # Without the error message, which may quote the request.
             span.set_status(trace.StatusCode.ERROR)
     span.end(ended)
 
 
 def _answerer(alias: str) -> type[BaseBackend]:
-    """The class of the backend that has answered; of a pool, that of its members."""
+    """Return the class of the backend ``alias``; for a pool, that of its members."""
     backend = backends[alias]
     return type(backends[backend.members[0]] if backend.members else backend)
 
 
 def _measure(
-    named: Attributes,
+    common: Attributes,
     body: EngineRequest,
     usage: Usage,
     timings: Timings,
     error: GatewayError | None,
     choices: int,
 ) -> None:
-    ended = named if error is None else {**named, "error.type": error_type(error)}
-    _server_duration.record(timings.total, ended)
-    _client_duration.record(max(0.0, timings.total - timings.queued), ended)
+    attributes = common if error is None else {**common, "error.type": error_type(error)}
+    _server_duration.record(timings.total, attributes)
+    _client_duration.record(max(0.0, timings.total - timings.queued), attributes)
     for kind, tokens in (("input", usage.prompt_tokens), ("output", usage.completion_tokens)):
         if tokens:
-            _tokens.record(tokens, {**named, "gen_ai.token.type": kind})
+            _tokens.record(tokens, {**common, "gen_ai.token.type": kind})
     first = timings.time_to_first_token
     if error is not None or first is None or not getattr(body, "stream", None):
         return
-    _first_token.record(first, named)
-    # Several choices come at the same time.
+    _first_token.record(first, common)
+    # Several choices are generated concurrently.
     if choices == 1 and usage.completion_tokens > 1:
-        _per_token.record((timings.total - first) / (usage.completion_tokens - 1), named)
+        _per_token.record((timings.total - first) / (usage.completion_tokens - 1), common)

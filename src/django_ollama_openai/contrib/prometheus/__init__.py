@@ -1,1 +1,1 @@
-"""Metrics of completions for Prometheus: ``GET metrics`` below every mount."""
+"""Prometheus metrics of completions: ``GET metrics`` below every mount."""

@@ -1,4 +1,4 @@
-"""The app: it counts what has ended, and has an endpoint."""
+"""The app config, which connects the receiver and adds the endpoint."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The metrics of completions, in the library's default registry.
+"""The metrics of completions, in the default registry of prometheus_client.
 
-Names and units as Prometheus has them: https://prometheus.io/docs/practices/naming/.
+Names and units follow https://prometheus.io/docs/practices/naming/.
 """
 
 from __future__ import annotations
@@ -24,44 +24,44 @@ from .._tokens import plausible
 
 __all__ = ["BackendsCollector", "count", "is_multiprocess"]
 
+#: The outcome of successful requests without a finish reason.
 FINISHED: Final = "finished"
-"""The outcome of an answer that is no text."""
 
 _FINISH_REASONS: Final = ("stop", "length", "tool_calls", "content_filter", "cancelled")
 _LABELS: Final = ("endpoint", "model", "backend")
 
 _requests = Counter(
     "ollama_openai_requests",
-    "Completions and embeddings that have ended, by how they did.",
+    "Number of finished requests for completions and embeddings, by outcome.",
     (*_LABELS, "outcome"),
 )
 _duration = Histogram(
     "ollama_openai_request_duration_seconds",
-    "From when a request goes to its backend to the end of the answer, queue included.",
+    "Duration from the backend request to the end of the response, with queueing.",
     _LABELS,
     buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600),
 )
-# Its end is far off, since a model may have to be loaded first.
+# With large buckets, since a model may have to be loaded first.
 _first_token = Histogram(
     "ollama_openai_time_to_first_token_seconds",
-    "From when a streamed request goes to its backend to the first token, queue included.",
+    "Time from the backend request to the first token of a stream, with queueing.",
     _LABELS,
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )
 _queue = Histogram(
     "ollama_openai_queue_seconds",
-    "How long a request has waited for one of its backend's slots.",
+    "Time that a request waited for a slot of its backend.",
     _LABELS,
     buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 _tokens = Counter(
     "ollama_openai_tokens",
-    "Tokens of ended requests; cached ones are prompt too, and reasoning ones completion.",
+    "Number of tokens by type; prompt includes cached, completion includes reasoning.",
     (*_LABELS, "type"),
 )
 _failures = Counter(
     "ollama_openai_backend_failures",
-    "Failures of a backend, also those that a fallback has made up for.",
+    "Number of failures of a backend, including those before a successful fallback.",
     ("backend", "code"),
 )
 _names = ModelNames()
@@ -81,7 +81,7 @@ def count(
     failures: tuple[tuple[str, GatewayError], ...],
     **facts: Any,
 ) -> None:
-    """Count a completion that has ended; a receiver."""
+    """Count a request that has ended. This is a signal receiver."""
     usage = plausible(usage)
     first = timings.time_to_first_token
     labels = (endpoint, _names.label(model, has_answered=first is not None), backend)
@@ -100,7 +100,7 @@ def count(
             _tokens.labels(*labels, kind).inc(tokens)
     for alias, failure in failures:
         _failures.labels(alias, _codes.label(failure)).inc()
-    if error is not None and _is_of_the_backend(error):
+    if error is not None and _is_backend_failure(error):
         _failures.labels(backend, _codes.label(error)).inc()
 
 
@@ -109,40 +109,41 @@ def _outcome(finish_reason: str | None, error: GatewayError | None) -> str:
         return _codes.label(error)
     if finish_reason is None:
         return FINISHED
-    # A backend may say what it likes.
+    # Custom backends may return any finish reason.
     return finish_reason if finish_reason in _FINISH_REASONS else OTHER
 
 
-def _is_of_the_backend(error: GatewayError) -> bool:
+def _is_backend_failure(error: GatewayError) -> bool:
     return error.status >= 500 and not isinstance(error, ShuttingDown)
 
 
 def is_multiprocess() -> bool:
-    """Whether the processes of the server keep their metrics in common files."""
+    """Return whether the processes of the server share their metrics in files."""
     return "PROMETHEUS_MULTIPROC_DIR" in os.environ
 
 
 class BackendsCollector(Collector):
-    """What there is to know of the backends in this process, now: how many requests each works on
-    and has waiting, and which members of a pool are up.
+    """The current load of each backend in this process, and the health of the members of pools.
 
-    Where several processes share their metrics, these have the label ``pid``: they are those of the
-    process that is asked, and no file has them.
+    If several processes share their metrics, these have the label ``pid``, since they are only
+    those of the process that answers the scrape.
     """
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         more = ("pid",) if is_multiprocess() else ()
         yield GaugeMetricFamily(
             "ollama_openai_running",
-            "Requests that the backend works on.",
+            "Number of requests that the backend is processing.",
             labels=("backend", *more),
         )
         yield GaugeMetricFamily(
-            "ollama_openai_queued", "Requests that wait for the backend.", labels=("backend", *more)
+            "ollama_openai_queued",
+            "Number of requests that wait for the backend.",
+            labels=("backend", *more),
         )
         yield GaugeMetricFamily(
             "ollama_openai_member_up",
-            "Whether the member of a pool is not known to be out.",
+            "1 if the member of a pool is healthy or has not been probed, 0 if it is unhealthy.",
             labels=("backend", "member", *more),
         )
 
@@ -150,7 +151,7 @@ class BackendsCollector(Collector):
         running, queued, up = self.describe()
         more = [str(os.getpid())] if is_multiprocess() else []
         for alias in backends:
-            # The system checks say what is wrong with one that cannot be made.
+            # The system checks report the error.
             with suppress(InvalidBackendError):
                 backend = backends[alias]
                 running.add_metric([alias, *more], backend.slots.running)

@@ -1,4 +1,4 @@
-"""What the app adds to the urls of every mount."""
+"""The endpoint that the app adds to every mount."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``GET metrics``."""
+"""The view of ``GET metrics``."""
 
 from __future__ import annotations
 
@@ -19,20 +19,17 @@ metrics = Endpoint(tags={"Site": "The gateway itself"})
 
 @metrics.get(scope="metrics", media_type="text/plain")
 def list_metrics(admission: Admission[None]) -> HttpResponse:
-    """List the metrics of the site, for Prometheus.
-
-    They are all those of the library's default registry, the site's own among them.
-    """
-    if not _may_look_behind(admission.caller):
-        raise PermissionDenied("The metrics are for API keys, and for the staff of this site.")
-    # It may read many files; a plain function does not hold up streams.
+    """List all metrics in the default registry, including the site's own."""
+    if not _may_read_metrics(admission.caller):
+        raise PermissionDenied("The metrics are only for API keys and for staff of this site.")
+    # A plain function runs in a thread, since it may read many files.
     content, content_type = _render(admission.request.headers.get("Accept", ""))
     return HttpResponse(content, content_type=content_type)
 
 
-def _may_look_behind(caller: Caller) -> bool:
-    """Whether the caller is more than a user of the site: a key, or somebody of its staff, or one
-    whom an authenticator has given the scope by its name."""
+def _may_read_metrics(caller: Caller) -> bool:
+    """Return whether the caller is an API key, staff, or has the scope explicitly. Other users of
+    the site may not read metrics, though they have all scopes."""
     is_staff = bool(getattr(caller.user, "is_staff", False))
     return caller.key_id is not None or is_staff or caller.scopes is not None
 
@@ -40,7 +37,7 @@ def _may_look_behind(caller: Caller) -> bool:
 def _render(accept: str) -> tuple[bytes, str]:
     try:
         encode, content_type = choose_encoder(accept)
-    except TypeError:  # a version that is no number
+    except TypeError:  # the version is not a number
         encode, content_type = choose_encoder("")
     return encode(_registry()), content_type
 

@@ -1,4 +1,4 @@
-"""``manage.py ollama``: what can be said on the command line, and what it does."""
+"""``manage.py ollama``: the command line of all subcommands."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ from ..terminal import Terminal
 
 __all__ = ["Command"]
 
+#: The exit code after Ctrl-C, as in shells.
 INTERRUPTED: Final = 130
-"""What shells say of a command that Ctrl-C has ended."""
 
 
 class Command(BaseCommand):
-    help = "Look after the engines behind the site's AI gateway and their models, and ask them."
+    help = "Checks the engines behind the site's AI gateway, manages their models, and asks them."
 
-    # Those of OLLAMA_OPENAI, and not those of the site's URLs and tables: what is wrong with these
-    # keeps nobody from pulling a model.
+    # Those of OLLAMA_OPENAI only: errors in the site's URLs and models need not prevent a pull.
     requires_system_checks = [Tags.compatibility]  # noqa: RUF012
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -40,71 +39,71 @@ class Command(BaseCommand):
                 name,
                 help=help,
                 description=f"{help} {description}".strip(),
-                parents=[_everywhere()],
+                parents=[_django_options()],
             )
             command.add_argument("--backend", metavar="ALIAS", help=backend)
             return command
 
         add(
             "status",
-            "Say whether the backends are ready, and what they are.",
-            "Ask only the backend with this alias in BACKENDS.",
-            "Ends with status 1 if one is not.",
+            "Check whether the backends are ready.",
+            "Alias of the backend in BACKENDS; all backends by default.",
+            "The exit code is 1 if one is not.",
         )
         add(
             "models",
-            "List the models of the backends, and the names of MODELS that lead to them.",
-            "List only those of the backend with this alias in BACKENDS.",
+            "List the models of the backends, with their names in MODELS.",
+            "Alias of the backend in BACKENDS; all backends by default.",
         )
         pull = add(
             "pull",
-            "Have an Ollama download a model.",
-            "Alias of the Ollama in BACKENDS, or of a pool of some; 'default' if left out.",
-            "If it is interrupted, run it again: it goes on from where it was.",
+            "Download a model to an Ollama.",
+            "Alias of an Ollama in BACKENDS, or of a pool of them; 'default' by default.",
+            "An interrupted download continues when the command is run again.",
         )
         pull.add_argument("name", metavar="NAME", help="The model, such as llama3.2 or qwen3:8b.")
         show = add(
             "show",
-            "Say what there is to know about a model of an Ollama.",
-            "Alias of the Ollama in BACKENDS; 'default' if left out.",
+            "Show details of a model of an Ollama.",
+            "Alias of an Ollama in BACKENDS, or of a pool of them; 'default' by default.",
         )
-        show.add_argument("name", metavar="NAME", help="The model as Ollama calls it.")
+        show.add_argument("name", metavar="NAME", help="Ollama's name of the model.")
         rm = add(
             "rm",
-            "Delete models from an Ollama, without a question.",
-            "Alias of the Ollama in BACKENDS, or of a pool of some; 'default' if left out.",
+            "Delete models from an Ollama, without confirmation.",
+            "Alias of an Ollama in BACKENDS, or of a pool of them; 'default' by default.",
         )
-        rm.add_argument("names", metavar="NAME", nargs="+", help="A model as Ollama calls it.")
+        rm.add_argument("names", metavar="NAME", nargs="+", help="Ollama's name of a model.")
         add(
             "ps",
             "List the models that the Ollamas have in memory.",
-            "List only those of the Ollama with this alias in BACKENDS.",
+            "Alias of an Ollama in BACKENDS, or of a pool of them; all by default.",
         )
-        asking = add(
+        ask_parser = add(
             "ask",
-            "Ask a model, by the way that a client's request would take.",
-            "Ask as a client of a mount with this backend; 'default' if left out.",
-            "The answer goes to the standard output as it comes, and what the model thinks before "
-            "to the standard error; --verbosity 0 leaves that out.",
+            "Ask a model a question, on the path of a client's request.",
+            "Alias in BACKENDS of the mount's backend; 'default' by default.",
+            "The answer is written to standard output while it is generated, the model's reasoning "
+            "to standard error. --verbosity 0 omits the reasoning.",
         )
-        asking.add_argument("question", help="The question; - reads it from the standard input.")
-        asking.add_argument(
-            "--model", metavar="NAME", help="Public name of the model; DEFAULT_MODEL if left out."
+        ask_parser.add_argument("question", help="The question; - reads it from standard input.")
+        ask_parser.add_argument(
+            "--model", metavar="NAME", help="Public name of the model; DEFAULT_MODEL by default."
         )
-        asking.add_argument("--system", metavar="TEXT", help="What the model is told to be.")
+        ask_parser.add_argument("--system", metavar="TEXT", help="A system message.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         terminal = Terminal(self.stdout, self.stderr, self.style, options["verbosity"])
         try:
             self._run(terminal, options)
         except ImproperlyConfigured as error:
-            # Where the checks were skipped.
+            # With --skip-checks.
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
             raise SystemExit(INTERRUPTED) from None
         except BrokenPipeError:
-            # Whoever reads has read enough. What is left to be written would fail once more at the
-            # end, if there is any (Python's documentation, "Note on SIGPIPE").
+            # The reader has closed the pipe. Flushing the rest at exit would fail, too (Python's
+            # documentation, "Note on SIGPIPE").
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(1) from None
 
@@ -133,9 +132,9 @@ class Command(BaseCommand):
                 )
 
 
-def _everywhere() -> CommandParser:
-    """Django's own options, which may stand after the subcommand too. There they have no defaults,
-    which would undo what was said before it."""
+def _django_options() -> CommandParser:
+    """Return a parser of Django's own options, which may also follow the subcommand. It has no
+    defaults, which would override the options before the subcommand."""
     parser = CommandParser(add_help=False, argument_default=argparse.SUPPRESS)
     hidden = argparse.SUPPRESS
     parser.add_argument("-v", "--verbosity", type=int, choices=range(4), help=hidden)
