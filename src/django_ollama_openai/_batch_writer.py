@@ -16,7 +16,7 @@ from weakref import WeakSet
 from django.db import InterfaceError, OperationalError
 
 from ._connections import close_connections
-from ._shutdown import LOOK_SECONDS, is_stopping
+from .shutdown import POLL_SECONDS, is_stopping
 
 __all__ = ["BatchWriter"]
 
@@ -181,7 +181,7 @@ class BatchWriter(Generic[R]):
                 seconds = self._due_at() - now
                 if seconds <= 0:
                     return True
-                self._changed.wait(min(seconds, LOOK_SECONDS))
+                self._changed.wait(min(seconds, POLL_SECONDS))
 
     def _due_at(self) -> float:
         is_urgent = len(self._rows) >= self._max_rows or self._flushes or self._one_by_one

@@ -47,13 +47,19 @@ class Pump(Generic[T]):
         self._window = threading.Semaphore(ahead)
         self._reader_timeout = reader_timeout
         self._cancellation = _cancellation.Cancellation()
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Start the thread."""
-        run = copy_context().run
-        threading.Thread(
-            target=run, args=(self._run,), name="ollama-openai-pump", daemon=True
-        ).start()
+        self._thread = threading.Thread(
+            target=copy_context().run, args=(self._run,), name="ollama-openai-pump", daemon=True
+        )
+        self._thread.start()
+
+    def join(self, timeout: float) -> None:
+        """Wait until the thread ends, ``timeout`` seconds at most."""
+        if self._thread is not None:
+            self._thread.join(timeout)
 
     def ack(self) -> None:
         """Acknowledge one item, so that the pump may deliver another."""

@@ -1,10 +1,11 @@
-"""Synchronous code of the site's, called under ASGI.
+"""Call the site's synchronous code under ASGI; the only module on ``asgiref``.
 
-``asgiref`` runs it in the thread that a request has for that. Where a middleware that knows no
-async is in the chain, that is the thread which this middleware waits in. Once the response has left
-it, a stream goes on without, and ``asgiref`` refuses to run anything, with a :class:`RuntimeError`.
-The thread that it is then given has its own connections to the database, which nobody else would
-close.
+``asgiref`` runs such code in the thread of the request. If a middleware that is not asynchronous
+is in the chain, that is the thread in which this middleware waits. A stream outlives it, and
+``asgiref`` then refuses to run anything, with a :class:`RuntimeError`. The code is run in another
+thread then, whose database connections are closed afterwards, since nothing else would do so.
+
+``AsyncToSync.executors`` is not documented: ``pyproject.toml`` caps the version.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ T = TypeVar("T")
 
 
 async def run_sync(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call ``function`` in the request's thread, or in another if that is gone."""
-    begun = False
+    """Call ``function`` in the thread of the request, or in another one if that has ended."""
+    started = False
 
     def call() -> T:
-        nonlocal begun
-        begun = True
+        nonlocal started
+        started = True
         return function(*args, **kwargs)
 
     def call_elsewhere() -> T:
@@ -40,7 +41,8 @@ async def run_sync(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
     try:
         return await sync_to_async(call)()
     except RuntimeError:
-        if begun:
+        # Also an error of the function itself.
+        if started:
             raise
     return await sync_to_async(call_elsewhere, thread_sensitive=False)()
 
@@ -76,8 +78,8 @@ def close_expired_connections() -> None:
 async def run_after_response(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Await ``work()``, which calls synchronous code, at the end of a request.
 
-    If the request's thread is a middleware's, it could go in the midst of that, with some of the
-    work done. So it is taken for all of it at once, or another one if it is gone.
+    A thread that belongs to a middleware could end during the work. So all of it runs in that
+    thread, or in another one if it has ended.
     """
 
     async def run() -> T:

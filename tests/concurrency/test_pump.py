@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from django_ollama_openai import _cancellation
 from django_ollama_openai._cancellation import Cancelled, interruptible
 from django_ollama_openai._pump import EndOfStream, Pump, iterate_in_thread
 from django_ollama_openai.exceptions import ClientTimeout
@@ -90,10 +89,6 @@ def test_all_items_come_in_order_and_then_the_end() -> None:
     assert still(reader.items.empty)
 
 
-def test_a_source_without_items_just_ends() -> None:
-    assert Reader(lambda: iter(())).start().rest() == ([], None)
-
-
 @pytest.mark.parametrize("error", [ValueError("x"), SystemExit(1), GeneratorExit(), Cancelled()])
 def test_the_error_of_a_source_is_how_it_ended(error: BaseException) -> None:
     def source() -> Iterator[int]:
@@ -113,16 +108,6 @@ def test_a_source_that_cannot_even_begin_is_an_end_too() -> None:
         raise error
 
     assert Reader(source).start().rest() == ([], error)
-
-
-def test_nothing_runs_before_the_start() -> None:
-    source = Source()
-    reader = Reader(source)
-    assert still(lambda: source.made == 0 and reader.items.empty())
-    reader.start()
-    assert reader.next() == 1
-    reader.pump.cancel()
-    reader.rest()
 
 
 # Not too far ahead
@@ -226,21 +211,6 @@ def test_a_pump_that_was_cancelled_before_its_start_delivers_nothing() -> None:
     assert source.closed.is_set()
 
 
-def test_a_read_does_not_even_begin_in_a_pump_that_was_cancelled_before() -> None:
-    reads: list[int] = []
-
-    def source() -> Iterator[int]:
-        with interruptible(lambda: None):
-            reads.append(1)
-        yield 1
-
-    reader = Reader(source)
-    reader.pump.cancel()
-    items, end = reader.start().rest()
-    assert (items, reads) == ([], [])
-    assert isinstance(end, Cancelled)
-
-
 def test_a_pump_may_be_cancelled_again_and_after_its_end() -> None:
     source = Source(signal_at=2)
     reader = Reader(source, ahead=1).start()
@@ -250,13 +220,6 @@ def test_a_pump_may_be_cancelled_again_and_after_its_end() -> None:
     items, end = reader.rest()
     assert items == [1]
     assert isinstance(end, Cancelled)
-    reader.pump.cancel()
-    assert still(reader.items.empty)
-
-
-def test_a_cancellation_after_the_end_changes_nothing() -> None:
-    reader = Reader(lambda: iter([1])).start()
-    assert reader.rest() == ([1], None)
     reader.pump.cancel()
     assert still(reader.items.empty)
 
@@ -273,17 +236,6 @@ def test_whenever_it_comes_a_cancellation_ends_the_pump() -> None:
         assert len(items) <= 3
         assert isinstance(end, Cancelled)
         assert source.closed.is_set()
-
-
-def test_one_pump_is_cancelled_and_the_other_goes_on() -> None:
-    first, second = (Reader(Source(), ahead=1).start() for _ in range(2))
-    first.pump.cancel()
-    first.rest()
-    for number in range(1, 5):
-        assert second.next() == number
-        second.pump.ack()
-    second.pump.cancel()
-    second.rest()
 
 
 # The source is closed
@@ -375,36 +327,6 @@ def test_context_variables_are_carried_over_and_not_back() -> None:
         ("deliver", "the source's"),
     ]
     assert variable.get() == "a later one"
-
-
-def test_the_source_runs_in_a_thread_of_its_own_that_keeps_nobody_alive() -> None:
-    threads: list[threading.Thread] = []
-
-    def source() -> Iterator[int]:
-        threads.append(threading.current_thread())
-        yield 1
-
-    Reader(source).start().rest()
-    (thread,) = threads
-    assert thread is not threading.current_thread()
-    assert thread.daemon
-    assert thread.name == NAME
-
-
-def test_the_source_has_current_work_and_the_reader_has_not() -> None:
-    works: list[_cancellation.Cancellation | None] = []
-
-    def source() -> Iterator[int]:
-        works.append(_cancellation.current.get())
-        yield 1
-
-    for _ in range(2):
-        Reader(source).start().rest()
-    first, second = works
-    assert first is not None
-    assert second is not None
-    assert first is not second
-    assert _cancellation.current.get() is None
 
 
 # Beside an event loop

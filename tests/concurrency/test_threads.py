@@ -35,8 +35,8 @@ async def test_the_function_gets_its_arguments_and_gives_its_result() -> None:
 
 
 async def after_the_request(work: Callable[[], Awaitable[Any]]) -> Any:
-    """What ``work`` gives in a task which a view has begun, that a synchronous middleware has
-    called, when both are over."""
+    """Return the result of ``work`` in a task of a view below a synchronous middleware, after both
+    have ended."""
     over = asyncio.Event()
 
     async def late() -> Any:
@@ -52,17 +52,12 @@ async def after_the_request(work: Callable[[], Awaitable[Any]]) -> Any:
     return await task
 
 
-async def test_asgiref_alone_refuses() -> None:
-    with pytest.raises(RuntimeError, match="CurrentThreadExecutor"):
-        await after_the_request(sync_to_async(threading.get_ident))
-
-
-async def test_there_is_a_thread_when_that_of_the_request_is_gone() -> None:
+async def test_another_thread_is_used_when_that_of_the_request_has_ended() -> None:
     assert await after_the_request(lambda: run_sync(tenant.get)) == "acme"
     assert await after_the_request(lambda: run_sync(threading.get_ident)) != threading.get_ident()
 
 
-async def test_an_error_of_the_functions_own_is_no_reason_to_call_it_again() -> None:
+async def test_a_function_that_fails_is_not_called_again() -> None:
     calls = []
 
     def fail() -> None:
@@ -76,24 +71,24 @@ async def test_an_error_of_the_functions_own_is_no_reason_to_call_it_again() -> 
     assert len(calls) == 2
 
 
-async def test_receivers_of_both_kinds_are_told_once() -> None:
+async def test_receivers_of_both_kinds_are_called_once() -> None:
     signal = Signal()
-    told = []
+    calls = []
 
     def receive(**facts: Any) -> None:
-        told.append("sync")
+        calls.append("sync")
 
     async def areceive(**facts: Any) -> None:
-        told.append("async")
+        calls.append("async")
 
     signal.connect(receive)
     signal.connect(areceive)
     sent = await after_the_request(lambda: run_after_response(lambda: signal.asend_robust(None)))
-    assert sorted(told) == ["async", "sync"]
+    assert sorted(calls) == ["async", "sync"]
     assert [response for _, response in sent] == [None, None]
 
 
-async def test_many_at_once_do_not_wait_for_one_another() -> None:
+async def test_calls_run_side_by_side() -> None:
     at_once = threading.Barrier(4, timeout=60)
 
     async def one() -> None:

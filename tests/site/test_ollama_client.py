@@ -8,8 +8,9 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,8 +23,8 @@ from django_ollama_openai._cancellation import Cancellation, Cancelled
 from django_ollama_openai.backends._http_client import NoCookies, StreamTimeouts
 from django_ollama_openai.backends._interruptible import InterruptibleTransport
 from django_ollama_openai.backends._ollama_client import AsyncOllamaClient, OllamaClient
-from django_ollama_openai.exceptions import UpstreamTimeout
-from tests.ollama_server import Hold, OllamaServer, Reply, Send, drip
+from django_ollama_openai.exceptions import UpstreamTimeout, UpstreamUnavailable
+from tests.ollama_server import Hold, OllamaServer, Received, Reply, Send, Wait, drip
 
 PATIENT = StreamTimeouts(first_token=600, token=600)
 
@@ -339,3 +340,73 @@ def test_the_limits_that_a_site_has_set_stay(ollama: OllamaServer) -> None:
         {"connect": 3, "read": 30, "write": 4, "pool": 5},
         {"connect": None, "read": None, "write": None, "pool": None},
     ]
+
+
+def test_the_next_token_may_take_longer_than_the_first(
+    client: OllamaClient, ollama: OllamaServer
+) -> None:
+    ollama.routes["/api/chat"] = Reply([Send(b"{}\n"), Wait(0.6), Send(b"{}\n")])
+    lines = client.stream("/api/chat", b"{}", StreamTimeouts(first_token=0.3, token=600))
+    assert list(chain(*lines)) == [b"{}", b"{}"]
+
+
+# Options of httpx's transport
+
+
+def wait_for_request(ollama: OllamaServer) -> Received:
+    deadline = time.monotonic() + 60
+    while not ollama.requests:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return ollama.requests[0]
+
+
+def test_a_proxy(ollama: OllamaServer) -> None:
+    url = "http://engine.invalid:11434/api/chat"
+    ollama.routes[url] = Reply([Send(b"{}\n"), Hold()])
+    proxy = ollama.url.replace("://", "://me:secret@")
+    with closing(InterruptibleTransport(proxy=proxy)) as transport:
+        client = OllamaClient("http://engine.invalid:11434", transport=transport, timeout=600)
+        with in_a_thread(lambda: list(client.stream("/api/chat", b"{}", PATIENT))) as (
+            mine,
+            raised,
+        ):
+            received = wait_for_request(ollama)
+            mine.cancel()
+            assert received.hung_up.wait(60)
+    assert [type(error) for error in raised] == [Cancelled]
+    assert received.path == url
+    assert received.headers["proxy-authorization"].startswith("Basic ")
+
+
+def test_a_socket_in_the_file_system(tmp_path: Path) -> None:
+    path = tmp_path / "ollama.sock"
+    with (
+        OllamaServer(path) as ollama,
+        closing(InterruptibleTransport(uds=str(path))) as transport,
+    ):
+        ollama.routes["/api/chat"] = Reply(DRIP)
+        client = OllamaClient("http://engine", transport=transport, timeout=0.3)
+        for ask in ways_to_ask(client, 0.3):
+            assert_given_up(ask, ollama)
+        assert ollama.requests[0].headers["host"] == "engine"
+
+
+def test_the_certificates_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with OllamaServer(tls=tls) as ollama:
+        for trust_env, verify, trusted in (
+            (True, True, True),
+            (False, True, False),
+            (False, False, True),
+        ):
+            with closing(InterruptibleTransport(trust_env=trust_env, verify=verify)) as transport:
+                client = OllamaClient(ollama.url, transport=transport)
+                with nullcontext() if trusted else pytest.raises(UpstreamUnavailable):
+                    client.fetch("GET", "/api/version")

@@ -1,7 +1,8 @@
-"""What becomes of running answers when the server is told to stop."""
+"""Running answers end before a server that stops cuts them off."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import threading
@@ -15,7 +16,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from django_ollama_openai._shutdown import LOOK_SECONDS, deadline
+from django_ollama_openai import shutdown
+from django_ollama_openai.shutdown import POLL_SECONDS, deadline, ended_by_shutdown
 from tests.conftest import site_options
 from tests.ollama_server import Hold, OllamaServer, Received, Reply, Send, line
 from tests.servers import SERVERS, Server, Site, serve
@@ -80,7 +82,7 @@ class Stopped:
         started = time.monotonic()
         self.site.process.send_signal(signal.SIGTERM)
         if then is not None:
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
             then.set()
         for asked in self.asked.values():
             asked.wait()
@@ -228,3 +230,30 @@ def test_without_a_grace_there_is_no_end() -> None:
 def test_what_receives_sigterm_may_be_anything(handler: Any) -> None:
     signal.signal(signal.SIGTERM, handler)
     assert deadline() is None
+
+
+@pytest.fixture
+def not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutdown, "_begun", None)
+
+
+@pytest.mark.usefixtures("not_begun")
+@pytest.mark.parametrize(("grace", "left"), [(30, 29.0), (3, 2.25)])
+def test_a_site_may_begin_the_shutdown_itself(grace: float, left: float) -> None:
+    before = time.monotonic()
+    shutdown.begin(grace)
+    shutdown.begin(grace + 5)
+    end = deadline()
+    assert end is not None
+    assert before + left <= end <= time.monotonic() + left
+
+
+@pytest.mark.usefixtures("not_begun")
+async def test_what_runs_ends_when_a_site_has_begun_the_shutdown() -> None:
+    ended = asyncio.Event()
+    with ended_by_shutdown(ended.set):
+        await asyncio.sleep(2 * POLL_SECONDS)
+        assert not ended.is_set()
+        shutdown.begin(0.4)
+        async with asyncio.timeout(60):
+            await ended.wait()

