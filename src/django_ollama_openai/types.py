@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ._gateway.accounting import Timings
+from ._gateway.outcome import Timings
 from ._translation.model_cards import METADATA, ModelCard
-from ._wire.answers.chat import ChatCompletion, ChatCompletionChunk
-from ._wire.answers.common import CompletionUsage, Error
+from ._wire.response_models.chat import ChatCompletion, ChatCompletionChunk
+from ._wire.response_models.common import CompletionUsage, Error
 from ._wire.case import Case
 from ._wire.chat import ChatCompletionRequest
 from ._wire.completions import CompletionRequest

@@ -131,7 +131,7 @@ def incoming(content: bytes = b"", **headers: str) -> Incoming:
 
 
 def chat(**changes: Any) -> ChatCompletionRequest:
-    return ChatCompletionRequest.checked({"model": "m", "messages": HI, **changes})
+    return ChatCompletionRequest.from_dict({"model": "m", "messages": HI, **changes})
 
 
 def answer(body: ChatCompletionRequest, recorder: BaseRecorder | None = None) -> Flow[Reply]:
