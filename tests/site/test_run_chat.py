@@ -330,6 +330,22 @@ def test_an_endpoint_that_needs_an_owner(drive: Drive) -> None:
     assert events == []
 
 
+def test_an_endpoint_cannot_go_past_the_policies(drive: Drive) -> None:
+    def respond() -> Flow[str]:
+        admission = yield from admit(
+            incoming(), endpoint="notes", scope="notes", is_chat_to_come=True
+        )
+        return (yield from carry_out(admission, nothing()))
+
+    def nothing() -> Flow[str]:
+        yield from ()
+        return "done"
+
+    with pytest.raises(RuntimeError, match="admit_chat"):
+        drive(respond())
+    assert events == []
+
+
 def test_a_chat_needs_a_chat(drive: Drive) -> None:
     def respond() -> Flow[Reply]:
         admission = yield from admit(incoming(), endpoint="notes", scope="notes")

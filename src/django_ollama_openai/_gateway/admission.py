@@ -231,7 +231,11 @@ def admit_chat(
 
 def carry_out(admission: Admission[Any], answer: Flow[T]) -> Flow[T]:
     """Drive ``answer``, which answers the request; then settle what policies hold, unless the
-    answer is on its way from an engine, whose delivery settles it."""
+    answer is on its way from an engine, whose delivery settles it.
+
+    Raises:
+        RuntimeError: The request has not passed the policies: :func:`admit_chat` was not called.
+    """
     try:
         result = yield from answer
     except GeneratorExit:
@@ -239,6 +243,8 @@ def carry_out(admission: Admission[Any], answer: Flow[T]) -> Flow[T]:
     except BaseException as error:
         yield from admission.holds.settle(failure_of(error))
         raise
+    if not admission.holds.acquired:
+        raise RuntimeError(f"The endpoint {admission.endpoint!r} did not call admit_chat().")
     yield from admission.holds.settle(Outcome())
     return result
 

@@ -86,12 +86,13 @@ def policies(settings: _conf.Settings) -> list[BasePolicy]:
 
 
 class Holds:
-    """All that policies hold for one request."""
+    """All that policies hold for one request; ``acquired`` once the request has passed them all."""
 
-    __slots__ = ("_held",)
+    __slots__ = ("_held", "acquired")
 
     def __init__(self) -> None:
         self._held: list[tuple[BasePolicy, Hold]] = []
+        self.acquired = False
 
     def acquire(self, policies: Iterable[BasePolicy], admission: Admission[Any]) -> Flow[None]:
         """Have each of ``policies`` admit the request.
@@ -113,6 +114,7 @@ class Holds:
                 error.add_note(f"The policy {_name(policy)} was admitting the request.")
             yield from self.settle(failure_of(error))
             raise
+        self.acquired = True
 
     def hand_over(self) -> Holds:
         """Return what is held; from now on the caller has to settle it."""
