@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from ._batch_writer import BatchWriter
 from ._gateway.admission import Admission
+from ._gateway.blocking import call_blocking
 from ._gateway.exchange import Reply
 from ._gateway.flow import Call, Flow, call
 from ._views.endpoint import Endpoint, endpoint_of, path
@@ -31,6 +32,7 @@ __all__ = [
     "Reply",
     "RequestBody",
     "call",
+    "call_blocking",
     "endpoint_of",
     "path",
 ]

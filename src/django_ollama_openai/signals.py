@@ -12,7 +12,7 @@ Every signal is sent with the backend's class as ``sender`` and these arguments:
     ``"chat.completions"``, ``"completions"``, ``"embeddings"`` or ``"responses"``.
 ``body``
     The validated request of that endpoint, such as
-    :class:`~django_ollama_openai._wire.chat.ChatCompletionRequest`.
+    :class:`~django_ollama_openai.types.ChatCompletionRequest`.
 ``model``
     The public name of the model.
 ``backend``
@@ -73,9 +73,9 @@ completion_finished = Signal()
 
 Further arguments: ``finish_reason`` (of the first choice: ``"stop"``, ``"length"``,
 ``"tool_calls"``, or ``"cancelled"`` if the client disconnected; ``None`` for embeddings), ``usage``
-(:class:`~django_ollama_openai._wire.delta.Usage` of all choices; of a cancelled completion the
+(:class:`~django_ollama_openai.types.Usage` of all choices; of a cancelled completion the
 tokens counted until then, with ``estimated`` set), ``timings``
-(:class:`~django_ollama_openai._gateway.accounting.Timings`, in seconds) and ``messages`` (for each
+(:class:`~django_ollama_openai.types.Timings`, in seconds) and ``messages`` (for each
 choice the assistant message in OpenAI's format, as far as it was produced).
 """
 

@@ -21,12 +21,11 @@ from django.urls import ResolverMatch, URLPattern
 from django.urls.resolvers import RoutePattern
 from django.views.decorators.csrf import csrf_exempt
 
-from .._connections import close_connections
 from .._gateway.admission import Admission, Incoming, admit
+from .._gateway.blocking import call_blocking
 from .._gateway.delivery import ClientGone
 from .._gateway.exchange import Reply
-from .._gateway.flow import Flow, arun, call, run
-from .._threads import in_thread
+from .._gateway.flow import Flow, arun, run
 from .._translation.operation import Operation
 from .._translation.spelling import Speller, to_json_value
 from .._wire.base import WireModel
@@ -90,17 +89,8 @@ class _Handled:
         if inspect.isgeneratorfunction(self.handler):
             result = yield from self.handler(admission)
         else:
-            result = yield from call(self.handler, self._in_thread, admission)
+            result = yield from call_blocking(self.handler, admission)
         return self._response(result, admission)
-
-    async def _in_thread(self, admission: Admission[Any]) -> Any:
-        return await in_thread(self._handle_and_close, admission)
-
-    def _handle_and_close(self, admission: Admission[Any]) -> Any:
-        try:
-            return self.handler(admission)
-        finally:
-            close_connections()
 
     def _response(self, result: Any, admission: Admission[Any]) -> HttpResponseBase:
         status = self.operation.status
