@@ -51,7 +51,7 @@ _DIRECTIVE = re.compile(r"^\.\. generated:: (\w+)$", re.MULTILINE)
 
 def sources() -> list[Path]:
     """The files that the generated parts are made from."""
-    names = ["_conf.py", "checks.py", "exceptions.py", "backends/base.py"]
+    names = ["_conf.py", "checks.py", "exceptions.py", "backends/_base.py"]
     return [CHANGELOG, COMPATIBILITY, FAULTS, Path(__file__), *(PACKAGE / name for name in names)]
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from ._batch_writer import BatchWriter
 from ._gateway.admission import Admission, admit_chat
+from ._gateway.blocking import call_blocking
 from ._gateway.chat import run_chat
 from ._gateway.delivery import Reply
 from ._gateway.flow import Call, Flow, call
@@ -37,6 +38,7 @@ __all__ = [
     "RequestBody",
     "admit_chat",
     "call",
+    "call_blocking",
     "endpoint_of",
     "path",
     "run_chat",

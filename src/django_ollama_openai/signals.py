@@ -12,7 +12,7 @@ Every signal is sent with the backend's class as ``sender`` and these arguments:
     ``"chat.completions"``, ``"completions"``, ``"embeddings"`` or ``"responses"``.
 ``body``
     The validated request of that endpoint, such as
-    :class:`~django_ollama_openai._wire.chat.ChatCompletionRequest`.
+    :class:`~django_ollama_openai.types.ChatCompletionRequest`.
 ``model``
     The public name of the model.
 ``backend``
@@ -74,9 +74,9 @@ completion_finished = Signal()
 Further arguments: ``finish_reason`` (``"stop"``, ``"length"``, ``"tool_calls"``,
 ``"content_filter"`` or another word of the engine's, of the first choice; ``"cancelled"`` if the
 client disconnected; ``None`` for embeddings), ``usage``
-(:class:`~django_ollama_openai._wire.delta.Usage` of all choices; of a cancelled completion the
+(:class:`~django_ollama_openai.types.Usage` of all choices; of a cancelled completion the
 tokens counted until then, with ``estimated`` set), ``timings``
-(:class:`~django_ollama_openai._gateway.outcome.Timings`, in seconds) and ``messages`` (for each
+(:class:`~django_ollama_openai.types.Timings`, in seconds) and ``messages`` (for each
 choice the assistant message in OpenAI's format, as far as it was produced).
 """
 

@@ -27,6 +27,7 @@ from django_ollama_openai.endpoints import (
     QueryParameters,
     RequestBody,
     call,
+    call_blocking,
     endpoint_of,
 )
 from django_ollama_openai.exceptions import NotFound
@@ -154,7 +155,14 @@ def plain(admission: Admission[None]) -> HttpResponse:
 @where.post(scope=None)
 def flow(admission: Admission[None]) -> Flow[dict[str, Any]]:
     """Answer as a flow."""
-    return {"said": (yield from call(_say, _asay))}
+    with_loop = yield from call(_say, _asay)
+    return {"said": with_loop, "blocking": (yield from call_blocking(_has_no_loop, 5))}
+
+
+def _has_no_loop(number: int) -> int:
+    with pytest.raises(RuntimeError):
+        asyncio.get_running_loop()
+    return number
 
 
 def _say() -> str:
@@ -339,7 +347,8 @@ def test_a_function_runs_in_a_thread_and_a_flow_in_the_loop(
     is_asgi = "asgi" in request.node.callspec.id
     response = ask("GET", "/ai/api/where")
     assert (response.status_code, response.headers["Content-Type"]) == (200, "text/plain")
-    assert ask("POST", "/ai/api/where").json() == {"said": "async" if is_asgi else "sync"}
+    expected = {"said": "async" if is_asgi else "sync", "blocking": 5}
+    assert ask("POST", "/ai/api/where").json() == expected
 
 
 def test_the_gates(ask: Ask) -> None:

@@ -22,11 +22,10 @@ from django.urls import ResolverMatch, URLPattern
 from django.urls.resolvers import RoutePattern
 from django.views.decorators.csrf import csrf_exempt
 
-from .._connections import close_connections
 from .._gateway.admission import Admission, Incoming, admit, carry_out
+from .._gateway.blocking import call_blocking
 from .._gateway.delivery import ClientGone, Reply
-from .._gateway.flow import Flow, arun, call, run
-from .._threads import run_sync
+from .._gateway.flow import Flow, arun, run
 from .._translation.operation import Operation
 from .._translation.spelling import Speller, to_json_value
 from .._wire.base import WireModel
@@ -91,17 +90,8 @@ class _Handled:
         if inspect.isgeneratorfunction(self.handler):
             result = yield from self.handler(admission)
         else:
-            result = yield from call(self.handler, self._in_thread, admission)
+            result = yield from call_blocking(self.handler, admission)
         return self._response(result, admission)
-
-    async def _in_thread(self, admission: Admission[Any]) -> Any:
-        return await run_sync(self._handle_and_close, admission)
-
-    def _handle_and_close(self, admission: Admission[Any]) -> Any:
-        try:
-            return self.handler(admission)
-        finally:
-            close_connections()
 
     def _response(self, result: Any, admission: Admission[Any]) -> HttpResponseBase:
         status = self.operation.status

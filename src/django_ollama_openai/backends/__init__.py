@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .._cancellation import Cancelled, interruptible
 from .._wire.delta import fold
-from ._base import OPTIONAL_PARAMETERS, BaseBackend
+from ._base import BaseBackend
 from ._dummy import DummyBackend
 from ._handler import BackendHandler, InvalidBackendError, backends
 from ._http_backend import HTTPBackend
@@ -21,7 +21,6 @@ from ._openai_client import AsyncOpenAIClient, OpenAIClient
 from ._pool import PoolBackend
 
 __all__ = [
-    "OPTIONAL_PARAMETERS",
     "AsyncHTTPClient",
     "AsyncOllamaClient",
     "AsyncOpenAIClient",

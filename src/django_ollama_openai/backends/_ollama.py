@@ -65,7 +65,7 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
             larger ``num_ctx`` in ``MODELS`` raises it for that model.
 
     Also takes the arguments of
-    :class:`~django_ollama_openai.backends._http_backend.HTTPBackend`.
+    :class:`~django_ollama_openai.backends.HTTPBackend`.
     """
 
     advice = "start it with `ollama serve`, or set HOST"

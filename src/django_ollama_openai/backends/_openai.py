@@ -97,7 +97,7 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
             gets ``{"arguments": "the text"}``. Without it every text is sent unchanged.
 
     Also takes the arguments of
-    :class:`~django_ollama_openai.backends._http_backend.HTTPBackend`.
+    :class:`~django_ollama_openai.backends.HTTPBackend`.
 
     The ``OPTIONS`` of a model in ``MODELS`` are fields of the request body, such as vLLM's
     ``top_k``.
