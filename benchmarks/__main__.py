@@ -1,6 +1,6 @@
-"""Ways from OpenAI's API to Ollama, side by side: ``python -m benchmarks``.
+"""Compare gateways from OpenAI's API to Ollama: ``python -m benchmarks``.
 
-All of them serve in front of the same engine, on loopback, and take turns in each round.
+All of them use the same engine, on loopback, and take turns in each round.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ALL_SCENARIOS = [*SCENARIOS, MEMORY]
 
 
 def main() -> int:
-    # Whoever ends this ends what it has started, too.
+    # SIGTERM must also end the processes that were started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     arguments = _arguments()
     try:
@@ -45,10 +45,11 @@ def main() -> int:
 def run(
     contenders: Sequence[Contender], scenarios: Sequence[str], rounds: int, share: float
 ) -> Samples:
-    """The figures of ``rounds`` rounds of ``scenarios``, each with ``share`` of its requests.
+    """Return the figures of ``rounds`` rounds of ``scenarios``, each with the fraction ``share`` of
+    its requests.
 
     Raises:
-        BenchmarkError: something did not start, or an answer was wrong.
+        BenchmarkError: A process did not start, or a response was wrong.
     """
     samples: dict[str, dict[str, list[float]]] = {
         contender.name: defaultdict(list) for contender in contenders
@@ -85,7 +86,7 @@ def run(
 
 
 def _in_turn(contenders: Sequence[Contender], number: int) -> Sequence[Contender]:
-    """The contenders, of whom another one begins in each round."""
+    """Return the contenders, starting with another one in each round."""
     first = number % len(contenders)
     return [*contenders[first:], *contenders[:first]]
 

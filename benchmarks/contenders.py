@@ -1,7 +1,7 @@
-"""Who runs: each is one process that stands between the load and the same engine.
+"""The contenders: each is one process between the load generator and the engine.
 
-All of them serve with uvicorn, one worker and what uvicorn finds there for HTTP and for the event
-loop. LiteLLM starts its own, in an environment of its own.
+All of them run in uvicorn with one worker, and its default HTTP parser and event loop. LiteLLM
+starts its own server, in an environment of its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KEY = "sk-benchmark"
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to the engine, which itself is the shortest."""
+    """A server between the load generator and the engine, or the engine itself."""
 
     name: str
     path: str
@@ -42,7 +42,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Application(Contender):
-    """An ASGI application of this directory; ``options`` are those of the app's backend."""
+    """An ASGI application in this directory; ``options`` are those of the gateway's backend."""
 
     application: str = ""
     options: str = "{}"
@@ -68,8 +68,7 @@ class Application(Contender):
 
 @dataclass(frozen=True)
 class LiteLLM(Contender):
-    """LiteLLM's proxy, with a key as the app has, without its database and what it loads from
-    elsewhere."""
+    """LiteLLM's proxy, with an API key like the gateway, without its database and downloads."""
 
     command: str = ""
 
@@ -105,7 +104,7 @@ class LiteLLM(Contender):
 
 
 def contenders(litellm: str | None) -> dict[str, Contender]:
-    """All contenders; LiteLLM is one of them if ``litellm`` is the path of its command."""
+    """Return all contenders, including LiteLLM if ``litellm`` is the path of its command."""
     completions = "v1/chat/completions"
     site = "benchmarks.site.asgi:application"
     everybody = [

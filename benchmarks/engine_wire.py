@@ -1,4 +1,4 @@
-"""What the engine of the benchmarks says, in the format that Ollama has on the wire."""
+"""The responses of the benchmarks' engine, in Ollama's format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PER_TOKEN = timedelta(microseconds=11_061)
 
 
 def model_name(mode: str, count: int) -> str:
-    """The model that answers with ``count`` tokens in the way that ``mode`` names."""
+    """Return the name of the model that generates ``count`` tokens in the given mode."""
     return f"{mode}:{count}"
 
 
@@ -34,7 +34,7 @@ def text(count: int) -> str:
 
 @functools.cache
 def lines(model: str) -> tuple[bytes, ...]:
-    """The lines of a streamed answer: one for each token, and the one that says it is done."""
+    """Return the lines of a streamed response: one for each token, and one with ``done``."""
     _, count = parse_model(model)
     said = [
         _line(model, index, token, {"done": False}) for index, token in enumerate(tokens(count))
@@ -49,7 +49,7 @@ def plain_answer(model: str) -> bytes:
 
 
 def chunked(data: bytes) -> bytes:
-    """``data`` as one chunk of HTTP's chunked transfer coding."""
+    """Return ``data`` as one chunk of HTTP's chunked transfer coding."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 

@@ -1,9 +1,9 @@
-"""The load generator: raw connections, kept alive, and answers that are checked.
+"""The load generator, which uses raw keep-alive connections and checks all responses.
 
-It runs in a process of its own, which does one job and ends: ``python -m benchmarks.load JOB`` with
-a :class:`Job` in JSON, and prints a :class:`Result` in JSON. A job that holds its streams open
-prints ``open`` once all of them have begun, and ends them when its standard input is closed.
-An answer that is not what the engine said ends it with an error.
+It runs in a process of its own: ``python -m benchmarks.load JOB`` runs a :class:`Job` in JSON and
+prints a :class:`Result` in JSON. A job that holds its streams open prints ``open`` once all of them
+have begun, and closes them when its standard input is closed. A response that differs from the
+engine's output is an error.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Dialect: TypeAlias = Literal["openai", "ollama"]
 
 @dataclass(frozen=True)
 class Job:
-    """``requests`` requests to one address, ``at_a_time`` of them at any time."""
+    """A number of requests to one address, ``at_a_time`` of them concurrently."""
 
     port: int
     path: str
@@ -45,7 +45,7 @@ class Job:
 
 @dataclass
 class Result:
-    """Times in seconds; ``elapsed`` is from the first request to the end of the last answer."""
+    """Times in seconds; ``elapsed`` is from the first request to the end of the last response."""
 
     elapsed: float
     durations: list[float]
@@ -53,12 +53,12 @@ class Result:
 
 
 class WrongAnswer(Exception):
-    """The answer is not what the engine said."""
+    """A response differs from the engine's output."""
 
 
 @dataclass
 class Exchange:
-    """One request and its answer, as it came off the wire."""
+    """A request and its response, as raw bytes."""
 
     started: float
     received: bytearray = field(default_factory=bytearray)
@@ -70,7 +70,7 @@ _CONTENT = re.compile(rb'"content": ?"[^"]')
 
 
 class Connection(asyncio.Protocol):
-    """One connection; one request at a time."""
+    """A connection, for one request at a time."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
 
     async def exchange(self, request: bytes, until_first: bool = False) -> Exchange:
-        """Send ``request``; return at the end of the answer, or at its first token."""
+        """Send ``request``, and return at the end of the response, or at its first token."""
         self.check()
         self._waiter = self._loop.create_future()
         self._length = None
@@ -101,7 +101,7 @@ class Connection(asyncio.Protocol):
         self.check()
 
     def check(self) -> None:
-        """Make sure that nothing came after the answer."""
+        """Check that there is no data after the response."""
         if self._surplus:
             raise WrongAnswer(f"More than the answer: {self._surplus!r}")
 
@@ -165,7 +165,7 @@ def _request(job: Job) -> bytes:
 
 
 async def _run(job: Job) -> Result:
-    """All requests of ``job``, over as many connections as there are requests at a time."""
+    """Send all requests of ``job``, over one connection for each concurrent request."""
     request = _request(job)
     left = iter(range(job.requests))
     exchanges: list[Exchange] = []
@@ -212,7 +212,7 @@ async def _hold(job: Job) -> Result:
     return Result(elapsed, [], first)
 
 
-# What the answers should be
+# Expected responses
 
 
 def _check(job: Job, exchange: Exchange) -> None:
@@ -264,7 +264,7 @@ def _content(job: Job, part: Any) -> str | None:
 
 
 def main() -> None:
-    """Do the job that the command line holds."""
+    """Run the job on the command line."""
     job = Job(**json.loads(sys.argv[1]))
     result = asyncio.run(_hold(job) if job.mode == "hold" else _run(job))
     print(json.dumps(dataclasses.asdict(result)))

@@ -1,4 +1,4 @@
-"""Processes that serve, and what they cost: CPU time and memory, as Linux counts them."""
+"""Start servers, and measure the CPU time and memory of their processes on Linux."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 class BenchmarkError(Exception):
-    """Why there are no figures."""
+    """The benchmark failed; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """A process that listens on ``port``, with its children."""
+    """A server process that listens on ``port``, with its children."""
 
     process: subprocess.Popen[bytes]
     port: int
 
     def cpu_seconds(self) -> float:
-        """What the processes have computed so far, in user and in system mode."""
+        """Return the CPU time of the processes so far, in user and in system mode."""
         return sum(_cpu_ticks(pid) for pid in self._tree()) / _TICKS_PER_SECOND
 
     def private_kilobytes(self) -> int:
-        """The memory that would be free without the processes."""
+        """Return the private memory of the processes."""
         return sum(_private_kilobytes(pid) for pid in self._tree())
 
     def _tree(self) -> list[int]:
@@ -53,7 +53,7 @@ class Served:
 
 
 def module(name: str, *arguments: str) -> list[str]:
-    """The command that runs a module in this Python."""
+    """Return the command that runs a module with this Python."""
     return [sys.executable, "-m", name, *arguments]
 
 
@@ -68,14 +68,14 @@ def free_port() -> int:
 def serving(
     command: Sequence[str], port: int, environment: Mapping[str, str], within_seconds: float = 30
 ) -> Iterator[Served]:
-    """Run ``command`` until the end of the block, which begins when it listens on ``port``."""
-    # A group of its own: Ctrl-C is for the benchmark, which ends the others.
+    """Run ``command`` during the block, which begins when it listens on ``port``."""
+    # In a group of its own, so that Ctrl-C only reaches the benchmark, which ends the others.
     process = subprocess.Popen(
         command,
         cwd=ROOT,
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
-        # What is wrong goes to standard error; there are banners here.
+        # Errors go to standard error, banners to standard output.
         stdout=subprocess.DEVNULL,
         process_group=0,
     )
@@ -107,7 +107,7 @@ def _wait_until_it_listens(
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of ``/proc/PID/stat`` from the state on, which follows the name."""
+    """Return the fields of ``/proc/PID/stat`` after the name."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 

@@ -1,4 +1,4 @@
-"""Tables in reStructuredText, as the documentation has them."""
+"""Write the results as reStructuredText tables for the documentation."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .targets import TARGETS
 
 __all__ = ["Samples", "report"]
 
+#: For each contender and metric, the figures of all rounds.
 Samples: TypeAlias = Mapping[str, Mapping[str, Sequence[float]]]
-"""Contender → metric → a figure for each round."""
 
 _REFERENCES = ("handwritten", "pass-through")
 _PACKAGES = (
@@ -35,7 +35,8 @@ _PACKAGES = (
 
 
 def report(samples: Samples, rounds: int, versions: Sequence[str]) -> str:
-    """All tables, and what they were measured on; ``versions`` are those installed elsewhere."""
+    """Return all tables, and a description of the machine and the versions. ``versions`` are those
+    of programs outside this environment."""
     medians = {
         contender: {metric: statistics.median(figures) for metric, figures in of.items()}
         for contender, of in samples.items()
@@ -88,9 +89,8 @@ def _version(package: str) -> str | None:
 def _in_each_round(
     samples: Samples, metric: str, contender: str, reference: str
 ) -> Sequence[float]:
-    """A figure as a multiple of the reference's, which had its turn in the same round.
-
-    What else the machine does weighs on both of them.
+    """Return a figure as a multiple of the reference's, from figures of the same round, since other
+    load on the machine affects both.
     """
     figures = samples.get(contender, {}).get(metric, ())
     bases = samples.get(reference, {}).get(metric, ())
@@ -131,7 +131,7 @@ def _figure(value: float | None) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    # An empty first column would continue the row above; the others may be empty.
+    # An empty first column would continue the row above; other columns may be empty.
     cells = [list(head), *map(list, rows)]
     widths = [max(map(len, column)) or 1 for column in zip(*cells, strict=True)]
     rule = "  ".join("=" * width for width in widths)

@@ -1,4 +1,4 @@
-"""What is measured, and how."""
+"""The scenarios and their metrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["METRICS", "SCENARIOS", "Metric", "Scenario", "measure", "measure_mem
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure; ``key`` begins with the name of its scenario."""
+    """A metric; ``key`` begins with the name of its scenario."""
 
     key: str
     title: str
@@ -107,7 +107,8 @@ METRICS = (
 def measure(
     scenario: Scenario, contender: Contender, served: Served, share: float = 1
 ) -> dict[str, float]:
-    """The figures of one run of ``scenario``, with ``share`` of its requests."""
+    """Return the figures of one run of ``scenario``, with the fraction ``share`` of its
+    requests."""
     job = scenario.job(contender, served, max(1, round(scenario.requests * share)))
     before = served.cpu_seconds()
     result = _do(job)
@@ -115,13 +116,14 @@ def measure(
 
 
 def warm_up(contender: Contender, served: Served) -> None:
-    """Let it import, connect and compile what it puts off until it is asked."""
+    """Send requests until all lazy imports and connections are done."""
     for name in ("flood", "plain"):
         _do(SCENARIOS[name].job(contender, served, 32))
 
 
 def measure_memory(contender: Contender, served: Served) -> dict[str, float]:
-    """What each of the streams that are open takes, of a process that is warm and fresh."""
+    """Return the memory of each open stream, in a process that was started and warmed up for
+    it."""
     warm_up(contender, served)
     job = _HELD.job(contender, served)
     before = served.private_kilobytes()

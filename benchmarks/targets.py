@@ -1,4 +1,4 @@
-"""What is promised: how a figure relates to another contender's."""
+"""The targets: bounds on a metric relative to another contender's."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""An engine that costs next to nothing: Ollama's API from bytes that are made beforehand.
+"""An engine that takes almost no CPU time: Ollama's API with responses prepared in advance.
 
-The model's name says what it does, and with how many tokens:
+The name of the model is its mode and its number of tokens:
 
 ``flood:100``
-    Every line at once, though each in a chunk and a write of its own.
+    All lines at once, each in its own chunk and write.
 ``paced:100``
     A line every 20 ms.
 ``hold:1``
-    The tokens, and then nothing until the client hangs up.
+    The tokens, then nothing until the client disconnects.
 
 Run it as ``python -m benchmarks.upstream PORT``.
 """
@@ -47,7 +47,7 @@ _NOT_FOUND = _whole(b"404 Not Found", b'{"error":"not found"}')
 
 
 class Upstream(asyncio.Protocol):
-    """One connection, kept alive; a client sends its next request after the last answer."""
+    """A keep-alive connection, whose client sends a request after the previous response."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -96,7 +96,7 @@ class Upstream(asyncio.Protocol):
 
 
 class _Answer:
-    """A stream under way. Without a task: what is scheduled is one callback for each line."""
+    """A stream. It has no task but schedules one callback for each line."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, model: str
@@ -134,7 +134,7 @@ class _Answer:
             return
         # Only lines have a pace, not the end of the body.
         if self._pace and self._next < self._lines:
-            # From the start, so that delays do not add up.
+            # Relative to the start, so that delays do not add up.
             due = self._started + self._next * self._pace
             self._handle = self._loop.call_at(due, self._write)
         else:
@@ -145,7 +145,8 @@ _cache: dict[str, tuple[bytes, ...]] = {}
 
 
 def _pieces(model: str) -> tuple[bytes, ...]:
-    """What is written one by one. As in Go's server the head leaves with the first chunk."""
+    """Return the pieces to write. As in Go's server, the head is in one piece with the first
+    chunk."""
     if model not in _cache:
         first, *rest = (chunked(line) for line in lines(model))
         _cache[model] = (_STREAM_HEAD + first, *rest, b"0\r\n\r\n")

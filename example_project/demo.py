@@ -1,7 +1,7 @@
-"""``make demo``: the example site under uvicorn, and one question or a running server.
+"""``make demo``: run the example site with uvicorn.
 
-With a question in the environment variable ``ASK`` the answer is streamed to standard output and
-the demo ends; without, it serves until Ctrl-C.
+With a question in the environment variable ``ASK`` stream the answer to standard output and exit,
+otherwise serve until Ctrl-C.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ QUESTION = "What is the capital of France?"
 
 
 class DemoError(Exception):
-    """What is wrong, and what to do about it."""
+    """The demo failed; the message has the reason and the remedy."""
 
 
 def main() -> int:
     question = os.environ.get("ASK", "").strip()
-    # A script that starts this in the background would have it ignore Ctrl-C.
+    # Processes in the background of a script ignore Ctrl-C by default.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with in_the_foreground():
@@ -48,7 +48,7 @@ def main() -> int:
             print(f"demo: {error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
-            # Stopping is how serving ends; an answer that was stopped is not one.
+            # Ctrl-C is the normal end of a server, but not of a question.
             return 130 if question else 0
         return 0
 
@@ -65,7 +65,7 @@ def run(question: str) -> None:
             ask(question, f"{site}/ai/v1", key, engine.model)
         else:
             print(instructions(site, key, engine.model, user, password), flush=True)
-            # Python handles a signal that comes just before a wait only after it: wait briefly.
+            # Wait briefly, since Python handles a signal just before a wait only after it.
             while server.is_alive():
                 server.join(1)
             raise DemoError("uvicorn has ended; the reason stands above.")
@@ -114,7 +114,7 @@ def demo_user() -> tuple[str, str]:
 
 
 def free_port() -> socket.socket:
-    """A socket that listens on the preferred port or, if that is taken, on any other."""
+    """Return a socket that listens on the preferred port, or on another one if it is in use."""
     try:
         return socket.create_server((ADDRESS, PREFERRED_PORT))
     except OSError:
@@ -123,7 +123,7 @@ def free_port() -> socket.socket:
 
 @contextmanager
 def serving(listening: socket.socket) -> Iterator[threading.Thread]:
-    """The site under uvicorn, in a thread of its own, ready to answer."""
+    """Serve the site with uvicorn in a thread, and yield the thread when the site is ready."""
     import uvicorn
     from example.asgi import application
 
@@ -143,7 +143,7 @@ def serving(listening: socket.socket) -> Iterator[threading.Thread]:
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        # Answers that are cut short now are no news.
+        # No messages about answers that are aborted now.
         logging.disable()
         server.should_exit = True
         thread.join()
@@ -160,7 +160,7 @@ def wait_until_ready(port: int, server: threading.Thread) -> None:
 
 
 def is_ready(port: int) -> bool:
-    # Not urllib: it would go through the proxies that the environment may name.
+    # Not urllib, which would use proxies from the environment.
     connection = http.client.HTTPConnection(ADDRESS, port, timeout=READY_WITHIN_SECONDS)
     try:
         connection.request("GET", "/ai/health?probe=live")
@@ -175,7 +175,7 @@ def is_ready(port: int) -> bool:
 
 
 def ask(question: str, base_url: str, key: str, model: str) -> None:
-    """Stream one answer to standard output, and what the model thinks before it to the error."""
+    """Stream one answer to standard output, and the model's reasoning to standard error."""
     import openai
 
     client = openai.OpenAI(
@@ -212,7 +212,7 @@ def instructions(site: str, key: str, model: str, user: str, password: str) -> s
     """Return the text to print once the site is ready: addresses, credentials, two programs."""
     base_url = f"{site}/ai/v1"
     body = json.dumps({"stream": True, "messages": [{"role": "user", "content": QUESTION}]})
-    # No apostrophes in here: the shell is given it between two of them.
+    # Without apostrophes, since the shell command has it in single quotes.
     program = f"""\
 from openai import OpenAI
 
@@ -258,14 +258,14 @@ Ctrl-C ends the demo."""
 def in_the_foreground() -> Iterator[None]:
     """Let Ctrl-C reach this program alone.
 
-    A terminal sends it to the whole group of processes in the foreground. Make is in there too and
-    would call the demo interrupted, however cleanly it ended.
+    A terminal sends it to the whole process group in the foreground. That includes make, which
+    would report the demo as interrupted even after a clean exit.
     """
     group = os.getpgrp()
     if group == os.getpid() or not sys.stdin.isatty() or os.tcgetpgrp(0) != group:
         yield
         return
-    # Once stopped, this group would keep the terminal and nobody could take it back.
+    # If stopped, this group would keep the terminal forever.
     signal.signal(signal.SIGTSTP, signal.SIG_IGN)
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     os.setpgrp()

@@ -1,8 +1,8 @@
-"""``make picture``: take the picture of the README from the running example site.
+"""``make picture``: take the screenshots for the README from the running example site.
 
 Starts the demo, logs in with the printed password, asks one question in the chat box, and takes a
-screenshot of the page with the answer, light and dark. Needs Chromium; ``CHROMIUM`` names another
-program.
+screenshot of the page with the answer, light and dark. The environment variable ``CHROMIUM`` is the
+path of Chromium, by default that of ``chromium`` or ``chrome``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PAINTED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFra
 
 
 class Browser:
-    """One page of a headless Chromium, driven with the DevTools protocol over two pipes."""
+    """A page of a headless Chromium, controlled with the DevTools protocol over two pipes."""
 
     def __init__(self, commands: Any, answers: Any) -> None:
         self._commands, self._answers, self._session = commands, answers, {}
@@ -172,7 +172,7 @@ def main() -> None:
         log_in(page, site, user, password)
         ask(page, QUESTION)
         page.wait_for("document.querySelector('.assistant')?.ariaBusy === 'false'")
-        # As high as the description of the site, without the examples.
+        # Down to the end of the site's description, without the examples.
         height = page.run("Math.ceil(document.querySelector('dl').getBoundingClientRect().bottom)")
         for scheme, name in (("light", "demo.png"), ("dark", "demo-dark.png")):
             page.resize(WIDTH, height + 24, scheme)

@@ -1,4 +1,4 @@
-"""For uvicorn and other ASGI servers."""
+"""The application for uvicorn and other ASGI servers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""What answers: an Ollama that is there already, or else a small model inside the site.
+"""Choose the engine of the example site: an Ollama if one is running, otherwise a small model
+inside the site.
 
-A site of your own knows its engine and needs none of this: it writes ``OLLAMA_OPENAI`` by hand.
+Your own site does not need this: it has a fixed ``OLLAMA_OPENAI``.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from django_ollama_openai._translation.model_cards import ModelCard
 from django_ollama_openai.backends import OllamaBackend
 from django_ollama_openai.exceptions import GatewayError
 
+#: The model if Ollama has no models, or cannot be reached.
 MODEL = "llama3.2"
-"""The name of the model to use if Ollama has no model yet, or cannot be reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,11 @@ class Engine:
 
 
 class NoModel(Exception):
-    """There is no Ollama, or none of its models can chat."""
+    """Ollama cannot be reached, or has no chat model."""
 
 
 def choose(engine: str = "", model: str = "") -> Engine:
-    """The engine called ``engine``, ``"ollama"`` or ``"llamacpp"``; without it, what there is.
+    """Return the engine ``"ollama"`` or ``"llamacpp"``, or for ``None`` the one that is available.
 
     ``model`` is one of Ollama's models.
     """
@@ -83,32 +84,32 @@ def embedded(why: str) -> Engine:
 
 
 def find_chat_model() -> str:
-    """The model of Ollama's to begin with.
+    """Return the default model among Ollama's.
 
     Raises:
-        NoModel: there is none.
+        NoModel: There is no chat model.
     """
     backend = OllamaBackend(connect_timeout=1, timeout=5)
     try:
         cards = backend.list_models()
-    except (GatewayError, ValueError):  # ValueError: $OLLAMA_HOST is no address
+    except (GatewayError, ValueError):  # ValueError: $OLLAMA_HOST is not an address
         raise NoModel(f"No Ollama answers at {ollama_host()}.") from None
     finally:
         backend.close()
     chatting = {card.id: card.metadata["capabilities"] for card in cards if can_chat(card)}
     if not chatting:
         raise NoModel(f"Ollama at {ollama_host()} has no model that can chat.")
-    # Cloud models need an account, and models that think are slow to say their first word.
+    # Cloud models need an account, and reasoning models take long to their first word.
     return min(chatting, key=lambda name: (name.endswith("cloud"), "thinking" in chatting[name]))
 
 
 def can_chat(card: ModelCard) -> bool:
-    """Return whether the model answers messages."""
+    """Return whether the model supports chat completions."""
     abilities = card.metadata.get("capabilities") or ()
     return "completion" in abilities and "embedding" not in abilities
 
 
 def ollama_host() -> str:
-    """Where Ollama should be, without credentials."""
+    """Return Ollama's address, without credentials."""
     host = os.environ.get("OLLAMA_HOST") or "http://127.0.0.1:11434"
     return host.rpartition("@")[2]

@@ -26,10 +26,10 @@ STATE_DIR.mkdir(exist_ok=True)
 
 
 def _secret_key() -> str:
-    """Made on the first run and kept, so that sessions outlive a restart."""
+    """Return the secret key, which is created on the first run and kept for later ones."""
     path = STATE_DIR / "secret_key"
     if not path.exists():
-        # Linked into place when it is whole: a server's workers may all get here at once.
+        # Written to another file first, since several workers may do this concurrently.
         with NamedTemporaryFile("w", dir=STATE_DIR) as draft:
             draft.write(get_random_secret_key())
             draft.flush()
@@ -114,7 +114,7 @@ USE_TZ = True
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "example" / "static"]
 
-# Crashes are shown in the terminal, also when DEBUG is off.
+# Show crashes in the terminal, even if DEBUG is off.
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -1,4 +1,4 @@
-"""For gunicorn and other WSGI servers."""
+"""The application for gunicorn and other WSGI servers."""
 
 from __future__ import annotations
 

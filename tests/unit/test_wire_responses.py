@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from django_ollama_openai._wire import response_tools, responses
 from django_ollama_openai._wire.base import WireModel
 from django_ollama_openai._wire.case import camel_keys, to_camel
-from django_ollama_openai._wire.chat import FunctionCall, JSONObjectFormat
-from django_ollama_openai._wire.engine import EngineRequest
+from django_ollama_openai._wire.chat import Function, FunctionCall, JSONObjectFormat
+from django_ollama_openai._wire.generation import SamplingRequest
 from django_ollama_openai._wire.response_tools import AllowedTools, FunctionTool, OtherTool
 from django_ollama_openai._wire.responses import (
     AssistantInput,
@@ -222,9 +222,10 @@ def test_every_field_of_every_model_is_read_in_both_spellings() -> None:
     missing = {model for model in known if issubclass(model, WireModel)} - models
     assert missing == {
         WireModel,
-        EngineRequest,
+        SamplingRequest,
         FunctionCall,
         JSONObjectFormat,
+        Function,
         response_tools.OtherReference,
     }
 

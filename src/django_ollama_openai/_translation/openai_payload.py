@@ -31,18 +31,10 @@ __all__ = ["openai_chat_payload", "openai_completion_payload", "openai_embedding
 
 _SAMPLING: Final = frozenset(SAMPLING_FIELDS)
 _CHAT: Final = _SAMPLING | {"max_completion_tokens", "max_tokens"}
-#: The fields of each optional parameter.
-_CHAT_OPTIONAL: Final = {
-    "logit_bias": ("logit_bias",),
-    "logprobs": ("logprobs", "top_logprobs"),
-    "parallel_tool_calls": ("parallel_tool_calls",),
-    "prediction": ("prediction",),
-    "reasoning_effort": ("reasoning_effort",),
-    "response_format": ("response_format",),
-    "tool_choice": ("tool_choice",),
-    "tools": ("tools",),
-    "verbosity": ("verbosity",),
-}
+_CHAT_OPTIONAL: Final = frozenset(
+    {"logit_bias", "logprobs", "parallel_tool_calls", "prediction", "reasoning_effort"}
+    | {"response_format", "tool_choice", "tools", "verbosity"}
+)
 
 _LIMITS: Final = ("max_completion_tokens", "max_tokens")
 _TOOL_FIELDS: Final = ("tools", "tool_choice", "parallel_tool_calls")
@@ -60,7 +52,9 @@ def openai_chat_payload(
     ``parameters`` are the optional parameters that the engine supports. With ``json_arguments`` the
     arguments of earlier tool calls are always a JSON object.
     """
-    fields = _CHAT.union(*(_CHAT_OPTIONAL.get(name, ()) for name in parameters))
+    fields = _CHAT | _CHAT_OPTIONAL.intersection(parameters)
+    if "logprobs" in fields:
+        fields |= {"top_logprobs"}
     sent = request.dump_known(fields)
     if request.reasoning_effort is not None and "reasoning_effort" in fields:
         # It may have been sent under another name.

@@ -249,15 +249,22 @@ def _converted_to(model: type[WireModel]) -> AfterValidator:
     return AfterValidator(lambda custom: model.model_validate(custom.as_function()))
 
 
+def _function_or(custom: Any, function: Any, converted: Any = None) -> Any:
+    """Return the union of ``function`` and ``custom``, which is converted to ``function``, or to
+    its subclass ``converted``."""
+    return Annotated[
+        Annotated[function, Tag("<function>")]
+        | Annotated[custom, _converted_to(converted or function), Tag("<custom>")],
+        tagged_union("type", "function", "custom"),
+    ]
+
+
 # For type checkers, since validation turns all custom tools into functions.
 if TYPE_CHECKING:
     AnyToolCall: TypeAlias = ToolCall
 else:
     AnyToolCall = Annotated[
-        Annotated[ToolCall, Tag("<function>")]
-        | Annotated[CustomToolCall, _converted_to(ToolCall), Tag("<custom>")],
-        tagged_union("type", "function", "custom"),
-        BeforeValidator(_add_function_type),
+        _function_or(CustomToolCall, ToolCall), BeforeValidator(_add_function_type)
     ]
 
 
@@ -337,11 +344,7 @@ class CustomFunction(FunctionTool):
 if TYPE_CHECKING:
     Tool: TypeAlias = FunctionTool
 else:
-    Tool = Annotated[
-        Annotated[FunctionTool, Tag("<function>")]
-        | Annotated[CustomTool, _converted_to(CustomFunction), Tag("<custom>")],
-        tagged_union("type", "function", "custom"),
-    ]
+    Tool = _function_or(CustomTool, FunctionTool, CustomFunction)
 
 
 class FunctionName(WireModel):
@@ -358,11 +361,7 @@ class FunctionReference(WireModel):
 if TYPE_CHECKING:
     ToolReference: TypeAlias = FunctionReference
 else:
-    ToolReference = Annotated[
-        Annotated[FunctionReference, Tag("<function>")]
-        | Annotated[CustomReference, _converted_to(FunctionReference), Tag("<custom>")],
-        tagged_union("type", "function", "custom"),
-    ]
+    ToolReference = _function_or(CustomReference, FunctionReference)
 
 
 class AllowedTools(WireModel):

@@ -11,11 +11,11 @@ __all__ = ["content_codings", "decode"]
 
 SUPPORTED: Final = ("gzip", "deflate")
 
+#: Maximum number of codings of one body; each may cost as much work as the limit allows.
 MAX_CODINGS: Final = 4
-"""Maximum number of codings of one body; each may cost as much work as the limit allows."""
 
+#: Maximum number of members of a gzip body; each has a fixed cost, whatever its size.
 MAX_MEMBERS: Final = 1000
-"""Maximum number of members of a gzip body; each has a fixed cost, whatever its size."""
 
 PIECE_BYTES: Final = 64 * 2**10
 

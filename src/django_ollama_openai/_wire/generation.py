@@ -1,4 +1,4 @@
-"""The fields that chat completion requests and text completion requests share."""
+"""The fields that requests for generated text share."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..exceptions import InvalidRequest
 from .base import JSONSchemaExtra, WireModel
 from .engine import INT64_MAX, INT64_MIN, EngineRequest, Stop, Think
 
-__all__ = ["SAMPLING_FIELDS", "GenerationRequest", "StreamOptions"]
+__all__ = ["SAMPLING_FIELDS", "GenerationRequest", "SamplingRequest", "StreamOptions"]
 
-#: The fields of :class:`GenerationRequest` that every engine accepts under the same name.
+#: The fields of :class:`SamplingRequest` that every engine accepts under the same name.
 SAMPLING_FIELDS: Final = (
     "frequency_penalty",
     "presence_penalty",
@@ -26,11 +26,7 @@ SAMPLING_FIELDS: Final = (
 MAX_BIASES = 1_000
 
 
-class StreamOptions(WireModel):
-    include_usage: bool | None = None
-
-
-class GenerationRequest(EngineRequest):
+class SamplingRequest(EngineRequest):
     """The base class of requests for generated text.
 
     A parameter that is absent or ``null`` leaves the default to the engine.
@@ -42,22 +38,13 @@ class GenerationRequest(EngineRequest):
     seed: int | None = Field(None, ge=INT64_MIN, le=INT64_MAX)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: Annotated[dict[str, float], JSONSchemaExtra(maxProperties=MAX_BIASES)] | None = None
 
-    n: int | None = Field(None, ge=1, le=128)
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream_options: Any = None
 
     # Ollama's, in addition to those of every request.
     think: Think = None
     shift: bool | None = None
-
-    @field_validator("logit_bias", mode="before")
-    @classmethod
-    def _limit_biases(cls, value: Any) -> Any:
-        if isinstance(value, dict) and len(value) > MAX_BIASES:
-            raise PydanticCustomError("logit_bias", "Input should have up to 1000 keys")
-        return value
 
     @model_validator(mode="after")
     def _check_stream_options(self) -> Self:
@@ -66,6 +53,26 @@ class GenerationRequest(EngineRequest):
                 "'stream_options' is only allowed when 'stream' is true.", param="stream_options"
             )
         return self
+
+
+class StreamOptions(WireModel):
+    include_usage: bool | None = None
+
+
+class GenerationRequest(SamplingRequest):
+    """The base class of completion requests, with several choices."""
+
+    logit_bias: Annotated[dict[str, float], JSONSchemaExtra(maxProperties=MAX_BIASES)] | None = None
+
+    n: int | None = Field(None, ge=1, le=128)
+    stream_options: StreamOptions | None = None
+
+    @field_validator("logit_bias", mode="before")
+    @classmethod
+    def _limit_biases(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > MAX_BIASES:
+            raise PydanticCustomError("logit_bias", "Input should have up to 1000 keys")
+        return value
 
     @property
     def include_usage(self) -> bool:

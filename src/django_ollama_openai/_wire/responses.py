@@ -34,7 +34,8 @@ from .base import (
 )
 from .case import to_camel
 from .chat import MAX_TOOLS, FunctionCall, JSONObjectFormat, ReasoningEffort, TextFormat
-from .engine import INT32_MAX, INT64_MAX, INT64_MIN, EngineRequest, Stop, Think
+from .engine import INT32_MAX
+from .generation import SamplingRequest
 from .media import BASE64, IMAGE_URL
 from .response_tools import (
     AllowedTools,
@@ -381,10 +382,11 @@ _CHAT_COMPLETION_FIELDS: Final = {
 }
 
 
-class ResponsesRequest(EngineRequest):
+class ResponsesRequest(SamplingRequest):
     """The body of ``POST v1/responses``.
 
-    A field that is absent or ``null`` leaves the default to the engine.
+    OpenAI has the penalties, ``seed`` and ``stop`` only in chat completions, but engines support
+    them for all requests.
     """
 
     input: Annotated[
@@ -401,18 +403,10 @@ class ResponsesRequest(EngineRequest):
     text: TextConfig | None = None
     reasoning: Reasoning | None = None
     max_output_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, ge=0, le=1)
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    # OpenAI has these only in chat completions, but engines support them for all requests.
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    seed: int | None = Field(None, ge=INT64_MIN, le=INT64_MAX)
-    stop: Stop = None
     truncation: Literal["auto", "disabled"] | None = None
     include: Annotated[list[str], MaxLen(MAX_INCLUDES), FirstErrorOnly()] | None = None
 
-    stream: bool | None = None
     stream_options: StreamOptions | None = None
 
     store: bool | None = None
@@ -426,10 +420,6 @@ class ResponsesRequest(EngineRequest):
     safety_identifier: str | None = None
     service_tier: ServiceTier | None = None
     user: str | None = None
-
-    # Ollama's, in addition to those of every request.
-    think: Think = None
-    shift: bool | None = None
 
     # Parsed only for the error that they are not supported.
     background: bool | None = None
@@ -471,11 +461,7 @@ class ResponsesRequest(EngineRequest):
         return value
 
     @model_validator(mode="after")
-    def _check_combinations(self) -> Self:
-        if self.stream_options is not None and not self.stream:
-            raise InvalidRequest(
-                "'stream_options' is only allowed when 'stream' is true.", param="stream_options"
-            )
+    def _check_references(self) -> Self:
         if references := self._references():
             offered = self.tools_by_name()
             for reference in references:

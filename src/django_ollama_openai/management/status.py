@@ -54,10 +54,14 @@ def report_status(terminal: Terminal, alias: str | None) -> None:
     if down := [each for each in answers if each not in ready]:
         problems.append(f"Not ready: {quoted(down)}.")
     if conflicting := [
-        each for each, answer in facts.items() if any(said.conflicts for said in answer.values)
+        each
+        for each, answer in facts.items()
+        if any(details.conflicts for details in answer.values)
     ]:
         problems.append(f"With models of different versions: {quoted(conflicting)}.")
-    problems += _missing_models({each: said for each, a in facts.items() for said in a.values})
+    problems += _missing_models(
+        {each: details for each, a in facts.items() for details in a.values}
+    )
     if problems:
         raise CommandError("\n".join(problems))
 
@@ -149,9 +153,9 @@ def _report(
     if facts is not None:
         if facts.error is not None:
             lines = [f"but its models cannot be listed: {describe_error(facts.error)}"]
-        for said in facts.values:
-            latency_ms, lines = said.latency_ms, said.lines
-            warnings += said.conflicts
+        for details in facts.values:
+            latency_ms, lines = details.latency_ms, details.lines
+            warnings += details.conflicts
     kind = type(backends[alias]).__name__
     terminal.line(f"{alias}  {kind}  ", *state, f", {latency_ms:.0f} ms")
     if answer.error is None and backends[alias].address:
