@@ -16,7 +16,7 @@ import pytest
 
 from django_ollama_openai import _cancellation
 from django_ollama_openai._cancellation import Cancellation, Cancelled
-from django_ollama_openai.backends._slots import Slots, Wait, serve
+from django_ollama_openai.backends._slots import QueueTicket, Slots, reschedule
 from django_ollama_openai.exceptions import Overloaded
 from tests.concurrency.test_slots import WITHIN, Taker, is_empty, take, wait_until
 
@@ -82,7 +82,7 @@ async def test_the_best_that_is_free_is_taken() -> None:
 async def test_the_first_that_comes_free_goes_to_who_waits_for_either(free: int) -> None:
     lines, pool = [Slots(1), Slots(1)], Slots()
     order: list[object] = []
-    taken = [slots.taken(Wait()) for slots in lines]
+    taken = [slots.acquire(QueueTicket()) for slots in lines]
     for slot in taken:
         slot.__enter__()
     wait = Wait()
@@ -103,7 +103,7 @@ async def test_the_first_that_comes_free_goes_to_who_waits_for_either(free: int)
 async def test_one_queue_is_fair_to_those_who_wait_for_one_and_for_several() -> None:
     one, other, pool = Slots(1), Slots(1), Slots()
     order: list[object] = []
-    taken = [slots.taken(Wait()) for slots in (one, other)]
+    taken = [slots.acquire(QueueTicket()) for slots in (one, other)]
     for slot in taken:
         slot.__enter__()
     tasks = []
@@ -131,7 +131,7 @@ async def test_one_queue_is_fair_to_those_who_wait_for_one_and_for_several() -> 
 async def test_the_limits_are_those_of_the_queue() -> None:
     one = Slots(1, max_queue=0, timeout=WITHIN)
     pool = Slots(max_queue=1, timeout=0.05)
-    with one.taken(Wait()):
+    with one.acquire(QueueTicket()):
         task = asyncio.create_task(take_any(pool, Either(one), [], "waits"))
         await asyncio.sleep(0)
         with pytest.raises(Overloaded):
@@ -147,7 +147,7 @@ async def test_the_limits_are_those_of_the_queue() -> None:
 async def test_who_goes_leaves_all_lines() -> None:
     one, other, pool = Slots(1), Slots(1), Slots(timeout=WITHIN)
     order: list[str] = []
-    with one.taken(Wait()), other.taken(Wait()):
+    with one.acquire(QueueTicket()), other.acquire(QueueTicket()):
         task = asyncio.create_task(take_any(pool, Either(one, other), [], "task"))
         thread = AnyTaker(pool, Either(one, other), order, "thread")
         await asyncio.to_thread(wait_until, lambda: pool.queued == 2)
@@ -163,8 +163,8 @@ async def test_who_goes_leaves_all_lines() -> None:
 async def test_who_goes_as_the_turn_comes_loses_no_slot() -> None:
     one, other, pool = Slots(1), Slots(1), Slots()
     order: list[object] = []
-    with other.taken(Wait()):
-        with one.taken(Wait()):
+    with other.acquire(QueueTicket()):
+        with one.acquire(QueueTicket()):
             gone = asyncio.create_task(take_any(pool, Either(one, other), order, "gone"))
             stays = asyncio.create_task(take_any(pool, Either(one, other), order, "stays"))
             await asyncio.sleep(0)
@@ -178,7 +178,7 @@ async def test_who_goes_as_the_turn_comes_loses_no_slot() -> None:
 def test_a_loop_that_was_closed_gets_none_of_them() -> None:
     one, other, pool = Slots(1), Slots(1), Slots(timeout=WITHIN)
     loop = asyncio.new_event_loop()
-    with one.taken(Wait()), other.taken(Wait()):
+    with one.acquire(QueueTicket()), other.acquire(QueueTicket()):
         left = loop.create_task(take_any(pool, Either(one, other), [], "left"))
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
@@ -198,11 +198,11 @@ async def test_what_nobody_wants_stays_free_until_somebody_does() -> None:
     one, other, pool = Slots(2), Slots(1), Slots()
     order: list[object] = []
     choice = Either(one, other, wanted=[other])
-    slot = other.taken(Wait())
+    slot = other.acquire(QueueTicket())
     slot.__enter__()
     task = asyncio.create_task(take_any(pool, choice, order, "picky"))
     await asyncio.sleep(0)
-    with one.taken(Wait()):
+    with one.acquire(QueueTicket()):
         assert one.running == 1
     assert (one.running, one.queued) == (0, 1)
     choice.wanted = [one, other]
@@ -216,7 +216,7 @@ async def test_what_nobody_wants_stays_free_until_somebody_does() -> None:
 async def test_who_wants_a_slot_gets_it_before_who_does_not() -> None:
     one, pool = Slots(1), Slots()
     order: list[object] = []
-    with one.taken(Wait()):
+    with one.acquire(QueueTicket()):
         picky = asyncio.create_task(take_any(pool, Either(one, wanted=[]), order, "picky"))
         await asyncio.sleep(0)
         plain = asyncio.create_task(take_any(pool, Either(one), order, "plain"))
@@ -246,7 +246,7 @@ def test_a_process_that_is_forked_off_does_not_wait_for_a_thread_of_the_other() 
     if child == 0:
         signal.alarm(5)
         try:
-            with Slots(1).taken(Wait()):
+            with Slots(1).acquire(QueueTicket()):
                 os._exit(0)
         finally:
             os._exit(1)
@@ -307,7 +307,7 @@ def test_under_stress_all_bounds_hold_and_no_slot_is_lost() -> None:
                     enter(chosen)
                     time.sleep(0.0002)
                     leave(chosen)
-                with lines[number].taken(Wait()):
+                with lines[number].acquire(QueueTicket()):
                     enter(number)
                     time.sleep(0.0002)
                     leave(number)

@@ -15,7 +15,7 @@ import pytest
 
 from django_ollama_openai import _cancellation
 from django_ollama_openai._cancellation import Cancellation, Cancelled
-from django_ollama_openai.backends._slots import Slots, Wait
+from django_ollama_openai.backends._slots import QueueTicket, Slots
 from django_ollama_openai.exceptions import Overloaded
 
 WITHIN = 60.0
@@ -32,10 +32,10 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 class Taker(threading.Thread):
     """Takes a slot in a thread, and keeps it until it may go."""
 
-    def __init__(self, slots: Slots, order: list[str], name: str, wait: Wait | None = None) -> None:
+    def __init__(self, slots: Slots, order: list[str], name: str, wait: QueueTicket | None = None) -> None:
         super().__init__(daemon=True)
         self.slots, self.order, self.label = slots, order, name
-        self.wait = wait or Wait()
+        self.wait = wait or QueueTicket()
         self.work = Cancellation()
         self.inside, self.may_go = threading.Event(), threading.Event()
         self.error: BaseException | None = None
@@ -47,7 +47,7 @@ class Taker(threading.Thread):
     def _run(self) -> None:
         _cancellation.current.set(self.work)
         try:
-            with self.slots.taken(self.wait):
+            with self.slots.acquire(self.wait):
                 self.order.append(self.label)
                 self.inside.set()
                 assert self.may_go.wait(WITHIN)
@@ -75,8 +75,8 @@ def loop_in_thread() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
         loop.close()
 
 
-async def take(slots: Slots, order: list[str], name: str, wait: Wait | None = None) -> None:
-    async with slots.taken(wait or Wait()):
+async def take(slots: Slots, order: list[str], name: str, wait: QueueTicket | None = None) -> None:
+    async with slots.acquire(wait or QueueTicket()):
         order.append(name)
 
 
@@ -89,7 +89,7 @@ def is_empty(slots: Slots) -> bool:
 
 def test_without_a_limit_all_get_one() -> None:
     slots = Slots()
-    waits = [Wait() for _ in range(50)]
+    waits = [QueueTicket() for _ in range(50)]
     order: list[str] = []
     takers = [Taker(slots, order, str(number), wait) for number, wait in enumerate(waits)]
     assert all(taker.inside.wait(WITHIN) for taker in takers)
@@ -112,11 +112,11 @@ async def test_a_task_gets_a_free_one_without_leaving_its_turn() -> None:
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, Cancelled, GeneratorExit])
 async def test_whatever_ends_the_block_gives_the_slot_back(error: type[BaseException]) -> None:
     slots = Slots(1)
-    with pytest.raises(error), slots.taken(Wait()):
+    with pytest.raises(error), slots.acquire(QueueTicket()):
         assert slots.running == 1
         raise error
     with pytest.raises(error):
-        async with slots.taken(Wait()):
+        async with slots.acquire(QueueTicket()):
             assert slots.running == 1
             raise error
     assert is_empty(slots)
@@ -153,8 +153,8 @@ def test_who_came_first_is_served_first_in_threads_and_loops_alike() -> None:
 
 async def test_the_time_in_the_queue_is_told() -> None:
     slots = Slots(1)
-    wait = Wait()
-    taken = slots.taken(Wait())
+    wait = QueueTicket()
+    taken = slots.acquire(QueueTicket())
     taken.__enter__()
     waiting = asyncio.create_task(take(slots, [], "x", wait))
     await asyncio.sleep(0.05)
@@ -173,7 +173,7 @@ def test_no_more_wait_than_may() -> None:
     second = Taker(slots, [], "second")
     wait_until(lambda: slots.queued == 1)
     started = time.monotonic()
-    with pytest.raises(Overloaded), slots.taken(Wait()):
+    with pytest.raises(Overloaded), slots.acquire(QueueTicket()):
         pass
     assert time.monotonic() - started < WITHIN / 2
     with pytest.raises(Overloaded):
@@ -186,18 +186,18 @@ def test_no_more_wait_than_may() -> None:
 
 def test_without_a_queue_nobody_waits() -> None:
     slots = Slots(1, max_queue=0)
-    with slots.taken(Wait()), pytest.raises(Overloaded), slots.taken(Wait()):
+    with slots.acquire(QueueTicket()), pytest.raises(Overloaded), slots.acquire(QueueTicket()):
         pass
-    with slots.taken(Wait()):
+    with slots.acquire(QueueTicket()):
         pass
     assert is_empty(slots)
 
 
 async def test_who_has_waited_long_enough_goes() -> None:
     slots = Slots(1, timeout=0.05)
-    waits = [Wait(), Wait()]
-    with slots.taken(Wait()):
-        with pytest.raises(Overloaded), slots.taken(waits[0]):
+    waits = [QueueTicket(), QueueTicket()]
+    with slots.acquire(QueueTicket()):
+        with pytest.raises(Overloaded), slots.acquire(waits[0]):
             pass
         with pytest.raises(Overloaded):
             await take(slots, [], "x", waits[1])
@@ -212,8 +212,8 @@ async def test_who_has_waited_long_enough_goes() -> None:
 async def test_what_belongs_to_a_request_that_runs_waits_as_long_as_it_takes() -> None:
     slots = Slots(1, max_queue=0, timeout=0.02)
     order: list[str] = []
-    wait = Wait()
-    with slots.taken(wait):
+    wait = QueueTicket()
+    with slots.acquire(wait):
         task = asyncio.create_task(take(slots, order, "task", wait))
         thread = Taker(slots, order, "thread", wait)
         thread.may_go.set()
@@ -232,8 +232,8 @@ async def test_what_belongs_to_a_request_that_runs_waits_as_long_as_it_takes() -
 async def test_what_belongs_to_a_request_that_waits_needs_no_room_of_its_own() -> None:
     slots = Slots(1, max_queue=1)
     order: list[str] = []
-    wait = Wait()
-    with slots.taken(Wait()):
+    wait = QueueTicket()
+    with slots.acquire(QueueTicket()):
         tasks = [asyncio.create_task(take(slots, order, "x", wait)) for _ in range(5)]
         await asyncio.sleep(0)
         assert slots.queued == 5
@@ -250,7 +250,7 @@ async def test_what_belongs_to_a_request_that_waits_needs_no_room_of_its_own() -
 async def test_a_task_that_is_cancelled_leaves_the_queue() -> None:
     slots = Slots(1)
     order: list[str] = []
-    with slots.taken(Wait()):
+    with slots.acquire(QueueTicket()):
         gone = asyncio.create_task(take(slots, order, "gone"))
         stays = asyncio.create_task(take(slots, order, "stays"))
         await asyncio.sleep(0)
@@ -265,7 +265,7 @@ async def test_a_task_that_is_cancelled_leaves_the_queue() -> None:
 async def test_a_task_that_is_cancelled_as_its_turn_comes_loses_no_slot() -> None:
     slots = Slots(1)
     order: list[str] = []
-    with slots.taken(Wait()):
+    with slots.acquire(QueueTicket()):
         gone = asyncio.create_task(take(slots, order, "gone"))
         stays = asyncio.create_task(take(slots, order, "stays"))
         await asyncio.sleep(0)
@@ -281,7 +281,7 @@ async def test_a_task_that_is_cancelled_as_its_turn_comes_loses_no_slot() -> Non
 async def test_a_task_that_is_cancelled_once_it_has_been_told_loses_no_slot() -> None:
     slots = Slots(1)
     order: list[str] = []
-    with slots.taken(Wait()):
+    with slots.acquire(QueueTicket()):
         gone = asyncio.create_task(take(slots, order, "gone"))
         await asyncio.sleep(0)
     # Its future has its result, and it has not gone on yet.
@@ -317,13 +317,13 @@ def test_a_thread_that_is_cancelled_leaves_the_queue_at_once() -> None:
 
 def test_a_thread_that_was_cancelled_before_does_not_wait() -> None:
     slots = Slots(1, timeout=WITHIN)
-    with slots.taken(Wait()):
+    with slots.acquire(QueueTicket()):
         work = Cancellation()
         work.cancel()
 
         def wait() -> None:
             _cancellation.current.set(work)
-            with slots.taken(Wait()):
+            with slots.acquire(QueueTicket()):
                 raise AssertionError("it has a slot")
 
         with pytest.raises(Cancelled):
@@ -350,7 +350,7 @@ def test_a_loop_that_was_closed_gets_no_slot() -> None:
     slots = Slots(1, timeout=WITHIN)
     order: list[str] = []
     loop = asyncio.new_event_loop()
-    with slots.taken(Wait()):
+    with slots.acquire(QueueTicket()):
         left = [loop.create_task(take(slots, order, "left")) for _ in range(3)]
         loop.run_until_complete(asyncio.sleep(0))
         assert slots.queued == 3
@@ -390,7 +390,7 @@ def test_under_stress_the_bound_holds_and_no_slot_is_lost(limit: int) -> None:
 
     async def task(chance: random.Random) -> None:
         for _ in range(20):
-            async with slots.taken(Wait()):
+            async with slots.acquire(QueueTicket()):
                 enter()
                 try:
                     await asyncio.sleep(chance.random() / 2000)
@@ -410,7 +410,7 @@ def test_under_stress_the_bound_holds_and_no_slot_is_lost(limit: int) -> None:
         _cancellation.current.set(work)
         try:
             for _ in range(20):
-                with slots.taken(Wait()):
+                with slots.acquire(QueueTicket()):
                     enter()
                     try:
                         time.sleep(0.0002)
@@ -449,13 +449,13 @@ def test_under_stress_the_bound_holds_and_no_slot_is_lost(limit: int) -> None:
 
 async def test_a_request_that_has_come_through_waits_on_when_both_fall_due_at_once() -> None:
     slots = Slots(1, timeout=0.5)
-    wait, got = Wait(), []
+    wait, got = QueueTicket(), []
 
     async def one() -> None:
-        async with slots.taken(wait):
+        async with slots.acquire(wait):
             got.append(slots.running)
 
-    async with slots.taken(Wait()):
+    async with slots.acquire(QueueTicket()):
         choices = [asyncio.create_task(one()) for _ in range(2)]
         await asyncio.sleep(0)
         await asyncio.sleep(0)

@@ -18,7 +18,7 @@ from .._translation.chat_completion import chat_message
 from .._wire.delta import Delta, Usage, fold
 from .._wire.engine import EngineRequest
 from ..auth import Caller
-from ..backends._slots import Wait
+from ..backends._slots import QueueTicket
 from ..exceptions import GatewayError
 from ..signals import (
     completion_ended,
@@ -62,7 +62,7 @@ class Account:
         choices: int,
     ) -> None:
         self.request_id = request_id
-        self._waits: list[Wait] = []
+        self._tickets: list[QueueTicket] = []
         self._slots = route.backend.slots
         self._sender = type(route.backend)
         self._answerer = route
@@ -88,11 +88,11 @@ class Account:
         self._first: float | None = None
         self._ending: tuple[Signal, dict[str, Any]] | None = None
 
-    def new_wait(self) -> Wait:
-        """How the request waits for a backend, or for another one."""
-        wait = Wait()
-        self._waits.append(wait)
-        return wait
+    def new_ticket(self) -> QueueTicket:
+        """Return the ticket for the queue of a backend, or of another one."""
+        ticket = QueueTicket()
+        self._tickets.append(ticket)
+        return ticket
 
     def falls_back(self, route: Route, error: GatewayError) -> None:
         """The backend has failed with ``error``, and another one is asked instead."""
@@ -170,7 +170,7 @@ class Account:
         outcome["timings"] = Timings(
             time_to_first_token=None if self._first is None else self._first - self._started,
             total=now - self._started,
-            queued=sum(wait.seconds for wait in self._waits),
+            queued=sum(ticket.seconds for ticket in self._tickets),
         )
         outcome["messages"] = [
             chat_message(fold(tally.deltas)) for tally in self._tallies[: self._choices]

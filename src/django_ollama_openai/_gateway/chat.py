@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from .. import _conf
 from .._translation.chat_completion import (
     ChatCompletionStream,
     ChatCompletionWriter,
     WholeChatCompletion,
 )
-from .._translation.tool_choice import answering
 from .._wire.chat import ChatCompletionRequest
-from ..backends import BaseBackend
 from ..exceptions import InvalidRequest
-from .completion import Asking, Choice, Completion, whole
+from .completion import Completion, chat_sources
 from .exchange import Exchange, Reply, admit, check_choices, settle_parameters
 from .flow import Flow, call
 from .mount import Mount
 from .remote_images import ImageNotFetched, afetch_images, fetch_images
 from .routing import Route
 
-__all__ = ["chat_choices", "complete_chat", "fetch_remote_images"]
+__all__ = ["complete_chat", "fetch_remote_images"]
 
 
 def complete_chat(exchange: Exchange) -> Flow[Reply]:
@@ -32,34 +28,18 @@ def complete_chat(exchange: Exchange) -> Flow[Reply]:
     body, ignored = settle_parameters(body, unsupported, route)
     check_choices(body.n or 1, "n")
     yield from fetch_remote_images(body)
-    choices = chat_choices(body)
+    sources = chat_sources(body)
     completion = Completion(
         route=route,
         request=body,
-        choices=choices,
+        sources=sources,
         account=exchange.account(
-            admitted.caller, route, endpoint="chat.completions", body=body, choices=len(choices)
+            admitted.caller, route, endpoint="chat.completions", body=body, choices=len(sources)
         ),
         writer=_writer(body, route, admitted.mount),
         is_stream=bool(body.stream),
     )
     return (yield from exchange.reply(completion, ignored))
-
-
-def chat_choices(body: ChatCompletionRequest) -> list[Choice[ChatCompletionRequest]]:
-    """One request for each choice that ``body`` asks for."""
-    return [Choice(index, partial(_asking, body, index)) for index in range(body.n or 1)]
-
-
-def _asking(body: ChatCompletionRequest, index: int, route: Route) -> Asking[ChatCompletionRequest]:
-    backend: BaseBackend = route.backend
-    request = body.routed_to(route.model, route.options).for_choice(index)
-    methods = (
-        (backend.stream_chat, backend.astream_chat)
-        if body.stream
-        else whole(backend.chat, backend.achat)
-    )
-    return Asking(answering(request, backend.supported_parameters), *methods)
 
 
 def fetch_remote_images(body: ChatCompletionRequest) -> Flow[None]:

@@ -19,8 +19,8 @@ from .._wire.responses import ResponsesRequest
 from ..auth import Caller
 from ..exceptions import GatewayError, InvalidRequest, UnsupportedParameter
 from ..response_store import BaseResponseStore, response_store
-from .chat import chat_choices, fetch_remote_images
-from .completion import Completion
+from .chat import fetch_remote_images
+from .completion import Completion, chat_sources
 from .exchange import Exchange, Reply, admit, check_prompt, settle_parameters
 from .flow import Flow, call
 
@@ -58,7 +58,7 @@ def respond(exchange: Exchange) -> Flow[Reply]:
         store=store if is_stored else None,
         route=route,
         request=chat,
-        choices=chat_choices(chat),
+        sources=chat_sources(chat),
         account=exchange.account(caller, route, endpoint="responses", body=body, choices=1),
         writer=kind(body, route.name, admitted.mount.case, stored=is_stored),
         is_stream=bool(body.stream),

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from .._translation.text_completion import TextCompletionStream, WholeTextCompletion
-from .._translation.tool_choice import Answering
 from .._wire.completions import CompletionRequest
-from .completion import Asking, Choice, Completion, whole
+from .completion import Completion, text_sources
 from .exchange import Exchange, Reply, admit, check_choices, settle_parameters
 from .flow import Flow
-from .routing import Route
 
 __all__ = ["complete_text"]
 
@@ -22,49 +18,27 @@ def complete_text(exchange: Exchange) -> Flow[Reply]:
     body, ignored = settle_parameters(body, route.backend.unsupported_parameters(body), route)
     prompts, n = body.prompts(), body.n or 1
     check_choices(len(prompts) * n, "n" if n > 1 else "prompt")
-    choices = _choices(body)
+    sources = text_sources(body)
     echo = [str(prompt) if body.echo else "" for prompt in prompts for _ in range(n)]
     writer = (
         TextCompletionStream(
             route.name,
             case,
-            choices=len(choices),
+            choices=len(sources),
             echo=echo,
             include_usage=body.include_usage,
         )
         if body.stream
-        else WholeTextCompletion(route.name, case, choices=len(choices), echo=echo)
+        else WholeTextCompletion(route.name, case, choices=len(sources), echo=echo)
     )
     completion = Completion(
         route=route,
         request=body,
-        choices=choices,
+        sources=sources,
         account=exchange.account(
-            admitted.caller, route, endpoint="completions", body=body, choices=len(choices)
+            admitted.caller, route, endpoint="completions", body=body, choices=len(sources)
         ),
         writer=writer,
         is_stream=bool(body.stream),
     )
     return (yield from exchange.reply(completion, ignored))
-
-
-def _choices(body: CompletionRequest) -> list[Choice[CompletionRequest]]:
-    """``n`` requests for each prompt, in OpenAI's order: all choices of a prompt together."""
-    pairs = [(prompt, number) for prompt in body.prompts() for number in range(body.n or 1)]
-    return [
-        Choice(index, partial(_asking, body, prompt, number))
-        for index, (prompt, number) in enumerate(pairs)
-    ]
-
-
-def _asking(
-    body: CompletionRequest, prompt: str | list[int], number: int, route: Route
-) -> Asking[CompletionRequest]:
-    backend = route.backend
-    request = body.routed_to(route.model, route.options).for_prompt(prompt, number)
-    methods = (
-        (backend.stream_complete, backend.astream_complete)
-        if body.stream
-        else whole(backend.complete, backend.acomplete)
-    )
-    return Asking(Answering(request), *methods)

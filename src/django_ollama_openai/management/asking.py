@@ -10,12 +10,13 @@ from .. import _conf
 from .._gateway.exchange import check_prompt
 from .._gateway.mount import Mount
 from .._gateway.routing import Route, resolve_model
-from .._gateway.work import is_of_the_backend
+from .._gateway.work import is_backend_failure
 from .._pump import closed
 from .._wire.chat import ChatCompletionRequest
 from .._wire.delta import Delta
 from ..backends import OllamaBackend
-from ..backends._slots import Wait
+from ..backends._leases import stream
+from ..backends._slots import QueueTicket
 from ..exceptions import GatewayError, ModelNotFound
 from .engines import chosen, failure
 from .inventory import no_model
@@ -79,7 +80,7 @@ def _ask_in_turn(terminal: Terminal, routes: list[Route], body: ChatCompletionRe
             return _answer(writer, route, body.routed_to(route.model, route.options))
         except GatewayError as error:
             told = _told(route, error)
-            if writer.has_begun or number == len(routes) or not is_of_the_backend(error):
+            if writer.has_begun or number == len(routes) or not is_backend_failure(error):
                 raise told from error
             terminal.aside(f"{told} Asking {routes[number].name!r} instead.\n")
 
@@ -102,12 +103,12 @@ def _read() -> str:
 
 def _answer(writer: _Writer, route: Route, request: ChatCompletionRequest) -> None:
     try:
-        with route.backend.slots.taken(Wait()):
-            deltas = route.backend.stream_chat(request)
-            # Also when the operator has heard enough: the engine works until it is closed.
-            with closed(deltas):
-                for delta in deltas:
-                    writer.feed(delta)
+        leases = route.backend.leases(request, QueueTicket())
+        deltas = stream(leases, lambda lease: [lease.backend.stream_chat(request)])
+        # Also when the operator has heard enough: the engine works until it is closed.
+        with closed(deltas):
+            for delta in deltas:
+                writer.feed(delta)
     finally:
         writer.finish()
 

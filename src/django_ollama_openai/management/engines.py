@@ -79,7 +79,7 @@ def named_ollamas(alias: str | None) -> list[OllamaBackend]:
 
 
 def _ollamas(aliases: Iterable[str]) -> list[OllamaBackend]:
-    made = [backends[each] for alias in aliases for each in (backends[alias].members or (alias,))]
+    made = [backends[each] for alias in aliases for each in backends[alias].engines()]
     # A pool and its members may be asked for together.
     return [backend for backend in dict.fromkeys(made) if isinstance(backend, OllamaBackend)]
 

@@ -15,7 +15,7 @@ from .._gateway.mount import Mount
 from .._gateway.routing import resolve_model
 from .._translation.model_cards import ModelCard
 from ..backends import BaseBackend, OllamaBackend, PoolBackend, backends
-from ..backends._asking import elapsed_ms
+from ..backends._fan_out import elapsed_ms
 from ..exceptions import ModelNotFound
 from .engines import chosen, client_of, listed, making_sense, reason
 from .survey import Answer, survey
@@ -39,7 +39,7 @@ def report_status(terminal: Terminal, alias: str | None) -> None:
             in the settings is missing. All backends are reported first.
     """
     named = chosen(alias)
-    members = [member for each in named for member in backends[each].members]
+    members = [engine for each in named for engine in backends[each].engines()]
     # A pool and its members may be asked for together.
     everybody = dict.fromkeys([*named, *members])
     found = survey(lambda backend: backend.ping(), everybody, WITHIN_SECONDS)
@@ -47,7 +47,9 @@ def report_status(terminal: Terminal, alias: str | None) -> None:
     ready = [each for each, answer in answers.items() if answer.error is None]
     facts = survey(_facts, ready, FACTS_SECONDS)
     for each, answer in answers.items():
-        missing = {member: found[member].error for member in backends[each].members}
+        missing = {
+            engine: found[engine].error for engine in backends[each].engines() if engine != each
+        }
         _report(terminal, each, answer, facts.get(each), missing)
         for line in _limits(each):
             terminal.line(INDENT, line)
@@ -81,7 +83,7 @@ def _missing_models(facts: Mapping[str, _Facts]) -> list[str]:
             backend.find_model(route.model, facts[route.alias].cards)
         except ModelNotFound:
             text = f"{route.model!r} is not on the backend {route.alias!r}."
-            members = [backends[each] for each in backend.members or (route.alias,)]
+            members = [backends[each] for each in backend.engines()]
             if all(isinstance(member, OllamaBackend) for member in members):
                 text += pull_advice(route.model, route.alias)
             missing[route.alias, route.model] = text
@@ -168,7 +170,7 @@ def _limits(alias: str) -> Iterator[str]:
     limits, backend = _conf.get().limits(alias), backends[alias]
     slots = backend.slots
     # A pool has the limits of its members.
-    if limits.max_concurrency is not None and not backend.members:
+    if limits.max_concurrency is not None and not isinstance(backend, PoolBackend):
         yield (
             f"up to {limits.max_concurrency} requests at once and {limits.max_queue} waiting, in "
             "each process"

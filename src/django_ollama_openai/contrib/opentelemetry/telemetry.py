@@ -131,8 +131,7 @@ def record(
 
 def _answerer(alias: str) -> type[BaseBackend]:
     """The class of the backend that has answered; of a pool, that of its members."""
-    backend = backends[alias]
-    return type(backends[backend.members[0]] if backend.members else backend)
+    return type(backends[backends[alias].engines()[0]])
 
 
 def _measure(

@@ -1,4 +1,4 @@
-"""Ask several backends something at once, for no longer than so many seconds."""
+"""Several calls at once, for a limited time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from .._pump import End, Pump
 
-__all__ = ["aanswers", "answers", "elapsed_ms"]
+__all__ = ["afan_out", "elapsed_ms", "fan_out"]
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -18,57 +18,57 @@ T = TypeVar("T")
 _Arrivals: TypeAlias = "queue.SimpleQueue[tuple[K, T | Exception]]"
 
 
-def answers(
-    asks: Mapping[K, Callable[[], T]], seconds: float
+def fan_out(
+    calls: Mapping[K, Callable[[], T]], seconds: float
 ) -> Generator[tuple[K, T | Exception]]:
-    """What each of ``asks`` returns or raises, as it comes. One that takes longer than ``seconds``
-    is left alone, and not among them; so are those left when the reader goes."""
+    """Yield what each of ``calls`` returns or raises, with its key, as it arrives. A call that
+    takes longer than ``seconds`` is abandoned and left out; closing the generator abandons all."""
     arrivals: _Arrivals[K, T] = queue.SimpleQueue()
     end = time.monotonic() + seconds
-    pumps = {key: _asked(key, ask, arrivals) for key, ask in asks.items()}
+    pumps = {key: _start(key, call, arrivals) for key, call in calls.items()}
     try:
         while pumps:
             try:
-                key, answer = arrivals.get(timeout=max(0, end - time.monotonic()))
+                key, result = arrivals.get(timeout=max(0, end - time.monotonic()))
             except queue.Empty:
                 return
             del pumps[key]
-            yield key, answer
+            yield key, result
     finally:
         for pump in pumps.values():
             pump.cancel()
 
 
-def _asked(key: K, ask: Callable[[], T], arrivals: _Arrivals[K, T]) -> Pump[Any]:
-    """Ask one, in a thread that can be left alone when it takes too long."""
+def _start(key: K, call: Callable[[], T], arrivals: _Arrivals[K, T]) -> Pump[Any]:
+    """Start ``call`` in a thread that can be abandoned."""
 
-    def ask_it() -> Any:
-        arrivals.put((key, ask()))
+    def items() -> Any:
+        arrivals.put((key, call()))
         return iter(())
 
-    def ended(item: Any | End) -> None:
+    def deliver(item: Any | End) -> None:
         if isinstance(item, End) and isinstance(item.error, Exception):
             arrivals.put((key, item.error))
 
-    pump: Pump[Any] = Pump(ask_it, ended)
+    pump: Pump[Any] = Pump(items, deliver)
     pump.start()
     return pump
 
 
-async def aanswers(
-    asks: Mapping[K, Callable[[], Awaitable[T]]], seconds: float
+async def afan_out(
+    calls: Mapping[K, Callable[[], Awaitable[T]]], seconds: float
 ) -> AsyncGenerator[tuple[K, T | Exception]]:
-    """The same in tasks; its reader closes it."""
+    """Async version of :func:`fan_out`, with tasks. The reader must close it."""
 
-    async def asked(key: K, ask: Callable[[], Awaitable[T]]) -> tuple[K, T | Exception]:
+    async def result_of(key: K, call: Callable[[], Awaitable[T]]) -> tuple[K, T | Exception]:
         try:
-            return key, await ask()
+            return key, await call()
         except Exception as error:
             return key, error
 
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
-    tasks = [asyncio.create_task(asked(key, ask)) for key, ask in asks.items()]
+    tasks = [asyncio.create_task(result_of(key, call)) for key, call in calls.items()]
     try:
         waiting = set(tasks)
         while waiting:
@@ -88,5 +88,5 @@ async def aanswers(
 
 
 def elapsed_ms(started: float) -> float:
-    """Milliseconds since ``started``, which :func:`time.perf_counter` gave."""
+    """Return the milliseconds since ``started``, a value of :func:`time.perf_counter`."""
     return round((time.perf_counter() - started) * 1000, 1)
