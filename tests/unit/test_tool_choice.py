@@ -13,7 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_ollama_openai._translation.tool_choice import ToolChoiceAdapter, honoured, tool_choice_adapter
+from django_ollama_openai._translation.tool_choice import (
+    ToolChoiceAdapter,
+    honoured,
+    tool_choice_adapter,
+)
 from django_ollama_openai._wire.chat import ChatCompletionRequest, JSONSchemaFormat, content_text
 from django_ollama_openai._wire.delta import Delta, ToolCallDelta, Usage, fold
 from django_ollama_openai.exceptions import InvalidRequest, UpstreamError

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Hashable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
+from .._cancellation import interruptible
 from .._pump import End, Pump
 
 __all__ = ["afan_out", "elapsed_ms", "fan_out"]
@@ -15,7 +16,7 @@ __all__ = ["afan_out", "elapsed_ms", "fan_out"]
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
-_Arrivals: TypeAlias = "queue.SimpleQueue[tuple[K, T | Exception]]"
+_Arrivals: TypeAlias = "queue.SimpleQueue[tuple[K, T | Exception] | None]"
 
 
 def fan_out(
@@ -29,11 +30,14 @@ def fan_out(
     try:
         while pumps:
             try:
-                key, result = arrivals.get(timeout=max(0, end - time.monotonic()))
+                with interruptible(lambda: arrivals.put(None)):
+                    arrival = arrivals.get(timeout=max(0, end - time.monotonic()))
             except queue.Empty:
                 return
-            del pumps[key]
-            yield key, result
+            if arrival is not None:
+                key, result = arrival
+                del pumps[key]
+                yield key, result
     finally:
         for pump in pumps.values():
             pump.cancel()

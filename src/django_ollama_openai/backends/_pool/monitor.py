@@ -13,6 +13,7 @@ from contextvars import Context
 from functools import partial
 from typing import Final
 
+from ..._cancellation import Cancellation, Cancelled, current, interruptible
 from ...exceptions import GatewayError, UpstreamError, UpstreamTimeout
 from .._failures import is_disconnect, is_error_status, is_unreachable, operator_message
 from .._fan_out import fan_out
@@ -52,7 +53,7 @@ class Monitor:
         self._probed = probed
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._is_closed = False
+        self._work = Cancellation()
         self._last_traffic = 0.0
         self._is_due = threading.Event()
         self._first_round: Future[None] = Future()
@@ -99,9 +100,11 @@ class Monitor:
 
     def close(self) -> None:
         """Stop probing."""
+        self._work.cancel()
         with self._lock:
-            self._is_closed = True
-        self._is_due.set()
+            thread = self._thread
+        if thread is not None:
+            thread.join(PROBE_SECONDS)
         with suppress(InvalidStateError):
             self._first_round.set_result(None)
 
@@ -164,7 +167,7 @@ class Monitor:
 
     def _start(self) -> None:
         with self._lock:
-            if self._thread is None and not self._is_closed:
+            if self._thread is None and not self._work.cancelled:
                 self._first_round_until = self._last_traffic + FIRST_PROBE_SECONDS
                 for member in self._members:
                     member.probe_at = 0.0
@@ -180,14 +183,18 @@ class Monitor:
                     self._thread = thread
 
     def _run(self) -> None:
+        current.set(self._work)
         try:
-            while not self._is_closed and time.monotonic() - self._last_traffic < IDLE_SECONDS:
+            while time.monotonic() - self._last_traffic < IDLE_SECONDS:
                 self._is_due.clear()
                 now = time.monotonic()
                 if due := [member for member in self._members if member.probe_at <= now]:
                     self._probe(due)
                 pause = min(member.probe_at for member in self._members) - time.monotonic()
-                self._is_due.wait(max(0, min(pause, self._interval)))
+                with interruptible(self._is_due.set):
+                    self._is_due.wait(max(0, min(pause, self._interval)))
+        except Cancelled:
+            pass  # it is closed
         finally:
             with self._lock:
                 self._thread = None
@@ -204,8 +211,6 @@ class Monitor:
                 self._probe_failed(member, error, began)
         for member in missing:
             self._probe_failed(member, TimeoutError(), began)
-        if self._is_closed:
-            return
         with suppress(InvalidStateError):
             self._first_round.set_result(None)
         # The models that a member has may be news for waiting requests.
@@ -225,8 +230,6 @@ class Monitor:
             member.listed(backend.list_models())
 
     def _probe_failed(self, member: Member, error: Exception, began: float) -> None:
-        if self._is_closed:
-            return
         if member.answered_at >= began:
             if not isinstance(error, TimeoutError):
                 logger.error("Listing the models of %r crashed", member.alias, exc_info=error)
