@@ -291,6 +291,17 @@ def test_required_asks_again_if_no_call_comes() -> None:
     assert call.id is not None
 
 
+def test_calls_that_the_engine_finds_in_the_second_answer_are_kept() -> None:
+    second = [Delta("Well,"), *calls("unknown", "time", "weather"), Delta(tokens=0)]
+    _, deltas = run(asking("required"), text("No."), second)
+    answer = fold(deltas)
+    assert (answer.content, answer.finish_reason) == ("", "tool_calls")
+    assert [(call.name, call.arguments) for call in answer.tool_calls] == [
+        ("time", "{}"),
+        ("weather", "{}"),
+    ]
+
+
 def test_what_the_parameters_refer_to_is_kept() -> None:
     def node(kind: str) -> dict[str, Any]:
         tool = {"name": kind, "parameters": {**NODE, "$defs": {"kind": {"const": kind}}}}

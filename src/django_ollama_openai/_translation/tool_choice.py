@@ -324,23 +324,41 @@ _MAY_END: Final = "} \t\r\n"
 
 class _WrittenCall:
     """A call of one of the functions ``names`` that the model writes as
-    ``{"name": …, "arguments": …}``; the arguments are passed on as they are written."""
+    ``{"name": …, "arguments": …}``; the arguments are passed on as they are written.
+
+    Some engines find calls in an answer that was to have none. Those of one of the functions are
+    the calls then, unless the model has begun to write one.
+    """
 
     def __init__(self, names: Collection[str]) -> None:
         self._names = names
         self._is_begun = False
+        # The calls that the engine has found: their indexes, and those for the client.
+        self._found: dict[int, int] = {}
         self._head = ""
         # Pieces, for there may be many: models that keep to a schema may fall to writing blanks.
         self._held: list[str] = []
 
     def feed(self, delta: Delta) -> Delta:
-        written = self._arguments if self._is_begun else self._begin
-        delta.tool_calls = list(written(delta.content))
-        if delta.finish_reason:
-            delta.tool_calls += self._end(delta.finish_reason)
+        found = [] if self._is_begun else list(self._parsed(delta.tool_calls))
+        if self._found:
+            delta.tool_calls = found
+        else:
+            written = self._arguments if self._is_begun else self._begin
+            delta.tool_calls = list(written(delta.content))
+            if delta.finish_reason:
+                delta.tool_calls += self._end(delta.finish_reason)
         if delta.finish_reason == "stop":
             delta.finish_reason = "tool_calls"
         return _only_calls(delta)
+
+    def _parsed(self, calls: list[ToolCallDelta]) -> Iterator[ToolCallDelta]:
+        for call in calls:
+            if call.name in self._names:
+                self._found.setdefault(call.index, len(self._found))
+                call = replace(call, id=call.id or new_tool_call_id())
+            if call.index in self._found:
+                yield replace(call, index=self._found[call.index])
 
     def _begin(self, content: str) -> Iterator[ToolCallDelta]:
         self._head += content
