@@ -41,7 +41,7 @@ from ._gateway.mount import OPTIONS
 from ._wire.case import Case
 from .auth import BaseAuthenticator, StaticKeyAuthenticator
 from .backends import BaseBackend, InvalidBackendError, backends
-from .backends._asking import answers
+from .backends._fan_out import fan_out
 from .exceptions import GatewayError
 from .response_store import response_store
 
@@ -80,24 +80,21 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
 
 def _check_backends() -> Iterator[CheckMessage]:
     for alias in backends:
-        members: tuple[str, ...] = ()
+        engines: tuple[str, ...] = (alias,)
         try:
             backend = backends.create(alias)
         except InvalidBackendError as error:
             yield Error(str(error), id="ollama_openai.E002")
         else:
-            members = backend.members
+            engines = backend.engines()
             backend.close()
-        yield from _check_queue(alias, members)
+        yield from _check_queue(alias, engines)
 
 
-def _check_queue(alias: str, members: tuple[str, ...]) -> Iterator[CheckMessage]:
+def _check_queue(alias: str, engines: tuple[str, ...]) -> Iterator[CheckMessage]:
     settings = _conf.get()
     limits, keepalive = settings.limits(alias), settings.STREAM_KEEPALIVE_SECONDS
-    # What is made of others waits for theirs.
-    is_limited = any(
-        settings.limits(each).max_concurrency is not None for each in members or (alias,)
-    )
+    is_limited = any(settings.limits(each).max_concurrency is not None for each in engines)
     if is_limited and limits.queue_timeout >= keepalive:
         yield Warning(
             f"{_conf.SETTING}: for the backend {alias!r} QUEUE_TIMEOUT is {limits.queue_timeout:g} "
@@ -278,7 +275,7 @@ def check_engines(**kwargs: Any) -> list[CheckMessage]:
     pings = {alias: backend.ping for alias, backend in _engines()}
     late = f"It did not answer within {ENGINES_WITHIN_SECONDS} seconds."
     reasons: dict[str, str | None] = dict.fromkeys(pings, late)
-    for alias, error in answers(pings, ENGINES_WITHIN_SECONDS):
+    for alias, error in fan_out(pings, ENGINES_WITHIN_SECONDS):
         reasons[alias] = None if error is None else _reason(error, alias)
     return [
         Warning(
@@ -295,7 +292,7 @@ def _engines() -> Iterator[tuple[str, BaseBackend]]:
     for alias in backends:
         # Another check reports backends that cannot be created.
         with suppress(InvalidBackendError):
-            if not backends[alias].members:
+            if backends[alias].engines() == (alias,):
                 yield alias, backends[alias]
 
 

@@ -34,11 +34,11 @@ from django_ollama_openai.backends import (
     BaseBackend,
     DummyBackend,
     PoolBackend,
-    _monitor,
     backends,
 )
-from django_ollama_openai.backends._selection import Member, Standing
-from django_ollama_openai.backends._slots import Wait
+from django_ollama_openai.backends._pool import monitor
+from django_ollama_openai.backends._pool.selection import Health, Member
+from django_ollama_openai.backends._slots import QueueTicket
 from django_ollama_openai.exceptions import (
     GatewayError,
     InvalidRequest,
@@ -139,7 +139,7 @@ def make(settings: Settings) -> Iterator[Callable[..., PoolBackend]]:
         }
         pool = {
             "BACKEND": POOL,
-            "OPTIONS": {"members": list(members), "look_seconds": 0.1, **(options or {})},
+            "OPTIONS": {"members": list(members), "probe_interval": 0.1, **(options or {})},
             **entry,
         }
         settings.OLLAMA_OPENAI = {"BACKENDS": {**members, "default": pool}}
@@ -183,8 +183,8 @@ def looks_at(host: OllamaServer) -> list[Received]:
     return [each for each in list(host.requests) if each.path == "/api/version"]
 
 
-def standing(pool: PoolBackend) -> dict[str, Standing]:
-    return {member.alias: member.standing for member in pool._members().members}
+def health(pool: PoolBackend) -> dict[str, Health]:
+    return {member.alias: member.health for member in pool._members().members}
 
 
 def is_idle(pool: PoolBackend) -> bool:
@@ -260,7 +260,7 @@ def test_a_busy_host_leaves_work_to_the_others(
         taken = [threads.submit(backends["1"].chat, chat()) for _ in range(2)]
         wait_until(lambda: len(hosts[0].chats()) == 2)
         # Whoever names the member takes its slots, too.
-        with backends["1"].slots.taken(Wait()), backends["1"].slots.taken(Wait()):
+        with backends["1"].slots.acquire(QueueTicket()), backends["1"].slots.acquire(QueueTicket()):
             for _ in range(4):
                 ask(pool)
         gate.set()
@@ -319,7 +319,7 @@ def test_the_limits_of_the_queue_are_those_of_the_pool(
     pool = make(*hosts[:2], member=member, **entry)
     with ExitStack() as slots:
         for alias in pool.members:
-            slots.enter_context(backends[alias].slots.taken(Wait()))
+            slots.enter_context(backends[alias].slots.acquire(QueueTicket()))
         started = time.monotonic()
         with pytest.raises(Overloaded):
             ask(pool)
@@ -429,7 +429,7 @@ def test_a_request_that_times_out_goes_to_one_more(
         ask(pool)
     assert sum(counts(hosts)) == 2
     # It may have been the request: nobody is out for it.
-    assert set(standing(pool).values()) == {Standing.IN}
+    assert set(health(pool).values()) == {Health.HEALTHY}
 
 
 @pytest.mark.parametrize("failure", ["500", "reset"])
@@ -438,10 +438,10 @@ def test_those_that_fail_do_not_attract_more_because_they_are_idle(
 ) -> None:
     for host in hosts[:2]:
         host.routes["/api/chat"] = FAILURES[failure][0]
-    pool = make(*hosts, options={"look_seconds": 60})
+    pool = make(*hosts, options={"probe_interval": 60})
     with pytest.raises(UpstreamError):
         ask(pool)
-    with backends["3"].slots.taken(Wait()):
+    with backends["3"].slots.acquire(QueueTicket()):
         for _ in range(5):
             assert ask(pool).content == "Hello!"
     assert counts(hosts) == [1, 1, 5]
@@ -471,7 +471,7 @@ def test_a_model_that_is_nowhere_is_looked_for_everywhere(
 def test_a_model_that_was_just_pulled_is_found(
     hosts: list[OllamaServer], make: Callable[..., PoolBackend], ask: Ask
 ) -> None:
-    pool = make(*hosts, options={"look_seconds": 60})
+    pool = make(*hosts, options={"probe_interval": 60})
     ask(pool)
     hosts[2].models["new"] = {**hosts[2].models[MODEL], "name": "new", "model": "new"}
     assert ask(pool, "chat", chat("new")).content == "Hello!"
@@ -555,8 +555,7 @@ def test_a_later_attempt_waits_no_longer_than_others(
 ) -> None:
     hosts[0].routes["/api/chat"] = error(503, "busy")
     pool = make(*hosts[:2], member={"MAX_CONCURRENCY": 1}, QUEUE_TIMEOUT=0.3)
-    # As the gateway does; this is how long all of the request's choices have waited.
-    with backends["2"].slots.taken(Wait()), pool.slots.taken(Wait()):
+    with backends["2"].slots.acquire(QueueTicket()):
         started = time.monotonic()
         with pytest.raises(Overloaded):
             ask(pool)
@@ -578,16 +577,16 @@ def test_who_dies_is_out_and_comes_back(
         host.loaded = [MODEL]
     pool = make(*hosts[:2])
     # Looking at what is known starts nothing.
-    assert (pool.members_out(), of_pools()) == (frozenset(), [])
+    assert (pool.unhealthy_members(), of_pools()) == (frozenset(), [])
     ask(pool)
-    wait_until(lambda: set(standing(pool).values()) == {Standing.IN})
-    assert pool.members_out() == frozenset()
+    wait_until(lambda: set(health(pool).values()) == {Health.HEALTHY})
+    assert pool.unhealthy_members() == frozenset()
     hosts[0].die()
     try:
         for _ in range(4):
             ask(pool)
-        wait_until(lambda: standing(pool)["1"] is Standing.OUT)
-        assert pool.members_out() == {"1"}
+        wait_until(lambda: health(pool)["1"] is Health.UNHEALTHY)
+        assert pool.unhealthy_members() == {"1"}
         before = hosts[0].connections
         for _ in range(4):
             ask(pool)
@@ -596,7 +595,7 @@ def test_who_dies_is_out_and_comes_back(
     finally:
         hosts[0].revive()
     deadline = time.monotonic() + WITHIN
-    while standing(pool)["1"] is not Standing.IN:
+    while health(pool)["1"] is not Health.HEALTHY:
         assert time.monotonic() < deadline
         ask(pool)
         time.sleep(0.05)
@@ -625,8 +624,8 @@ def test_requests_that_crash_their_connection_put_nobody_out(
     for _ in range(6):
         with pytest.raises(UpstreamError):
             ask(pool)
-    assert Standing.OUT not in standing(pool).values()
-    wait_until(lambda: set(standing(pool).values()) == {Standing.IN})
+    assert Health.UNHEALTHY not in health(pool).values()
+    wait_until(lambda: set(health(pool).values()) == {Health.HEALTHY})
     assert "out of the pool" not in caplog.text
     assert (
         "The backend '1' of the pool 'default' failed: The connection to the engine" in caplog.text
@@ -641,7 +640,7 @@ def test_a_status_is_a_sign_of_life(
     hosts[0].routes["/api/version"] = error(status, "not for you")
     pool = make(*hosts[:2])
     ask(pool)
-    wait_until(lambda: set(standing(pool).values()) == {Standing.IN})
+    wait_until(lambda: set(health(pool).values()) == {Health.HEALTHY})
 
 
 def test_one_that_is_silent_once_is_looked_at_again(
@@ -651,14 +650,14 @@ def test_one_that_is_silent_once_is_looked_at_again(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(_monitor, "ANSWER_SECONDS", 2)
+    monkeypatch.setattr(monitor, "PROBE_SECONDS", 2)
     hosts[0].routes["/api/version"] = Reply([], before=[Hold()])
     pool = make(*hosts[:2])
     # It waits for half of that.
     ask(pool)
     hosts[0].routes.clear()
-    assert standing(pool)["1"] is Standing.DOUBTFUL
-    wait_until(lambda: standing(pool)["1"] is Standing.IN)
+    assert health(pool)["1"] is Health.SUSPECT
+    wait_until(lambda: health(pool)["1"] is Health.HEALTHY)
     assert "out of the pool" not in caplog.text
 
 
@@ -672,7 +671,7 @@ def test_a_status_puts_nobody_out(
     for _ in range(10):
         with pytest.raises(UpstreamError):
             ask(pool)
-    assert set(standing(pool).values()) == {Standing.IN}
+    assert set(health(pool).values()) == {Health.HEALTHY}
 
 
 def test_when_all_are_out_they_are_tried_anyway(
@@ -685,13 +684,13 @@ def test_when_all_are_out_they_are_tried_anyway(
     try:
         with pytest.raises(UpstreamUnavailable):
             ask(pool)
-        assert set(standing(pool).values()) == {Standing.OUT}
+        assert set(health(pool).values()) == {Health.UNHEALTHY}
     finally:
         for host in hosts[:2]:
             host.revive()
     # Before anybody has looked.
     assert ask(pool).content == "Hello!"
-    wait_until(lambda: set(standing(pool).values()) == {Standing.IN})
+    wait_until(lambda: set(health(pool).values()) == {Health.HEALTHY})
 
 
 def test_a_silent_host_holds_nothing_up(
@@ -702,8 +701,8 @@ def test_a_silent_host_holds_nothing_up(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with hung_host() as silent:
-        monkeypatch.setattr(_monitor, "FIRST_LOOK_SECONDS", 0.3)
-        monkeypatch.setattr(_monitor, "ANSWER_SECONDS", 600)
+        monkeypatch.setattr(monitor, "FIRST_PROBE_SECONDS", 0.3)
+        monkeypatch.setattr(monitor, "PROBE_SECONDS", 600)
         pool = make(silent, hosts[0])
         started = time.monotonic()
         for _ in range(5):
@@ -711,15 +710,15 @@ def test_a_silent_host_holds_nothing_up(
         assert 0.3 <= time.monotonic() - started < WITHIN
         assert len(asked(hosts[0])) == 5
         backends.close()
-        monkeypatch.setattr(_monitor, "ANSWER_SECONDS", 1.5)
+        monkeypatch.setattr(monitor, "PROBE_SECONDS", 1.5)
         pool = make(silent, hosts[0])
         ask(pool)
         seen = len(hosts[0].requests)
         # The other is looked at all the while.
         wait_until(lambda: len(hosts[0].requests) > seen + 4)
-        wait_until(lambda: standing(pool)["1"] is Standing.OUT)
+        wait_until(lambda: health(pool)["1"] is Health.UNHEALTHY)
         assert "did not answer within" in caplog.text
-        assert standing(pool)["2"] is Standing.IN
+        assert health(pool)["2"] is Health.HEALTHY
         backends.close()
 
 
@@ -729,8 +728,8 @@ def test_who_is_out_is_asked_less_and_less_often(
     ask: Ask,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_monitor, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(_monitor, "LONGEST_PAUSE", 0.4)
+    monkeypatch.setattr(monitor, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(monitor, "LONGEST_PAUSE", 0.4)
     hosts[0].routes["/api/version"] = REFUSED
     pool = make(hosts[0], hosts[1])
     ask(pool)
@@ -747,29 +746,19 @@ def unreachable() -> UpstreamUnavailable:
     return failure
 
 
-def test_a_second_question_waits_no_longer_than_the_first(
-    hosts: list[OllamaServer], make: Callable[..., PoolBackend]
-) -> None:
-    pool = make(hosts[0], member={"MAX_CONCURRENCY": 1}, QUEUE_TIMEOUT=0.2)
-    with pool.slots.taken(Wait()):
-        pool.chat(chat())
-        with backends["1"].slots.taken(Wait()), pytest.raises(Overloaded):
-            pool.chat(chat())
-
-
 def test_who_waits_is_told_when_there_is_nobody_better_to_wait_for(
     hosts: list[OllamaServer],
     make: Callable[..., PoolBackend],
     ask: Ask,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_monitor, "FIRST_PAUSE", 60)
-    pool = make(*hosts[:2], member={"MAX_CONCURRENCY": 1}, options={"look_seconds": 60})
+    monkeypatch.setattr(monitor, "FIRST_PAUSE", 60)
+    pool = make(*hosts[:2], member={"MAX_CONCURRENCY": 1}, options={"probe_interval": 60})
     ask(pool)
     before = counts(hosts)[1]
     crew = pool._members()
-    wait_until(lambda: set(standing(pool).values()) == {Standing.IN})
-    with ThreadPoolExecutor(1) as threads, backends["1"].slots.taken(Wait()):
+    wait_until(lambda: set(health(pool).values()) == {Health.HEALTHY})
+    with ThreadPoolExecutor(1) as threads, backends["1"].slots.acquire(QueueTicket()):
         crew.monitor.failed(crew.members[1], unreachable())
         waiting = threads.submit(ask, pool)
         wait_until(lambda: pool.slots.queued == 1)
@@ -782,17 +771,17 @@ def test_who_waits_is_told_when_there_is_nobody_better_to_wait_for(
 
 def test_an_answer_from_before_a_failure_is_no_sign_of_life() -> None:
     member = Member("a", BaseBackend(alias="a"))
-    watching = _monitor.Monitor("pool", [member], 60)
+    watching = monitor.Monitor("pool", [member], 60, lambda: None)
     began = time.monotonic()
     seen = []
-    watching._answers(member, began)
-    seen.append(member.standing)
+    watching._mark_healthy(member, began)
+    seen.append(member.health)
     watching.failed(member, unreachable())
-    watching._answers(member, began)
-    seen.append(member.standing)
-    watching._answers(member, time.monotonic())
-    seen.append(member.standing)
-    assert seen == [Standing.IN, Standing.OUT, Standing.IN]
+    watching._mark_healthy(member, began)
+    seen.append(member.health)
+    watching._mark_healthy(member, time.monotonic())
+    seen.append(member.health)
+    assert seen == [Health.HEALTHY, Health.UNHEALTHY, Health.HEALTHY]
 
 
 # Who dies under load
@@ -997,13 +986,13 @@ def test_it_is_ready_if_any_member_is(
     hosts: list[OllamaServer], make: Callable[..., PoolBackend], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with hung_host() as silent:
-        monkeypatch.setattr("django_ollama_openai.backends._pool.ASK_SECONDS", 600)
+        monkeypatch.setattr("django_ollama_openai.backends._pool.pool.ANSWER_SECONDS", 600)
         pool = make(silent, DEAD_HOST, hosts[0])
         started = time.monotonic()
         pool.ping()
         asyncio.run(pool.aping())
         assert time.monotonic() - started < WITHIN
-        monkeypatch.setattr("django_ollama_openai.backends._pool.ASK_SECONDS", 0.3)
+        monkeypatch.setattr("django_ollama_openai.backends._pool.pool.ANSWER_SECONDS", 0.3)
         pool = make(silent, silent)
         with pytest.raises(UpstreamTimeout):
             pool.ping()
@@ -1151,7 +1140,7 @@ def test_the_monitor_ends_when_there_is_no_traffic_and_begins_again(
     ask: Ask,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_monitor, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(monitor, "IDLE_SECONDS", 0.3)
     pool = make(hosts[0])
     ask(pool)
     assert of_pools() == []
@@ -1161,7 +1150,7 @@ def test_the_monitor_ends_when_there_is_no_traffic_and_begins_again(
     time.sleep(0.3)
     assert len(hosts[0].requests) == looks
     # Not so soon again: a busy machine may not have looked by then.
-    monkeypatch.setattr(_monitor, "IDLE_SECONDS", 600)
+    monkeypatch.setattr(monitor, "IDLE_SECONDS", 600)
     ask(pool)
     wait_until(lambda: len(hosts[0].requests) > looks + 1)
 
@@ -1290,7 +1279,7 @@ def test_the_general_host_is_that_of_no_pool() -> None:
     assert "Its HOST is OLLAMA_OPENAI['HOST'], which is the default's." in message.msg
 
 
-@pytest.mark.parametrize("options", [{"loading_cost": -1}, {"look_seconds": 0}, {"other": 1}])
+@pytest.mark.parametrize("options", [{"loading_cost": -1}, {"probe_interval": 0}, {"other": 1}])
 def test_options_are_checked(options: dict[str, Any]) -> None:
     setting = {
         "BACKENDS": {

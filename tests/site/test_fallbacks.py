@@ -17,7 +17,7 @@ from django.test import AsyncClient, Client
 from django_ollama_openai._wire.chat import ChatCompletionRequest
 from django_ollama_openai._wire.delta import Delta
 from django_ollama_openai.backends import DummyBackend, backends
-from django_ollama_openai.backends._slots import Wait
+from django_ollama_openai.backends._slots import QueueTicket
 from django_ollama_openai.signals import completion_failed, completion_finished
 from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply, Send, error, line
 
@@ -273,7 +273,7 @@ def test_a_backend_that_is_full(
     ask: Ask, configure: Configure, ollama: OllamaServer, second: OllamaServer
 ) -> None:
     configure(**two(ollama, second))
-    with backends["first"].slots.taken(Wait()):
+    with backends["first"].slots.acquire(QueueTicket()):
         assert ask().status_code == 200
     assert engine_requests(ollama) == []
     assert engine_requests(second) == ["/api/chat"]

@@ -19,7 +19,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from django_ollama_openai._pump import Pump
-from django_ollama_openai._translation.tool_choice import answering
+from django_ollama_openai._translation.tool_choice import tool_choice_adapter
 from django_ollama_openai._wire.chat import ChatCompletionRequest
 from django_ollama_openai._wire.completions import CompletionRequest
 from django_ollama_openai._wire.delta import Delta, fold
@@ -222,11 +222,11 @@ def answer(backend: LlamaCppBackend, text: str, **fields: Any) -> Delta:
     """The answer that a client would get."""
     request = asking(text, **fields)
     backend.check_support(request)
-    choice = answering(request, backend.supported_parameters)
+    adapter = tool_choice_adapter(request, backend.supported_parameters)
+    if adapter is None:
+        return fold(backend.stream_chat(request))
     return fold(
-        choice.feed(delta)
-        for attempt in choice.attempts()
-        for delta in backend.stream_chat(attempt)
+        adapter.feed(delta) for each in adapter.requests() for delta in backend.stream_chat(each)
     )
 
 

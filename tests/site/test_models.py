@@ -23,7 +23,7 @@ from django_ollama_openai._gateway import health
 from django_ollama_openai._translation.model_cards import METADATA, ModelCard
 from django_ollama_openai._wire.case import to_camel
 from django_ollama_openai.backends import DummyBackend, backends
-from django_ollama_openai.backends._slots import Wait
+from django_ollama_openai.backends._slots import QueueTicket
 from django_ollama_openai.exceptions import UpstreamTimeout, UpstreamUnavailable
 from tests.ollama_server import OllamaServer, Reply, Send, error
 
@@ -409,7 +409,7 @@ def test_what_runs_and_waits_is_that_of_now(
     for running in (0, 1, 2):
         with ExitStack() as taken:
             for _ in range(running):
-                taken.enter_context(backends["b"].slots.taken(Wait()))
+                taken.enter_context(backends["b"].slots.acquire(QueueTicket()))
             entries = get("health").json()["backends"]
         counts = {alias: (entry["running"], entry["queued"]) for alias, entry in entries.items()}
         assert counts == {"default": (0, 0), "b": (running, 0)}

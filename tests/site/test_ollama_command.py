@@ -18,8 +18,8 @@ from django.core.management.base import CommandError, SystemCheckError
 
 from django_ollama_openai._translation.model_cards import ModelCard
 from django_ollama_openai.backends import BaseBackend, DummyBackend, OllamaBackend, backends
-from django_ollama_openai.backends._pool import ASK_SECONDS
-from django_ollama_openai.backends._slots import Wait
+from django_ollama_openai.backends._pool.pool import ANSWER_SECONDS
+from django_ollama_openai.backends._slots import QueueTicket
 from django_ollama_openai.management import engines, inventory, pull, status
 from django_ollama_openai.management.survey import survey
 from django_ollama_openai.management.terminal import printable, size
@@ -177,7 +177,7 @@ def test_status_of_one_backend(command: Ollama) -> None:
 
 def test_status_says_what_runs_and_waits_in_a_process_that_serves(command: Ollama) -> None:
     assert "running" not in command("status", backend="canned")
-    with backends["canned"].slots.taken(Wait()):
+    with backends["canned"].slots.acquire(QueueTicket()):
         assert "    1 running and 0 queued in this process\n" in command("status", backend="canned")
 
 
@@ -222,7 +222,7 @@ def test_status_of_an_engine_that_is_silent_when_asked_what_it_has(
     command: Ollama, ollama: OllamaServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The second question may take longer than the first: a pool asks three times, for 4 s each.
-    assert status.FACTS_SECONDS > 3 * ASK_SECONDS > status.WITHIN_SECONDS
+    assert status.FACTS_SECONDS > 3 * ANSWER_SECONDS > status.WITHIN_SECONDS
     monkeypatch.setattr(status, "FACTS_SECONDS", 0.3)
     ollama.routes["/api/tags"] = Reply([Hold()])
     said = command("status", backend="default")
@@ -784,7 +784,7 @@ def test_ask_takes_its_turn(command: Ollama, ollama: OllamaServer, settings: Set
     options = site_options(ollama, QUEUE_TIMEOUT=0.1)
     options["BACKENDS"]["default"]["MAX_CONCURRENCY"] = 1
     settings.OLLAMA_OPENAI = options
-    with backends["default"].slots.taken(Wait()):
+    with backends["default"].slots.acquire(QueueTicket()):
         assert "is busy" in refused(command, "ask", "Why?")
     assert command("ask", "Why?") == "Hello!\n"
     assert backends["default"].slots.running == 0

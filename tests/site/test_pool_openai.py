@@ -58,7 +58,7 @@ def pooled_site(
             "dead": {"HOST": DEAD_HOST},
             "default": {
                 **pool,
-                "OPTIONS": {"members": MEMBERS, "look_seconds": 0.2},
+                "OPTIONS": {"members": MEMBERS, "probe_interval": 0.2},
                 "QUEUE_TIMEOUT": WITHIN,
                 "MAX_QUEUE": 100,
             },

@@ -164,7 +164,7 @@ def pooled(
         "openai": {**openai, "BASE_URL": f"{ollama_server.url}/v1"},
         "pool": {
             "BACKEND": "django_ollama_openai.backends.PoolBackend",
-            "OPTIONS": {"members": ["default", "second"], "look_seconds": 0.2},
+            "OPTIONS": {"members": ["default", "second"], "probe_interval": 0.2},
         },
     }
     models = {

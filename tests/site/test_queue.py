@@ -20,7 +20,7 @@ from django.test import AsyncClient, Client
 from pytest_django.fixtures import Settings
 
 from django_ollama_openai.backends import backends
-from django_ollama_openai.backends._slots import Wait
+from django_ollama_openai.backends._slots import QueueTicket
 from django_ollama_openai.signals import completion_started
 from tests.ollama_server import (
     Answer,
@@ -403,7 +403,7 @@ def test_a_stream_that_has_begun_is_told_in_an_event(
     canned: Callable[..., None], stream: Callable[[], tuple[int, bytes]]
 ) -> None:
     canned(QUEUE_TIMEOUT=0.3, STREAM_KEEPALIVE_SECONDS=0.1)
-    with backends["default"].slots.taken(Wait()):
+    with backends["default"].slots.acquire(QueueTicket()):
         status, content = stream()
     assert status == 200
     pings = content.decode().partition("data: ")[0]
@@ -429,7 +429,7 @@ def test_a_receiver_is_told_how_many_wait(
     completion_started.connect(receiver)
     slots = backends["default"].slots
     try:
-        with slots.taken(Wait()):
+        with slots.acquire(QueueTicket()):
             waiting = []
             for number in (1, 2):
                 waiting.append(pool.submit(stream))

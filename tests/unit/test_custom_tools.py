@@ -10,7 +10,7 @@ from django_ollama_openai._translation.chat_completion import (
     WholeChatCompletion,
 )
 from django_ollama_openai._translation.custom_tool_calls import CustomToolCalls
-from django_ollama_openai._translation.tool_choice import answering
+from django_ollama_openai._translation.tool_choice import tool_choice_adapter
 from django_ollama_openai._wire.chat import ChatCompletionRequest
 from django_ollama_openai._wire.delta import Delta, ToolCallDelta, fold
 from django_ollama_openai.exceptions import InvalidRequest
@@ -152,8 +152,9 @@ def test_whole_arguments_do_not_wait_and_functions_stay_as_they_are() -> None:
 
 
 def test_only_requests_with_custom_tools_take_the_trouble() -> None:
-    assert answering(parse(tools=[FUNCTION]), frozenset({"tools"})).custom_tool_calls is None
-    choice = answering(parse(tools=[TOOL]), frozenset({"tools", "tool_choice"}))
+    assert tool_choice_adapter(parse(tools=[FUNCTION]), frozenset({"tools"})) is None
+    choice = tool_choice_adapter(parse(tools=[TOOL]), frozenset({"tools", "tool_choice"}))
+    assert choice is not None
     (first, _) = map(choice.feed, calls('{"input": "a"}'))
     assert first.tool_calls[0].is_custom
 

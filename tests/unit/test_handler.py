@@ -21,7 +21,7 @@ from django_ollama_openai.backends import (
     OllamaBackend,
     backends,
 )
-from django_ollama_openai.backends._slots import Wait
+from django_ollama_openai.backends._slots import QueueTicket
 from django_ollama_openai.exceptions import Overloaded
 
 if TYPE_CHECKING:
@@ -165,9 +165,9 @@ def test_each_backend_has_the_slots_of_its_own_limits(settings: Settings) -> Non
     entry = {"BACKEND": DUMMY}
     settings.OLLAMA_OPENAI = {**table(a={**entry, "MAX_CONCURRENCY": 1}, b=entry), "MAX_QUEUE": 0}
     a, b = backends["a"].slots, backends["b"].slots
-    with a.taken(Wait()), b.taken(Wait()), b.taken(Wait()):
+    with a.acquire(QueueTicket()), b.acquire(QueueTicket()), b.acquire(QueueTicket()):
         assert (a.running, b.running) == (1, 2)
-        with pytest.raises(Overloaded), a.taken(Wait()):
+        with pytest.raises(Overloaded), a.acquire(QueueTicket()):
             pass
     assert (a.running, b.running) == (0, 0)
     assert backends["a"].slots is a
@@ -175,7 +175,7 @@ def test_each_backend_has_the_slots_of_its_own_limits(settings: Settings) -> Non
 
 def test_a_backend_of_its_own_making_has_slots_without_a_limit() -> None:
     backend = DummyBackend()
-    with backend.slots.taken(Wait()), backend.slots.taken(Wait()):
+    with backend.slots.acquire(QueueTicket()), backend.slots.acquire(QueueTicket()):
         assert (backend.slots.running, backend.slots.queued) == (2, 0)
 
 
@@ -243,7 +243,7 @@ def test_a_process_that_is_forked_off_begins_anew(settings: Settings) -> None:
     with warnings.catch_warnings():
         # Python warns of threads: theirs are what is being tested.
         warnings.simplefilter("ignore", DeprecationWarning)
-        with first.slots.taken(Wait()):
+        with first.slots.acquire(QueueTicket()):
             child = os.fork()
     if child == 0:
         made = backends["a"]

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from django_ollama_openai._translation.model_cards import ModelCard
-from django_ollama_openai.backends import BaseBackend, _selection
-from django_ollama_openai.backends._selection import (
+from django_ollama_openai.backends import BaseBackend
+from django_ollama_openai.backends._pool import selection
+from django_ollama_openai.backends._pool.selection import (
     MAX_REMEMBERED,
+    Health,
     Member,
-    Standing,
     able,
     conflicts,
     ranked,
@@ -30,7 +31,7 @@ def card(name: str = "llama3:latest", digest: str | None = "1") -> ModelCard:
 def member(
     alias: str,
     *cards: ModelCard,
-    standing: Standing = Standing.IN,
+    health: Health = Health.HEALTHY,
     loaded: frozenset[str] | None = frozenset({"llama3", "llama3:latest"}),
     running: int = 0,
     used: int = 0,
@@ -39,7 +40,7 @@ def member(
     made = Member(alias, BaseBackend(alias=alias))
     made.listed(cards or [card()])
     made.loaded(loaded)
-    made.standing, made.slots.running = standing, running
+    made.health, made.slots.running = health, running
     made.used, made.failed_at = used, failed_at
     return made
 
@@ -109,7 +110,7 @@ def test_one_that_has_failed_is_avoided_for_a_while(monkeypatch: pytest.MonkeyPa
     for _ in range(5):
         a.is_set_back()
     assert order(a, b) == "ba"
-    monkeypatch.setattr(_selection, "SETBACK_SECONDS", -1)
+    monkeypatch.setattr(selection, "SETBACK_SECONDS", -1)
     assert order(a, b) == "ab"
 
 
@@ -122,7 +123,7 @@ def test_names_from_clients_do_not_fill_the_memory() -> None:
     for number in range(MAX_REMEMBERED * 2):
         a.begins(f"model {number}")
         a.ends(f"model {number}")
-    assert len(a._asked) == MAX_REMEMBERED
+    assert len(a._requested) == MAX_REMEMBERED
     assert not a._running
 
 
@@ -154,8 +155,8 @@ def test_one_that_has_lost_a_model_is_known_to_lack_it() -> None:
 
 
 def test_nobody_gets_anything_who_is_out_while_another_is_in() -> None:
-    out, doubtful = Standing.OUT, Standing.DOUBTFUL
-    a, b, c = member("a", standing=out), member("b", standing=doubtful), member("c", running=9)
+    out, doubtful = Health.UNHEALTHY, Health.SUSPECT
+    a, b, c = member("a", health=out), member("b", health=doubtful), member("c", running=9)
     assert order(a, b, c) == "c"
     assert order(a, b, c, tried=[c]) == "b"
     assert order(a, b, c, tried=[c, b]) == "a"
@@ -163,15 +164,15 @@ def test_nobody_gets_anything_who_is_out_while_another_is_in() -> None:
 
 
 def test_if_all_are_out_they_share_what_there_is() -> None:
-    out = Standing.OUT
-    a = member("a", standing=out, running=1)
-    b = member("b", standing=out, running=5)
-    c = member("c", standing=out)
+    out = Health.UNHEALTHY
+    a = member("a", health=out, running=1)
+    b = member("b", health=out, running=5)
+    c = member("c", health=out)
     assert order(a, b, c) == "cab"
 
 
 def test_one_that_lacks_the_model_does_not_stand_in_for_one_that_is_out() -> None:
-    a, b = member("a", standing=Standing.OUT), member("b", card("other"))
+    a, b = member("a", health=Health.UNHEALTHY), member("b", card("other"))
     assert order(a, b) == "a"
 
 
@@ -185,14 +186,14 @@ def test_versions_are_not_mixed() -> None:
 
 
 def test_another_version_serves_when_the_first_cannot_be_reached() -> None:
-    a = member("a", standing=Standing.OUT)
+    a = member("a", health=Health.UNHEALTHY)
     b, c = member("b", card(digest="2")), member("c", card(digest="2"), running=1)
     assert order(a, b, c) == "bc"
     assert order(a, b, c, tried=[b, c]) == ""
-    a.standing = Standing.DOUBTFUL
+    a.health = Health.SUSPECT
     # It may be well: a broken connection is no proof of the contrary.
     assert order(a, b, c) == "a"
-    b.standing = c.standing = a.standing = Standing.OUT
+    b.health = c.health = a.health = Health.UNHEALTHY
     assert sorted(order(a, b, c)) == ["a", "b", "c"]
 
 

@@ -13,7 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_ollama_openai._translation.tool_choice import Answering, answering, honoured
+from django_ollama_openai._translation.tool_choice import (
+    ToolChoiceAdapter,
+    honoured,
+    tool_choice_adapter,
+)
 from django_ollama_openai._wire.chat import ChatCompletionRequest, JSONSchemaFormat, content_text
 from django_ollama_openai._wire.delta import Delta, ToolCallDelta, Usage, fold
 from django_ollama_openai.exceptions import InvalidRequest, UpstreamError
@@ -55,11 +59,13 @@ class Engine:
         self._answers = list(answers)
         self.asked: list[ChatCompletionRequest] = []
 
-    def answer(self, answering: Answering[ChatCompletionRequest]) -> Iterator[Delta]:
-        for attempt in answering.attempts():
-            self.asked.append(attempt)
+    def answer(
+        self, request: ChatCompletionRequest, adapter: ToolChoiceAdapter | None
+    ) -> Iterator[Delta]:
+        for each in (request,) if adapter is None else adapter.requests():
+            self.asked.append(each)
             for delta in self._answers.pop(0):
-                yield answering.feed(delta)
+                yield delta if adapter is None else adapter.feed(delta)
         assert self._answers == []
 
 
@@ -67,7 +73,7 @@ def run(
     request: ChatCompletionRequest, *answers: list[Delta], native: frozenset[str] = OLLAMA
 ) -> tuple[list[ChatCompletionRequest], list[Delta]]:
     engine = Engine(*answers)
-    deltas = list(engine.answer(answering(request, native)))
+    deltas = list(engine.answer(request, tool_choice_adapter(request, native)))
     return engine.asked, deltas
 
 
@@ -283,8 +289,17 @@ def test_required_asks_again_if_no_call_comes() -> None:
     (call,) = answer.tool_calls
     assert (call.name, call.arguments) == ("time", "{}")
     assert call.id is not None
-    # Both were work for the engine.
-    assert answer.usage == Usage(30, 7, reasoning_tokens=1)
+
+
+def test_calls_that_the_engine_finds_in_the_second_answer_are_kept() -> None:
+    second = [Delta("Well,"), *calls("unknown", "time", "weather"), Delta(tokens=0)]
+    _, deltas = run(asking("required"), text("No."), second)
+    answer = fold(deltas)
+    assert (answer.content, answer.finish_reason) == ("", "tool_calls")
+    assert [(call.name, call.arguments) for call in answer.tool_calls] == [
+        ("time", "{}"),
+        ("weather", "{}"),
+    ]
 
 
 def test_what_the_parameters_refer_to_is_kept() -> None:

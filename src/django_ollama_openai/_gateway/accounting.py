@@ -14,7 +14,7 @@ from django.dispatch import Signal
 from .._threads import run_after_response
 from .._translation.chat_completion import chat_message
 from .._wire.delta import Delta, Usage, fold
-from ..backends._slots import Wait
+from ..backends._slots import QueueTicket
 from ..exceptions import GatewayError
 from ..signals import (
     completion_failed,
@@ -53,7 +53,7 @@ class Account:
         self.request_id = admission.request_id
         self.holds: Holds | None = None
         self._recorder = recorder
-        self._waits: list[Wait] = []
+        self._tickets: list[QueueTicket] = []
         self._slots = route.backend.slots
         self._sender = type(route.backend)
         self._answerer = route
@@ -81,11 +81,11 @@ class Account:
         self._first: float | None = None
         self._record: Record | None = None
 
-    def new_wait(self) -> Wait:
-        """Return what measures how long the request waits for a backend."""
-        wait = Wait()
-        self._waits.append(wait)
-        return wait
+    def new_ticket(self) -> QueueTicket:
+        """Return the ticket for the queue of a backend, or of another one."""
+        ticket = QueueTicket()
+        self._tickets.append(ticket)
+        return ticket
 
     def falls_back(self, route: Route, error: GatewayError) -> None:
         """Note that the backend failed with ``error``, and that ``route`` is tried next."""
@@ -223,7 +223,7 @@ class Account:
             timings=Timings(
                 time_to_first_token=None if self._first is None else self._first - self._started,
                 total=now - self._started,
-                queued=sum(wait.seconds for wait in self._waits),
+                queued=sum(ticket.seconds for ticket in self._tickets),
             ),
             finish_reason=finish_reason,
             error=error,

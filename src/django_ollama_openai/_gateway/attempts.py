@@ -1,93 +1,106 @@
-"""Reads what the sources of a work give, from one attempt to the next."""
+"""Reads the sources of a work: their steps, and the leases that their requests are tried with."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator, Iterator
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from functools import partial
+from typing import Any, Generic, TypeVar
 
+from django.db import connections
+
+from .._cancellation import interruptible
 from .._closing import aclosed, closed
-from ..exceptions import Overloaded
+from .._wire.engine import EngineRequest
+from ..backends._leases import Lease, Leases, astream, stream
 from .channel import Channel
-from .work import Attempt, Source, Work
+from .flow import Call
+from .sources import Source
+from .work import Work
 
 __all__ = ["forward", "items"]
 
-
-def items(source: Source[Any], work: Work[Any]) -> Iterator[Any]:
-    attempt: Attempt | None = work.attempt
-    while attempt is not None:
-        with ExitStack() as slot:
-            try:
-                slot.enter_context(attempt.slot())
-            except Overloaded as error:
-                attempt = work.next_attempt(attempt, error)
-            else:
-                # The slot is given back when it is known whether others are to use it.
-                attempt = yield from _attempted(source, work, attempt)
+T = TypeVar("T")
 
 
-def _attempted(
-    source: Source[Any], work: Work[Any], attempt: Attempt
-) -> Generator[Any, None, Attempt | None]:
-    """What ``source`` gives; returns the next attempt if that is nothing."""
-    if attempt is not work.attempt:
-        # Meanwhile another choice has found that there is no use in it.
-        return work.attempt
-    begun = False
+def items(source: Source[Any, Any], work: Work[Any]) -> Iterator[Any]:
+    """Yield the items of ``source`` in a thread of its own."""
+    steps = source.steps()
+    resume: Callable[[], Any] = partial(next, steps)
+    has_called = False
     try:
-        found = source.items(attempt.route)
-        with closed(found):
-            for item in found:
-                if not begun:
-                    if not work.begins(attempt):
-                        return work.attempt
-                    begun = True
-                yield item
-    except Exception as error:
-        if begun:
-            raise
-        return work.next_attempt(attempt, error)
-    return None
+        while True:
+            try:
+                step = resume()
+            except StopIteration:
+                return
+            result = None
+            try:
+                if isinstance(step, EngineRequest):
+                    call = _EngineCall(work, source, step)
+                    found = stream(call.leases(), call.calls, call.claim)
+                    with closed(found):
+                        for item in found:
+                            yield source.feed(item)
+                elif isinstance(step, Call):
+                    has_called = True
+                    # Nothing more is to be done for a client that has hung up meanwhile.
+                    with interruptible(lambda: None):
+                        result = step.sync()
+                else:
+                    yield source.own(step)
+            except Exception as error:
+                resume = partial(steps.throw, error)
+            else:
+                resume = partial(steps.send, result)
+    finally:
+        steps.close()
+        if has_called:
+            # Nobody else would close those of this thread.
+            connections.close_all()
 
 
 async def forward(work: Work[Any], channel: Channel) -> None:
-    """Write all that the sources of ``work`` give into ``channel``."""
+    """Write the answer of all sources of ``work`` into ``channel``."""
     first, *others = (_forward(source, work, channel) for source in work.sources)
     await (_together([first, *others]) if others else first)
 
 
-async def _forward(source: Source[Any], work: Work[Any], channel: Channel) -> None:
-    attempt, begun = work.attempt, False
-    while True:
-        try:
-            async with attempt.slot():
-                # It may come from another choice, which has just given it back.
-                channel.check()
-                if attempt is not work.attempt:
-                    attempt = work.attempt
-                    continue
-                items = source.aitems(attempt.route)
-                async with aclosed(items):
-                    async for item in items:
-                        if not begun and not work.begins(attempt):
-                            break
-                        begun = True
-                        data = work.feed(item)
-                        if data and channel.put(data):
-                            await channel.drained()
-                    else:
-                        return
-            attempt = work.attempt
-        except Exception as error:
-            if begun:
-                raise
-            attempt = work.next_attempt(attempt, error)
+async def _forward(source: Source[Any, Any], work: Work[Any], channel: Channel) -> None:
+    steps = source.steps()
+    resume: Callable[[], Any] = partial(next, steps)
+    try:
+        while True:
+            try:
+                step = resume()
+            except StopIteration:
+                return
+            result = None
+            try:
+                if isinstance(step, EngineRequest):
+                    call = _EngineCall(work, source, step, channel.check)
+                    found = astream(call.leases(), call.acalls, call.claim)
+                    async with aclosed(found):
+                        async for item in found:
+                            data = work.feed(source.feed(item))
+                            if data and channel.put(data):
+                                await channel.drained()
+                elif isinstance(step, Call):
+                    result = await step.async_()
+                else:
+                    data = work.feed(source.own(step))
+                    if data and channel.put(data):
+                        await channel.drained()
+            except Exception as error:
+                resume = partial(steps.throw, error)
+            else:
+                resume = partial(steps.send, result)
+    finally:
+        steps.close()
 
 
 async def _together(parts: list[Coroutine[Any, Any, None]]) -> None:
-    """Run all to their ends, or none any longer once one has failed."""
+    """Run all parts to their ends, and none any longer once one has failed."""
     tasks = [asyncio.create_task(part) for part in parts]
     try:
         await asyncio.gather(*tasks)
@@ -95,3 +108,63 @@ async def _together(parts: list[Coroutine[Any, Any, None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Superseded(Exception):
+    """Another source has left this attempt for the next one."""
+
+
+class _EngineCall(Generic[T]):
+    """One request of ``source`` to an engine, on the current attempt of ``work``."""
+
+    __slots__ = ("_attempt", "_check", "_request", "_routed", "_source", "_work")
+
+    def __init__(
+        self,
+        work: Work[T],
+        source: Source[Any, T],
+        request: EngineRequest,
+        check: Callable[[], None] | None = None,
+    ) -> None:
+        self._work = work
+        self._source = source
+        self._request = self._routed = request
+        self._attempt = work.attempt
+        self._check = check
+
+    def leases(self) -> Leases:
+        """Yield the leases of the route's backend, and those of its fallbacks after that."""
+        while True:
+            attempt = self._attempt = self._work.attempt
+            route = attempt.route
+            self._routed = self._source.prepare(self._request.routed_to(route.model, route.options))
+            try:
+                return (yield from route.backend.leases(self._routed, attempt.ticket))
+            except Exception as error:
+                self._work.next_attempt(attempt, error)
+
+    def calls(self, lease: Lease) -> Iterator[Iterator[T]]:
+        """Return the calls to make while ``lease`` is held."""
+        self._check_current()
+        return self._source.calls(self._routed, lease.backend)
+
+    def acalls(self, lease: Lease) -> Iterator[AsyncIterator[T]]:
+        """Async version of :meth:`calls`."""
+        self._check_current()
+        return self._source.acalls(self._routed, lease.backend)
+
+    def claim(self) -> None:
+        """Check that the answer is to come from the current attempt.
+
+        Raises:
+            Superseded: It is not.
+        """
+        if not self._work.claim(self._attempt):
+            raise Superseded
+
+    def _check_current(self) -> None:
+        # The slot may come from another source that has just found the attempt to be of no use.
+        if self._check is not None:
+            self._check()
+        if self._attempt is not self._work.attempt:
+            raise Superseded

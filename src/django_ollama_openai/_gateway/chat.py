@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 from .. import _conf
@@ -12,18 +11,17 @@ from .._translation.chat_completion import (
     ChatCompletionWriter,
     WholeChatCompletion,
 )
-from .._translation.tool_choice import answering
 from .._wire.chat import ChatCompletionRequest
-from ..backends import BaseBackend
 from ..exceptions import GatewayError, InvalidRequest
 from .accounting import Account
 from .admission import Admission, NameFields
-from .completion import Asking, Choice, Completion, whole
+from .completion import Completion, chat_sources
 from .delivery import Reply, deliver
 from .flow import Flow, call
 from .recorder import BaseRecorder
 from .remote_images import ImageNotFetched, afetch_images, fetch_images
 from .routing import Route
+from .stages import StageFactory
 
 __all__ = ["run_chat"]
 
@@ -31,13 +29,13 @@ __all__ = ["run_chat"]
 def run_chat(
     admission: Admission[Any],
     *,
-    stages: Sequence[Callable[[ChatCompletionRequest], Any]] = (),
+    stages: Sequence[StageFactory] = (),
     recorder: BaseRecorder | None = None,
     writer: ChatCompletionWriter | None = None,
 ) -> Flow[Reply]:
     """Answer a chat, whose request is ``admission.engine_request``.
 
-    ``stages`` are factories of stages, which are called once for each choice, the innermost last.
+    ``stages`` are factories of stages, which are called once for each choice, the outermost first.
     ``recorder`` keeps the answer; ``writer`` turns it into bytes, those of a chat completion by
     default.
 
@@ -59,7 +57,7 @@ def run_chat(
         name_fields=admission.name_fields,
         route=route,
         request=body,
-        choices=[Choice(n, partial(_asking, body, n)) for n in range(admission.choices)],
+        sources=chat_sources(body, stages),
         account=Account(admission, choices=admission.choices, recorder=recorder),
         writer=writer or _writer(body, route, admission),
         is_stream=bool(body.stream),
@@ -79,17 +77,6 @@ class _Chat(Completion):
         if self._name_fields is not None:
             self._name_fields(told)
         return told
-
-
-def _asking(body: ChatCompletionRequest, index: int, route: Route) -> Asking[ChatCompletionRequest]:
-    backend: BaseBackend = route.backend
-    request = body.routed_to(route.model, route.options).for_choice(index)
-    methods = (
-        (backend.stream_chat, backend.astream_chat)
-        if body.stream
-        else whole(backend.chat, backend.achat)
-    )
-    return Asking(answering(request, backend.supported_parameters), *methods)
 
 
 def _fetch_remote_images(body: ChatCompletionRequest, settings: _conf.Settings) -> Flow[None]:

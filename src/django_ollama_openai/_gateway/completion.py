@@ -1,77 +1,136 @@
-"""A completion: the choices of its answer, each asked for on its own, all at the same time."""
+"""A completion: the choices of its answer, each a request of its own, all at the same time."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
 
-from .._closing import aclosed, closed
 from .._translation.chat_completion import ChatCompletionWriter
-from .._translation.tool_choice import Answering
-from .._wire.delta import Delta
+from .._translation.tool_choice import ToolChoiceAdapter, tool_choice_adapter
+from .._wire.chat import ChatCompletionRequest
+from .._wire.completions import CompletionRequest
+from .._wire.delta import Delta, Usage
 from .._wire.engine import EngineRequest
+from ..backends import BaseBackend
 from ..exceptions import GatewayError
 from .accounting import Account
 from .routing import Route
+from .sources import Method, Source
+from .stages import StageFactory, Stages, Steps
 from .work import Work
 
-__all__ = ["Asking", "Choice", "Completion", "whole"]
+__all__ = ["Completion", "chat_sources", "text_sources"]
 
 R = TypeVar("R", bound=EngineRequest)
 
-
-def whole(
-    ask: Callable[[R], Delta], aask: Callable[[R], Awaitable[Delta]]
-) -> tuple[Callable[[R], Iterator[Delta]], Callable[[R], AsyncIterator[Delta]]]:
-    """A backend's methods that answer in one piece, as if they streamed it."""
-
-    def stream(request: R) -> Iterator[Delta]:
-        yield ask(request)
-
-    async def astream(request: R) -> AsyncIterator[Delta]:
-        yield await aask(request)
-
-    return stream, astream
-
-
-@dataclass(slots=True, frozen=True)
-class Asking(Generic[R]):
-    """What a backend is asked for one choice, and its methods for that endpoint."""
-
-    answering: Answering[R]
-    ask: Callable[[R], Iterator[Delta]]
-    aask: Callable[[R], AsyncIterator[Delta]]
+STREAM_CHAT: Final = Method[ChatCompletionRequest, Delta](
+    lambda backend, request: backend.stream_chat(request),
+    lambda backend, request: backend.astream_chat(request),
+)
+CHAT: Final = Method[ChatCompletionRequest, Delta].once(
+    lambda backend, request: backend.chat(request),
+    lambda backend, request: backend.achat(request),
+)
+STREAM_COMPLETE: Final = Method[CompletionRequest, Delta](
+    lambda backend, request: backend.stream_complete(request),
+    lambda backend, request: backend.astream_complete(request),
+)
+COMPLETE: Final = Method[CompletionRequest, Delta].once(
+    lambda backend, request: backend.complete(request),
+    lambda backend, request: backend.acomplete(request),
+)
 
 
-class Choice(Generic[R]):
-    """One choice; ``asking`` says how it is asked for where a route leads."""
+def chat_sources(
+    body: ChatCompletionRequest, stages: Sequence[StageFactory] = ()
+) -> list[Source[Any, Delta]]:
+    """Return a source for each choice that ``body`` asks for; ``stages`` begin with the outermost.
 
-    def __init__(self, index: int, asking: Callable[[Route], Asking[R]]) -> None:
+    Tool choice is the innermost stage. It does no I/O, and what it makes of a request goes to one
+    engine, under one lease.
+    """
+    method = STREAM_CHAT if body.stream else CHAT
+    return [
+        _ChatChoice(
+            index, body, method, partial(ChatCompletionRequest.for_choice, number=index), stages
+        )
+        for index in range(body.n or 1)
+    ]
+
+
+def text_sources(body: CompletionRequest) -> list[Source[Any, Delta]]:
+    """Return ``n`` sources for each prompt, in OpenAI's order: all choices of a prompt together."""
+    method = STREAM_COMPLETE if body.stream else COMPLETE
+    pairs = [(prompt, number) for prompt in body.prompts() for number in range(body.n or 1)]
+    return [
+        _Choice(
+            index,
+            body,
+            method,
+            partial(CompletionRequest.for_prompt, prompt=prompt, number=number),
+        )
+        for index, (prompt, number) in enumerate(pairs)
+    ]
+
+
+class _Choice(Source[R, Delta]):
+    """The choice ``index`` of a completion; ``prepare`` makes its request of one that is routed."""
+
+    def __init__(
+        self, index: int, request: R, method: Method[R, Delta], prepare: Callable[[R], R]
+    ) -> None:
+        super().__init__(request, method)
         self._index = index
-        self._asking = asking
+        self._prepare = prepare
 
-    def items(self, route: Route) -> Iterator[Delta]:
-        asking, index = self._asking(route), self._index
-        feed = asking.answering.feed
-        for request in asking.answering.attempts():
-            deltas = asking.ask(request)
-            with closed(deltas):
-                for delta in deltas:
-                    delta = feed(delta)
-                    delta.index = index
-                    yield delta
+    def prepare(self, routed: R) -> R:
+        return self._prepare(routed)
 
-    async def aitems(self, route: Route) -> AsyncIterator[Delta]:
-        asking, index = self._asking(route), self._index
-        feed = asking.answering.feed
-        for request in asking.answering.attempts():
-            deltas = asking.aask(request)
-            async with aclosed(deltas):
-                async for delta in deltas:
-                    delta = feed(delta)
-                    delta.index = index
-                    yield delta
+    def feed(self, item: Delta) -> Delta:
+        item.index = self._index
+        return item
+
+    own = feed
+
+
+class _ChatChoice(_Choice[ChatCompletionRequest]):
+    """A choice of a chat completion. Its usage is the sum of all requests to engines."""
+
+    def __init__(
+        self,
+        index: int,
+        request: ChatCompletionRequest,
+        method: Method[ChatCompletionRequest, Delta],
+        prepare: Callable[[ChatCompletionRequest], ChatCompletionRequest],
+        stages: Sequence[StageFactory],
+    ) -> None:
+        super().__init__(index, request, method, prepare)
+        self._stages = Stages(stages)
+        self._adapter: ToolChoiceAdapter | None = None
+        # Of the request that is answered, and of those before it.
+        self._usage = self._spent = Usage()
+
+    def steps(self) -> Steps[Delta]:
+        return self._stages.steps(self._request)
+
+    def requests(
+        self, request: ChatCompletionRequest, backend: BaseBackend
+    ) -> Iterable[ChatCompletionRequest]:
+        self._adapter = tool_choice_adapter(request, backend.supported_parameters)
+        for each in (request,) if self._adapter is None else self._adapter.requests():
+            self._spent, self._usage = self._spent + self._usage, Usage()
+            yield each
+
+    def feed(self, item: Delta) -> Delta:
+        if self._adapter is not None:
+            item = self._adapter.feed(item)
+        if item.usage is not None:
+            self._usage = item.usage
+            item.usage = self._spent + item.usage
+        item = self._stages.feed(item)
+        item.index = self._index
+        return item
 
 
 class Completion(Work[Delta]):
@@ -82,12 +141,12 @@ class Completion(Work[Delta]):
         *,
         route: Route,
         request: EngineRequest,
-        choices: Sequence[Choice[Any]],
+        sources: Sequence[Source[Any, Delta]],
         account: Account,
         writer: ChatCompletionWriter,
         is_stream: bool,
     ) -> None:
-        super().__init__(route=route, request=request, sources=choices, account=account)
+        super().__init__(route=route, request=request, sources=sources, account=account)
         self.is_stream = is_stream
         self._writer = writer
 

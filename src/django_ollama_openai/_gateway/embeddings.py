@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from typing import Final
 
 from .._translation.embeddings import embeddings_response
 from .._wire.case import Case
@@ -13,9 +13,15 @@ from .admission import Admission
 from .delivery import Reply, deliver
 from .flow import Flow
 from .routing import Route
+from .sources import Method, Source
 from .work import Work
 
 __all__ = ["embed"]
+
+EMBED: Final = Method[EmbeddingsRequest, Embeddings].once(
+    lambda backend, request: backend.embed(request),
+    lambda backend, request: backend.aembed(request),
+)
 
 
 def embed(admission: Admission[EmbeddingsRequest]) -> Flow[Reply]:
@@ -27,20 +33,14 @@ def embed(admission: Admission[EmbeddingsRequest]) -> Flow[Reply]:
 
 
 class _Embedding(Work[Embeddings]):
-    """The vectors of all inputs, in one piece. It is its own only source."""
+    """The vectors of all inputs, in one piece, from one source."""
 
     def __init__(self, body: EmbeddingsRequest, route: Route, case: Case, account: Account) -> None:
-        super().__init__(route=route, request=body, sources=[self], account=account)
+        super().__init__(route=route, request=body, sources=[Source(body, EMBED)], account=account)
         self._body = body
         self._name = route.name
         self._case = case
         self._answer = b""
-
-    def items(self, route: Route) -> Iterator[Embeddings]:
-        yield route.backend.embed(self._body.routed_to(route.model, route.options))
-
-    async def aitems(self, route: Route) -> AsyncIterator[Embeddings]:
-        yield await route.backend.aembed(self._body.routed_to(route.model, route.options))
 
     def feed(self, item: Embeddings) -> bytes:
         self.account.feed(Delta(usage=item.usage, tokens=0))

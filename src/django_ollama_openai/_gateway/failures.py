@@ -10,7 +10,7 @@ from typing import Final
 
 from .. import _conf
 from ..backends import backends
-from ..backends._failover import causes, operator_message
+from ..backends._failures import causes, operator_message
 from ..backends._http_client import UpstreamStatusError
 from ..exceptions import GatewayError, ShuttingDown
 from .routing import Route

@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from .. import _conf
 from .._closing import aclosed
 from ..backends import backends
-from ..backends._asking import aanswers, answers, elapsed_ms
+from ..backends._fan_out import afan_out, elapsed_ms, fan_out
 from ..exceptions import GatewayError
 from .admission import authenticate
 from .flow import Flow, call
@@ -51,7 +51,7 @@ def check_health(request: HttpRequest) -> Flow[tuple[bool, dict[str, Any]]]:
     report = yield from call(_check, _acheck)
     settings = _conf.get()
     mount = Mount.of(request, settings)
-    members = {member for alias in report for member in backends[alias].members}
+    members = {each for alias in report for each in backends[alias].engines() if each != alias}
     ready = all(
         readiness.ready or alias in members or _has_fallbacks(alias, report, mount, settings)
         for alias, readiness in report.items()
@@ -106,7 +106,7 @@ def _ask_all() -> dict[str, _Readiness]:
     started = time.perf_counter()
     report = dict.fromkeys(backends, _TOO_LATE)
     asks = {alias: backends[alias].ping for alias in report}
-    for alias, answer in answers(asks, READY_WITHIN_SECONDS):
+    for alias, answer in fan_out(asks, READY_WITHIN_SECONDS):
         report[alias] = _readiness(answer, started)
     _keep(report)
     return report
@@ -128,7 +128,7 @@ async def _acheck() -> dict[str, _Readiness]:
 async def _aask_all() -> dict[str, _Readiness]:
     started = time.perf_counter()
     report = dict.fromkeys(backends, _TOO_LATE)
-    asked = aanswers({alias: backends[alias].aping for alias in report}, READY_WITHIN_SECONDS)
+    asked = afan_out({alias: backends[alias].aping for alias in report}, READY_WITHIN_SECONDS)
     async with aclosed(asked):
         async for alias, answer in asked:
             report[alias] = _readiness(answer, started)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from .._translation.text_completion import TextCompletionStream, WholeTextCompletion
-from .._translation.tool_choice import Answering
 from .._wire.completions import CompletionRequest
 from .accounting import Account
 from .admission import Admission
-from .completion import Asking, Choice, Completion, whole
+from .completion import Completion, text_sources
 from .delivery import Reply, deliver
 from .flow import Flow
-from .routing import Route
 
 __all__ = ["complete_text"]
 
@@ -20,7 +16,7 @@ __all__ = ["complete_text"]
 def complete_text(admission: Admission[CompletionRequest]) -> Flow[Reply]:
     """Answer a request for text completions; raises as :func:`~.delivery.deliver` does."""
     body, route, case = admission.body, admission.engine_route, admission.mount.case
-    choices = _choices(body)
+    sources = text_sources(body)
     echo = [
         str(prompt) if body.echo else "" for prompt in body.prompts() for _ in range(body.n or 1)
     ]
@@ -28,41 +24,19 @@ def complete_text(admission: Admission[CompletionRequest]) -> Flow[Reply]:
         TextCompletionStream(
             route.name,
             case,
-            choices=len(choices),
+            choices=len(sources),
             echo=echo,
             include_usage=body.include_usage,
         )
         if body.stream
-        else WholeTextCompletion(route.name, case, choices=len(choices), echo=echo)
+        else WholeTextCompletion(route.name, case, choices=len(sources), echo=echo)
     )
     completion = Completion(
         route=route,
         request=body,
-        choices=choices,
-        account=Account(admission, choices=len(choices)),
+        sources=sources,
+        account=Account(admission, choices=len(sources)),
         writer=writer,
         is_stream=bool(body.stream),
     )
     return (yield from deliver(admission, completion))
-
-
-def _choices(body: CompletionRequest) -> list[Choice[CompletionRequest]]:
-    """Return ``n`` choices for each prompt, in OpenAI's order: all choices of a prompt together."""
-    pairs = [(prompt, number) for prompt in body.prompts() for number in range(body.n or 1)]
-    return [
-        Choice(index, partial(_asking, body, prompt, number))
-        for index, (prompt, number) in enumerate(pairs)
-    ]
-
-
-def _asking(
-    body: CompletionRequest, prompt: str | list[int], number: int, route: Route
-) -> Asking[CompletionRequest]:
-    backend = route.backend
-    request = body.routed_to(route.model, route.options).for_prompt(prompt, number)
-    methods = (
-        (backend.stream_complete, backend.astream_complete)
-        if body.stream
-        else whole(backend.complete, backend.acomplete)
-    )
-    return Asking(Answering(request), *methods)

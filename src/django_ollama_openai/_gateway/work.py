@@ -1,38 +1,26 @@
-"""What a backend is asked to do for one request: pure state, driven by ``delivery``."""
+"""The work for one request: which model answers it, and what the client gets. Pure state."""
 
 from __future__ import annotations
 
 import re
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 
 from .._wire.engine import EngineRequest
-from ..backends._slots import Slot, Wait
+from ..backends._slots import QueueTicket
 from ..exceptions import GatewayError, InvalidRequest, ModelNotFound, ShuttingDown
 from .accounting import Account
 from .failures import log_fallback, log_missing_model, to_client_error
 from .routing import Route
+from .sources import Source
 
-__all__ = ["Attempt", "Source", "Work", "is_of_the_backend"]
+__all__ = ["Attempt", "Work", "is_backend_failure"]
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
-
-
-class Source(Protocol[T_co]):
-    """Something that the backend produces on its own, beside other sources of the same work."""
-
-    def items(self, route: Route) -> Iterator[T_co]:
-        """What the backend gives where ``route`` leads."""
-        ...
-
-    def aitems(self, route: Route) -> AsyncIterator[T_co]:
-        """The same, asynchronously."""
-        ...
 
 
 @dataclass(slots=True, frozen=True)
@@ -40,17 +28,13 @@ class Attempt:
     """One way to an answer: the request's own route, or one of its fallbacks."""
 
     route: Route
-    wait: Wait
-
-    def slot(self) -> Slot:
-        """A slot of the backend for one of the sources."""
-        return self.route.backend.slots.taken(self.wait)
+    ticket: QueueTicket
 
 
 class Work(Generic[T]):
-    """Asks the backend, accounts for what it gives, and turns it into what the client gets.
+    """Accounts for what the sources produce, and turns it into what the client gets.
 
-    ``request`` is what backends are asked, wherever the route leads.
+    ``request`` is the client's, which decides which fallbacks can answer it.
     """
 
     is_stream = False
@@ -60,13 +44,13 @@ class Work(Generic[T]):
         *,
         route: Route,
         request: EngineRequest,
-        sources: Sequence[Source[T]],
+        sources: Sequence[Source[Any, T]],
         account: Account,
     ) -> None:
         self.sources = sources
         self.account = account
-        self.attempt = Attempt(route, account.new_wait())
-        """The current one. The sources go from one to the next together."""
+        #: The current attempt. The sources go from one to the next together.
+        self.attempt = Attempt(route, account.new_ticket())
         self._route = route
         self._request = request
         self._fallbacks = list(route.fallbacks)
@@ -74,39 +58,37 @@ class Work(Generic[T]):
         self._has_begun = False
         self._lock = threading.Lock()
 
-    def begins(self, attempt: Attempt) -> bool:
-        """Whether a source that has got the first of ``attempt`` is to go on with it. It is not if
-        another source has left it meanwhile: an answer is to come from one model."""
+    def claim(self, attempt: Attempt) -> bool:
+        """Return whether a source may use the first item of ``attempt``. It may not if another
+        source has left the attempt: an answer comes from one model."""
         with self._lock:
             self._has_begun = self._has_begun or attempt is self.attempt
             return attempt is self.attempt
 
-    def next_attempt(self, failed: Attempt, error: Exception) -> Attempt:
-        """What a source goes on with that has got nothing out of ``failed``.
+    def next_attempt(self, failed: Attempt, error: Exception) -> None:
+        """Make another attempt the current one, unless ``failed`` no longer is.
 
         Raises:
-            Exception: ``error``, if it is no reason to ask another model; else what the first
-                attempt failed with, if there is no other model to ask, or the client has got
-                something of this one.
+            Exception: ``error``, if another model cannot help; the error of the first attempt, if
+                no model is left, or the client already has something of this one.
         """
         with self._lock:
             if failed is self.attempt:
                 self.attempt = self._fallback(error)
-            return self.attempt
 
     def _fallback(self, error: Exception) -> Attempt:
         if not self._route.fallbacks or self._has_begun:
             raise error
-        if self._failure is None and not is_of_the_backend(error):
+        if self._failure is None and not is_backend_failure(error):
             raise error
         told = self._told(error)
         self._failure = self._failure or told
-        while self._fallbacks and is_of_the_backend(error):
+        while self._fallbacks and is_backend_failure(error):
             route = self._fallbacks.pop(0)
             if self._can_answer(route):
                 log_fallback(self._route, route, self.account.request_id)
                 self.account.falls_back(route, told)
-                return Attempt(route, self.account.new_wait())
+                return Attempt(route, self.account.new_ticket())
         # Of the first one, as the client is told.
         self.account.all_have_failed(self._route, told)
         raise self._failure
@@ -161,8 +143,8 @@ class Work(Generic[T]):
         return to_client_error(error, route.alias, self.account.request_id)
 
 
-def is_of_the_backend(error: Exception) -> bool:
-    """Whether another model may do better: nothing is wrong with the request."""
+def is_backend_failure(error: Exception) -> bool:
+    """Return whether another model may do better: nothing is wrong with the request."""
     if not isinstance(error, GatewayError):
         return True
     is_failure = error.status >= 500 and not isinstance(error, ShuttingDown)

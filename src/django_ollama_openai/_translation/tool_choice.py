@@ -1,11 +1,11 @@
-"""What ``tool_choice`` and ``parallel_tool_calls`` ask for, on engines that know neither.
+"""``tool_choice`` and ``parallel_tool_calls`` for engines that do not support them.
 
-An :class:`Answering` says what the engine is asked, once or twice, and makes of its deltas what the
-client asked for. It is pure state, for one choice::
+A :class:`ToolChoiceAdapter` makes one or two requests to the engine of the client's, and of the
+engine's deltas those that the client expects. It is pure state, for one choice::
 
-    for attempt in answering.attempts():
-        for delta in ask(attempt):
-            send(answering.feed(delta))
+    for request in adapter.requests():
+        for delta in backend.stream_chat(request):
+            send(adapter.feed(delta))
 
 Source: OpenAI's API reference, "Create chat completion", ``tool_choice``.
 """
@@ -16,7 +16,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 from pydantic import PrivateAttr
 
@@ -32,16 +32,19 @@ from .._wire.chat import (
     chosen_functions,
     content_text,
 )
-from .._wire.delta import Delta, ToolCallDelta, Usage, new_tool_call_id
-from .._wire.engine import EngineRequest
+from .._wire.delta import Delta, ToolCallDelta, new_tool_call_id
 from ..exceptions import UpstreamError
 from .custom_tool_calls import CustomToolCalls
 from .json_schema import Definitions, object_schema, portable_schema
 
-__all__ = ["Answering", "CallFormat", "answering", "forced_tools", "honoured", "parameters_param"]
-
-
-R = TypeVar("R", bound=EngineRequest)
+__all__ = [
+    "CallFormat",
+    "ToolChoiceAdapter",
+    "forced_tools",
+    "honoured",
+    "parameters_param",
+    "tool_choice_adapter",
+]
 
 
 class CallFormat(JSONSchemaFormat):
@@ -64,22 +67,24 @@ class CallFormat(JSONSchemaFormat):
         return made
 
 
-def answering(
+def tool_choice_adapter(
     request: ChatCompletionRequest, native: frozenset[str]
-) -> Answering[ChatCompletionRequest]:
-    """How to answer ``request`` on an engine that honours the parameters ``native`` by itself."""
-    if "tool_choice" in native or not request.tools:
-        choice = Answering(request)
-    else:
-        choice = _chosen(request)
-    if request.parallel_tool_calls is False and "parallel_tool_calls" not in native:
-        choice.is_parallel = False
-    if request.functions:
-        # The deprecated form allows only one call.
-        choice.is_parallel = False
-    if custom := request.custom_tools:
-        choice.custom_tool_calls = CustomToolCalls(custom)
-    return choice
+) -> ToolChoiceAdapter | None:
+    """Return the adapter for ``request`` on an engine that honours the parameters ``native``;
+    ``None`` if it needs none."""
+    custom = request.custom_tools
+    # The deprecated form allows only one call.
+    is_parallel = not request.functions and (
+        request.parallel_tool_calls is not False or "parallel_tool_calls" in native
+    )
+    is_native = "tool_choice" in native or not request.tools
+    if is_native and is_parallel and not custom:
+        return None
+    adapter = ToolChoiceAdapter(request) if is_native else _chosen(request)
+    adapter.is_parallel = is_parallel
+    if custom:
+        adapter.custom_tool_calls = CustomToolCalls(custom)
+    return adapter
 
 
 def honoured(request: ChatCompletionRequest, native: frozenset[str]) -> frozenset[str]:
@@ -118,7 +123,7 @@ def parameters_param(request: ChatCompletionRequest, number: int) -> str:
     return f"tools[{number}].function.parameters"
 
 
-def _chosen(request: ChatCompletionRequest) -> Answering[ChatCompletionRequest]:
+def _chosen(request: ChatCompletionRequest) -> ToolChoiceAdapter:
     choice, forced = request.tool_choice, forced_tools(request)
     if choice == "none":
         return _NoCalls(request)
@@ -132,33 +137,28 @@ def _chosen(request: ChatCompletionRequest) -> Answering[ChatCompletionRequest]:
         choice = mode
     if choice == "required":
         return _SomeCall(request, forced)
-    return Answering(request if choice is None else _plain(request))
+    return ToolChoiceAdapter(request if choice is None else _plain(request))
 
 
 def _plain(request: ChatCompletionRequest, **changes: Any) -> ChatCompletionRequest:
     return request.model_copy(update={"tool_choice": None, **changes})
 
 
-class Answering(Generic[R]):
-    """The engine decides: what it says is the answer."""
+class ToolChoiceAdapter:
+    """Passes on what the engine decides."""
 
     is_parallel = True
     custom_tool_calls: CustomToolCalls | None = None
 
-    def __init__(self, request: R) -> None:
+    def __init__(self, request: ChatCompletionRequest) -> None:
         self._request = request
-        self._usage = Usage()
-        self._spent = Usage()
 
-    def attempts(self) -> Iterator[R]:
-        """What to ask the engine, one after another; each is fed to its end before the next."""
+    def requests(self) -> Iterator[ChatCompletionRequest]:
+        """Yield the requests to the engine, each after all deltas of the one before were fed."""
         yield self._request
 
     def feed(self, delta: Delta) -> Delta:
-        """What the client gets for ``delta``."""
-        if delta.usage is not None:
-            self._usage = delta.usage
-            delta.usage = self._spent + delta.usage
+        """Return what the client gets for ``delta``."""
         delta = self._shaped(delta)
         if not self.is_parallel and delta.tool_calls:
             delta.tool_calls = [call for call in delta.tool_calls if call.index == 0]
@@ -167,15 +167,11 @@ class Answering(Generic[R]):
     def _shaped(self, delta: Delta) -> Delta:
         return delta
 
-    def _next_attempt(self) -> None:
-        """What the attempt that is over has used counts too."""
-        self._spent, self._usage = self._spent + self._usage, Usage()
 
-
-class _NoCalls(Answering[ChatCompletionRequest]):
+class _NoCalls(ToolChoiceAdapter):
     """``none``: the model is not told of the tools, and what looks like a call is left out."""
 
-    def attempts(self) -> Iterator[ChatCompletionRequest]:
+    def requests(self) -> Iterator[ChatCompletionRequest]:
         yield _plain(self._request, tools=None)
 
     def _shaped(self, delta: Delta) -> Delta:
@@ -185,7 +181,7 @@ class _NoCalls(Answering[ChatCompletionRequest]):
         return delta
 
 
-class _NamedCall(Answering[ChatCompletionRequest]):
+class _NamedCall(ToolChoiceAdapter):
     """A named function: the model writes its arguments, and nothing else, as structured output.
 
     Some engines find calls in an answer that was to have none. One of the named function is the
@@ -201,7 +197,7 @@ class _NamedCall(Answering[ChatCompletionRequest]):
         self._found: int | None = None
         """The index of the engine's own call."""
 
-    def attempts(self) -> Iterator[ChatCompletionRequest]:
+    def requests(self) -> Iterator[ChatCompletionRequest]:
         yield _structured(
             self._request,
             f"Call the function {self._tool.function.name!r}: answer with its arguments, as JSON.",
@@ -255,7 +251,7 @@ class _NamedCall(Answering[ChatCompletionRequest]):
                 yield replace(call, index=0, id=None, name=None)
 
 
-class _SomeCall(Answering[ChatCompletionRequest]):
+class _SomeCall(ToolChoiceAdapter):
     """``required``: if the model answers without a call, it is asked again for nothing else."""
 
     def __init__(
@@ -266,12 +262,11 @@ class _SomeCall(Answering[ChatCompletionRequest]):
         self._held: list[Delta] | None = []
         self._written: _WrittenCall | None = None
 
-    def attempts(self) -> Iterator[ChatCompletionRequest]:
+    def requests(self) -> Iterator[ChatCompletionRequest]:
         yield _plain(self._request)
         if self._held is None:
             return
         self._held = None
-        self._next_attempt()
         tools = [tool for _, tool in self._tools]
         self._written = _WrittenCall({tool.function.name for tool in tools})
         # In a larger schema references have other targets.
@@ -328,23 +323,41 @@ _MAY_END: Final = "} \t\r\n"
 
 class _WrittenCall:
     """A call of one of the functions ``names`` that the model writes as
-    ``{"name": …, "arguments": …}``; the arguments are passed on as they are written."""
+    ``{"name": …, "arguments": …}``; the arguments are passed on as they are written.
+
+    Some engines find calls in an answer that was to have none. Those of one of the functions are
+    the calls then, unless the model has begun to write one.
+    """
 
     def __init__(self, names: Collection[str]) -> None:
         self._names = names
         self._is_begun = False
+        # The calls that the engine has found: their indexes, and those for the client.
+        self._found: dict[int, int] = {}
         self._head = ""
         # Pieces, for there may be many: models that keep to a schema may fall to writing blanks.
         self._held: list[str] = []
 
     def feed(self, delta: Delta) -> Delta:
-        written = self._arguments if self._is_begun else self._begin
-        delta.tool_calls = list(written(delta.content))
-        if delta.finish_reason:
-            delta.tool_calls += self._end(delta.finish_reason)
+        found = [] if self._is_begun else list(self._parsed(delta.tool_calls))
+        if self._found:
+            delta.tool_calls = found
+        else:
+            written = self._arguments if self._is_begun else self._begin
+            delta.tool_calls = list(written(delta.content))
+            if delta.finish_reason:
+                delta.tool_calls += self._end(delta.finish_reason)
         if delta.finish_reason == "stop":
             delta.finish_reason = "tool_calls"
         return _only_calls(delta)
+
+    def _parsed(self, calls: list[ToolCallDelta]) -> Iterator[ToolCallDelta]:
+        for call in calls:
+            if call.name in self._names:
+                self._found.setdefault(call.index, len(self._found))
+                call = replace(call, id=call.id or new_tool_call_id())
+            if call.index in self._found:
+                yield replace(call, index=self._found[call.index])
 
     def _begin(self, content: str) -> Iterator[ToolCallDelta]:
         self._head += content

@@ -18,7 +18,8 @@ from .._wire.embeddings import EmbeddingsRequest
 from .._wire.engine import EngineRequest
 from .._wire.text_input import tokens_unsupported
 from ..exceptions import InvalidRequest, ModelNotFound
-from ._slots import Slots
+from ._leases import Lease, Leases
+from ._slots import QueueTicket, Slots
 
 __all__ = ["BaseBackend"]
 
@@ -79,9 +80,6 @@ class BaseBackend:
     ``base_url`` if the entry has ``HOST`` or ``BASE_URL``.
     """
 
-    members: tuple[str, ...] = ()
-    """The aliases of other backends that this one is made of."""
-
     @property
     def address(self) -> str:
         """The address of the engine without credentials, for operators; empty if it has none."""
@@ -111,13 +109,26 @@ class BaseBackend:
     def __init__(self, *, alias: str = "default") -> None:
         self.alias = alias
         self.slots = Slots()
-        """What each answer takes one of while the engine works on it. There is no limit to them
-        here; ``backends`` sets one where the setting says so."""
+        """Limits the requests that the engine works on. There is no limit until
+        :meth:`limit_requests` is called, as ``backends`` does."""
 
-    def make_slots(self, limit: int | None, *, max_queue: int, timeout: float) -> Slots:
-        """What :attr:`slots` is to be with the limits of the setting: ``MAX_CONCURRENCY``,
-        ``MAX_QUEUE`` and ``QUEUE_TIMEOUT``."""
-        return Slots(limit, max_queue=max_queue, timeout=timeout)
+    def limit_requests(self, limit: int | None, *, max_queue: int, timeout: float) -> None:
+        """Set the limits of :attr:`slots`, from ``MAX_CONCURRENCY`` and the like."""
+        self.slots.configure(limit, max_queue=max_queue, timeout=timeout)
+
+    def leases(self, request: EngineRequest, ticket: QueueTicket) -> Leases:
+        """Yield a lease for each engine to try with ``request``, until one has answered.
+
+        The error of a lease that failed is thrown into the generator, which raises it or yields
+        another lease. If the lease ``has_begun`` the error is final. Each lease has a slot while
+        it is used; ``ticket`` is the standing of the request in queues.
+        """
+        yield Lease(self, ticket)
+
+    def engines(self) -> tuple[str, ...]:
+        """Return the aliases of the backends whose engines answer: its own, or those that this
+        backend consists of."""
+        return (self.alias,)
 
     def __repr__(self) -> str:
         # Hosts and options may hold credentials.

@@ -87,7 +87,7 @@ class BackendHandler:
             )
             raise InvalidBackendError(f"{where}: {unexpected.lstrip() or reason}") from error
         limits = _conf.get().limits(alias)
-        backend.slots = backend.make_slots(
+        backend.limit_requests(
             limits.max_concurrency, max_queue=limits.max_queue, timeout=limits.queue_timeout
         )
         return backend
@@ -103,8 +103,8 @@ class BackendHandler:
         """Forget all backends and close what they hold."""
         with self._lock:
             made, self._made = self._made, {}
-        # Those that are made of others first: they might still ask them something.
-        for backend in sorted(made.values(), key=lambda backend: not backend.members):
+        # Those that consist of others first: they might still send them requests.
+        for backend in sorted(made.values(), key=lambda each: each.engines() == (each.alias,)):
             backend.close()
 
 

@@ -38,7 +38,7 @@ from .._wire.embeddings import EmbeddingsRequest
 from .._wire.engine import EngineRequest
 from ..exceptions import ModelNotFound, UpstreamUnavailable
 from ._base import BaseBackend
-from ._slots import Slots, Wait
+from ._slots import QueueTicket, Slots
 
 __all__ = ["LlamaCppBackend", "bundled_model"]
 
@@ -296,7 +296,7 @@ class LlamaCppBackend(BaseBackend):
         pump = Pump(generate, chunks.put)
         held = ExitStack()
         # Not left to the engine's queue, which processes requests of disconnected clients.
-        held.enter_context(self._engine_slots.taken(Wait()))
+        held.enter_context(self._engine_slots.acquire(QueueTicket()))
         held.callback(_running.discard, pump)
         _running.add(pump)
         try:

@@ -11,11 +11,12 @@ from .._closing import closed
 from .._gateway.admission import check_prompt
 from .._gateway.mount import Mount
 from .._gateway.routing import Route, resolve_model
-from .._gateway.work import is_of_the_backend
+from .._gateway.work import is_backend_failure
 from .._wire.chat import ChatCompletionRequest
 from .._wire.delta import Delta
 from ..backends import OllamaBackend
-from ..backends._slots import Wait
+from ..backends._leases import stream
+from ..backends._slots import QueueTicket
 from ..exceptions import GatewayError, ModelNotFound
 from .engines import backend_aliases, backend_error
 from .inventory import missing_model_error
@@ -80,7 +81,7 @@ def _try_routes(terminal: Terminal, routes: list[Route], body: ChatCompletionReq
             return _answer(writer, route, body.routed_to(route.model, route.options))
         except GatewayError as error:
             final = _command_error(route, error)
-            if writer.has_begun or number == len(routes) or not is_of_the_backend(error):
+            if writer.has_begun or number == len(routes) or not is_backend_failure(error):
                 raise final from error
             terminal.write_stderr(f"{final} Falling back to {routes[number].name!r}.\n")
 
@@ -103,12 +104,12 @@ def _read() -> str:
 
 def _answer(writer: _Writer, route: Route, request: ChatCompletionRequest) -> None:
     try:
-        with route.backend.slots.taken(Wait()):
-            deltas = route.backend.stream_chat(request)
-            # Also on Ctrl-C: the engine goes on until the iterator is closed.
-            with closed(deltas):
-                for delta in deltas:
-                    writer.feed(delta)
+        leases = route.backend.leases(request, QueueTicket())
+        deltas = stream(leases, lambda lease: [lease.backend.stream_chat(request)])
+        # Also on Ctrl-C: the engine goes on until the iterator is closed.
+        with closed(deltas):
+            for delta in deltas:
+                writer.feed(delta)
     finally:
         writer.finish()
 

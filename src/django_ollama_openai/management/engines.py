@@ -84,7 +84,7 @@ def select_default_ollamas(alias: str | None) -> list[OllamaBackend]:
 
 
 def _ollamas(aliases: Iterable[str]) -> list[OllamaBackend]:
-    made = [backends[each] for alias in aliases for each in (backends[alias].members or (alias,))]
+    made = [backends[each] for alias in aliases for each in backends[alias].engines()]
     # Each once, though a pool may be listed beside its members.
     return [backend for backend in dict.fromkeys(made) if isinstance(backend, OllamaBackend)]
 

@@ -15,7 +15,7 @@ from .._gateway.mount import Mount
 from .._gateway.routing import resolve_model
 from .._translation.model_cards import ModelCard
 from ..backends import BaseBackend, OllamaBackend, PoolBackend, backends
-from ..backends._asking import elapsed_ms
+from ..backends._fan_out import elapsed_ms
 from ..exceptions import ModelNotFound
 from .engines import backend_aliases, describe_error, invalid_response_errors, open_client, quoted
 from .survey import Answer, survey
@@ -38,7 +38,7 @@ def report_status(terminal: Terminal, alias: str | None) -> None:
             in the settings is missing. All backends are reported first.
     """
     named = backend_aliases(alias)
-    members = [member for each in named for member in backends[each].members]
+    members = [engine for each in named for engine in backends[each].engines()]
     # Each once, though a pool may be listed beside its members.
     probed = dict.fromkeys([*named, *members])
     found = survey(lambda backend: backend.ping(), probed, WITHIN_SECONDS)
@@ -46,7 +46,9 @@ def report_status(terminal: Terminal, alias: str | None) -> None:
     ready = [each for each, answer in answers.items() if answer.error is None]
     facts = survey(_facts, ready, FACTS_SECONDS)
     for each, answer in answers.items():
-        missing = {member: found[member].error for member in backends[each].members}
+        missing = {
+            engine: found[engine].error for engine in backends[each].engines() if engine != each
+        }
         _report(terminal, each, answer, facts.get(each), missing)
         for line in _limits(each):
             terminal.line(INDENT, line)
@@ -84,7 +86,7 @@ def _missing_models(facts: Mapping[str, _Facts]) -> list[str]:
             backend.find_model(route.model, facts[route.alias].cards)
         except ModelNotFound:
             text = f"{route.model!r} is not on the backend {route.alias!r}."
-            members = [backends[each] for each in backend.members or (route.alias,)]
+            members = [backends[each] for each in backend.engines()]
             if all(isinstance(member, OllamaBackend) for member in members):
                 text += pull_advice(route.model, route.alias)
             missing[route.alias, route.model] = text
@@ -172,7 +174,7 @@ def _limits(alias: str) -> Iterator[str]:
     limits, backend = _conf.get().limits(alias), backends[alias]
     slots = backend.slots
     # A pool has the limits of its members.
-    if limits.max_concurrency is not None and not backend.members:
+    if limits.max_concurrency is not None and not isinstance(backend, PoolBackend):
         yield (
             f"up to {limits.max_concurrency} requests at once and {limits.max_queue} waiting, in "
             "each process"

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from ..backends import BaseBackend, backends
-from ..backends._asking import answers, elapsed_ms
+from ..backends._fan_out import elapsed_ms, fan_out
 from ..exceptions import UpstreamTimeout
 
 __all__ = ["Answer", "survey"]
@@ -36,7 +36,7 @@ def survey(
     late = UpstreamTimeout(f"There was no answer within {within:g} seconds.")
     report: dict[str, Answer[T]] = dict.fromkeys(aliases, Answer((), late, within * 1000))
     asks = {alias: partial(ask, backends[alias]) for alias in report}
-    for alias, found in answers(asks, within):
+    for alias, found in fan_out(asks, within):
         error, values = (found, ()) if isinstance(found, Exception) else (None, (found,))
         report[alias] = Answer(values, error, elapsed_ms(started))
     return report

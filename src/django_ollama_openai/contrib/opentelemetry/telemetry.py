@@ -131,8 +131,7 @@ def record(
 
 def _answerer(alias: str) -> type[BaseBackend]:
     """Return the class of the backend ``alias``; for a pool, that of its members."""
-    backend = backends[alias]
-    return type(backends[backend.members[0]] if backend.members else backend)
+    return type(backends[backends[alias].engines()[0]])
 
 
 def _measure(

@@ -157,7 +157,7 @@ class BackendsCollector(Collector):
                 running.add_metric([alias, *more], backend.slots.running)
                 queued.add_metric([alias, *more], backend.slots.queued)
                 if isinstance(backend, PoolBackend):
-                    out = backend.members_out()
+                    out = backend.unhealthy_members()
                     for member in backend.members:
                         up.add_metric([alias, member, *more], member not in out)
         yield running

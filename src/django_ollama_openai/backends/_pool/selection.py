@@ -1,5 +1,5 @@
-"""Which member of a pool gets a request: what is known of the members, and the order that follows
-from it. Nothing in here waits."""
+"""Which member of a pool gets a request: the facts about the members, and the order that follows
+from them. Nothing here blocks."""
 
 from __future__ import annotations
 
@@ -10,83 +10,94 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
-from .._translation.model_cards import ModelCard
-from ._base import BaseBackend
-from ._slots import Slots
+from ..._translation.model_cards import ModelCard
+from .._base import BaseBackend
+from .._slots import Slots
 
-__all__ = ["Member", "Standing", "able", "conflicts", "ranked", "versions"]
+__all__ = ["Health", "Member", "able", "conflicts", "ranked", "versions"]
 
 SETBACK_COST: Final = 4
-"""How many requests one that has failed counts for. A member that fails at once has little to do,
-and would attract more and more of them."""
+"""The number of requests that a recent failure counts as. A member that fails at once is idle, and
+would attract more and more requests."""
 
 SETBACK_SECONDS: Final = 5
-"""How long after the last failure they count."""
+"""How long after the last failure setbacks count."""
 
 MAX_REMEMBERED: Final = 1000
 """Names of models that are remembered as being loaded; clients choose them."""
 
 
-class Standing(enum.IntEnum):
-    """Whether a member is worth a request; the lower the better."""
+class Health(enum.IntEnum):
+    """The health of a member; the lower the better."""
 
-    IN = 0
-    DOUBTFUL = 1
-    """It has not been seen yet, or a connection to it broke off and it has not answered since."""
-    OUT = 2
+    HEALTHY = 0
+    SUSPECT = 1
+    """It was not probed yet, or it lost a connection and has not answered since."""
+    UNHEALTHY = 2
 
 
 class Member:
-    """One backend of a pool, and what the pool knows of it."""
+    """A backend of a pool, and the facts about it.
+
+    Attributes:
+        failed_at: When it failed last, by :func:`time.monotonic`.
+        answered_at: When it answered a probe last, by the same clock.
+        probe_at: When it is to be probed next, by the same clock.
+        pause: Seconds until the next probe while it is unhealthy.
+        is_silent: Whether its last probe had no answer.
+        used: The number of its last request, counted over all members.
+        versions: The versions of its models, by the engine's names of them.
+    """
 
     def __init__(self, alias: str, backend: BaseBackend) -> None:
         self.alias = alias
         self.backend = backend
         self.slots: Slots = backend.slots
-        self.standing = Standing.DOUBTFUL
+        self.health = Health.SUSPECT
         self.failed_at = 0.0
-        """When it failed last, by :func:`time.monotonic`."""
+        self.answered_at = 0.0
+        self.probe_at = 0.0
+        self.pause = 0.0
+        self.is_silent = False
         self.used = 0
-        """The number of its last request, among those of all members."""
         self.versions: dict[str, str] = {}
-        """Which versions of its models it has, by the engine's names of them."""
         self._models: dict[str, str | None] | None = None
         self._loaded: frozenset[str] | None = None
-        self._asked: set[str] = set()
+        self._requested: set[str] = set()
         self._running: Counter[str] = Counter()
         self._setbacks = 0
         self._set_back_at = 0.0
 
-    # What it has
+    # Models
 
     @property
     def is_known(self) -> bool:
-        """Whether it has told what models it has."""
+        """Whether its models are known."""
         return self._models is not None
 
     def has(self, model: str) -> bool:
-        """Whether it is known to have ``model``."""
+        """Return whether it is known to have ``model``."""
         return self._models is not None and model in self._models
 
     def is_without(self, model: str) -> bool:
-        """Whether it is known not to have ``model``."""
+        """Return whether it is known not to have ``model``."""
         return self._models is not None and model not in self._models
 
     def digest(self, model: str) -> str | None:
-        """Which version of ``model`` it has, if that is known and the engine tells versions."""
+        """Return its version of ``model``, if that is known and the engine reports versions."""
         return None if self._models is None else self._models.get(model)
 
     def has_loaded(self, model: str) -> bool:
-        """Whether ``model`` is in its memory or on the way there. An engine that does not tell
-        counts as one that has everything in memory."""
+        """Return whether ``model`` is in memory or being loaded. An engine that does not report
+        that counts as having everything in memory."""
         if self._loaded is None:
             return True
-        return model in self._loaded or model in self._asked or self._running[model] > 0
+        return model in self._loaded or model in self._requested or self._running[model] > 0
 
-    # What becomes known
+    # New facts
 
     def listed(self, cards: Iterable[ModelCard]) -> None:
-        """It has told its models."""
+        """Note that it has the models ``cards``."""
         cards = list(cards)
         self._models = {
             name: card.metadata.get("digest") for card in reversed(cards) for name in card.names
@@ -94,39 +105,39 @@ class Member:
         self.versions = versions(cards)
 
     def lacks(self, model: str) -> None:
-        """It has been asked for ``model``, and has said that it does not have it."""
+        """Note that it responded that it does not have ``model``."""
         if self._models is not None and model in self._models:
             self._models = {name: digest for name, digest in self._models.items() if name != model}
 
     def loaded(self, names: frozenset[str] | None) -> None:
-        """It has told which models are in memory."""
+        """Note which models are in memory; ``None`` if the engine does not report that."""
         self._loaded = names
-        self._asked = set()
+        self._requested = set()
 
     def is_set_back(self) -> None:
-        """A request has failed at it."""
+        """Note that a request failed."""
         self._setbacks = self.setbacks() + 1
         self._set_back_at = time.monotonic()
 
     def has_answered(self) -> None:
-        """A request has not, or it is back."""
+        """Note that a request succeeded, or that the member is healthy again."""
         self._setbacks = 0
 
     def setbacks(self) -> int:
-        """How many have failed lately, since one has not."""
+        """Return how many requests failed lately without one that succeeded."""
         if self._setbacks and time.monotonic() - self._set_back_at > SETBACK_SECONDS:
             self._setbacks = 0
         return self._setbacks
 
     def begins(self, model: str) -> None:
-        """It gets a request for ``model``."""
+        """Note that it gets a request for ``model``."""
         self.used = next(_uses)
         self._running[model] += 1
-        if len(self._asked) < MAX_REMEMBERED:
-            self._asked.add(model)
+        if len(self._requested) < MAX_REMEMBERED:
+            self._requested.add(model)
 
     def ends(self, model: str) -> None:
-        """It has done with one."""
+        """Note that a request for ``model`` is over."""
         self._running[model] -= 1
         if not self._running[model]:
             del self._running[model]
@@ -136,8 +147,8 @@ _uses = itertools.count(1)
 
 
 def able(members: Sequence[Member], model: str) -> list[Member]:
-    """Those that may have ``model``: all but those that have told that they do not. If none has
-    told that it does, all: it may have come there since."""
+    """Return the members that may have ``model``: all but those known not to have it. If none is
+    known to have it, all: it may have been pulled since."""
     if not any(member.has(model) for member in members):
         return list(members)
     return [member for member in members if member.has(model) or not member.is_known]
@@ -146,19 +157,19 @@ def able(members: Sequence[Member], model: str) -> list[Member]:
 def ranked(
     members: Sequence[Member], model: str, *, tried: Collection[Member], loading_cost: float
 ) -> list[Member]:
-    """Those that are to get a request for ``model`` now, the best first.
+    """Return the members that may get a request for ``model`` now, the best first.
 
-    Nobody gets one who is out while another is in. The least busy comes first, where a model that
-    has to be loaded counts as ``loading_cost`` requests, and a recent failure as some, too; of
-    several the one that has had none for longest.
+    Only members of the best health among them are returned. The least busy comes first, where a
+    model that has to be loaded counts as ``loading_cost`` requests, and a recent failure as some,
+    too; of several, the one without a request for longest.
     """
     left = [
         member for member in _of_one_version(able(members, model), model) if member not in tried
     ]
     if not left:
         return []
-    best = min(member.standing for member in left)
-    left = [member for member in left if member.standing is best]
+    best = min(member.health for member in left)
+    left = [member for member in left if member.health is best]
     if len(left) > 1:
         left.sort(key=lambda member: _costs(member, model, loading_cost))
     return left
@@ -171,11 +182,11 @@ def _costs(member: Member, model: str, loading_cost: float) -> tuple[float, floa
 
 
 def _of_one_version(members: list[Member], model: str) -> list[Member]:
-    """Those that have the same version of ``model`` as the first that can be reached: a
-    conversation is not to go on with another. Engines that tell no versions have any."""
+    """Return the members with the version of ``model`` that the first reachable one has, so that a
+    conversation does not go on with another. Engines that report no versions have any."""
     for first in members:
         version = first.digest(model)
-        if version is not None and first.standing is not Standing.OUT:
+        if version is not None and first.health is not Health.UNHEALTHY:
             return [
                 member
                 for member in members
@@ -185,14 +196,16 @@ def _of_one_version(members: list[Member], model: str) -> list[Member]:
 
 
 def versions(cards: Iterable[ModelCard]) -> dict[str, str]:
-    """The versions of the models of a member, by the engine's names of them."""
+    """Return the versions of the models ``cards``, by the engine's names of them."""
     digests = {card.id: card.metadata.get("digest") for card in cards}
     return {name: digest for name, digest in digests.items() if isinstance(digest, str)}
 
 
 def conflicts(versions: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
-    """Of the versions of the models of each member, by its alias, the models that are not the same
-    everywhere: the versions by the alias."""
+    """Return the models that are not the same everywhere, each with its version by alias.
+
+    ``versions`` has the versions of the models of each member, by its alias.
+    """
     held: dict[str, dict[str, str]] = {}
     for alias, models in versions.items():
         for model, digest in models.items():

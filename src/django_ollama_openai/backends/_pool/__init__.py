@@ -1,0 +1,7 @@
+"""Several backends as one."""
+
+from __future__ import annotations
+
+from .pool import PoolBackend
+
+__all__ = ["PoolBackend"]
