@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from .. import _conf
+from .._remote_images import ImageNotFetched, afetch_images, fetch_images
 from .._translation.chat_completion import (
     ChatCompletionStream,
     ChatCompletionWriter,
@@ -18,7 +19,6 @@ from .completion import Asking, Choice, Completion, whole
 from .exchange import Exchange, Reply, admit, check_choices, settle_parameters
 from .flow import Flow, call
 from .mount import Mount
-from .remote_images import ImageNotFetched, afetch_images, fetch_images
 from .routing import Route
 
 __all__ = ["chat_choices", "complete_chat", "fetch_remote_images"]
