@@ -245,9 +245,9 @@ def is_loopback(address: Address) -> bool:
 
 LOCAL = FetchPolicy(
     is_allowed=lambda address: str(address) == "127.0.0.1",
-    connect_timeout=600,
-    idle_timeout=600,
-    total_timeout=600,
+    connect_timeout=WITHIN,
+    idle_timeout=WITHIN,
+    total_timeout=WITHIN,
 )
 
 
