@@ -25,7 +25,7 @@ from django_ollama_openai._wire.delta import Embeddings, Usage
 from django_ollama_openai._wire.embeddings import EmbeddingsRequest
 from django_ollama_openai.exceptions import InvalidRequest, UnsupportedParameter, UpstreamError
 from tests.recordings import load, names
-from tests.unit.test_wire_sse import strictly, texts
+from tests.wire import strictly, texts
 
 ANSWERS = [name for name in names("embed") if load(name).status == 200 and name != "embed_empty"]
 

@@ -19,7 +19,7 @@ from django_ollama_openai.exceptions import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from tests.unit.test_chat_parts import any_json
+from tests.wire import any_json
 
 SECRETS = ("/srv", "10.0.0.7", "sk-engine")
 
