@@ -53,17 +53,9 @@ __all__ = [
 
 DELTA = TypeAdapter(Delta)
 GOLDEN = Path(__file__).parent / "golden"
-
-
 UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"
-
-
 CASES: tuple[Case, ...] = get_args(Case)
-
-
 few = settings(max_examples=40)
-
-
 PLAN = {"finishReason", "promptTokens", "completionTokens", "totalTokens"}
 """What "both" adds to OpenAI's keys."""
 
@@ -93,16 +85,12 @@ def entry(token: str, logprob: float, **top: float) -> dict[str, Any]:
 
 
 TEXT = [Delta("Hello"), Delta(", wörld!\n"), end(usage=Usage(12, 5, cached_tokens=8))]
-
-
 REASONING = [
     Delta(reasoning="Six times "),
     Delta(reasoning="seven."),
     Delta("42"),
     end(usage=Usage(12, 5, reasoning_tokens=4)),
 ]
-
-
 TOOL_CALLS = [
     Delta("One moment."),
     Delta(tool_calls=[ToolCallDelta(0, "call_1", "get_weather", '{"city_name"')]),
@@ -192,11 +180,7 @@ def extras(value: Any) -> set[str]:
 snippets = st.sampled_from(["", "{", '"a_b"', *BREAKS]) | st.text(
     st.characters(exclude_categories=["Cs"]), max_size=5
 )
-
-
 counts = st.integers(0, 2**31)
-
-
 entries = st.builds(entry, snippets, st.floats(-100, 0))
 
 

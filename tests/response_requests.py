@@ -33,14 +33,8 @@ __all__ = [
 ]
 
 HELLO = {"role": "user", "content": "Hello"}
-
-
 CALL = {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": '{"a_b": 1}'}
-
-
 OUTPUT = {"type": "function_call_output", "call_id": "call_1", "output": "1"}
-
-
 TOOL = {
     "type": "function",
     "name": "f",
@@ -51,26 +45,12 @@ TOOL = {
 
 
 GRAMMAR = {"type": "grammar", "syntax": "lark", "definition": "start: /a+/"}
-
-
 CUSTOM = {"type": "custom", "name": "c", "description": "d", "format": GRAMMAR}
-
-
 NAMESPACE = {"type": "namespace", "name": "n", "description": "d", "tools": [TOOL, CUSTOM]}
-
-
 CUSTOM_CALL = {"type": "custom_tool_call", "call_id": "call_2", "name": "c", "input": "a"}
-
-
 CUSTOM_OUTPUT = {"type": "custom_tool_call_output", "call_id": "call_2", "output": "1"}
-
-
 PICTURE = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
-
-
 TEXT = {"type": "input_text", "text": "u"}
-
-
 # Every field of every model. Schemas and metadata have keys without underscores only, so that the
 # whole can be respelled mechanically.
 FULL: dict[str, Any] = {

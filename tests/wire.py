@@ -27,7 +27,6 @@ __all__ = [
 ]
 
 BREAKS = [*"\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", "\r\n", "\n\n", "\n\ndata: [DONE]\n\n"]
-
 texts = st.lists(st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(BREAKS)).map(
     "".join
 )
