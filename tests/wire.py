@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 __all__ = [
     "BREAKS",
+    "GENERATION",
     "any_json",
     "chunked",
     "cuts",
@@ -36,6 +37,25 @@ values = st.recursive(
     max_leaves=5,
 )
 cuts = st.lists(st.integers(min_value=0))
+
+
+#: The fields that chat completions and completions share.
+GENERATION = {
+    "temperature": 0.5,
+    "top_p": 0.9,
+    "max_tokens": 7,
+    "stop": ["x", "y"],
+    "seed": 42,
+    "frequency_penalty": -1.5,
+    "presence_penalty": 1,
+    "stream": True,
+    "stream_options": {"include_usage": True},
+    "logit_bias": {"50256": -100},
+    "think": True,
+    "keep_alive": "5m",
+    "truncate": False,
+    "shift": True,
+}
 
 
 def json_objects(keys: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:

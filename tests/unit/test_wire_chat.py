@@ -23,7 +23,7 @@ from django_ollama_openai._wire.chat import (
 )
 from django_ollama_openai._wire.generation import GenerationRequest
 from django_ollama_openai.exceptions import InvalidRequest
-from tests.wire import any_json, models_within, notation, paths, replaced
+from tests.wire import GENERATION, any_json, models_within, notation, paths, replaced
 
 HELLO = {"role": "user", "content": "Hello"}
 
@@ -32,6 +32,7 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments
 # Every field of every model. Schemas have keys without underscores only, so that the whole can be
 # respelled mechanically.
 FULL: dict[str, Any] = {
+    **GENERATION,
     "model": "m",
     "messages": [
         {"role": "system", "content": "s"},
@@ -59,16 +60,7 @@ FULL: dict[str, Any] = {
         {"role": "tool", "content": "t", "tool_call_id": "call_1"},
         {"role": "function", "content": "f", "name": "f"},
     ],
-    "temperature": 0.5,
-    "top_p": 0.9,
-    "max_tokens": 7,
     "max_completion_tokens": 8,
-    "stop": ["x", "y"],
-    "seed": 42,
-    "frequency_penalty": -1.5,
-    "presence_penalty": 1,
-    "stream": True,
-    "stream_options": {"include_usage": True},
     "tools": [
         {
             "type": "function",
@@ -102,7 +94,6 @@ FULL: dict[str, Any] = {
     "n": 1,
     "logprobs": True,
     "top_logprobs": 2,
-    "logit_bias": {"50256": -100},
     "audio": {"voice": "alloy", "format": "wav"},
     "modalities": ["text"],
     "prediction": {"type": "content", "content": "x"},
@@ -124,10 +115,6 @@ FULL: dict[str, Any] = {
         "presence_penalty": 1,
         "frequency_penalty": 1,
     },
-    "keep_alive": "5m",
-    "think": True,
-    "truncate": True,
-    "shift": True,
 }
 
 # They cannot be combined with tools, which replace them.
