@@ -55,7 +55,7 @@ DELTA = TypeAdapter(Delta)
 GOLDEN = Path(__file__).parent / "golden"
 UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"
 CASES: tuple[Case, ...] = get_args(Case)
-few = settings(max_examples=40)
+few = settings(max_examples=min(40, settings().max_examples))
 PLAN = {"finishReason", "promptTokens", "completionTokens", "totalTokens"}
 """What "both" adds to OpenAI's keys."""
 

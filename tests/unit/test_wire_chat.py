@@ -7,7 +7,7 @@ from typing import Any
 
 import pydantic_core
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -882,7 +882,7 @@ def test_any_body_is_read_or_refused(body: bytes) -> None:
 PATHS = list(paths(FULL))
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2 * settings().max_examples)
 @given(st.sampled_from(PATHS), any_json)
 def test_anything_anywhere_is_refused_where_it_is(path: tuple[Any, ...], value: Any) -> None:
     body = replaced(FULL, path, value)

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -651,7 +651,7 @@ def test_any_body_is_read_or_refused(body: bytes) -> None:
         assert error.message
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2 * settings().max_examples)
 @given(st.sampled_from(list(paths(FULL))), any_json)
 def test_anything_anywhere_is_refused_where_it_is(path: tuple[Any, ...], value: Any) -> None:
     body = replaced(FULL, path, value)

@@ -5,7 +5,7 @@ but takes every connection that breaks off for one that was never made, and some
 ``httpx``'s; here they are told apart.
 
 ``AiohttpResponseStream._aiohttp_response`` is private: ``pyproject.toml`` pins the range of
-versions, and ``tests/concurrency/test_fast_transport.py`` fails when it changes.
+versions, and ``tests/site/test_fast_transport.py`` fails when it changes.
 """
 
 from __future__ import annotations
