@@ -23,6 +23,7 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.apps import AppConfig
 from django.contrib.auth.models import AnonymousUser, User
 from django.test import AsyncClient, Client, RequestFactory, override_settings
@@ -39,7 +40,6 @@ from django_ollama_openai._wire.embeddings import EmbeddingsRequest
 from django_ollama_openai._wire.responses import ResponsesRequest
 from django_ollama_openai.auth import Caller
 from django_ollama_openai.backends import BaseBackend
-from django_ollama_openai.backends._base import OPTIONAL_PARAMETERS
 from django_ollama_openai.management.commands.ollama import Command
 from docs import generated
 from tests.conftest import DEAD_HOST
@@ -115,14 +115,6 @@ def test_settings_that_are_mentioned_exist() -> None:
         assert set(re.findall(r":setting:`(\w+)`", text)) <= set(_conf.Settings.model_fields)
 
 
-def test_defaults_and_types_of_settings() -> None:
-    reference = generated.settings()
-    assert "Default: ``33554432``. Type: ``int``, at least 1." in reference
-    assert 'Default: ``\'both\'``. Type: ``"both" | "snake" | "camel"``.' in reference
-    assert "Default: ``None``. Type: ``list[str] | None``." in reference
-    assert "Default: ``[]``. Type: ``list[dict]``." in reference
-
-
 @pytest.mark.parametrize("id", sorted(check_ids()))
 def test_check_ids(id: str) -> None:
     assert f"* - ``{id}``\n" in PAGES["settings"]
@@ -135,10 +127,7 @@ def test_check_ids_that_are_mentioned_exist() -> None:
 
 @pytest.mark.parametrize("error", error_classes())
 def test_error_classes(error: type[exceptions.GatewayError]) -> None:
-    name = error.__name__
-    assert f":class:`~django_ollama_openai.exceptions.{name}`" in generated.errors()
-    assert re.search(rf"\b{name} +{error.status} ", generated.error_tree())
-    assert f".. autoexception:: {name}\n" in PAGES["api"]
+    assert f".. autoexception:: {error.__name__}\n" in PAGES["api"]
 
 
 @pytest.mark.parametrize("code", sorted(error_codes()))
@@ -174,20 +163,6 @@ REQUESTS: dict[str, type[BaseModel]] = {
 )
 def test_fields_of_requests(page: str, field: str) -> None:
     assert f"``{field}``" in PAGES[f"endpoints/{page}"]
-
-
-@pytest.mark.parametrize("parameter", OPTIONAL_PARAMETERS)
-def test_optional_parameters(parameter: str) -> None:
-    assert f"``{parameter}``" in generated.parameters()
-
-
-@pytest.mark.parametrize("parameter", ["tool_choice", "parallel_tool_calls"])
-def test_the_table_of_parameters_agrees_with_the_page_on_tools(parameter: str) -> None:
-    """Every backend that has tools honours them, itself or through the gateway."""
-    _, _, row = generated.parameters().partition(f"* - ``{parameter}``\n")
-    support = re.findall(r"^ +- (.+)$", row.partition("* - ")[0], re.MULTILINE)
-    assert len(support) == 3
-    assert set(support) <= {"yes", "by the gateway", "``tools=True``"}
 
 
 @pytest.mark.parametrize("key", METADATA)
@@ -227,11 +202,6 @@ def test_subcommands() -> None:
             assert f"``{option} " in PAGES["command"], option
 
 
-@pytest.mark.parametrize("hook", ["prepare_chat", "get_client", "get_async_client"])
-def test_hooks(hook: str) -> None:
-    assert f"def {hook}(" in PAGES["backends"]
-
-
 def test_rows_of_faults() -> None:
     """Each row names tests that there are, and each test of the suite has its row."""
     faults: list[generated.EngineFault | generated.ClientFault]
@@ -266,7 +236,7 @@ def names_of_tests(path: str) -> set[str]:
 def test_files() -> None:
     for text in PAGES.values():
         for name in re.findall(
-            r"``((?:docs|tests|_views|_wire|_gateway|backends)/[\w/.]+)``", text
+            r"``((?:docs|tests|_views|_wire|_gateway|_translation|backends)/[\w/.]+)``", text
         ):
             is_made = name.startswith("docs/_build")
             assert is_made or (ROOT / name).exists() or (PACKAGE / name).exists(), name
@@ -286,12 +256,6 @@ def test_references() -> None:
     for text in PAGES.values():
         for path_ in re.findall(r":(?:class|meth|func):`(?:[^<`]*<|~)(django_[\w.]+)", text):
             pkgutil.resolve_name(path_)
-
-
-def test_the_changelog_is_simple_enough_to_be_converted() -> None:
-    text = generated.changelog()
-    assert django_ollama_openai.__version__ in text
-    assert not re.search(r"^#|\]\(|\*\*|^```", text, re.MULTILINE)
 
 
 # Examples
@@ -363,7 +327,6 @@ def test_python_compiles(example: Example) -> None:
     if code.lstrip().startswith('"'):
         code = f"{{\n{code}}}"  # an entry of a dict
     ast.parse(code)
-    assert max(map(len, code.splitlines())) <= 88
 
 
 @pytest.mark.parametrize(
@@ -415,9 +378,8 @@ def test_quickstart_without_an_ollama(monkeypatch: pytest.MonkeyPatch) -> None:
     options = settings_from(example("quickstart", "LlamaCppBackend"))
     with override_settings(OLLAMA_OPENAI=options):
         client = Client(headers={"Authorization": f"Bearer {KEY}"})
-        for _ in range(10):
-            response = client.post("/ai/v1/chat/completions", ASK, content_type="application/json")
-            assert "Paris" in response.json()["choices"][0]["message"]["content"]
+        response = client.post("/ai/v1/chat/completions", ASK, content_type="application/json")
+        assert "Paris" in response.json()["choices"][0]["message"]["content"]
     # The example site, which starts with the same question, has the same settings.
     engine = importlib.import_module("example.engine").embedded("")
     assert options["DEFAULT_MODEL"] == engine.model
@@ -475,35 +437,23 @@ async def test_example_house_style(ollama: OllamaServer) -> None:
 
 @override_settings(ROOT_URLCONF=__name__)
 def test_example_token_file(ollama: OllamaServer, tmp_path: Path) -> None:
-    with imported("myapp.backends", example("backends", "class TokenFileBackend")):
-        use_token_file(ollama, tmp_path)
-
-
-@override_settings(ROOT_URLCONF=__name__)
-async def test_example_token_file_async(ollama: OllamaServer, tmp_path: Path) -> None:
-    with imported("myapp.backends", example("backends", "class TokenFileBackend")):
-        token_file = tmp_path / "token"
-        with override_settings(OLLAMA_OPENAI=token_file_settings(ollama, token_file)):
-            token_file.write_text("first\n")
-            await AsyncClient().get("/ai/v1/models")
-    assert ollama.requests[0].headers["authorization"] == "Bearer first"
-
-
-def token_file_settings(ollama: OllamaServer, token_file: Path) -> dict[str, Any]:
+    token_file = tmp_path / "token"
     options = settings_from(example("backends", "myapp.backends.TokenFileBackend"))
     options["BACKENDS"]["default"] |= {
         "HOST": ollama.url,
         "OPTIONS": {"token_file": str(token_file)},
     }
-    return {**options, "ALLOW_ANONYMOUS": True}
-
-
-def use_token_file(ollama: OllamaServer, tmp_path: Path) -> None:
-    token_file = tmp_path / "token"
-    with override_settings(OLLAMA_OPENAI=token_file_settings(ollama, token_file)):
-        for token in ("first", "second"):
+    with (
+        imported("myapp.backends", example("backends", "class TokenFileBackend")),
+        override_settings(OLLAMA_OPENAI={**options, "ALLOW_ANONYMOUS": True}),
+    ):
+        for token, get in (
+            ("first", Client().get),
+            ("second", Client().get),
+            ("third", async_to_sync(AsyncClient().get)),
+        ):
             token_file.write_text(f"{token}\n")
-            assert Client().get("/ai/v1/models").status_code == 200
+            assert get("/ai/v1/models").status_code == 200
             assert ollama.requests[-1].headers["authorization"] == f"Bearer {token}"
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.conftest import DEAD_HOST
 from tests.ollama_server import Answer, OllamaServer
 from tests.servers import NO_TLS, ROOT, free_port
 from tests.terminals import run
@@ -188,6 +189,12 @@ def tag(name: str, capabilities: list[str]) -> dict[str, Any]:
     }
 
 
+def find_chat_model(ollama: OllamaServer, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(PROJECT)
+    monkeypatch.setenv("OLLAMA_HOST", ollama.url)
+    return importlib.import_module("example.engine").find_chat_model
+
+
 @pytest.mark.parametrize(
     ("tags", "chosen"),
     [
@@ -204,15 +211,50 @@ def test_a_model_that_can_chat_is_chosen(
     tags: list[tuple[str, list[str]]],
     chosen: str | None,
 ) -> None:
-    monkeypatch.syspath_prepend(PROJECT)
-    monkeypatch.setenv("OLLAMA_HOST", ollama.url)
-    engine = importlib.import_module("example.engine")
     ollama.models = {one[0]: tag(*one) for one in tags}
+    find = find_chat_model(ollama, monkeypatch)
     if chosen is None:
-        with pytest.raises(engine.NoModel, match="no model that can chat"):
-            engine.find_chat_model()
+        with pytest.raises(Exception, match="no model that can chat"):
+            find()
     else:
-        assert engine.find_chat_model() == chosen
+        assert find() == chosen
+
+
+def test_an_embedding_model_whose_weights_ollama_converted_is_not_chosen(
+    ollama: OllamaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = tag("all-minilm:22m", ["completion"])
+    del listed["details"]["context_length"], listed["details"]["embedding_length"]
+    ollama.models = {
+        "all-minilm:22m": {**ollama.models["all-minilm:22m"], **listed},
+        "smollm2:135m": ollama.models["smollm2:135m"],
+    }
+    assert find_chat_model(ollama, monkeypatch)() == "smollm2:135m"
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("environ", "model"),
+    [({"EXAMPLE_ENGINE": "ollama"}, "llama3.2"), ({"EXAMPLE_MODEL": "mine"}, "mine")],
+    ids=["engine", "model"],
+)
+def test_commands_run_while_ollama_is_down(environ: dict[str, str], model: str) -> None:
+    environ |= {"DJANGO_SETTINGS_MODULE": "example.settings", "OLLAMA_HOST": DEAD_HOST}
+    print_problem = "from example.settings import ENGINE; print(ENGINE.problem)"
+    checked, printed = (
+        subprocess.run(
+            [sys.executable, *args],
+            cwd=PROJECT,
+            env={**os.environ, **environ},
+            capture_output=True,
+            text=True,
+        )
+        for args in (["manage.py", "check"], ["-c", print_problem])
+    )
+    assert checked.returncode == 0
+    assert f"reached at {DEAD_HOST}: start it with `ollama serve`" in checked.stderr
+    assert "Traceback" not in checked.stderr
+    assert f"'ollama pull {model}'" in printed.stdout
 
 
 # The installation

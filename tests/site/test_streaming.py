@@ -16,7 +16,7 @@ import pytest
 
 from tests.ollama_server import Answer, Hold, OllamaServer, Reply, Reset, Send, Step, Wait, line
 from tests.servers import KEY, Site
-from tests.unit.test_wire_sse import events
+from tests.wire import events
 
 MODEL = "smollm2:135m"
 HEADERS = {"Authorization": f"Bearer {KEY}"}

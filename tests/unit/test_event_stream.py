@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from django_ollama_openai._wire.event_stream import Events
 from django_ollama_openai.exceptions import UpstreamError
-from tests.unit.test_wire_ndjson import chunked, cuts, texts
+from tests.wire import chunked, cuts, texts
 
 pytestmark = pytest.mark.once
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from django_ollama_openai._translation.openai_chunks import (
     OpenAIAnswer,
@@ -22,8 +21,8 @@ from django_ollama_openai.exceptions import (
     InvalidRequest,
     UpstreamError,
 )
-from tests.unit.test_chat_completion import answers, frames, write
-from tests.unit.test_chat_parts import any_json, paths, replaced, well_formed
+from tests.deltas import answers, frames, well_formed, write
+from tests.wire import any_json, json_like
 
 
 def chunk(
@@ -397,9 +396,7 @@ FULL: dict[str, Any] = {
     },
 }
 
-parts = any_json | st.builds(
-    lambda path, value: replaced(FULL, path, value), st.sampled_from(paths(FULL)), any_json
-)
+parts = json_like(FULL)
 
 
 @given(parts)

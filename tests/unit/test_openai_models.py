@@ -9,7 +9,7 @@ from hypothesis import given
 from django_ollama_openai._translation.model_cards import METADATA, ModelCard
 from django_ollama_openai._translation.openai_models import openai_models
 from django_ollama_openai.exceptions import UpstreamError
-from tests.unit.test_chat_parts import any_json
+from tests.wire import any_json
 
 
 def cards(*models: Any) -> list[ModelCard]:

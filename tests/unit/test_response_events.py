@@ -26,7 +26,7 @@ from django_ollama_openai.exceptions import (
     UpstreamError,
     UpstreamTimeout,
 )
-from tests.unit.test_chat_completion import (
+from tests.deltas import (
     GOLDEN,
     LOGPROBS,
     PLAN,
@@ -44,8 +44,8 @@ from tests.unit.test_chat_completion import (
     snippets,
     without_plan,
 )
-from tests.unit.test_wire_responses import FULL, NAMESPACE, TOOL, UNSUPPORTED, asking, parse
-from tests.unit.test_wire_sse import strictly, texts
+from tests.response_requests import FULL, NAMESPACE, TOOL, UNSUPPORTED, asking, parse
+from tests.wire import strictly, texts
 
 pytestmark = pytest.mark.once
 

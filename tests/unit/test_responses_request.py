@@ -25,7 +25,7 @@ from django_ollama_openai.exceptions import (
     UnsupportedParameter,
     UpstreamError,
 )
-from tests.unit.test_wire_responses import (
+from tests.response_requests import (
     CUSTOM,
     CUSTOM_CALL,
     CUSTOM_OUTPUT,

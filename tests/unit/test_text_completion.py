@@ -18,7 +18,7 @@ from django_ollama_openai._translation.text_completion import (
 from django_ollama_openai._wire.case import Case, to_camel
 from django_ollama_openai._wire.delta import Delta, Usage
 from django_ollama_openai.exceptions import UpstreamError
-from tests.unit.test_chat_completion import (
+from tests.deltas import (
     CASES,
     PLAN,
     UPDATE,
@@ -33,7 +33,7 @@ from tests.unit.test_chat_completion import (
     snippets,
     without_plan,
 )
-from tests.unit.test_wire_sse import strictly, texts
+from tests.wire import strictly, texts
 
 GOLDEN = Path(__file__).parents[1] / "golden_completions"
 

@@ -395,11 +395,11 @@ def test_a_written_call_that_is_cut_off(cut: str) -> None:
 
 
 def test_a_model_that_writes_blanks_for_ever_takes_no_more_time_for_each() -> None:
-    pieces = ['{"name": "time", "arguments": {"a": {}', *[" \n"] * 200_000, "}", "}"]
+    pieces = ['{"name": "time", "arguments": {"a": {}', *[" \n"] * 50_000, "}", "}"]
     started = time.process_time()
     _, deltas = run(asking("required"), text("No."), written(*pieces))
-    # Going over all of them again each time takes minutes.
-    assert time.process_time() - started < 5
+    # Going over all of them again each time takes far longer.
+    assert time.process_time() - started < 4
     (call,) = fold(deltas).tool_calls
     assert json.loads(call.arguments) == {"a": {}}
 

@@ -3,12 +3,11 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pydantic_core
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -24,6 +23,7 @@ from django_ollama_openai._wire.chat import (
 )
 from django_ollama_openai._wire.generation import GenerationRequest
 from django_ollama_openai.exceptions import InvalidRequest
+from tests.wire import GENERATION, any_json, models_within, notation, paths, replaced
 
 HELLO = {"role": "user", "content": "Hello"}
 
@@ -32,6 +32,7 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments
 # Every field of every model. Schemas have keys without underscores only, so that the whole can be
 # respelled mechanically.
 FULL: dict[str, Any] = {
+    **GENERATION,
     "model": "m",
     "messages": [
         {"role": "system", "content": "s"},
@@ -59,16 +60,7 @@ FULL: dict[str, Any] = {
         {"role": "tool", "content": "t", "tool_call_id": "call_1"},
         {"role": "function", "content": "f", "name": "f"},
     ],
-    "temperature": 0.5,
-    "top_p": 0.9,
-    "max_tokens": 7,
     "max_completion_tokens": 8,
-    "stop": ["x", "y"],
-    "seed": 42,
-    "frequency_penalty": -1.5,
-    "presence_penalty": 1,
-    "stream": True,
-    "stream_options": {"include_usage": True},
     "tools": [
         {
             "type": "function",
@@ -102,7 +94,6 @@ FULL: dict[str, Any] = {
     "n": 1,
     "logprobs": True,
     "top_logprobs": 2,
-    "logit_bias": {"50256": -100},
     "audio": {"voice": "alloy", "format": "wav"},
     "modalities": ["text"],
     "prediction": {"type": "content", "content": "x"},
@@ -124,10 +115,6 @@ FULL: dict[str, Any] = {
         "presence_penalty": 1,
         "frequency_penalty": 1,
     },
-    "keep_alive": "5m",
-    "think": True,
-    "truncate": True,
-    "shift": True,
 }
 
 # They cannot be combined with tools, which replace them.
@@ -154,16 +141,6 @@ def refused(body: bytes) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
         ChatCompletionRequest.parse(body)
     return caught.value
-
-
-def models_within(value: Any) -> Iterator[BaseModel]:
-    if isinstance(value, BaseModel):
-        yield value
-        for field in type(value).model_fields:
-            yield from models_within(getattr(value, field))
-    elif isinstance(value, list):
-        for item in value:
-            yield from models_within(item)
 
 
 # Spelling
@@ -894,13 +871,6 @@ def test_arguments_may_be_nested_as_deeply_as_a_body() -> None:
     assert pydantic_core.to_json(parsed).decode() == arguments(200)
 
 
-any_json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=5,
-)
-
-
 @given(st.binary() | any_json.map(lambda value: json.dumps(value).encode()))
 def test_any_body_is_read_or_refused(body: bytes) -> None:
     try:
@@ -909,30 +879,13 @@ def test_any_body_is_read_or_refused(body: bytes) -> None:
         assert error.message
 
 
-def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    if isinstance(value, dict | list):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
-            yield (*path, key)
-            yield from paths(item, (*path, key))
-
-
 PATHS = list(paths(FULL))
 
 
-def notation(path: tuple[Any, ...]) -> str:
-    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
-    return "".join(steps).removeprefix(".")
-
-
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2 * settings().max_examples)
 @given(st.sampled_from(PATHS), any_json)
 def test_anything_anywhere_is_refused_where_it_is(path: tuple[Any, ...], value: Any) -> None:
-    body = json.loads(json.dumps(FULL))
-    inner = body
-    for step in path[:-1]:
-        inner = inner[step]
-    inner[path[-1]] = value
+    body = replaced(FULL, path, value)
     try:
         ChatCompletionRequest.parse(json.dumps(body).encode())
     except InvalidRequest as error:

@@ -8,30 +8,18 @@ import pytest
 from django_ollama_openai._wire.case import camel_keys
 from django_ollama_openai._wire.completions import DEFAULT_OUTPUT_LIMIT, CompletionRequest
 from django_ollama_openai.exceptions import InvalidRequest
+from tests.wire import GENERATION
 
 # Every field.
 FULL: dict[str, Any] = {
+    **GENERATION,
     "model": "m",
     "prompt": ["a", "b"],
     "suffix": "z",
     "echo": True,
-    "temperature": 0.5,
-    "top_p": 0.9,
-    "max_tokens": 7,
-    "stop": ["x", "y"],
-    "seed": 42,
-    "frequency_penalty": -1.5,
-    "presence_penalty": 1,
-    "stream": True,
-    "stream_options": {"include_usage": True},
     "n": 2,
-    "logit_bias": {"50256": -100},
     "user": "ada",
-    "think": "low",
     "options": {"top_k": 3},
-    "keep_alive": "5m",
-    "truncate": False,
-    "shift": True,
 }
 
 

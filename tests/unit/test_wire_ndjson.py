@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -10,20 +9,12 @@ from hypothesis import strategies as st
 from django_ollama_openai._wire.ndjson import Lines
 from django_ollama_openai.exceptions import UpstreamError
 from tests.recordings import load
-
-
-def chunked(data: bytes, cuts: list[int]) -> list[bytes]:
-    bounds = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    return [data[start:end] for start, end in pairwise(bounds)]
+from tests.wire import chunked, cuts, texts
 
 
 def read(chunks: list[bytes], max_bytes: int = 2**20) -> list[bytes]:
     lines = Lines(max_bytes)
     return [line for chunk in chunks for line in lines.feed(chunk)] + lines.finish()
-
-
-texts = st.text() | st.sampled_from(["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r"])
-cuts = st.lists(st.integers(min_value=0))
 
 
 @given(st.lists(texts), cuts, st.booleans())

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -8,54 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_ollama_openai._wire.sse import DONE, PING, encode_json, frame, named_frame
-
-BREAKS = [*"\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", "\r\n", "\n\n", "\n\ndata: [DONE]\n\n"]
-
-texts = st.lists(st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(BREAKS)).map(
-    "".join
-)
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | texts,
-    lambda inner: st.lists(inner) | st.dictionaries(texts, inner),
-    max_leaves=5,
-)
-
-
-def events(stream: bytes) -> list[str]:
-    """The data of each event, as the HTML standard says a stream is read.
-
-    Strict where the standard is lenient: a line that is no ``data:``, comment or blank is an
-    error, and so is an event of more than one line, or of none, which ends the stream for some
-    clients.
-    """
-    found: list[str] = []
-    data: list[str] = []
-    text = stream.decode().replace("\r\n", "\n").replace("\r", "\n")
-    *lines, rest = text.split("\n")
-    assert rest == ""
-    for line in lines:
-        if not line:
-            assert data
-            found.extend(data)
-            data = []
-        elif not line.startswith(":"):
-            assert line.startswith("data: ")
-            assert not data
-            data.append(line.removeprefix("data: "))
-    assert not data
-    return found
-
-
-def unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    assert len(dict(pairs)) == len(pairs)
-    return dict(pairs)
-
-
-def strictly(text: str | bytes) -> Any:
-    def refuse(constant: str) -> Any:
-        raise AssertionError(f"{constant} is not JSON")
-
-    return json.loads(text, parse_constant=refuse, object_pairs_hook=unique_object)
+from tests.wire import BREAKS, events, strictly, texts, values
 
 
 @given(texts)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import _conf
+from .._remote_images import ImageNotFetched, afetch_images, fetch_images
 from .._translation.chat_completion import (
     ChatCompletionStream,
     ChatCompletionWriter,
@@ -19,7 +20,6 @@ from .completion import Completion, chat_sources
 from .delivery import Reply, deliver
 from .flow import Flow, call
 from .recorder import BaseRecorder
-from .remote_images import ImageNotFetched, afetch_images, fetch_images
 from .routing import Route
 from .stages import StageFactory
 

@@ -3,31 +3,35 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
-import pydantic_core
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openai.types.chat import ChatCompletionTokenLogprob
-from pydantic import TypeAdapter
 
-from django_ollama_openai._translation.ollama_chunks import OllamaChatChunks
+from django_ollama_openai._translation.ollama_chunks import OllamaChatChunks, OllamaGenerateChunks
 from django_ollama_openai._wire.delta import Delta, ToolCallDelta, Usage, fold, new_tool_call_id
 from django_ollama_openai.exceptions import ContextLengthExceeded, UpstreamError
+from tests.deltas import well_formed
 from tests.recordings import load, names
-from tests.unit.test_wire_sse import strictly, texts
+from tests.wire import json_like, strictly, texts
 
-ANSWERS = [name for name in names("chat") if load(name).status == 200]
+CHAT = [name for name in names("chat") if load(name).status == 200]
+GENERATE = [name for name in names("generate") if load(name).status == 200]
 FAILURES = [name for name in names("chat") if load(name).status != 200]
 
+BROKE_OFF, FAILED = "ended before it was complete", "failed while generating"
+INVALID = "an invalid response"
 NEW_ID = re.compile(r"call_[0-9a-f]{24}")
 
-DELTA = TypeAdapter(Delta)
+Parts: TypeAlias = type[OllamaChatChunks] | type[OllamaGenerateChunks]
+both = pytest.mark.parametrize(
+    "of", [OllamaChatChunks, OllamaGenerateChunks], ids=["chat", "generate"]
+)
 
 
 def replay(name: str) -> Delta:
-    parts = OllamaChatChunks()
+    parts = OllamaChatChunks() if name in CHAT else OllamaGenerateChunks()
     whole = fold([parts.feed(line) for line in load(name).lines])
     parts.finish()
     return whole
@@ -37,32 +41,29 @@ def line(message: Any = None, **fields: Any) -> bytes:
     return json.dumps({"message": {} if message is None else message, **fields}).encode()
 
 
+def text(of: Parts, content: str = "", **fields: Any) -> bytes:
+    """Return a line of one text, as each of the endpoints sends it."""
+    said = {"message": {"content": content}} if of is OllamaChatChunks else {"response": content}
+    return json.dumps({**said, **fields}).encode()
+
+
 def call(name: str = "f", **fields: Any) -> dict[str, Any]:
     return {"function": {"index": 0, "name": name, **fields}}
-
-
-def well_formed(delta: Delta) -> bool:
-    """Whether everything in ``delta`` has the type that it is declared with, JSON included."""
-    for entry in delta.logprobs or ():
-        ChatCompletionTokenLogprob.model_validate(entry, strict=True)
-    for piece in delta.tool_calls:
-        assert isinstance(strictly(piece.arguments), dict)
-    # NaN is not equal to itself.
-    return DELTA.validate_json(pydantic_core.to_json(delta), strict=True) == delta
 
 
 # Recorded answers
 
 
 def test_there_are_streams_and_whole_answers_to_replay() -> None:
-    assert {load(name).is_stream for name in ANSWERS} == {True, False}
-    assert all(len(load(name).lines) > 1 for name in ANSWERS if load(name).is_stream)
+    for answers in (CHAT, GENERATE):
+        assert {load(name).is_stream for name in answers} == {True, False}
+        assert all(len(load(name).lines) > 1 for name in answers if load(name).is_stream)
 
 
-@pytest.mark.parametrize("name", ANSWERS)
-def test_a_recorded_answer_is_told_in_full(name: str) -> None:
+@pytest.mark.parametrize("name", CHAT + GENERATE)
+def test_a_recorded_answer_is_translated_in_full(name: str) -> None:
     parts = [json.loads(line) for line in load(name).lines]
-    messages = [part["message"] for part in parts]
+    messages = [part.get("message") or {"content": part["response"]} for part in parts]
     last = parts[-1]
     answer = replay(name)
     assert answer.content == "".join(message["content"] for message in messages)
@@ -93,9 +94,13 @@ def test_what_some_of_them_are_is_known() -> None:
     assert (tools.content, tools.usage) == ("", Usage(378, 31))
     assert replay("chat_stream").finish_reason == "length"
     assert replay("chat_stop").finish_reason == "stop"
+    assert replay("generate_raw").content.startswith(" Paris.")
+    assert replay("generate_raw").finish_reason == "length"
 
 
-@pytest.mark.parametrize("name", ["chat", "chat_format_schema", "chat_think", "chat_tools"])
+@pytest.mark.parametrize(
+    "name", ["chat", "chat_format_schema", "chat_think", "chat_tools", "generate"]
+)
 def test_a_streamed_answer_is_the_same_as_a_whole_one(name: str) -> None:
     whole, streamed = replay(name), replay(f"{name}_stream")
     for answer in (whole, streamed):
@@ -143,9 +148,9 @@ def test_streamed_log_probabilities_are_the_same_as_whole_ones() -> None:
     assert streamed[: len(whole)] == whole
 
 
-@pytest.mark.parametrize("name", [name for name in ANSWERS if load(name).is_stream])
+@pytest.mark.parametrize("name", [name for name in CHAT + GENERATE if load(name).is_stream])
 def test_every_streamed_part_with_content_stands_for_a_token(name: str) -> None:
-    parts = OllamaChatChunks()
+    parts = OllamaChatChunks() if name in CHAT else OllamaGenerateChunks()
     deltas = [parts.feed(line) for line in load(name).lines]
     assert [delta.tokens for delta in deltas] == [*[1] * (len(deltas) - 1), 0]
     # The basis of an estimate: never more than Ollama counts itself.
@@ -154,17 +159,20 @@ def test_every_streamed_part_with_content_stands_for_a_token(name: str) -> None:
     assert sum(delta.tokens for delta in deltas) <= usage.completion_tokens
 
 
-@given(texts, st.booleans(), st.data())
+@both
+@given(text=texts, escaped=st.booleans(), data=st.data())
 def test_any_text_arrives_as_it_is_however_it_is_split(
-    text: str, escaped: bool, data: st.DataObject
+    of: Parts, text: str, escaped: bool, data: st.DataObject
 ) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)))))
     bounds = zip([0, *cuts], [*cuts, len(text)], strict=True)
-    parts = OllamaChatChunks()
+    parts = of()
     deltas = []
     for start, end in bounds:
         message = {"content": text[start:end], "thinking": text[start:end]}
-        part = json.dumps({"message": message, "done": False}, ensure_ascii=escaped)
+        generated = {"response": message["content"], "thinking": message["thinking"]}
+        said = {"message": message} if of is OllamaChatChunks else generated
+        part = json.dumps({**said, "done": False}, ensure_ascii=escaped)
         deltas.append(parts.feed(part.encode()))
     whole = fold(deltas)
     assert whole.content == whole.reasoning == text
@@ -245,7 +253,7 @@ def test_the_order_of_arguments_is_the_models() -> None:
 def test_log_probabilities_lack_nothing_that_openais_have() -> None:
     entries = [{"token": "é", "logprob": -1, "top_logprobs": [{"token": "e", "logprob": -2}]}]
     said = {"content": "é"}
-    assert OllamaChatChunks().feed(line(said, logprobs=entries)).logprobs == [
+    expected = [
         {
             "token": "é",
             "logprob": -1,
@@ -253,6 +261,11 @@ def test_log_probabilities_lack_nothing_that_openais_have() -> None:
             "top_logprobs": [{"token": "e", "logprob": -2, "bytes": [101]}],
         }
     ]
+    assert OllamaChatChunks().feed(line(said, logprobs=entries)).logprobs == expected
+    assert (
+        OllamaGenerateChunks().feed(text(OllamaGenerateChunks, "é", logprobs=entries)).logprobs
+        == expected
+    )
     assert OllamaChatChunks().feed(line(said, logprobs=[{"token": "", "logprob": 0}])).logprobs == [
         {"token": "", "logprob": 0, "bytes": [], "top_logprobs": []}
     ]
@@ -270,7 +283,9 @@ def test_the_bytes_of_half_a_character_are_ollamas() -> None:
 # The end
 
 
-@pytest.mark.compat("chat.response.choices[].finish_reason")
+@pytest.mark.compat(
+    "chat.response.choices[].finish_reason", "completions.response.choices[].finish_reason"
+)
 @pytest.mark.parametrize(
     ("done_reason", "finish_reason", "after_a_call"),
     [
@@ -288,6 +303,8 @@ def test_why_an_answer_ended(
 ) -> None:
     end = line({"content": ""}, done=True, done_reason=done_reason)
     assert OllamaChatChunks().feed(end).finish_reason == finish_reason
+    generated = text(OllamaGenerateChunks, done=True, done_reason=done_reason)
+    assert OllamaGenerateChunks().feed(generated).finish_reason == finish_reason
     parts = OllamaChatChunks()
     assert parts.feed(line({"tool_calls": [call()]})).finish_reason is None
     assert parts.feed(end).finish_reason == after_a_call
@@ -302,8 +319,11 @@ def test_why_an_answer_ended(
         ({}, Usage()),
     ],
 )
-def test_a_count_that_is_missing_is_zero(fields: dict[str, Any], usage: Usage) -> None:
-    assert OllamaChatChunks().feed(line(done=True, **fields)).usage == usage
+@both
+def test_a_count_that_is_missing_is_zero(of: Parts, fields: dict[str, Any], usage: Usage) -> None:
+    assert of().feed(text(of, done=True, **fields)) == Delta(
+        usage=usage, finish_reason="stop", tokens=0
+    )
 
 
 def test_usage_and_reason_come_with_the_end_only() -> None:
@@ -314,22 +334,15 @@ def test_usage_and_reason_come_with_the_end_only() -> None:
 
 
 @pytest.mark.compat("chat.stream.an engine that breaks off")
-@pytest.mark.parametrize(
-    "lines",
-    [
-        [],
-        [line({"content": "x"})],
-        [line({"content": "x"}, done=False)],
-        [line({"content": "x"}, done=None, done_reason="stop")],
-        load("chat_stream").lines[:-1],
-    ],
-    ids=["nothing", "missing", "false", "null", "recorded"],
-)
-def test_an_answer_that_breaks_off_is_an_error(lines: list[bytes]) -> None:
-    parts = OllamaChatChunks()
-    for part in lines:
+@pytest.mark.parametrize("fields", [None, {}, {"done": False}, {"done": None, "done_reason": "x"}])
+@both
+def test_an_answer_that_breaks_off_is_an_error(of: Parts, fields: dict[str, Any] | None) -> None:
+    parts = of()
+    for part in load("chat_stream").lines[:-1] if of is OllamaChatChunks else ():
         parts.feed(part)
-    with pytest.raises(UpstreamError, match="ended before it was complete"):
+    if fields is not None:
+        parts.feed(text(of, "x", **fields))
+    with pytest.raises(UpstreamError, match=BROKE_OFF):
         parts.finish()
 
 
@@ -372,10 +385,19 @@ def test_a_failure_in_the_middle_of_an_answer(name: str) -> None:
     assert caught.value.param == ("messages" if too_long else None)
 
 
-@pytest.mark.parametrize("error", ["", None, 5, {}, [], {"message": "x"}, "[{"])
-def test_whatever_the_error_is_it_is_one(error: Any) -> None:
-    with pytest.raises(UpstreamError, match="failed while generating"):
-        OllamaChatChunks().feed(json.dumps({"error": error, "message": {"content": "x"}}).encode())
+def test_a_prompt_that_is_too_long_is_called_a_prompt() -> None:
+    with pytest.raises(ContextLengthExceeded) as caught:
+        OllamaGenerateChunks().feed(load("chat_long_notruncate").body)
+    assert caught.value.param == "prompt"
+    assert "your prompt resulted in" in caught.value.message
+
+
+@pytest.mark.compat("completions.stream.failure in mid-stream")
+@pytest.mark.parametrize("error", ["", None, 5, {}, [], {"message": "x"}, "[{", "boom"])
+@both
+def test_any_error_is_one(of: Parts, error: Any) -> None:
+    with pytest.raises(UpstreamError, match=FAILED):
+        of().feed(text(of, "x", error=error))
 
 
 @pytest.mark.parametrize(
@@ -409,8 +431,30 @@ def test_whatever_the_error_is_it_is_one(error: Any) -> None:
     ids=lambda nonsense: nonsense[:60].decode(errors="replace"),
 )
 def test_nonsense_is_an_upstream_error(nonsense: bytes) -> None:
-    with pytest.raises(UpstreamError, match="an invalid response"):
+    with pytest.raises(UpstreamError, match=INVALID):
         OllamaChatChunks().feed(nonsense)
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"",
+        b"null",
+        b"{}",
+        b'{"done":true}',
+        b'{"message":{"content":"x"},"done":true}',
+        b'{"response":5}',
+        b'{"response":["x"]}',
+        b'{"response":"x","thinking":5}',
+        b'{"response":"x","logprobs":[{"token":"a"}]}',
+        b'{"response":"x","logprobs":[{"token":"a","logprob":-1,"bytes":[256]}]}',
+        b'{"response":"","done":true,"eval_count":"5"}',
+        b'{"response":"\\ud800"}',
+    ],
+)
+def test_nonsense_instead_of_a_text_is_an_upstream_error(nonsense: bytes) -> None:
+    with pytest.raises(UpstreamError, match=INVALID):
+        OllamaGenerateChunks().feed(nonsense)
 
 
 WRONG_TYPES: list[tuple[str, dict[str, Any]]] = [
@@ -442,7 +486,7 @@ WRONG_TYPES: list[tuple[str, dict[str, Any]]] = [
     "part", [part for _, part in WRONG_TYPES], ids=[name for name, _ in WRONG_TYPES]
 )
 def test_a_value_of_the_wrong_type_is_an_upstream_error(part: dict[str, Any]) -> None:
-    with pytest.raises(UpstreamError, match="an invalid response"):
+    with pytest.raises(UpstreamError, match=INVALID):
         OllamaChatChunks().feed(json.dumps(part).encode())
 
 
@@ -466,70 +510,33 @@ FULL: dict[str, Any] = {
     "prompt_eval_count": 1,
     "eval_count": 2,
 }
-
-any_json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.text() | st.sampled_from([*FULL, *FULL["message"], "function", "error"]),
-            inner,
-            max_size=3,
-        )
-    ),
-    max_leaves=8,
-)
-
-
-def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where everything inside ``value`` is."""
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    found = []
-    for key, item in items:
-        found.append((*path, key))
-        if isinstance(item, dict | list):
-            found += paths(item, (*path, key))
-    return found
-
-
-def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
-    """A copy of ``value`` with ``new`` at ``path``."""
-    copy = json.loads(json.dumps(value))
-    inner = copy
-    for step in path[:-1]:
-        inner = inner[step]
-    inner[path[-1]] = new
-    return copy
-
-
-lines = (
-    st.binary()
-    | any_json.map(lambda value: json.dumps(value).encode())
-    | st.builds(
-        lambda path, value: json.dumps(replaced(FULL, path, value)).encode(),
-        st.sampled_from(paths(FULL)),
-        any_json,
-    )
-)
-
-
-@given(lines)
-def test_anything_at_all_is_translated_or_an_upstream_error(data: bytes) -> None:
-    with suppress(UpstreamError):
-        OllamaChatChunks().feed(data)
-
-
-@given(lines)
-def test_whatever_is_translated_is_well_formed(data: bytes) -> None:
-    with suppress(UpstreamError):
-        assert well_formed(OllamaChatChunks().feed(data))
+GENERATED: dict[str, Any] = {
+    "response": "x",
+    "thinking": "y",
+    **{name: value for name, value in FULL.items() if name != "message"},
+}
 
 
 @pytest.mark.parametrize(
-    "after", [b"garbage", line({"content": "more"}), line(done=True, done_reason="length")]
+    ("of", "example"),
+    [(OllamaChatChunks, FULL), (OllamaGenerateChunks, GENERATED)],
+    ids=["chat", "generate"],
 )
-def test_what_follows_the_end_is_no_part_of_the_answer(after: bytes) -> None:
-    parts = OllamaChatChunks()
-    parts.feed(line({"content": "x"}, done=True, done_reason="stop", eval_count=1))
+@given(data=st.data())
+def test_anything_at_all_is_translated_well_or_an_upstream_error(
+    of: Parts, example: dict[str, Any], data: st.DataObject
+) -> None:
+    lines = st.binary() | json_like(example).map(lambda value: json.dumps(value).encode())
+    with suppress(UpstreamError):
+        assert well_formed(of().feed(data.draw(lines)))
+
+
+@pytest.mark.parametrize(
+    "after", [b"garbage", b'{"message":{"content":"x"}}', b'{"done":true,"done_reason":"length"}']
+)
+@both
+def test_what_follows_the_end_is_no_part_of_the_answer(of: Parts, after: bytes) -> None:
+    parts = of()
+    parts.feed(text(of, "x", done=True, done_reason="stop", eval_count=1))
     assert parts.feed(after) == Delta(tokens=0)
     parts.finish()

@@ -10,9 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_ollama_openai._translation.json_schema import portable_schema
-from django_ollama_openai._translation.ollama_payload import TOP_LEVEL_OPTIONS, ollama_chat_payload
+from django_ollama_openai._translation.ollama_payload import (
+    TOP_LEVEL_OPTIONS,
+    ollama_chat_payload,
+    ollama_completion_payload,
+    ollama_embeddings_payload,
+)
 from django_ollama_openai._wire.chat import ChatCompletionRequest
-from django_ollama_openai.exceptions import InvalidRequest
+from django_ollama_openai._wire.completions import CompletionRequest
+from django_ollama_openai._wire.embeddings import EmbeddingsRequest
+from django_ollama_openai.exceptions import InvalidRequest, UnsupportedParameter
 from tests.recordings import load
 
 HELLO = {"role": "user", "content": "Hello"}
@@ -24,6 +31,18 @@ def payload(
     body = {"model": "m", "messages": messages or [HELLO], **fields}
     request = ChatCompletionRequest.parse(json.dumps(body).encode())
     return ollama_chat_payload(request.routed_to("m", engine or {}), stream=False)
+
+
+def completion(prompt: Any = "a", **fields: Any) -> dict[str, Any]:
+    body = {"model": "m", "prompt": prompt, **fields}
+    return ollama_completion_payload(
+        CompletionRequest.parse(json.dumps(body).encode()), stream=False
+    )
+
+
+def embeddings(input: Any = "a", **fields: Any) -> dict[str, Any]:
+    body = {"model": "m", "input": input, **fields}
+    return ollama_embeddings_payload(EmbeddingsRequest.parse(json.dumps(body).encode()))
 
 
 def message(**fields: Any) -> dict[str, Any]:
@@ -52,6 +71,9 @@ def test_ollama_streams_as_the_caller_says_and_not_as_the_request_does(stream: b
     body = {"model": "m", "messages": [HELLO], "stream": not stream}
     request = ChatCompletionRequest.parse(json.dumps(body).encode())
     assert ollama_chat_payload(request, stream=stream)["stream"] is stream
+    body = {"model": "m", "prompt": "a", "stream": not stream}
+    prompt = CompletionRequest.parse(json.dumps(body).encode())
+    assert ollama_completion_payload(prompt, stream=stream)["stream"] is stream
 
 
 # Messages
@@ -176,6 +198,9 @@ def test_an_answer_without_content_has_an_empty_one(content: dict[str, Any]) -> 
 def test_text_goes_out_byte_for_byte(text: str) -> None:
     assert message(role="user", content=text)["content"] == text
     assert message(role="user", content=[{"type": "text", "text": text}])["content"] == text
+    assert completion(suffix=text).get("suffix", "") == text
+    if text:
+        assert completion(text)["prompt"] == text
 
 
 @pytest.mark.compat("chat.request.messages[].reasoning_content")
@@ -604,3 +629,88 @@ def test_a_schema_is_read_once_for_all_choices(ref: str) -> None:
             outcomes.append((error.message, error.param))
     assert outcomes[0] == outcomes[1]
     assert read == ["response_format.schema"]
+
+
+# Completions
+
+
+@pytest.mark.compat(
+    "completions.request.prompt",
+    "completions.request.frequency_penalty",
+    "completions.request.presence_penalty",
+    "completions.request.temperature",
+    "completions.request.top_p",
+)
+def test_a_plain_prompt_is_continued_as_it_is() -> None:
+    assert completion("The capital of France is") == {
+        "model": "m",
+        "prompt": "The capital of France is",
+        "raw": True,
+        "stream": False,
+        "truncate": False,
+        "shift": False,
+        "options": {"num_predict": 16},
+    }
+
+
+def test_it_is_the_request_that_a_real_server_was_sent() -> None:
+    recorded = load("generate_raw").request["json"]
+    body = completion(recorded["prompt"], model=recorded["model"], temperature=0, seed=1)
+    assert body == {**recorded, "truncate": False, "shift": False}
+
+
+@pytest.mark.compat("completions.request.suffix")
+def test_a_suffix_takes_the_models_own_template() -> None:
+    body = completion("def add(", suffix="return c")
+    assert body["suffix"] == "return c"
+    assert "raw" not in body
+    assert completion(suffix=None) == completion(suffix="") == completion()
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "expected"),
+    [
+        (None, {}),
+        (0, {"logprobs": True, "top_logprobs": 0}),
+        (5, {"logprobs": True, "top_logprobs": 5}),
+    ],
+)
+def test_log_probabilities_of_a_completion(logprobs: int | None, expected: dict[str, Any]) -> None:
+    body = completion(logprobs=logprobs)
+    assert {name: body[name] for name in ("logprobs", "top_logprobs") if name in body} == expected
+
+
+@pytest.mark.compat("completions.request.user")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"user": "u", "n": 3, "best_of": 3, "echo": True, "logit_bias": {}},
+        {"format": "json", "images": ["/etc/passwd"], "system": "x", "template": "x"},
+        {"context": [1], "num_ctx": 1, "raw": False, "_debug_render_only": True},
+    ],
+)
+def test_a_completion_sends_nothing_that_ollama_lacks(fields: dict[str, Any]) -> None:
+    assert completion(**fields) == completion()
+
+
+# Embeddings
+
+
+@pytest.mark.compat("embeddings.request.input", "embeddings.request.options, keep_alive, truncate")
+@pytest.mark.parametrize(("input", "sent"), [("a", ["a"]), (["a", "b", "a"], ["a", "b", "a"])])
+def test_inputs_go_out_in_order(input: Any, sent: list[str]) -> None:
+    assert embeddings(input) == {"model": "m", "input": sent, "truncate": False}
+
+
+@pytest.mark.compat("embeddings.request.dimensions", "embeddings.request.user")
+def test_dimensions_go_out_and_the_encoding_does_not() -> None:
+    assert embeddings(dimensions=8)["dimensions"] == 8
+    assert embeddings(dimensions=None, encoding_format="base64", user="ada") == embeddings()
+
+
+@pytest.mark.parametrize(("translate", "param"), [(completion, "prompt"), (embeddings, "input")])
+@pytest.mark.parametrize("tokens", [[1, 2], [[1, 2], [3]]])
+def test_there_is_no_place_for_tokens(translate: Any, param: str, tokens: Any) -> None:
+    with pytest.raises(UnsupportedParameter) as caught:
+        translate(tokens)
+    assert caught.value.param == param

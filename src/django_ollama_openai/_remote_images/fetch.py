@@ -1,0 +1,164 @@
+"""Fetch the images of a request, one after the other."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, aclosing, contextmanager
+from typing import Final
+
+import httpcore
+import httpx
+
+from .. import __version__
+from .._pump import iterate_in_thread
+from .network import PinnedNetwork
+from .policy import FetchPolicy, ImageNotFetched, check_url, redirect_target
+
+__all__ = ["DEFAULT_POLICY", "afetch_images", "fetch_images"]
+
+DEFAULT_POLICY: Final = FetchPolicy()
+
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+# SVG is not made of pixels.
+IMAGE_TYPE: Final = re.compile(r"image/(?!svg)[a-z0-9!#$&^_.+-]+")
+
+
+def fetch_images(urls: Sequence[str], policy: FetchPolicy | None = None) -> list[bytes]:
+    """Return the images that ``urls`` name, in this order.
+
+    ``policy`` defaults to :data:`DEFAULT_POLICY`.
+
+    Raises:
+        ImageNotFetched: one of them cannot be fetched. No connection is made if a URL is invalid.
+        Cancelled: the current work was cancelled; its connection is closed.
+    """
+    policy = policy or DEFAULT_POLICY
+    network = PinnedNetwork(policy)
+    if len(urls) > policy.max_images:
+        with _blaming(policy.max_images):
+            raise ImageNotFetched(
+                f"A request may name at most {policy.max_images} images by http(s) URL."
+            )
+    checked = []
+    for index, text in enumerate(urls):
+        with _blaming(index):
+            checked.append(check_url(text, policy))
+    images: dict[httpx.URL, bytes] = {}
+    left = policy.max_total_bytes
+    with httpcore.ConnectionPool(
+        ssl_context=policy.tls_context(), network_backend=network
+    ) as connections:
+        for index, url in enumerate(checked):
+            with _blaming(index):
+                if url not in images:
+                    images[url] = _fetch(connections, url, left, policy)
+                left -= len(images[url])
+                if left < 0:
+                    raise _too_large(left, policy)
+    return [images[url] for url in checked]
+
+
+async def afetch_images(urls: Sequence[str], policy: FetchPolicy | None = None) -> list[bytes]:
+    """Async version of fetch_images(): runs it in a thread, and cancels it with the task."""
+    async with aclosing(iterate_in_thread(lambda: iter([fetch_images(urls, policy)]))) as results:
+        return await anext(results)
+
+
+@contextmanager
+def _blaming(index: int) -> Iterator[None]:
+    try:
+        yield
+    except ImageNotFetched as error:
+        error.index = index
+        raise
+
+
+def _fetch(
+    connections: httpcore.ConnectionPool, url: httpx.URL, left: int, policy: FetchPolicy
+) -> bytes:
+    """Return the image of at most ``left`` bytes at ``url``, or where that redirects to."""
+    for _ in range(1 + policy.max_redirects):
+        with _failures(), _get(connections, url) as response:
+            headers = _headers(response)
+            if response.status not in REDIRECTS or "location" not in headers:
+                return _image(response, headers, left, policy)
+        url = redirect_target(url, headers["location"], policy)
+    raise _not_fetched(f"its URL redirects more than {policy.max_redirects} times.")
+
+
+def _get(
+    connections: httpcore.ConnectionPool, url: httpx.URL
+) -> AbstractContextManager[httpcore.Response]:
+    target = httpcore.URL(
+        scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+    )
+    headers = [
+        (b"Host", url.netloc),
+        (b"User-Agent", f"django-ollama-openai/{__version__}".encode()),
+        (b"Accept", b"image/*"),
+        (b"Accept-Encoding", b"identity"),
+        (b"Connection", b"close"),
+    ]
+    return connections.stream("GET", target, headers=headers)
+
+
+def _headers(response: httpcore.Response) -> dict[str, str]:
+    """Return the headers by lower-case name; repeated ones are joined."""
+    headers: dict[str, str] = {}
+    for name, value in response.headers:
+        key, text = name.decode("ascii").lower(), value.decode("utf-8", "replace")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return headers
+
+
+def _image(
+    response: httpcore.Response, headers: dict[str, str], left: int, policy: FetchPolicy
+) -> bytes:
+    if response.status != 200:
+        raise _not_fetched(f"its server answered with status {response.status}.")
+    # What is small when compressed may be large.
+    if headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise _not_fetched("its server sent it in an encoding that was not asked for.")
+    content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not IMAGE_TYPE.fullmatch(content_type):
+        raise ImageNotFetched(
+            "What the URL leads to is not an image: its Content-Type must be image/*, and not SVG."
+        )
+    limit = min(left, policy.max_image_bytes)
+    if int(headers.get("content-length", 0)) > limit:
+        raise _too_large(left, policy)
+    body = bytearray()
+    for data in response.iter_stream():
+        body += data
+        if len(body) > limit:
+            raise _too_large(left, policy)
+    if not body:
+        raise ImageNotFetched("What the URL leads to is not an image: it is empty.")
+    return bytes(body)
+
+
+def _too_large(left: int, policy: FetchPolicy) -> ImageNotFetched:
+    if left < policy.max_image_bytes:
+        limit = f"all of a request have at most {policy.max_total_bytes // 2**20} MiB."
+    else:
+        limit = f"it may have at most {policy.max_image_bytes // 2**20} MiB."
+    return ImageNotFetched(f"The image is too large: {limit}")
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Replace the errors of a connection by those that the client gets."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise ImageNotFetched("The image took too long to fetch.") from error
+    except ssl.SSLError as error:
+        raise _not_fetched("its server has no secure connection that can be trusted.") from error
+    except (OSError, httpcore.ProtocolError) as error:
+        raise _not_fetched("the connection to its server broke off.") from error
+
+
+def _not_fetched(reason: str) -> ImageNotFetched:
+    return ImageNotFetched(f"The image cannot be fetched: {reason}")

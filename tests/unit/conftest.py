@@ -1,0 +1,10 @@
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+# Contributors try fewer random examples than tox does.
+if "TOX_ENV_NAME" not in os.environ:
+    settings.register_profile("fast", settings.get_profile("shared"), max_examples=25)
+    settings.load_profile("fast")
