@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
-from asgiref.sync import AsyncToSync, async_to_sync, sync_to_async
+from asgiref.sync import AsyncToSync, SyncToAsync, async_to_sync, sync_to_async
 from django.db import connections
 
-__all__ = ["in_thread", "outliving_request"]
+__all__ = ["in_thread", "outliving_request", "request_has_thread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,3 +57,12 @@ async def outliving_request(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     if getattr(AsyncToSync.executors, "current", None) is None:
         return await work()
     return await in_thread(async_to_sync(run))
+
+
+def request_has_thread() -> bool:
+    """Return whether this request has a thread in which synchronous code may have opened
+    connections to the database."""
+    if getattr(AsyncToSync.executors, "current", None) is not None:
+        return True
+    context = SyncToAsync.thread_sensitive_context.get(None)
+    return context is None or context in SyncToAsync.context_to_thread_executor

@@ -4,5 +4,9 @@ import os
 
 from django.core.asgi import get_asgi_application
 
+from django_ollama_openai.asgi import fast_lane
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.project.settings")
 application = get_asgi_application()
+if os.environ.get("SITE_FAST_LANE"):
+    application = fast_lane(application)

@@ -31,6 +31,7 @@ from django_ollama_openai._wire.content_coding import decode
 from django_ollama_openai._wire.delta import Delta
 from django_ollama_openai.backends import DummyBackend, backends
 from django_ollama_openai.exceptions import InvalidRequest, ModelNotFound, RequestTooLarge
+from tests.fast_lane import CLIENTS, IDS
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -64,7 +65,7 @@ class Crashes(DummyBackend):
     astream_chat = stream_chat
 
 
-@pytest.fixture(params=[Client, AsyncClient], ids=["wsgi", "asgi"])
+@pytest.fixture(params=CLIENTS, ids=IDS)
 def send(request: pytest.FixtureRequest) -> Send:
     """A request by either client, to a site that lets everybody in."""
     client = request.param(raise_request_exception=False)
@@ -82,7 +83,7 @@ def send(request: pytest.FixtureRequest) -> Send:
     async def send_async(*arguments: Any, **options: Any) -> Any:
         return await send_sync(*arguments, **options)
 
-    return async_to_sync(send_async) if request.param is AsyncClient else send_sync
+    return async_to_sync(send_async) if issubclass(request.param, AsyncClient) else send_sync
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.test import AsyncClient, Client
+from django.test import AsyncClient
 from pytest_django.fixtures import Settings
 
 from django_ollama_openai._gateway import remote_images
+from tests.fast_lane import CLIENTS, IDS
 from tests.ollama_server import OllamaServer
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -43,7 +44,7 @@ def pictures() -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(params=[Client, AsyncClient], ids=["wsgi", "asgi"])
+@pytest.fixture(params=CLIENTS, ids=IDS)
 def ask(request: pytest.FixtureRequest, settings: Settings, ollama: OllamaServer) -> Any:
     """A chat completion with a picture, or a response, by either of Django's clients."""
     settings.OLLAMA_OPENAI = {
@@ -60,7 +61,7 @@ def ask(request: pytest.FixtureRequest, settings: Settings, ollama: OllamaServer
     async def apost(path: str, body: Any) -> Any:
         return await post(path, body)
 
-    return async_to_sync(apost) if request.param is AsyncClient else post
+    return async_to_sync(apost) if issubclass(request.param, AsyncClient) else post
 
 
 def chat(*urls: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from .._gateway.responses import respond
 from .._gateway.text_completions import complete_text
 from .endpoint import Endpoint, endpoint
 from .requests import hung_up, read_body
-from .responses import event_stream, json_bytes
+from .responses import EventStream, json_bytes
 
 __all__ = ["chat_completions", "completions", "embeddings", "responses"]
 
@@ -37,7 +37,7 @@ def _answered_by(use_case: Callable[[Exchange], Flow[Reply]]) -> Endpoint:
         if isinstance(reply.content, bytes):
             response = json_bytes(reply.content)
         else:
-            response = event_stream(reply.content)
+            response = EventStream(reply.content)
         if reply.ignored_parameters:
             response.headers["x-ignored-parameters"] = ", ".join(reply.ignored_parameters)
         return response

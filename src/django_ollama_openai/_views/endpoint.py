@@ -8,6 +8,7 @@ import re
 import uuid
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from django.contrib.auth.decorators import login_not_required
 from django.core import exceptions as django_exceptions
@@ -32,7 +33,7 @@ from .cors import allow_origin, preflight
 from .requests import keep_body_readable
 from .responses import json_response
 
-__all__ = ["Endpoint", "EndpointPattern", "endpoint"]
+__all__ = ["Endpoint", "EndpointPattern", "endpoint", "endpoint_of"]
 
 logger = logging.getLogger("django_ollama_openai")
 
@@ -55,10 +56,10 @@ class Endpoint:
         self._methods = (*methods, "HEAD") if "GET" in methods else methods
 
         def view(request: HttpRequest, **captured: Any) -> HttpResponseBase:
-            return run(self._respond(request))
+            return run(self.respond(request))
 
         async def aview(request: HttpRequest, **captured: Any) -> HttpResponseBase:
-            return await arun(self._respond(request))
+            return await arun(self.respond(request))
 
         # Authenticators check CSRF, and only where the caller is a session's user. A transaction
         # around a stream would be held until its last token; Django refuses it for async views.
@@ -68,11 +69,17 @@ class Endpoint:
         # Clients of an API cannot use a login page; the endpoints authenticate callers themselves.
         self.view = login_not_required(csrf_exempt(view))
         self.aview = login_not_required(csrf_exempt(aview))
+        _endpoints[self.view] = _endpoints[self.aview] = self
 
-    def _respond(self, request: HttpRequest) -> Flow[HttpResponseBase]:
+    def respond(self, request: HttpRequest) -> Flow[HttpResponseBase]:
+        """Answer ``request``, which has its ``resolver_match``; raises nothing but what ends the
+        server."""
         request_id = _request_id(request)
         response: HttpResponseBase
         try:
+            # CommonMiddleware does it too, but not every site has it, and no request of the fast
+            # lane passes it.
+            request.get_host()
             response = preflight(request, self._methods) or (
                 yield from self._answer(request, request_id)
             )
@@ -98,6 +105,14 @@ class Endpoint:
         # Documented, and missing in django-stubs.
         captured = getattr(request.resolver_match, "captured_kwargs", None) or {}
         return (yield from self._flow(request, request_id=request_id, captured=captured))
+
+
+_endpoints: WeakKeyDictionary[Callable[..., Any], Endpoint] = WeakKeyDictionary()
+
+
+def endpoint_of(view: Callable[..., Any]) -> Endpoint | None:
+    """Return the endpoint that ``view`` belongs to, or ``None`` if it is a view of the site's."""
+    return _endpoints.get(view)
 
 
 def endpoint(*methods: str) -> Callable[[View], Endpoint]:
