@@ -76,6 +76,10 @@ class Site:
     signal_log: Path
 
     @property
+    def has_fast_lane(self) -> bool:
+        return self.server.endswith(FAST_LANE)
+
+    @property
     def base_url(self) -> str:
         """What OpenAI's clients are given."""
         return f"{self.url}/ai/v1"

@@ -62,7 +62,5 @@ async def outliving_request(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 def request_has_thread() -> bool:
     """Return whether this request has a thread in which synchronous code may have opened
     connections to the database."""
-    if getattr(AsyncToSync.executors, "current", None) is not None:
-        return True
     context = SyncToAsync.thread_sensitive_context.get(None)
     return context is None or context in SyncToAsync.context_to_thread_executor

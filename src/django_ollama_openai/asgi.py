@@ -25,6 +25,7 @@ from django.utils.log import log_response
 
 from ._gateway.delivery import AsyncDelivery
 from ._gateway.flow import arun
+from ._tasks import start_task
 from ._threads import request_has_thread
 from ._views.endpoint import Endpoint, endpoint_of
 from ._views.responses import EventStream
@@ -167,17 +168,14 @@ def _start(response: HttpResponseBase) -> Message:
 
 async def _finish(response: Any) -> None:
     """Send ``request_finished`` as Django does, which closes the connections to the database."""
-    needs_thread = request_has_thread() or _has_receivers_of_the_site(request_finished)
     if response is None:
-        if needs_thread:
-            await request_finished.asend(sender=ASGIHandler)
+        await request_finished.asend(sender=ASGIHandler)
         return
-    # The sender of the signal.
-    response._handler_class = ASGIHandler
-    if needs_thread:
+    is_closed = isinstance(response, (HttpResponse, EventStream))
+    if request_has_thread() or not is_closed or _has_receivers_of_the_site(request_finished):
+        # The sender of the signal.
+        response._handler_class = ASGIHandler
         await sync_to_async(response.close)()
-    else:
-        response.close()
 
 
 def _has_receivers_of_the_site(signal: Signal) -> bool:
@@ -195,7 +193,7 @@ class _EndedByHangUp:
 
     def __enter__(self) -> None:
         self._task = cast("asyncio.Task[Any]", asyncio.current_task())
-        self._listening = asyncio.create_task(self._listen())
+        self._listening = start_task(self._listen())
         self._listening.add_done_callback(self._hang_up)
 
     async def _listen(self) -> None:

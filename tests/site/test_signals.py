@@ -139,9 +139,9 @@ def ask(request: pytest.FixtureRequest) -> Ask:
                     if until and until in response.received:
                         await sync_to_async(response.close)()
                         break
-            # A client that hangs up does not wait for the task that asks the backend.
-            if rest := asyncio.all_tasks() - before:
-                await asyncio.wait(rest, timeout=60)
+        # The end of an answer does not wait for the receivers, nor does a client that hangs up.
+        if rest := asyncio.all_tasks() - before:
+            await asyncio.wait(rest, timeout=60)
         return response
 
     return async_to_sync(ask_async) if issubclass(request.param, AsyncClient) else ask_sync

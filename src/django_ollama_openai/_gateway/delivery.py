@@ -25,6 +25,7 @@ from typing import Any, Self, TypeAlias
 from .._cancellation import Cancelled
 from .._pump import End, Pump, aclosed, closed
 from .._shutdown import LOOK_SECONDS, deadline, ended_by_shutdown
+from .._tasks import start_task
 from .._wire.sse import PING
 from ..exceptions import ClientTimeout, GatewayError, Overloaded, ShuttingDown
 from .channel import Channel
@@ -295,7 +296,8 @@ class AsyncDelivery:
         self.close()
 
     def _run(self) -> None:
-        self._task = asyncio.create_task(_produce(self._work, self._channel))
+        # It sends the request to the engine before anything else gets its turn.
+        self._task = start_task(_produce(self._work, self._channel))
         _running.add(self._task)
         self._task.add_done_callback(_running.discard)
 
