@@ -115,6 +115,9 @@ def contenders(litellm: str | None) -> dict[str, Contender]:
         Application("handwritten", f"/handwritten/{completions}", application=site),
         Application("ours", f"/ai/{completions}", application=site),
         Application(
+            "fast-lane", f"/ai/{completions}", application="benchmarks.site.asgi:with_fast_lane"
+        ),
+        Application(
             "ours-plain", f"/ai/{completions}", application=site, options='{"fast": false}'
         ),
     ]

@@ -25,6 +25,16 @@ class Target:
 
 
 TARGETS = (
+    Target("flood chunks/s", "fast-lane", "at least", 2.5, "pass-through"),
+    Target("flood CPU", "fast-lane", "at most", 0.4, "pass-through"),
+    Target("paced CPU", "fast-lane", "at most", 0.35, "pass-through"),
+    Target("paced p99", "fast-lane", "at most", 1.0, "pass-through"),
+    Target("plain CPU", "fast-lane", "at most", 0.65, "pass-through"),
+    Target("plain requests/s", "fast-lane", "at least", 1.5, "pass-through"),
+    Target("ttft median", "fast-lane", "at most", 1.2, "pass-through"),
+    Target("memory", "fast-lane", "at most", 1.3, "pass-through"),
+    Target("flood CPU", "litellm", "at least", 35.0, "fast-lane"),
+    Target("plain CPU", "litellm", "at least", 15.0, "fast-lane"),
     Target("flood chunks/s", "ours", "at least", 2.0, "handwritten"),
     Target("flood chunks/s", "ours", "at least", 0.9, "pass-through"),
     Target("flood CPU", "ours", "at most", 0.6, "handwritten"),

@@ -41,9 +41,28 @@ moment of the next request."""
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For clients that are made for one request: reading the system's certificates takes longer."""
 
-Server: TypeAlias = Literal["uvicorn", "gunicorn", "granian", "hypercorn", "daphne"]
-SERVERS: tuple[Server, ...] = ("uvicorn", "gunicorn")
-OTHER_SERVERS: tuple[Server, ...] = ("granian", "hypercorn", "daphne")
+FAST_LANE = "+fast-lane"
+Server: TypeAlias = Literal[
+    "uvicorn",
+    "gunicorn",
+    "granian",
+    "hypercorn",
+    "daphne",
+    "uvicorn+fast-lane",
+    "granian+fast-lane",
+    "hypercorn+fast-lane",
+    "daphne+fast-lane",
+]
+"""With the fast lane in front of the site, or without."""
+SERVERS: tuple[Server, ...] = ("uvicorn", "gunicorn", "uvicorn+fast-lane")
+OTHER_SERVERS: tuple[Server, ...] = (
+    "granian",
+    "hypercorn",
+    "daphne",
+    "granian+fast-lane",
+    "hypercorn+fast-lane",
+    "daphne+fast-lane",
+)
 
 
 @dataclass
@@ -55,6 +74,10 @@ class Site:
     process: subprocess.Popen[bytes]
     output: Path
     signal_log: Path
+
+    @property
+    def has_fast_lane(self) -> bool:
+        return self.server.endswith(FAST_LANE)
 
     @property
     def base_url(self) -> str:
@@ -111,9 +134,12 @@ def serve(
         "PYTHONWARNINGS": "default",
         **environment,
     }
-    command = _command(server, port, grace)
+    name = server.removesuffix(FAST_LANE)
+    if name != server:
+        environ["SITE_FAST_LANE"] = "1"
+    command = _command(name, port, grace)
     url = f"http://127.0.0.1:{port}"
-    if prefix and server == "uvicorn":
+    if prefix and name == "uvicorn":
         command += ["--root-path", prefix]
     elif prefix:
         environ["SCRIPT_NAME"] = prefix
@@ -151,7 +177,7 @@ def running(
             process.wait()
 
 
-def _command(server: Server, port: int, grace: int | None) -> list[str]:
+def _command(server: str, port: int, grace: int | None) -> list[str]:
     address = ["--host", "127.0.0.1", "--port", str(port)]
     quiet = ["--log-level", "warning"]
     stop: list[str] = []

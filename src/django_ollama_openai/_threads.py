@@ -17,7 +17,13 @@ from typing import Any, ParamSpec, TypeVar
 from asgiref.sync import AsyncToSync, SyncToAsync, async_to_sync, sync_to_async
 from django.db import connections
 
-__all__ = ["close_expired_connections", "in_separate_thread", "run_after_response", "run_sync"]
+__all__ = [
+    "close_expired_connections",
+    "in_separate_thread",
+    "request_has_thread",
+    "run_after_response",
+    "run_sync",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -88,3 +94,10 @@ async def run_after_response(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     if getattr(AsyncToSync.executors, "current", None) is None:
         return await work()
     return await run_sync(async_to_sync(run))
+
+
+def request_has_thread() -> bool:
+    """Return whether this request has a thread in which synchronous code may have opened
+    connections to the database."""
+    context = SyncToAsync.thread_sensitive_context.get(None)
+    return context is None or context in SyncToAsync.context_to_thread_executor

@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import pytest
 from django.core.checks import run_checks
-from django.test import AsyncClient, Client, override_settings
+from django.test import AsyncClient, override_settings
 from pytest_django.fixtures import Settings
 
 from django_ollama_openai._translation.model_cards import ModelCard
@@ -50,6 +50,7 @@ from django_ollama_openai.exceptions import (
     UpstreamUnavailable,
 )
 from tests.conftest import DEAD_HOST
+from tests.fast_lane import CLIENTS, IDS
 from tests.ollama_server import (
     Answer,
     Close,
@@ -1000,18 +1001,18 @@ def test_it_is_ready_if_any_member_is(
             asyncio.run(pool.aping())
 
 
-@pytest.mark.parametrize("client", [Client, AsyncClient])
+@pytest.mark.parametrize("client", CLIENTS, ids=IDS)
 def test_a_site_is_healthy_without_one_of_the_members(
     hosts: list[OllamaServer], make: Callable[..., PoolBackend], client: type[Any]
 ) -> None:
     make(DEAD_HOST, hosts[0])
     answer = client().get("/ai/health")
-    if client is AsyncClient:
+    if issubclass(client, AsyncClient):
         answer = asyncio.run(answer)
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
     make(DEAD_HOST, DEAD_HOST)
     answer = client().get("/ai/health")
-    if client is AsyncClient:
+    if issubclass(client, AsyncClient):
         answer = asyncio.run(answer)
     assert answer.status_code == 503
 

@@ -4,5 +4,8 @@ import os
 
 from django.core.asgi import get_asgi_application
 
+from django_ollama_openai.asgi import fast_lane
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.project.settings")
-application = get_asgi_application()
+site = get_asgi_application()
+application = fast_lane(site) if os.environ.get("SITE_FAST_LANE") else site

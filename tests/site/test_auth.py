@@ -23,6 +23,7 @@ from django_ollama_openai import _conf, auth
 from django_ollama_openai.auth import BaseAuthenticator, Caller, bearer_token
 from django_ollama_openai.exceptions import AuthenticationFailed, UpstreamUnavailable
 from django_ollama_openai.signals import completion_started
+from tests.fast_lane import CLIENTS, IDS
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -74,7 +75,7 @@ class Browser:
         return token
 
 
-@pytest.fixture(params=[Client, AsyncClient], ids=["wsgi", "asgi"])
+@pytest.fixture(params=CLIENTS, ids=IDS)
 def browser(request: pytest.FixtureRequest) -> Browser:
     return Browser(request.param(enforce_csrf_checks=True, raise_request_exception=False))
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.test import AsyncClient, Client
+from django.test import AsyncClient
 
 from django_ollama_openai._views.cors import EXPOSED_HEADERS
+from tests.fast_lane import CLIENTS, IDS
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -24,7 +25,7 @@ BODY = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 ASKED = "authorization,content-type,x-stainless-os,x-stainless-retry-count"
 
 
-@pytest.fixture(params=[Client, AsyncClient], ids=["wsgi", "asgi"])
+@pytest.fixture(params=CLIENTS, ids=IDS)
 def send(request: pytest.FixtureRequest) -> Send:
     client = request.param(raise_request_exception=False)
 
@@ -36,7 +37,7 @@ def send(request: pytest.FixtureRequest) -> Send:
     async def send_async(*arguments: Any, **headers: str) -> Any:
         return await send_sync(*arguments, **headers)
 
-    return async_to_sync(send_async) if request.param is AsyncClient else send_sync
+    return async_to_sync(send_async) if issubclass(request.param, AsyncClient) else send_sync
 
 
 @pytest.fixture(autouse=True)

@@ -29,8 +29,10 @@ from django_ollama_openai._views.http_requests import read_body
 from django_ollama_openai._wire.chat import ChatCompletionRequest
 from django_ollama_openai._wire.content_coding import decode
 from django_ollama_openai._wire.delta import Delta
+from django_ollama_openai.asgi import fast_lane
 from django_ollama_openai.backends import DummyBackend, backends
 from django_ollama_openai.exceptions import InvalidRequest, ModelNotFound, RequestTooLarge
+from tests.fast_lane import CLIENTS, IDS
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -64,7 +66,7 @@ class Crashes(DummyBackend):
     astream_chat = stream_chat
 
 
-@pytest.fixture(params=[Client, AsyncClient], ids=["wsgi", "asgi"])
+@pytest.fixture(params=CLIENTS, ids=IDS)
 def send(request: pytest.FixtureRequest) -> Send:
     """A request by either client, to a site that lets everybody in."""
     client = request.param(raise_request_exception=False)
@@ -82,7 +84,7 @@ def send(request: pytest.FixtureRequest) -> Send:
     async def send_async(*arguments: Any, **options: Any) -> Any:
         return await send_sync(*arguments, **options)
 
-    return async_to_sync(send_async) if request.param is AsyncClient else send_sync
+    return async_to_sync(send_async) if issubclass(request.param, AsyncClient) else send_sync
 
 
 @pytest.fixture(autouse=True)
@@ -429,8 +431,12 @@ def test_a_wrong_content_length_under_wsgi(length: str) -> None:
 @pytest.mark.parametrize(
     ("pieces", "status"), [([b" " * 500] * 3, 413), ([json.dumps(GOOD).encode(), b" "], 200)]
 )
+@pytest.mark.parametrize("lane", [lambda site: site, fast_lane], ids=["normal", "fast"])
 async def test_a_body_of_undeclared_length_under_asgi(
-    configure: Callable[..., None], pieces: list[bytes], status: int
+    configure: Callable[..., None],
+    pieces: list[bytes],
+    status: int,
+    lane: Callable[[Any], Any],
 ) -> None:
     configure(MAX_BODY_BYTES=1000)
     scope = {
@@ -438,10 +444,14 @@ async def test_a_body_of_undeclared_length_under_asgi(
         "method": "POST",
         "path": CHAT,
         "query_string": b"",
-        "headers": [(b"host", b"testserver"), (b"content-type", b"application/json")],
+        "headers": [
+            (b"host", b"testserver"),
+            (b"authorization", b"Bearer of-anybody"),
+            (b"content-type", b"application/json"),
+        ],
     }
     communicator: Any = ApplicationCommunicator  # it has no types
-    application = communicator(get_asgi_application(), scope)
+    application = communicator(lane(get_asgi_application()), scope)
     for number, piece in enumerate(pieces, start=1):
         more = number < len(pieces)
         await application.send_input({"type": "http.request", "body": piece, "more_body": more})

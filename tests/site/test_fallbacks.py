@@ -19,6 +19,7 @@ from django_ollama_openai._wire.delta import Delta
 from django_ollama_openai.backends import DummyBackend, backends
 from django_ollama_openai.backends._slots import QueueTicket
 from django_ollama_openai.signals import completion_failed, completion_finished
+from tests.fast_lane import CLIENTS, IDS
 from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply, Send, error, line
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Plain(DummyBackend):
     supported_parameters = frozenset()
 
 
-@pytest.fixture(params=[Client, AsyncClient], ids=["wsgi", "asgi"])
+@pytest.fixture(params=CLIENTS, ids=IDS)
 def ask(request: pytest.FixtureRequest) -> Ask:
     """A request by either client, of which all is read."""
     client = request.param()
@@ -79,7 +80,7 @@ def ask(request: pytest.FixtureRequest) -> Ask:
             response.received = b"".join([part async for part in response])
         return response
 
-    return async_to_sync(ask_async) if request.param is AsyncClient else ask_sync
+    return async_to_sync(ask_async) if issubclass(request.param, AsyncClient) else ask_sync
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from django.test import AsyncClient, Client
 from pytest_django.fixtures import Settings
 
 from django_ollama_openai.auth import Caller
 from django_ollama_openai.response_store import BaseResponseStore
+from tests.fast_lane import CLIENTS, IDS
 from tests.ollama_server import Answer, OllamaServer
 from tests.servers import KEY, Site
 
@@ -36,7 +36,7 @@ class Kept(BaseResponseStore):
         return self.items
 
 
-@pytest.fixture(params=[Client, AsyncClient], ids=["wsgi", "asgi"])
+@pytest.fixture(params=CLIENTS, ids=IDS)
 def post(request: pytest.FixtureRequest, settings: Settings) -> Post:
     settings.OLLAMA_OPENAI = {
         "ALLOW_ANONYMOUS": True,

@@ -25,6 +25,7 @@ from django_ollama_openai._wire.case import to_camel
 from django_ollama_openai.backends import DummyBackend, backends
 from django_ollama_openai.backends._slots import QueueTicket
 from django_ollama_openai.exceptions import UpstreamTimeout, UpstreamUnavailable
+from tests.fast_lane import CLIENTS, IDS
 from tests.ollama_server import OllamaServer, Reply, Send, error
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Crashes(DummyBackend):
         self.ping()
 
 
-@pytest.fixture(params=[Client, AsyncClient], ids=["wsgi", "asgi"])
+@pytest.fixture(params=CLIENTS, ids=IDS)
 def get(request: pytest.FixtureRequest) -> Get:
     """A request by either client, with the key of the site unless told otherwise."""
     client = request.param()
@@ -94,7 +95,7 @@ def get(request: pytest.FixtureRequest) -> Get:
     async def get_async(*arguments: Any, **options: Any) -> Any:
         return await get_sync(*arguments, **options)
 
-    return async_to_sync(get_async) if request.param is AsyncClient else get_sync
+    return async_to_sync(get_async) if issubclass(request.param, AsyncClient) else get_sync
 
 
 @pytest.fixture

@@ -15,12 +15,13 @@ from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.base import BaseHandler
 from django.db import connections
-from django.test import AsyncClient, Client
+from django.test import AsyncClient
 from django.urls import include, path, resolve, reverse
 
 from django_ollama_openai import urls
 from django_ollama_openai.backends import DummyBackend, backends
 from django_ollama_openai.endpoints import Endpoint
+from tests.fast_lane import CLIENTS, IDS
 from tests.ollama_server import OllamaServer
 from tests.project import urls as site_urls
 
@@ -90,7 +91,7 @@ class Plain(DummyBackend):
     supported_parameters = frozenset()
 
 
-@pytest.fixture(params=[Client, AsyncClient], ids=["wsgi", "asgi"])
+@pytest.fixture(params=CLIENTS, ids=IDS)
 def ask(request: pytest.FixtureRequest) -> Ask:
     """A chat completion request by either client; a stream is read to its end."""
     client = request.param(raise_request_exception=False)
@@ -105,7 +106,7 @@ def ask(request: pytest.FixtureRequest) -> Ask:
             response.streaming_content = [part async for part in response.streaming_content]
         return response
 
-    return async_to_sync(apost) if request.param is AsyncClient else post
+    return async_to_sync(apost) if issubclass(request.param, AsyncClient) else post
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import httpx
 import jsonschema_rs
 import pytest
 from asgiref.sync import async_to_sync
-from django.test import AsyncClient, Client
+from django.test import Client
 from django.urls import include, path
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import ValidationError
@@ -27,6 +27,7 @@ from django_ollama_openai._wire.embeddings import EmbeddingsRequest
 from django_ollama_openai._wire.responses import ResponsesRequest
 from django_ollama_openai.exceptions import InvalidRequest
 from docs import generated
+from tests.fast_lane import CLIENTS, IDS
 from tests.ollama_server import Answer, Close, OllamaServer, Reply, line, recorded
 from tests.recordings import load
 from tests.servers import KEY, Site
@@ -496,7 +497,7 @@ def test_the_examples_of_the_documentation() -> None:
 # Where it is served
 
 
-@pytest.fixture(params=[Client, AsyncClient], ids=["wsgi", "asgi"])
+@pytest.fixture(params=CLIENTS, ids=IDS)
 def client(request: pytest.FixtureRequest) -> Any:
     """Either of Django's test clients; the asynchronous one made to look like the other."""
     client = request.param()

@@ -9,13 +9,14 @@ from typing import Any
 import openai
 import pytest
 from asgiref.sync import async_to_sync
-from django.test import AsyncClient, Client
+from django.test import AsyncClient
 from openai.types.responses import FunctionToolParam
 from pydantic import BaseModel
 from pytest_django.fixtures import Settings
 
 from django_ollama_openai.auth import Caller
 from django_ollama_openai.response_store import BaseResponseStore
+from tests.fast_lane import CLIENTS, IDS
 from tests.ollama_server import Answer, Close, OllamaServer, Reply, error, line, recorded
 from tests.recordings import load
 from tests.servers import KEY, Site
@@ -398,7 +399,7 @@ def stored(settings: Settings, ollama: OllamaServer) -> OllamaServer:
     return ollama
 
 
-@pytest.fixture(params=[Client, AsyncClient], ids=["wsgi", "asgi"])
+@pytest.fixture(params=CLIENTS, ids=IDS)
 def ask(request: pytest.FixtureRequest) -> Any:
     """A request by either of Django's clients, and the response object in its answer."""
     client = request.param(raise_request_exception=False)
@@ -417,7 +418,7 @@ def ask(request: pytest.FixtureRequest) -> Any:
             response.streaming_content = [part async for part in response.streaming_content]
         return response
 
-    return async_to_sync(apost) if request.param is AsyncClient else post
+    return async_to_sync(apost) if issubclass(request.param, AsyncClient) else post
 
 
 def last_event(response: Any) -> Any:

@@ -21,7 +21,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.dispatch import Signal
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from django.test import AsyncClient, Client
+from django.test import AsyncClient
 
 from django_ollama_openai._gateway.flow import uninterrupted
 from django_ollama_openai._gateway.outcome import Timings
@@ -42,6 +42,7 @@ from django_ollama_openai.signals import (
     completion_recorded,
     completion_started,
 )
+from tests.fast_lane import CLIENTS, IDS
 from tests.ollama_server import Answer, Close, OllamaServer, Reply, error, line
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class Fails(DummyBackend):
             yield delta
 
 
-@pytest.fixture(params=[Client, AsyncClient], ids=["wsgi", "asgi"])
+@pytest.fixture(params=CLIENTS, ids=IDS)
 def ask(request: pytest.FixtureRequest) -> Ask:
     """A request by either client; of a stream all is read, or as much as has ``until`` in it."""
     client = request.param(raise_request_exception=False)
@@ -139,12 +140,12 @@ def ask(request: pytest.FixtureRequest) -> Ask:
                     if until and until in response.received:
                         await sync_to_async(response.close)()
                         break
-            # A client that hangs up does not wait for the task that asks the backend.
-            if rest := asyncio.all_tasks() - before:
-                await asyncio.wait(rest, timeout=60)
+        # The end of an answer does not wait for the receivers, nor does a client that hangs up.
+        if rest := asyncio.all_tasks() - before:
+            await asyncio.wait(rest, timeout=60)
         return response
 
-    return async_to_sync(ask_async) if request.param is AsyncClient else ask_sync
+    return async_to_sync(ask_async) if issubclass(request.param, AsyncClient) else ask_sync
 
 
 @pytest.fixture(autouse=True)
@@ -555,6 +556,7 @@ def marking(
     return middleware
 
 
+@pytest.mark.parametrize("ask", CLIENTS[:2], ids=IDS[:2], indirect=True)
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("signal", [completion_finished, completion_recorded])
 def test_the_end_is_told_in_the_context_of_the_request(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from django.core.handlers.asgi import ASGIHandler
 from django.test import override_settings
 
 import django_ollama_openai
+from django_ollama_openai.asgi import fast_lane
 from django_ollama_openai.backends import OllamaBackend
 from django_ollama_openai.backends._ollama_client import AsyncOllamaClient
 from django_ollama_openai.signals import completion_finished
@@ -103,7 +104,7 @@ SITE = override_settings(
 )
 
 
-async def stream(model: str) -> Work:
+async def stream(model: str, lane: Callable[[Any], Any]) -> Work:
     """Ask the site for a stream, and count."""
     work = Work()
     content = {"model": model, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
@@ -136,7 +137,7 @@ async def stream(model: str) -> Work:
             work.calls += code.co_filename.startswith(PACKAGE)
             work.timers += code is SET_TIMER
 
-    handler: Any = ASGIHandler()
+    handler: Any = lane(ASGIHandler())
     sys.setprofile(count)
     try:
         await handler(scope, arriving.get, send)
@@ -157,25 +158,31 @@ def is_observed() -> Any:
     completion_finished.disconnect(receive)
 
 
-async def cost(shorter: str, longer: str) -> PerToken:
+@pytest.fixture(params=[lambda site: site, fast_lane], ids=["normal", "fast"])
+def lane(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
+    wrap: Callable[[Any], Any] = request.param
+    return wrap
+
+
+async def cost(lane: Callable[[Any], Any], shorter: str, longer: str) -> PerToken:
     with SITE:
-        await stream(shorter)  # what is imported and cached at the first time does not count
-        first = await stream(shorter)
-        second = await stream(longer)
+        await stream(shorter, lane)  # what is imported and cached at first does not count
+        first = await stream(shorter, lane)
+        second = await stream(longer, lane)
     return second.per_token(first)
 
 
 @pytest.mark.usefixtures("is_observed")
-async def test_a_token_that_comes_alone() -> None:
-    token = await cost("50x1", "150x1")
+async def test_a_token_that_comes_alone(lane: Callable[[Any], Any]) -> None:
+    token = await cost(lane, "50x1", "150x1")
     assert token.sends == 1
     assert token.timers < 0.1
     assert token.calls <= 60
 
 
 @pytest.mark.usefixtures("is_observed")
-async def test_tokens_that_come_together_leave_together() -> None:
-    token = await cost("5x20", "15x20")
+async def test_tokens_that_come_together_leave_together(lane: Callable[[Any], Any]) -> None:
+    token = await cost(lane, "5x20", "15x20")
     assert token.sends == 1 / 20
     assert token.timers < 0.1
     assert token.calls <= 30

@@ -26,6 +26,7 @@ from typing import Any, Self, TypeAlias
 from .. import _conf
 from .._cancellation import Cancelled
 from .._pump import EndOfStream, Pump
+from .._tasks import start_task
 from .._wire.sse import PING
 from ..exceptions import ClientTimeout, GatewayError, ShuttingDown
 from ..shutdown import POLL_SECONDS, deadline, ended_by_shutdown
@@ -317,6 +318,7 @@ class AsyncDelivery:
         self.close()
 
     def _run(self) -> None:
+        # It sends the request to the engine before anything else gets its turn.
         self._production = _Production(self._work, self._channel)
 
     async def _receive(self) -> bytes | None:
@@ -342,7 +344,7 @@ class _Production:
     def __init__(self, work: Work[Any], channel: Channel) -> None:
         self._is_cancelled = False
         self.reason: Callable[[], GatewayError] | None = None
-        self.task = asyncio.create_task(_produce(work, channel, self))
+        self.task = start_task(_produce(work, channel, self))
         _running.add(self.task)
         self.task.add_done_callback(_running.discard)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Required, TypedDict, TypeVar, Unpack
+from weakref import WeakKeyDictionary
 
 from django.contrib.auth.decorators import login_not_required
 from django.core import exceptions as django_exceptions
@@ -40,7 +41,7 @@ from ..exceptions import (
 )
 from .cors import allow_origin, preflight
 from .http_requests import hung_up, keep_body_readable, read_body
-from .http_responses import event_stream, json_bytes, json_response
+from .http_responses import EventStream, json_bytes, json_response
 
 __all__ = ["Declaration", "Endpoint", "EndpointPattern", "endpoint_of", "path"]
 
@@ -51,8 +52,6 @@ H = TypeVar("H", bound=Handler)
 
 _SANE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 CLIENT_CLOSED_REQUEST: Final = 499
-MARK: Final = "ollama_openai_endpoint"
-"""The attribute by which a view names its endpoint."""
 
 
 class Declaration(TypedDict, total=False):
@@ -111,7 +110,7 @@ class _Handled:
         if isinstance(reply.content, bytes):
             response = json_bytes(reply.content, status=self.operation.status)
         else:
-            response = event_stream(reply.content)
+            response = EventStream(reply.content)
         if reply.ignored_parameters:
             response.headers["x-ignored-parameters"] = ", ".join(reply.ignored_parameters)
         return response
@@ -149,8 +148,7 @@ class Endpoint:
         # Clients of an API cannot use a login page; the endpoints authenticate callers themselves.
         self.view = login_not_required(csrf_exempt(view))
         self.aview = login_not_required(csrf_exempt(aview))
-        for each in (self.view, self.aview):
-            setattr(each, MARK, self)
+        _endpoints[self.view] = _endpoints[self.aview] = self
 
     def get(self, **declaration: Unpack[Declaration]) -> Callable[[H], H]:
         """Declare the handler of GET, which answers HEAD, too."""
@@ -210,6 +208,9 @@ class Endpoint:
         )
         response: HttpResponseBase
         try:
+            # CommonMiddleware does it too, but not every site has it, and no request of the fast
+            # lane passes it.
+            request.get_host()
             response = preflight(request, self.methods) or (yield from self._answer(incoming))
         except ClientGone:
             response = HttpResponse(status=CLIENT_CLOSED_REQUEST)
@@ -247,10 +248,13 @@ class Endpoint:
         return (yield from carry_out(admission, handled.answer(admission)))
 
 
-def endpoint_of(view: Any) -> Endpoint | None:
-    """Return the endpoint of ``view``, the ``func`` of a resolver match, if it is of one."""
-    endpoint: Endpoint | None = getattr(view, MARK, None)
-    return endpoint
+_endpoints: WeakKeyDictionary[Callable[..., Any], Endpoint] = WeakKeyDictionary()
+
+
+def endpoint_of(view: Callable[..., Any]) -> Endpoint | None:
+    """Return the endpoint of ``view``, the ``func`` of a resolver match; ``None`` for a view of the
+    site, also for one that wraps an endpoint's."""
+    return _endpoints.get(view)
 
 
 def path(route: str, endpoint: Endpoint, name: str | None = None) -> EndpointPattern:

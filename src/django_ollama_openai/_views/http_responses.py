@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from django.http import HttpResponse, StreamingHttpResponse
 
+from .._gateway.delivery import AsyncDelivery, Delivery
 from .._wire.sse import encode_json
 
-__all__ = ["event_stream", "json_bytes", "json_response"]
+__all__ = ["EventStream", "json_bytes", "json_response"]
 
 
 def json_response(
@@ -29,12 +30,14 @@ def json_bytes(
     return response
 
 
-def event_stream(events: Iterator[bytes] | AsyncIterator[bytes]) -> StreamingHttpResponse:
-    """A stream that no proxy and no middleware holds back."""
-    response = StreamingHttpResponse(events, content_type="text/event-stream; charset=utf-8")
-    response.headers["Cache-Control"] = "no-cache"
-    # nginx would wait for a full buffer.
-    response.headers["X-Accel-Buffering"] = "no"
-    # GZipMiddleware would wait for all of it (Django 6.0) or compress token by token.
-    response.headers["Content-Encoding"] = "identity"
-    return response
+class EventStream(StreamingHttpResponse):
+    """A stream of ``events``, encoded, that no proxy and no middleware holds back."""
+
+    def __init__(self, events: Delivery | AsyncDelivery) -> None:
+        super().__init__(events, content_type="text/event-stream; charset=utf-8")
+        self.events = events
+        self.headers["Cache-Control"] = "no-cache"
+        # nginx would wait for a full buffer.
+        self.headers["X-Accel-Buffering"] = "no"
+        # GZipMiddleware would wait for all of it (Django 6.0) or compress token by token.
+        self.headers["Content-Encoding"] = "identity"

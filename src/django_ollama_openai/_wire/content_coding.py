@@ -30,6 +30,8 @@ def content_codings(header: str) -> list[str]:
         UnsupportedContentCoding: One of them is not supported.
         InvalidRequest: There are too many codings.
     """
+    if not header:
+        return []
     named = [name for name in (item.strip().lower() for item in header.split(",")) if name]
     codings = [_ALIASES.get(name, name) for name in named if name != "identity"]
     unsupported = [name for name in dict.fromkeys(codings) if name not in SUPPORTED]
