@@ -16,6 +16,7 @@ from django.test import AsyncClient, Client
 from pytest_django.fixtures import Settings
 
 from django_ollama_openai._gateway import chat
+from django_ollama_openai._gateway.completion import chat_sources
 from django_ollama_openai._gateway.flow import call
 from django_ollama_openai._gateway.stages import BaseStage, Steps
 from django_ollama_openai._wire.chat import ChatCompletionRequest
@@ -76,9 +77,8 @@ def lookup(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def lookup(look: Callable[[], str], alook: Callable[[], Any]) -> None:
         stage = type("Stage", (Lookup,), {"look": staticmethod(look), "alook": staticmethod(alook)})
-        monkeypatch.setattr(chat, "chat_sources", partial(sources, stages=[stage]))
+        monkeypatch.setattr(chat, "chat_sources", partial(chat_sources, stages=[stage]))
 
-    sources = chat.chat_sources
     return lookup
 
 
