@@ -106,13 +106,13 @@ class _ChatChoice(_Choice[ChatCompletionRequest]):
         stages: Sequence[StageFactory],
     ) -> None:
         super().__init__(index, request, method, prepare)
-        self._stages = Stages(stages)
+        self._stages = Stages(stages) if stages else None
         self._adapter: ToolChoiceAdapter | None = None
         # Of the request that is answered, and of those before it.
         self._usage = self._spent = Usage()
 
     def steps(self) -> Steps[Delta]:
-        return self._stages.steps(self._request)
+        return super().steps() if self._stages is None else self._stages.steps(self._request)
 
     def requests(
         self, request: ChatCompletionRequest, backend: BaseBackend
@@ -128,7 +128,8 @@ class _ChatChoice(_Choice[ChatCompletionRequest]):
         if item.usage is not None:
             self._usage = item.usage
             item.usage = self._spent + item.usage
-        item = self._stages.feed(item)
+        if self._stages is not None:
+            item = self._stages.feed(item)
         item.index = self._index
         return item
 
