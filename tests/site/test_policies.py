@@ -546,6 +546,23 @@ async def test_a_client_that_disconnects_from_a_settlement(configure: Callable[.
     assert len(settled("first")) == 1
 
 
+@pytest.mark.usefixtures("waiting")
+async def test_a_client_that_disconnects_from_a_refusal(configure: Callable[..., None]) -> None:
+    configure(First, NeverSettles, Refuses)
+    requester = Requester()
+    await until_there_is("first admitted")
+    await asyncio.sleep(0.1)
+    requester.disconnect()
+    await asyncio.sleep(0.1)
+    assert settled("first") == []
+    Waits.released.set()
+    await until_there_is("first settled")
+    await requester.task
+    (outcome,) = settled("unending")
+    assert isinstance(outcome.error, Overloaded)
+    assert len(settled("first")) == 1
+
+
 # Limited callers
 
 
