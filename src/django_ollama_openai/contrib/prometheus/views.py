@@ -17,7 +17,7 @@ __all__ = ["metrics"]
 metrics = Endpoint(tags={"Site": "The gateway itself"})
 
 
-@metrics.get(scope="metrics", media_type="text/plain")
+@metrics.get(scope="metrics", name="metrics", media_type="text/plain")
 def list_metrics(admission: Admission[None]) -> HttpResponse:
     """List the metrics of the site, for Prometheus.
 
