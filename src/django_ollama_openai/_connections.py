@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
 from django.db import connections
 
-__all__ = ["close_connections"]
+__all__ = ["close_connections", "run_and_close"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def close_connections() -> None:
-    """Close this thread's connections, except those within a transaction.
-
-    Under ASGI a request has its own thread: connections that ``CONN_MAX_AGE`` keeps are of no use
-    to other requests.
-    """
+    """Close this thread's connections, except those within a transaction."""
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:
             connection.close()
+
+
+def run_and_close(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call ``function``, then close the connections of the thread. Under ASGI a request has its own
+    thread: connections that ``CONN_MAX_AGE`` keeps are of no use to other requests."""
+    try:
+        return function(*args, **kwargs)
+    finally:
+        close_connections()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from functools import partial
+from typing import ParamSpec, TypeVar
 
-from .._connections import close_connections
+from .._connections import run_and_close
 from .._threads import run_sync
 from .flow import Flow, call
 
@@ -19,13 +20,9 @@ def call_blocking(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -
     """Call ``function`` where it may block: here under WSGI, in the request's thread under ASGI,
     whose connections to the database are closed afterwards."""
 
-    def run() -> R:
-        try:
-            return function(*args, **kwargs)
-        finally:
-            close_connections()
+    bound = partial(function, *args, **kwargs)
 
-    async def arun() -> Any:
-        return await run_sync(run)
+    async def arun() -> R:
+        return await run_sync(run_and_close, bound)
 
-    return (yield from call(lambda: function(*args, **kwargs), arun))
+    return (yield from call(bound, arun))

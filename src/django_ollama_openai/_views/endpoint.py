@@ -83,10 +83,11 @@ class _Handled:
 
     operation: Operation
     handler: Handler
+    is_flow: bool
     speller: Speller
 
     def answer(self, admission: Admission[Any]) -> Flow[HttpResponseBase]:
-        if inspect.isgeneratorfunction(self.handler):
+        if self.is_flow:
             result = yield from self.handler(admission)
         else:
             result = yield from call_blocking(self.handler, admission)
@@ -184,7 +185,12 @@ class Endpoint:
                 "tags": tuple(self.tags),
             }
             operation = Operation(**{**defaults, **declaration})  # type: ignore[arg-type]
-            self._handled[method] = _Handled(operation, handler, Speller(operation.response))
+            self._handled[method] = _Handled(
+                operation,
+                handler,
+                is_flow=inspect.isgeneratorfunction(handler),
+                speller=Speller(operation.response),
+            )
             self.operations[method] = operation
             # As in Django's own views, whatever answers GET answers HEAD.
             self.methods += (method, "HEAD") if method == "GET" else (method,)

@@ -23,7 +23,12 @@ _TAGS = {"Models": "The models that this site offers"}
 models = Endpoint(tags=_TAGS)
 
 
-@models.get(scope="models", response=ModelList, errors=(InvalidRequest, *ENGINE_ERRORS))
+@models.get(
+    scope="models",
+    name="models",
+    response=ModelList,
+    errors=(InvalidRequest, *ENGINE_ERRORS),
+)
 def list_models(admission: Admission[None]) -> Flow[HttpResponse]:
     """List the models."""
     return json_response((yield from listed(admission)))
@@ -34,6 +39,7 @@ model = Endpoint(tags=_TAGS)
 
 @model.get(
     scope="models",
+    name="models",
     response=Model,
     errors=(InvalidRequest, *ENGINE_ERRORS),
     captured={"model_id": "Its public name. It may contain colons, and slashes as they are."},

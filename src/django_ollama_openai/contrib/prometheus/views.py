@@ -17,7 +17,7 @@ __all__ = ["metrics"]
 metrics = Endpoint(tags={"Site": "The gateway itself"})
 
 
-@metrics.get(scope="metrics", media_type="text/plain")
+@metrics.get(scope="metrics", name="metrics", media_type="text/plain")
 def list_metrics(admission: Admission[None]) -> HttpResponse:
     """List all metrics in the default registry, including the site's own."""
     if not _may_read_metrics(admission.caller):
