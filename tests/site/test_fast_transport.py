@@ -6,7 +6,7 @@ import asyncio
 import gc
 from collections.abc import Iterator
 from contextlib import aclosing
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError
 from itertools import pairwise
 from typing import Any
 
@@ -286,9 +286,16 @@ def test_what_arrives_together_is_read_together(ollama: OllamaServer) -> None:
     assert waits <= 3
 
 
-def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = "django_ollama_openai.backends._http_backend.find_spec"
-    monkeypatch.setattr(missing, lambda name: None if name == "aiohttp" else find_spec(name))
+@pytest.mark.parametrize("installed", ["3.12.8", "4.0.0a1", None])
+def test_the_extra_is_named_where_it_is_missing(
+    monkeypatch: pytest.MonkeyPatch, installed: str | None
+) -> None:
+    def version(name: str) -> str:
+        if installed is None:
+            raise PackageNotFoundError(name)
+        return installed
+
+    monkeypatch.setattr("django_ollama_openai.backends._http_backend.version", version)
     with pytest.raises(ValueError, match=r"django-ollama-openai\[fast\]"):
         OllamaBackend(fast=True)
 

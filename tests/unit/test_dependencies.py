@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from django_ollama_openai.backends._http_backend import AIOHTTP_VERSIONS
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "django_ollama_openai"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -69,6 +71,11 @@ def test_imports_are_declared_and_declarations_imported() -> None:
 def test_versions_are_capped_where_private_parts_are_used() -> None:
     specifiers = CORE | {name: text for extra in OPTIONAL.values() for name, text in extra.items()}
     assert [name for name in CAPPED if "<" not in specifiers[name]] == []
+
+
+def test_the_backends_know_the_versions_of_the_extra() -> None:
+    first, end = (".".join(map(str, version)) for version in AIOHTTP_VERSIONS)
+    assert OPTIONAL["fast"] == {"aiohttp": f">={first},<{end}"}
 
 
 def defined(tree: ast.Module) -> Iterator[str]:

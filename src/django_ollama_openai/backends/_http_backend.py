@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, Generic, Protocol, TypeVar, Unpack
 from urllib.parse import SplitResult, urlsplit
 
@@ -23,6 +24,9 @@ __all__ = ["HIDE_INPUT", "DeltaParser", "HTTPBackend", "parse_http_url"]
 
 HIDE_INPUT: Final = ConfigDict(hide_input_in_errors=True)
 """The configuration of constructors: an error that quotes an option could show credentials."""
+
+AIOHTTP_VERSIONS: Final = ((3, 12, 9), (4,))
+"""The first version that the extra ``fast`` takes, and the first one that it does not."""
 
 C = TypeVar("C", bound=HTTPClient)
 A = TypeVar("A", bound=AsyncHTTPClient)
@@ -105,7 +109,7 @@ class HTTPBackend(BaseBackend, Generic[C, A]):
             max_connections=None, max_keepalive_connections=max_idle_connections
         )
         self._verify = verify
-        is_installed = find_spec("aiohttp") is not None
+        is_installed = _is_fast_installed()
         if fast and not is_installed:
             raise ValueError("fast=True needs the extra: pip install 'django-ollama-openai[fast]'")
         self._is_fast = is_installed if fast is None else fast
@@ -218,6 +222,16 @@ class HTTPBackend(BaseBackend, Generic[C, A]):
                         begun = True
                         yield delta
         parser.finish()
+
+
+def _is_fast_installed() -> bool:
+    """Return whether there is an ``aiohttp`` in a version that the extra ``fast`` takes."""
+    try:
+        numbers = re.findall(r"\d+", version("aiohttp"))
+    except PackageNotFoundError:
+        return False
+    first, end = AIOHTTP_VERSIONS
+    return first <= tuple(map(int, numbers)) < end
 
 
 def _parse(parser: DeltaParser, answer: bytes) -> Delta:
