@@ -21,7 +21,7 @@ from django_ollama_openai._wire.delta import Usage
 from django_ollama_openai.auth import BaseAuthenticator, Caller
 from django_ollama_openai.contrib._extras import require
 from django_ollama_openai.contrib._labels import ErrorCodes, ModelNames
-from django_ollama_openai.contrib._tokens import plausible
+from django_ollama_openai.contrib._tokens import plausible_usage
 from django_ollama_openai.exceptions import GatewayError, InvalidRequest, UpstreamTimeout
 from tests.conftest import site_options
 from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply, error, line
@@ -338,8 +338,10 @@ def test_codes_of_errors_are_few() -> None:
 
 def test_numbers_of_tokens_are_plausible() -> None:
     usage = Usage(prompt_tokens=-3, completion_tokens=10**400, cached_tokens=7, reasoning_tokens=0)
-    assert plausible(usage) == Usage(cached_tokens=7)
-    assert plausible(Usage(10**9, 1, 2, 3, estimated=True)) == Usage(10**9, 1, 2, 3, estimated=True)
+    assert plausible_usage(usage) == Usage(cached_tokens=7)
+    assert plausible_usage(Usage(10**9, 1, 2, 3, estimated=True)) == Usage(
+        10**9, 1, 2, 3, estimated=True
+    )
 
 
 # Who may read it, and how

@@ -542,7 +542,7 @@ def test_no_tool_is_lost_whose_joined_name_another_has() -> None:
     for tool in request.offered_tools:
         name, namespace_ = tool.tool.name, tool.full_name[0]
         expected = {"name": name} if namespace_ is None else {"name": name, "namespace": namespace_}
-        assert names.name_fields(names.of(namespace_, name)) == expected
+        assert names.name_fields(names.engine_name(namespace_, name)) == expected
 
 
 @pytest.mark.compat(

@@ -311,13 +311,13 @@ def test_what_the_parameters_refer_to_is_kept() -> None:
     (_, again), _ = run(
         asking("required", tools=tools), text("No."), written('{"name": "a", "arguments": {}}')
     )
-    assert again.answer_schema is not None
+    assert again.output_schema is not None
     for name, kind in ("aa", "bb", "ab"):
         call = {"name": name, "arguments": {"kind": kind, "next": {"kind": kind}}}
-        assert jsonschema_rs.is_valid(again.answer_schema, call) is (name == kind)
+        assert jsonschema_rs.is_valid(again.output_schema, call) is (name == kind)
     (asked,), _ = run(asking(named("b"), tools=tools), text("{}"))
-    assert asked.answer_schema is not None
-    assert jsonschema_rs.is_valid(asked.answer_schema, {"kind": "b", "next": {"kind": "b"}})
+    assert asked.output_schema is not None
+    assert jsonschema_rs.is_valid(asked.output_schema, {"kind": "b", "next": {"kind": "b"}})
     for choice in ("required", named("b"), allowed("required", "b")):
         wrong = [tool("a"), {"type": "function", "function": {"name": "b", "parameters": LOST}}]
         with pytest.raises(InvalidRequest) as raised:

@@ -786,9 +786,9 @@ def test_a_number_that_is_too_large_is_soon_found_among_many() -> None:
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("data:" + ";" * 20_000_000 + ",AAAA", "up to 1000 characters before its data"),
-        ("data:image/png," + "%41" * 5_000_000, "up to 100000 escapes"),
-        ("data:image/png;base64," + "%" * 20_000_000, "up to 100000 escapes"),
+        ("data:" + ";" * 20_000_000 + ",AAAA", "at most 1000 characters before its data"),
+        ("data:image/png," + "%41" * 5_000_000, "at most 100000 escapes"),
+        ("data:image/png;base64," + "%" * 20_000_000, "at most 100000 escapes"),
     ],
     ids=["parameters", "escapes", "escapes of nothing"],
 )

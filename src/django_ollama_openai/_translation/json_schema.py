@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from ..exceptions import InvalidRequest
 
-__all__ = ["Definitions", "object_schema", "portable_schema", "rebuilt", "schema_error"]
+__all__ = ["Definitions", "map_schema", "object_schema", "portable_schema", "schema_error"]
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -82,7 +82,7 @@ def subschemas(schema: dict[str, Any]) -> Iterator[tuple[Path, Any]]:
             yield from (((key, number), each) for number, each in enumerate(value))
 
 
-def rebuilt(
+def map_schema(
     schema: Any, change: Callable[[dict[str, Any], Path], dict[str, Any]], path: Path = ()
 ) -> Any:
     """Return a copy of ``schema`` with ``change`` applied to it, then to its subschemas. ``true``
@@ -91,7 +91,7 @@ def rebuilt(
         return {} if schema is True else schema
     changed: dict[Any, Any] = dict(change(schema, path))
     for (key, *rest), each in list(subschemas(changed)):
-        new = rebuilt(each, change, (*path, key, *rest))
+        new = map_schema(each, change, (*path, key, *rest))
         if rest:
             if changed[key] is schema.get(key):
                 changed[key] = changed[key].copy()
@@ -145,10 +145,10 @@ class Definitions:
             return changed
 
         for key, (_, target) in references.targets.items():
-            self.schemas[names[key]] = rebuilt(target, change)
+            self.schemas[names[key]] = map_schema(target, change)
         if id(schema) in names:
             return {"$ref": f"#/$defs/{names[id(schema)]}"}
-        embedded: dict[str, Any] = rebuilt(schema, change)
+        embedded: dict[str, Any] = map_schema(schema, change)
         return embedded
 
     def _name(self, name: str) -> str:

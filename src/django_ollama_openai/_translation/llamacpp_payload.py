@@ -11,7 +11,7 @@ from .._wire.chat import AssistantMessage, ChatCompletionRequest, Message, conte
 from .._wire.completions import CompletionRequest
 from .._wire.generation import SAMPLING_FIELDS
 from .deprecated_functions import as_tool_calls
-from .json_schema import object_schema, portable_schema, rebuilt
+from .json_schema import map_schema, object_schema, portable_schema
 from .llamacpp_schema import Patterns, enforceable_schema, without_long_integers
 from .tool_choice import forced_tools, parameters_param
 
@@ -47,7 +47,9 @@ def llamacpp_chat_payload(request: ChatCompletionRequest) -> dict[str, Any]:
         function = tool["function"]
         parameters = object_schema(function.get("parameters"))
         portable = portable_schema(parameters, parameters_param(request, number))
-        function["parameters"] = without_long_integers(rebuilt(portable, lambda node, path: node))
+        function["parameters"] = without_long_integers(
+            map_schema(portable, lambda node, path: node)
+        )
     if request.output_limit is not None:
         # In llama-server n_predict overrides OpenAI's names, and the site's options may have any.
         body["n_predict"] = request.output_limit

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from .json_schema import Path, portable_schema, rebuilt, schema_error, subschemas
+from .json_schema import Path, map_schema, portable_schema, schema_error, subschemas
 from .patterns import enforceable_pattern
 
 __all__ = ["Patterns", "enforceable_schema", "without_long_integers"]
@@ -75,7 +75,7 @@ def enforceable_schema(
             return node
         return {**node, "pattern": patterns.enforceable.get(pattern, pattern)}
 
-    enforceable: dict[str, Any] = rebuilt(schema, with_pattern)
+    enforceable: dict[str, Any] = map_schema(schema, with_pattern)
     return enforceable
 
 

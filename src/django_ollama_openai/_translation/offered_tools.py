@@ -33,25 +33,29 @@ class ToolNames:
             name = offered_name(*tool.full_name)
             attempt = 0
             while name in self.tools:
-                name = _marked(*tool.full_name, attempt)
+                name = _hashed_name(*tool.full_name, attempt)
                 attempt += 1
             self.tools[name] = tool
             self._names[tool.full_name] = name
         self.in_order = [(self._names[tool.full_name], tool) for tool in tools]
 
-    def of(self, namespace: str | None, name: str) -> str:
+    def engine_name(self, namespace: str | None, name: str) -> str:
         """Return the engine's name of a tool, which the request need not have."""
         return self._names.get((namespace, name)) or offered_name(namespace, name)
 
-    def of_all(self, tool: Tool) -> list[str]:
+    def engine_names(self, tool: Tool) -> list[str]:
         """Return the engine's name of ``tool``, or those of all tools in a namespace."""
         if isinstance(tool, NamespaceTool):
             return [
-                self.of(tool.name, member.name)
+                self.engine_name(tool.name, member.name)
                 for member in tool.tools
                 if isinstance(member, (FunctionTool, CustomTool))
             ]
-        return [self.of(None, tool.name)] if isinstance(tool, (FunctionTool, CustomTool)) else []
+        return (
+            [self.engine_name(None, tool.name)]
+            if isinstance(tool, (FunctionTool, CustomTool))
+            else []
+        )
 
     def name_fields(self, name: str) -> dict[str, Any]:
         """Return the client's name, and namespace if any, of the tool with the engine's
@@ -68,10 +72,10 @@ def offered_name(namespace: str | None, name: str) -> str:
         return name
     joined = f"{namespace.rstrip('_')}__{name}"
     is_a_name = len(joined) <= MAX_NAME and not _NOT_IN_NAMES.search(joined)
-    return joined if is_a_name else _marked(namespace, name)
+    return joined if is_a_name else _hashed_name(namespace, name)
 
 
-def _marked(namespace: str | None, name: str, attempt: int = 0) -> str:
+def _hashed_name(namespace: str | None, name: str, attempt: int = 0) -> str:
     """Return a name of at most ``MAX_NAME`` characters that ends in a hash, different for each
     ``attempt``."""
     full = f"{namespace or ''}__{name}"

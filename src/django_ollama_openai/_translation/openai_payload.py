@@ -64,7 +64,7 @@ def openai_chat_payload(
         _drop(sent, _TOOL_FIELDS)
     for tool in sent.get("tools", ()):
         tool["function"]["parameters"] = object_schema(tool["function"].get("parameters"))
-    schema, response_format = request.answer_schema, sent.get("response_format")
+    schema, response_format = request.output_schema, sent.get("response_format")
     if schema is not None and response_format and response_format["type"] == "json_object":
         # OpenAI's format has no schema, and some engines would ignore it.
         json_schema = {"name": "answer", "schema": schema}

@@ -38,7 +38,7 @@ def new_response(request: ResponsesRequest, model: str, *, stored: bool) -> dict
         "background": False,
         "completed_at": None,
         "error": None,
-        "frequency_penalty": _given(request.frequency_penalty, 0),
+        "frequency_penalty": _or_default(request.frequency_penalty, 0),
         "incomplete_details": None,
         "instructions": request.instructions,
         "max_output_tokens": request.max_output_tokens,
@@ -46,7 +46,7 @@ def new_response(request: ResponsesRequest, model: str, *, stored: bool) -> dict
         "model": model,
         "output": [],
         "parallel_tool_calls": request.parallel_tool_calls is not False,
-        "presence_penalty": _given(request.presence_penalty, 0),
+        "presence_penalty": _or_default(request.presence_penalty, 0),
         "previous_response_id": request.previous_response_id,
         "prompt_cache_key": request.prompt_cache_key,
         "reasoning": None
@@ -55,20 +55,20 @@ def new_response(request: ResponsesRequest, model: str, *, stored: bool) -> dict
         "safety_identifier": request.safety_identifier,
         "service_tier": "default",
         "store": stored,
-        "temperature": _given(request.temperature, 1),
+        "temperature": _or_default(request.temperature, 1),
         "text": {"format": {"type": "text"}} if text is None else text.dump_known(),
         "tool_choice": choice.dump_known() if isinstance(choice, WireModel) else choice or "auto",
         "tools": [_tool(tool) for tool in request.tools or () if not isinstance(tool, OtherTool)],
-        "top_logprobs": _given(request.top_logprobs, 0),
-        "top_p": _given(request.top_p, 1),
+        "top_logprobs": _or_default(request.top_logprobs, 0),
+        "top_p": _or_default(request.top_p, 1),
         "truncation": "auto" if is_cut else "disabled",
         "usage": None,
         "user": request.user,
-        "metadata": _given(request.metadata, {}),
+        "metadata": _or_default(request.metadata, {}),
     }
 
 
-def _given(value: Any, default: Any) -> Any:
+def _or_default(value: Any, default: Any) -> Any:
     return default if value is None else value
 
 

@@ -136,7 +136,7 @@ _Part: TypeAlias = tuple[str, dict[str, Any]]
 
 
 @dataclass(slots=True)
-class _Answer:
+class _AssistantMessage:
     """An assistant message that is not complete yet."""
 
     origin: str
@@ -152,7 +152,7 @@ class _Translation:
         self._messages: list[dict[str, Any]] = []
         self._names = ToolNames(request)
         self.origins = dict(_RESPONSES_NAMES)
-        self._answer: _Answer | None = None
+        self._assistant: _AssistantMessage | None = None
         # Reasoning that precedes the next text or tool call.
         self._reasoning: list[str] = []
         body = {"messages": self._messages, **self._parameters(request)}
@@ -170,7 +170,7 @@ class _Translation:
 
     def _item(self, origin: str, item: InputItem) -> None:
         if isinstance(item, ReasoningItem):
-            self._answer = self._answer or _Answer(origin)
+            self._assistant = self._assistant or _AssistantMessage(origin)
             self._reasoning += [item.text] if item.text else []
         elif isinstance(item, AssistantInput):
             self._text(origin, _parts(f"{origin}.content", item.content))
@@ -183,28 +183,28 @@ class _Translation:
         elif isinstance(item, ToolsItem):
             if item.call_id is not None:
                 # The tools are in "tools", but the call needs a result, too.
-                self._result(origin, item.call_id, _parts(origin, self._found(item)))
+                self._result(origin, item.call_id, _parts(origin, self._tool_names(item)))
         else:
             self._end_turn()
             self._message(origin, item.role, _parts(f"{origin}.content", item.content))
 
     def _text(self, origin: str, content: list[_Part]) -> None:
-        if self._answer is not None and self._answer.calls:
-            self._end_answer()
-        answer = self._answer_with_reasoning(origin)
-        answer.content += content
+        if self._assistant is not None and self._assistant.calls:
+            self._end_message()
+        message = self._assistant_message(origin)
+        message.content += content
 
     def _call(self, origin: str, call: dict[str, Any]) -> None:
-        answer = self._answer_with_reasoning(origin)
-        answer.calls.append((origin, call))
+        message = self._assistant_message(origin)
+        message.calls.append((origin, call))
 
     def _result(self, origin: str, call_id: str, content: list[_Part]) -> None:
         self._end_turn()
         base = self._message(origin, "tool", content, tool_call_id=call_id)
         self.origins[f"{base}.tool_call_id"] = f"{origin}.call_id"
 
-    def _found(self, item: ToolsItem) -> str:
-        names = [name for tool in item.tools for name in self._names.of_all(tool)]
+    def _tool_names(self, item: ToolsItem) -> str:
+        names = [name for tool in item.tools for name in self._names.engine_names(tool)]
         return "\n".join(names)
 
     def _hosted(self, origin: str, item: OtherItem) -> None:
@@ -217,41 +217,41 @@ class _Translation:
                 self._result(origin, piece.id, _parts(origin, piece.text))
 
     def _tool_call(self, item: FunctionCallItem | CustomToolCallItem) -> dict[str, Any]:
-        name = self._names.of(item.namespace, item.name)
+        name = self._names.engine_name(item.namespace, item.name)
         if isinstance(item, FunctionCallItem):
             return _function_call(item.call_id, name, item.arguments)
         custom = {"name": name, "input": item.input}
         return {"id": item.call_id, "type": "custom", "custom": custom}
 
-    def _answer_with_reasoning(self, origin: str) -> _Answer:
+    def _assistant_message(self, origin: str) -> _AssistantMessage:
         """Return the assistant message of the item at ``origin``, with the reasoning before it."""
-        self._answer = self._answer or _Answer(origin)
-        self._answer.reasoning += self._reasoning
+        self._assistant = self._assistant or _AssistantMessage(origin)
+        self._assistant.reasoning += self._reasoning
         self._reasoning = []
-        return self._answer
+        return self._assistant
 
     def _end_turn(self) -> None:
-        if self._answer is not None:
-            self._answer_with_reasoning(self._answer.origin)
-            self._end_answer()
+        if self._assistant is not None:
+            self._assistant_message(self._assistant.origin)
+            self._end_message()
 
-    def _end_answer(self) -> None:
-        answer, self._answer = self._answer, None
+    def _end_message(self) -> None:
+        message, self._assistant = self._assistant, None
         # Nothing is left of encrypted reasoning.
-        if answer is None or not (answer.content or answer.calls or answer.reasoning):
+        if message is None or not (message.content or message.calls or message.reasoning):
             return
         fields: dict[str, Any] = {}
-        if answer.reasoning:
-            fields["reasoning_content"] = "\n".join(answer.reasoning)
-        if answer.calls:
-            fields["tool_calls"] = [call for _, call in answer.calls]
-        content = answer.content
+        if message.reasoning:
+            fields["reasoning_content"] = "\n".join(message.reasoning)
+        if message.calls:
+            fields["tool_calls"] = [call for _, call in message.calls]
+        content = message.content
         if len(content) > MAX_PARTS:
             # Each item is within the limit, but not all of them together.
             content = _joined(content)
-        base = self._message(answer.origin, "assistant", content, **fields)
-        self.origins[f"{base}.reasoning_content"] = answer.origin
-        for number, (origin, _) in enumerate(answer.calls):
+        base = self._message(message.origin, "assistant", content, **fields)
+        self.origins[f"{base}.reasoning_content"] = message.origin
+        for number, (origin, _) in enumerate(message.calls):
             call = f"{base}.tool_calls[{number}]"
             self.origins[call] = self.origins[f"{call}.function"] = origin
             self.origins[f"{call}.id"] = f"{origin}.call_id"
@@ -335,7 +335,7 @@ class _Translation:
             tool = offered[reference.type, reference.name, reference.namespace]
             return {
                 "type": reference.type,
-                reference.type: {"name": self._names.of(*tool.full_name)},
+                reference.type: {"name": self._names.engine_name(*tool.full_name)},
             }
 
         if isinstance(choice, ToolReference):

@@ -89,7 +89,7 @@ class ImageURL(WireModel):
     _data: bytes | None = PrivateAttr(None)
 
     @model_validator(mode="after")
-    def _is_an_image(self) -> Self:
+    def _decode_image(self) -> Self:
         if is_data_uri(self.url):
             try:
                 media_type, self._data = decode_data_uri(self.url)
@@ -125,7 +125,7 @@ class InputAudio(WireModel):
     _bytes: bytes = PrivateAttr(b"")
 
     @model_validator(mode="after")
-    def _is_audio(self) -> Self:
+    def _decode_audio(self) -> Self:
         try:
             self._bytes = decode_base64(self.data)
         except ValueError as error:
@@ -440,7 +440,7 @@ class SchemaFormat(WireModel):
         Raises:
             InvalidRequest: ``translate`` raised it.
         """
-        schema = self._answer_schema()
+        schema = self._schema()
         if schema is None:
             return None
         if translate not in self._translated:
@@ -454,7 +454,7 @@ class SchemaFormat(WireModel):
             raise InvalidRequest(translated.message, param=translated.param)
         return translated
 
-    def _answer_schema(self) -> dict[str, Any] | None:
+    def _schema(self) -> dict[str, Any] | None:
         raise NotImplementedError
 
 
@@ -465,7 +465,7 @@ class JSONObjectFormat(SchemaFormat):
     type: Literal["json_object"]
     schema_: dict[str, Any] | None = Field(None, alias="schema")
 
-    def _answer_schema(self) -> dict[str, Any] | None:
+    def _schema(self) -> dict[str, Any] | None:
         return self.schema_
 
 
@@ -480,7 +480,7 @@ class JSONSchemaFormat(SchemaFormat):
     type: Literal["json_schema"]
     json_schema: JSONSchema
 
-    def _answer_schema(self) -> dict[str, Any]:
+    def _schema(self) -> dict[str, Any]:
         return self.json_schema.schema_
 
 
@@ -651,7 +651,7 @@ class ChatCompletionRequest(GenerationRequest):
         )
 
     @property
-    def answer_schema(self) -> dict[str, Any] | None:
+    def output_schema(self) -> dict[str, Any] | None:
         """The JSON schema that the answer must match, or ``None``."""
         if isinstance(self.response_format, JSONSchemaFormat):
             return self.response_format.json_schema.schema_
@@ -662,7 +662,7 @@ class ChatCompletionRequest(GenerationRequest):
     def translated_schema(
         self, translate: Callable[[dict[str, Any], str], dict[str, Any]]
     ) -> dict[str, Any] | None:
-        """Return ``translate(schema, param)`` for :attr:`answer_schema`, or ``None`` without
+        """Return ``translate(schema, param)`` for :attr:`output_schema`, or ``None`` without
         one."""
         form = self.response_format
         if not isinstance(form, SchemaFormat):
@@ -671,7 +671,7 @@ class ChatCompletionRequest(GenerationRequest):
 
     @property
     def schema_param(self) -> str:
-        """The field of the request with :attr:`answer_schema`."""
+        """The field of the request with :attr:`output_schema`."""
         if isinstance(self.response_format, JSONSchemaFormat):
             return "response_format.json_schema.schema"
         return "response_format.schema"

@@ -18,10 +18,10 @@ from .text_input import (
     MAX_ENTRIES,
     MAX_TOKENS,
     TextInput,
-    entries,
     first_empty,
     is_tokens,
     text_length,
+    texts_of,
 )
 
 __all__ = ["DEFAULT_OUTPUT_LIMIT", "CompletionRequest"]
@@ -100,7 +100,7 @@ class CompletionRequest(GenerationRequest):
 
     def prompts(self) -> list[str | list[int]]:
         """Return the prompts, each a text or an array of tokens."""
-        return entries(self.prompt)
+        return texts_of(self.prompt)
 
     def for_prompt(self, prompt: str | list[int], number: int) -> Self:
         """Return the request for one choice of one of :meth:`prompts`. Call it after the request

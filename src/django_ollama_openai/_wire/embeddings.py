@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from ..exceptions import InvalidRequest
 from .engine import INT32_MAX, EngineRequest
-from .text_input import TextInput, entries, first_empty, is_tokens, text_length
+from .text_input import TextInput, first_empty, is_tokens, text_length, texts_of
 
 __all__ = ["EmbeddingsRequest"]
 
@@ -47,4 +47,4 @@ class EmbeddingsRequest(EngineRequest):
 
     def inputs(self) -> list[str | list[int]]:
         """Return the inputs in order, each a text or an array of tokens."""
-        return entries(self.input)
+        return texts_of(self.input)

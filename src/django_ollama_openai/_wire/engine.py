@@ -29,7 +29,7 @@ _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
 _SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
 
-def _is_stop(value: Any, handler: Any) -> Any:
+def _validate_stop(value: Any, handler: Any) -> Any:
     # A plain union would report an error for each of its members.
     many = isinstance(value, list) and all(isinstance(item, str) for item in value)
     if value is None or isinstance(value, str) or (many and len(value) <= 4):
@@ -39,7 +39,7 @@ def _is_stop(value: Any, handler: Any) -> Any:
     raise PydanticCustomError("stop", "Input should be a string or up to 4 strings")
 
 
-def _is_duration(value: Any, handler: Any) -> Any:
+def _validate_duration(value: Any, handler: Any) -> Any:
     seconds = _seconds(value)
     if value is None or (seconds is not None and 0 <= seconds <= MAX_KEEP_ALIVE_SECONDS):
         return value
@@ -59,7 +59,7 @@ def _seconds(value: Any) -> float | None:
     return None if isinstance(value, bool) or not isinstance(value, (int, float)) else value
 
 
-def _is_think(value: Any, handler: Any) -> Any:
+def _validate_think(value: Any, handler: Any) -> Any:
     if value is None or isinstance(value, bool) or value in ("low", "medium", "high", "max"):
         return value
     raise PydanticCustomError(
@@ -68,14 +68,14 @@ def _is_think(value: Any, handler: Any) -> Any:
 
 
 Stop: TypeAlias = Annotated[
-    str | Annotated[list[str], Field(max_length=4)] | None, WrapValidator(_is_stop)
+    str | Annotated[list[str], Field(max_length=4)] | None, WrapValidator(_validate_stop)
 ]
 Think: TypeAlias = Annotated[
-    bool | Literal["low", "medium", "high", "max"] | None, WrapValidator(_is_think)
+    bool | Literal["low", "medium", "high", "max"] | None, WrapValidator(_validate_think)
 ]
 KeepAlive: TypeAlias = Annotated[
     float | str | None,
-    WrapValidator(_is_duration),
+    WrapValidator(_validate_duration),
     WithJsonSchema(
         {
             "anyOf": [

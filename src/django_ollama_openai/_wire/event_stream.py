@@ -42,7 +42,7 @@ class Events:
         if b"\r" in data or self._ends_in_cr:
             data = self._with_line_feeds(data)
         events: list[bytes] = []
-        for line in self._lines.cut(data):
+        for line in self._lines.split_lines(data):
             if not self._has_begun:
                 self._has_begun = True
                 line = line.removeprefix(_BOM)

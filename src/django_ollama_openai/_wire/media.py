@@ -34,11 +34,11 @@ def decode_data_uri(url: str) -> tuple[str, bytes]:
     """
     head, comma, data = url[len(_SCHEME) :].partition(",")
     if not comma:
-        raise ValueError("a data URI has a comma before its data")
+        raise ValueError("a data URI needs a comma before its data")
     if len(head) > MAX_HEAD:
-        raise ValueError(f"a data URI has up to {MAX_HEAD} characters before its data")
+        raise ValueError(f"a data URI may have at most {MAX_HEAD} characters before its data")
     if data.count("%") > MAX_ESCAPES:
-        raise ValueError(f"a data URI has up to {MAX_ESCAPES} escapes; use base64")
+        raise ValueError(f"a data URI may have at most {MAX_ESCAPES} escapes; use base64")
     media_type, *parameters = (part.strip().lower() for part in head.split(";"))
     if parameters and parameters[-1] == "base64":
         # Some clients escape the characters of base64 that are not letters or digits.
@@ -60,7 +60,7 @@ def decode_base64(data: str | bytes) -> bytes:
     except ValueError:
         raise ValueError("the data is not base64") from None
     if not decoded:
-        raise ValueError("there is no data")
+        raise ValueError("the data is empty")
     return decoded
 
 

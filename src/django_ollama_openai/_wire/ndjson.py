@@ -31,9 +31,9 @@ class Lines:
         Raises:
             UpstreamError: A line is too long.
         """
-        return [line for line in self.cut(data) if line and not line.isspace()]
+        return [line for line in self.split_lines(data) if line and not line.isspace()]
 
-    def cut(self, data: bytes) -> list[bytes]:
+    def split_lines(self, data: bytes) -> list[bytes]:
         """Return the lines that ``data`` completes, without line ends but with blank lines.
 
         Raises:

@@ -13,14 +13,14 @@ from .engine import INT32_MAX
 
 __all__ = [
     "TextInput",
-    "entries",
     "first_empty",
     "is_tokens",
     "text_length",
+    "texts_of",
     "tokens_unsupported",
 ]
 
-# OpenAI's limit for the entries, and more tokens than fit into a model's context.
+# OpenAI's limit for the texts_of, and more tokens than fit into a model's context.
 MAX_ENTRIES: Final = 2048
 MAX_TOKENS: Final = 100_000
 
@@ -62,7 +62,7 @@ TextInput: TypeAlias = Annotated[
 ]
 
 
-def entries(value: TextInput) -> list[str | list[int]]:
+def texts_of(value: TextInput) -> list[str | list[int]]:
     """Return the texts of ``value``, each a string or an array of tokens."""
     if isinstance(value, str):
         return [value]
@@ -82,12 +82,12 @@ def first_empty(value: TextInput) -> str | None:
 
 def text_length(value: TextInput) -> int:
     """Return the number of characters in ``value``; tokens do not count."""
-    return sum(len(entry) for entry in entries(value) if isinstance(entry, str))
+    return sum(len(entry) for entry in texts_of(value) if isinstance(entry, str))
 
 
 def is_tokens(value: TextInput) -> bool:
     """Return whether ``value`` consists of tokens."""
-    return any(isinstance(entry, list) for entry in entries(value)[:1])
+    return any(isinstance(entry, list) for entry in texts_of(value)[:1])
 
 
 def tokens_unsupported(param: str) -> UnsupportedParameter:

@@ -6,14 +6,14 @@ from typing import Final
 
 from .._wire.delta import Usage
 
-__all__ = ["plausible"]
+__all__ = ["plausible_usage"]
 
 #: The maximum count of one completion. A single wrong count would spoil a sum until the process
 #: ends.
 MAX_TOKENS: Final = 10**9
 
 
-def plausible(usage: Usage) -> Usage:
+def plausible_usage(usage: Usage) -> Usage:
     """Return ``usage`` with 0 in place of impossible counts."""
 
     def counted(tokens: int) -> int:

@@ -119,7 +119,7 @@ class _Writer:
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
-        self._thought = self._answer = ""
+        self._reasoning = self._answer = ""
         self._reason: str | None = None
         #: Whether the engine has sent a delta.
         self.has_begun = False
@@ -128,22 +128,22 @@ class _Writer:
         self.has_begun = True
         self._reason = delta.finish_reason or self._reason
         if delta.reasoning:
-            self._thought = delta.reasoning
+            self._reasoning = delta.reasoning
             self._terminal.write_stderr(delta.reasoning)
         if delta.content:
             if not self._answer:
-                self._end_of_thought()
+                self._end_reasoning()
             self._answer = delta.content
             self._terminal.write(delta.content)
 
     def finish(self) -> None:
         if not self._answer:
-            self._end_of_thought()
+            self._end_reasoning()
         elif not self._answer.endswith("\n"):
             self._terminal.write("\n")
         if self._reason == "length":
             self._terminal.write_stderr("The answer is incomplete: it reached the token limit.\n")
 
-    def _end_of_thought(self) -> None:
-        if self._thought:
-            self._terminal.write_stderr("\n\n" if not self._thought.endswith("\n") else "\n")
+    def _end_reasoning(self) -> None:
+        if self._reasoning:
+            self._terminal.write_stderr("\n\n" if not self._reasoning.endswith("\n") else "\n")

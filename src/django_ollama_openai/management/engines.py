@@ -10,7 +10,6 @@ import httpx
 import ollama
 from django.core.management.base import CommandError
 
-from .. import _conf
 from .._gateway.failures import cause_of, said_by, where_of
 from ..backends import BaseBackend, OllamaBackend, backends
 from ..backends._http_client import connection_error
@@ -28,7 +27,6 @@ __all__ = [
     "query_ollama",
     "query_ollamas",
     "quoted",
-    "select_default_ollamas",
     "select_ollamas",
 ]
 
@@ -72,15 +70,6 @@ def select_ollamas(alias: str | None) -> list[OllamaBackend]:
         "managed. "
         + (f"Use --backend with one of: {quoted(others)}." if others else "There is no other.")
     )
-
-
-def select_default_ollamas(alias: str | None) -> list[OllamaBackend]:
-    """Return the Ollamas among the backend ``alias``, by default ``default``, and its members.
-
-    Raises:
-        CommandError: As for :func:`select_ollamas`.
-    """
-    return select_ollamas(alias or _conf.DEFAULT_BACKEND)
 
 
 def _ollamas(aliases: Iterable[str]) -> list[OllamaBackend]:

@@ -23,7 +23,6 @@ from .engines import (
     describe_error,
     query_ollama,
     query_ollamas,
-    select_default_ollamas,
     select_ollamas,
 )
 from .survey import Answer, survey
@@ -85,7 +84,7 @@ def show_model(terminal: Terminal, name: str, alias: str | None) -> None:
         CommandError: The model or the backend does not exist, or the engine failed.
     """
     errors = []
-    for backend in select_default_ollamas(alias):
+    for backend in select_ollamas(alias or _conf.DEFAULT_BACKEND):
         answer = query_ollama(backend, lambda client: client.show(name))
         if answer.error is None:
             _print_model(terminal, name, answer.values[0])
@@ -108,7 +107,7 @@ def remove_models(terminal: Terminal, names: Sequence[str], alias: str | None) -
         CommandError: A model does not exist or cannot be deleted. The others are deleted first.
     """
     errors = []
-    for backend, name in product(select_default_ollamas(alias), names):
+    for backend, name in product(select_ollamas(alias or _conf.DEFAULT_BACKEND), names):
         answer = query_ollama(backend, partial(OllamaClient.delete, model=name))
         if answer.error is None:
             terminal.info(f"Deleted {name!r} from the backend {backend.alias!r}.")

@@ -10,6 +10,7 @@ import httpx
 import ollama
 from django.core.management.base import CommandError
 
+from .. import _conf
 from .._closing import closed
 from ..backends._ollama_client import OllamaClient
 from .engines import (
@@ -17,7 +18,7 @@ from .engines import (
     describe_error,
     invalid_response_errors,
     open_client,
-    select_default_ollamas,
+    select_ollamas,
 )
 from .progress import Progress, progress_in
 from .terminal import Terminal, printable
@@ -42,7 +43,7 @@ def pull_model(terminal: Terminal, name: str, alias: str | None) -> None:
             there is no progress. All members of a pool are tried first.
     """
     failures = []
-    for backend in select_default_ollamas(alias):
+    for backend in select_ollamas(alias or _conf.DEFAULT_BACKEND):
         try:
             with open_client(backend) as client, progress_in(terminal) as progress:
                 _Pull(backend.alias, name, client, progress).run()

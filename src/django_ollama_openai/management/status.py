@@ -56,14 +56,10 @@ def report_status(terminal: Terminal, alias: str | None) -> None:
     if down := [each for each in answers if each not in ready]:
         problems.append(f"Not ready: {quoted(down)}.")
     if conflicting := [
-        each
-        for each, answer in facts.items()
-        if any(details.conflicts for details in answer.values)
+        each for each, answer in facts.items() if any(one.conflicts for one in answer.values)
     ]:
         problems.append(f"With models of different versions: {quoted(conflicting)}.")
-    problems += _missing_models(
-        {each: details for each, a in facts.items() for details in a.values}
-    )
+    problems += _missing_models({each: one for each, a in facts.items() for one in a.values})
     if problems:
         raise CommandError("\n".join(problems))
 

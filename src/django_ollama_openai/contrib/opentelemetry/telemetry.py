@@ -17,7 +17,7 @@ from ..._wire.engine import EngineRequest
 from ...backends import BaseBackend, backends
 from ...exceptions import GatewayError
 from .._labels import MAX_NAME_LENGTH, ModelNames
-from .._tokens import plausible
+from .._tokens import plausible_usage
 from .attributes import (
     Attributes,
     error_type,
@@ -94,7 +94,7 @@ def record(
 ) -> None:
     """Record a completion that has ended. This is a signal receiver."""
     ended = time.time_ns()
-    usage = plausible(usage)
+    usage = plausible_usage(usage)
     has_answered = timings.time_to_first_token is not None
     operation_name, name = operation(endpoint), _names.label(model, has_answered=has_answered)
     common: Attributes = {

@@ -20,7 +20,7 @@ from ..._wire.engine import EngineRequest
 from ...backends import InvalidBackendError, PoolBackend, backends
 from ...exceptions import GatewayError, ShuttingDown
 from .._labels import OTHER, ErrorCodes, ModelNames
-from .._tokens import plausible
+from .._tokens import plausible_usage
 
 __all__ = ["BackendsCollector", "count", "is_multiprocess"]
 
@@ -82,7 +82,7 @@ def count(
     **facts: Any,
 ) -> None:
     """Count a request that has ended. This is a signal receiver."""
-    usage = plausible(usage)
+    usage = plausible_usage(usage)
     first = timings.time_to_first_token
     labels = (endpoint, _names.label(model, has_answered=first is not None), backend)
     _requests.labels(*labels, _outcome(finish_reason, error)).inc()
