@@ -31,7 +31,10 @@ class Lines:
         Raises:
             UpstreamError: a line is too long.
         """
-        return [line for line in self.cut(data) if line and not line.isspace()]
+        is_whole = not self._tail and data.endswith(b"\n") and len(data) <= self._max_bytes
+        # Nearly all reads end with a line.
+        lines = data.split(b"\n") if is_whole else self.cut(data)
+        return [line for line in lines if line and not line.isspace()]
 
     def cut(self, data: bytes) -> list[bytes]:
         """The same with the blank ones."""
