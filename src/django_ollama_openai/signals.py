@@ -61,14 +61,14 @@ class _PromptSignal(Signal):
         super().connect(receiver, *args, **kwargs)
 
 
-completion_started = Signal()
+completion_started = Signal(use_caching=True)
 """The request was accepted and goes to the backend.
 
 Further argument: ``queued``, the number of other answers that wait for the backend in this process;
 0 without ``MAX_CONCURRENCY``.
 """
 
-completion_finished = Signal()
+completion_finished = Signal(use_caching=True)
 """The completion has ended, by itself or because the client disconnected.
 
 Further arguments: ``finish_reason`` (``"stop"``, ``"length"``, ``"tool_calls"``,
@@ -80,14 +80,14 @@ tokens counted until then, with ``estimated`` set), ``timings``
 choice the assistant message in OpenAI's format, as far as it was produced).
 """
 
-completion_failed = Signal()
+completion_failed = Signal(use_caching=True)
 """The completion has failed.
 
 Further arguments: ``error`` (a :class:`~django_ollama_openai.exceptions.GatewayError`), and
 ``usage``, ``timings`` and ``messages`` up to the failure.
 """
 
-completion_recorded: Signal = _PromptSignal()
+completion_recorded: Signal = _PromptSignal(use_caching=True)
 """The completion has finished or failed. For metrics: without text.
 
 It is sent before the other two, and in the event loop under ASGI. Receivers are synchronous and

@@ -364,4 +364,4 @@ class Meets(BaseAuthenticator):
 
 async def test_each_request_has_a_thread_of_its_own(settings: Settings) -> None:
     settings.OLLAMA_OPENAI = {**settings.OLLAMA_OPENAI, "AUTHENTICATION": [f"{HERE}.Meets"]}
-    assert await asyncio.gather(Server().run(), Server().run()) == [200, 200]
+    assert [*await asyncio.gather(Server().run(), Server().run())] == [200, 200]

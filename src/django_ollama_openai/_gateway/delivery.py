@@ -284,16 +284,13 @@ class AsyncDelivery:
             GatewayError: the backend has failed before its first delta.
         """
         self._run()
-        self._first = [await self._receive() or b""]
+        self._first = [await anext(self, b"")]
         return self
 
     async def read(self) -> bytes:
         """Wait for the whole answer; raises as :meth:`start` does."""
         self._run()
-        content = b""
-        while (data := await self._receive()) is not None:
-            content += data
-        return content
+        return b"".join([data async for data in self])
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -301,7 +298,13 @@ class AsyncDelivery:
     async def __anext__(self) -> bytes:
         if self._first:
             return self._first.pop()
-        data = await self._receive()
+        try:
+            data = await self._channel.get()
+        except TimeoutError:
+            return PING
+        except asyncio.CancelledError:
+            self.close()
+            raise
         if data is None:
             raise StopAsyncIteration
         return data
@@ -320,16 +323,6 @@ class AsyncDelivery:
     def _run(self) -> None:
         # It sends the request to the engine before anything else gets its turn.
         self._production = _Production(self._work, self._channel)
-
-    async def _receive(self) -> bytes | None:
-        """What has arrived, a keep-alive, or ``None`` at the end."""
-        try:
-            return await self._channel.get()
-        except TimeoutError:
-            return PING
-        except asyncio.CancelledError:
-            self.close()
-            raise
 
 
 class _Production:

@@ -31,7 +31,10 @@ class Lines:
         Raises:
             UpstreamError: A line is too long.
         """
-        return [line for line in self.split_lines(data) if line and not line.isspace()]
+        is_whole = not self._tail and data.endswith(b"\n") and len(data) <= self._max_bytes
+        # Nearly all reads end with a line.
+        lines = data.split(b"\n") if is_whole else self.split_lines(data)
+        return [line for line in lines if line and not line.isspace()]
 
     def split_lines(self, data: bytes) -> list[bytes]:
         """Return the lines that ``data`` completes, without line ends but with blank lines.
