@@ -102,10 +102,15 @@ def drive(request: pytest.FixtureRequest) -> Drive:
         return result.content if isinstance(result, Reply) else result
 
     async def in_loop(flow: Flow[Any]) -> Any:
-        result = await arun(flow)
-        if isinstance(result, Reply) and isinstance(result.content, AsyncDelivery):
-            return b"".join([seen(piece) async for piece in result.content])
-        return result.content if isinstance(result, Reply) else result
+        try:
+            result = await arun(flow)
+            if isinstance(result, Reply) and isinstance(result.content, AsyncDelivery):
+                return b"".join([seen(piece) async for piece in result.content])
+            return result.content if isinstance(result, Reply) else result
+        finally:
+            # Signals are sent when the client has its answer.
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                await task
 
     return sync if request.param == "wsgi" else lambda flow: asyncio.run(in_loop(flow))
 
