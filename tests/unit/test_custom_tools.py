@@ -152,7 +152,7 @@ def test_whole_arguments_do_not_wait_and_functions_stay_as_they_are() -> None:
 
 
 def test_only_requests_with_custom_tools_take_the_trouble() -> None:
-    assert tool_choice_adapter(parse(tools=[FUNCTION]), frozenset({"tools"})) is None
+    assert tool_choice_adapter(parse(tools=[FUNCTION]), frozenset({"tools", "tool_choice"})) is None
     choice = tool_choice_adapter(parse(tools=[TOOL]), frozenset({"tools", "tool_choice"}))
     assert choice is not None
     (first, _) = map(choice.feed, calls('{"input": "a"}'))
