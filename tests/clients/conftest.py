@@ -18,10 +18,6 @@ TIMEOUT = 60
 ENGINE_MODEL = "all:1b"
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    item.add_marker(pytest.mark.clients)
-
-
 @pytest.fixture
 def sent() -> list[Any]:
     """The bodies that have left a client in Python, in order."""

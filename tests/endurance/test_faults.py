@@ -40,8 +40,6 @@ from tests.ollama_server import (
 from tests.servers import KEY, NO_TLS, SERVERS, Site, serve
 from tests.site.test_streaming import frames
 
-pytestmark = pytest.mark.endurance
-
 MODEL = "smollm2:135m"
 PROMPT = "what nobody else may read"
 CONTENT = "what only the client may read"

@@ -6,7 +6,7 @@ import pytest
 
 from tests.endurance.soak import soak
 
-pytestmark = [pytest.mark.endurance, pytest.mark.once]
+pytestmark = pytest.mark.once
 
 SEED = 1
 

@@ -29,7 +29,7 @@ from tests.site.test_streaming import (
     part,
 )
 
-pytestmark = [pytest.mark.endurance, pytest.mark.once]
+pytestmark = pytest.mark.once
 
 
 @pytest.fixture(scope="module", params=OTHER_SERVERS)
