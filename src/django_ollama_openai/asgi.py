@@ -185,11 +185,11 @@ def _has_receivers_of_the_site(signal: Signal) -> bool:
 class _EndedByHangUp:
     """Cancel the block, and go on after it, when the client has closed the connection."""
 
-    __slots__ = ("_has_hung_up", "_listening", "_receive", "_task")
+    __slots__ = ("_has_hung_up", "_is_over", "_listening", "_receive", "_task")
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._has_hung_up = False
+        self._has_hung_up = self._is_over = False
 
     def __enter__(self) -> None:
         self._task = cast("asyncio.Task[Any]", asyncio.current_task())
@@ -204,8 +204,10 @@ class _EndedByHangUp:
         if not listening.cancelled():
             # A server that cannot listen has no client any more, either.
             listening.exception()
-        self._has_hung_up = True
-        self._task.cancel()
+        # It may have been scheduled before the block ended.
+        if not self._is_over:
+            self._has_hung_up = True
+            self._task.cancel()
 
     def __exit__(
         self,
@@ -213,7 +215,7 @@ class _EndedByHangUp:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        self._listening.remove_done_callback(self._hang_up)
+        self._is_over = True
         self._listening.cancel()
         if not self._has_hung_up:
             return False

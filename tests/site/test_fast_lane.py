@@ -211,6 +211,30 @@ async def test_a_server_that_cancels_its_task_is_obeyed() -> None:
     assert (server.sent, Slow.ended) == ([], before + 1)
 
 
+async def test_a_hang_up_at_the_moment_of_the_end_is_none() -> None:
+    """Receivers of the site's are called all the same, though they wait for a thread."""
+    heard: list[str] = []
+
+    def finished(sender: Any, **facts: Any) -> None:
+        heard.append("finished")
+
+    server = Server()
+
+    async def send(message: Any) -> None:
+        await Server.send(server, message)
+        if message["type"] == "http.response.body":
+            server.gone.set()
+            # The listener ends, and what it has set going comes when the block has ended.
+            await asyncio.sleep(0)
+
+    request_finished.connect(finished)
+    try:
+        await fast_lane(server.site)(server.scope, server.receive, send)
+    finally:
+        request_finished.disconnect(finished)
+    assert heard == ["finished"]
+
+
 # What the site's settings say of hosts and paths
 
 

@@ -56,9 +56,11 @@ class Channel:
 
     def put(self, data: bytes) -> bool:
         """Add ``data``; true if the writer should wait until it is :meth:`drained`."""
+        if not self._data:
+            # For what comes after it the reader is awake.
+            self._wake_reader()
         self._data.append(data)
         self._size += len(data)
-        self._wake_reader()
         # What comes right after the first token is not to delay it on its way to the client.
         return self._size > BUFFER_BYTES or (self._taken and not self._flowing)
 
