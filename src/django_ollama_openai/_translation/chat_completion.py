@@ -89,7 +89,7 @@ class ChatCompletionStream:
             choice.deltas.append(delta)
         choice.finish_reason = delta.finish_reason or choice.finish_reason
         choice.usage = delta.usage or choice.usage
-        return self._delta(delta) if self._is_begun else self._begin() + self._delta(delta)
+        return self._delta(delta) if self._has_begun else self._begin() + self._delta(delta)
 
     def finish(self) -> bytes:
         begin = self._begin()
