@@ -38,11 +38,13 @@ from . import _conf
 from ._gateway.admission import authenticators
 from ._gateway.failures import cause_of, where_of
 from ._gateway.mount import OPTIONS
+from ._gateway.policy import policies
 from ._wire.case import Case
 from .auth import BaseAuthenticator, StaticKeyAuthenticator
 from .backends import BaseBackend, InvalidBackendError, backends
 from .backends._fan_out import fan_out
 from .exceptions import GatewayError
+from .policies import BasePolicy
 from .response_store import response_store
 
 __all__ = ["check_apps", "check_engines", "check_mounts", "check_paths", "check_settings"]
@@ -133,8 +135,7 @@ def _check_access() -> Iterator[CheckMessage]:
 
 def _check_policies() -> Iterator[CheckMessage]:
     try:
-        for path in _conf.get().POLICIES:
-            _conf.make(path, object, "POLICIES")
+        policies(_conf.get())
     except ImproperlyConfigured as error:
         yield Error(str(error), id="ollama_openai.E010")
 
@@ -252,7 +253,7 @@ def _named_by(app: AppConfig) -> Iterator[tuple[str, type, str]]:
 
 _BASES: Final[dict[str, type]] = {
     _conf.AUTHENTICATORS: BaseAuthenticator,
-    _conf.POLICIES: object,
+    _conf.POLICIES: BasePolicy,
     _conf.SECTIONS: _conf.Section,
 }
 

@@ -22,12 +22,14 @@ from ._gateway.delivery import Reply
 from ._gateway.flow import Call, Flow, call
 from ._gateway.outcome import Record
 from ._gateway.recorder import BaseRecorder
+from ._gateway.stages import BaseStage, Steps
 from ._views.endpoint import Endpoint, endpoint_of, path
 from ._wire.query import QueryParameters, RequestBody
 
 __all__ = [
     "Admission",
     "BaseRecorder",
+    "BaseStage",
     "BatchWriter",
     "Call",
     "Endpoint",
@@ -36,6 +38,7 @@ __all__ = [
     "Record",
     "Reply",
     "RequestBody",
+    "Steps",
     "admit_chat",
     "call",
     "call_blocking",

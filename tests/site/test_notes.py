@@ -5,13 +5,14 @@ How endpoints read and write in general is in ``tests/unit/test_endpoints.py``.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from typing import Any
 
 import httpx
@@ -20,12 +21,13 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from tests.conftest import site_options
-from tests.ollama_server import OllamaServer
+from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply
 from tests.servers import KEY, ROOT, SERVERS, Site, serve
+from tests.site.test_streaming import MODEL, part
 
 APP = "tests.project.notes"
 ADA, BOB = "token-of-ada", "token-of-bob"
-MAX_NOTES = 5
+MAX_NOTES, MAX_RUNNING = 5, 2
 
 
 @pytest.fixture(scope="module", params=SERVERS)
@@ -37,6 +39,7 @@ def running_site(
     directory = tmp_path_factory.mktemp(request.param)
     options = site_options(ollama_server)
     options["NOTES"] = {"TOKENS": {ADA: "ada", BOB: "bob"}, "MAX_NOTES": MAX_NOTES}
+    options["NOTES"]["MAX_RUNNING"] = MAX_RUNNING
     environment: Any = {
         "SITE_APPS": APP,
         "SITE_DATABASE": str(directory / "db.sqlite3"),
@@ -67,6 +70,11 @@ class Client:
         )
         assert "x-request-id" in response.headers
         return response
+
+    def stream(self, path: str, **fields: Any) -> AbstractContextManager[httpx.Response]:
+        return httpx.stream(
+            "POST", self._url + path, headers=self._headers, json=fields, timeout=60
+        )
 
     def create(self, **fields: Any) -> dict[str, Any]:
         response = self("POST", json={"title": "A note", **fields})
@@ -153,6 +161,140 @@ def test_views_are_counted_off_the_request(site: Site, ada: Client) -> None:
         time.sleep(0.05)
 
 
+def results(site: Site, request_id: str) -> tuple[Any, ...]:
+    """What the policy has written down of a request, once."""
+    query = "SELECT endpoint, owner, result, tokens FROM notes_use WHERE request_id = ?"
+    deadline = time.monotonic() + 30
+    while not (found := rows(site, query, request_id)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (use,) = found
+    return use
+
+
+def said(response: httpx.Response) -> str:
+    """The text of an answer, whole or streamed."""
+    assert response.status_code == 200, response.text
+    if "text/event-stream" not in response.headers["content-type"]:
+        content: str = response.json()["choices"][0]["message"]["content"]
+        return content
+    *parts, done = [line[6:] for line in response.text.split("\n") if line.startswith("data: ")]
+    assert done == "[DONE]"
+    choices = [choice for part in parts for choice in json.loads(part)["choices"]]
+    return "".join(choice["delta"].get("content") or "" for choice in choices)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_questions_about_a_note(
+    site: Site, ada: Client, ollama: OllamaServer, stream: bool
+) -> None:
+    path = f"/{ada.create(text='The cat is black.')['id']}/answer/"
+    ollama.reply(Answer(["Bla", "ck."], prompt_tokens=9), Answer(["Yes."]))
+    first = ada("POST", path, json={"question": "Colour?", "model": MODEL, "stream": stream})
+    assert said(first) == "Black."
+    assert first.headers["x-notes-running"] == "1"
+    # The answer is kept, and what is held is released, before the client gets the end.
+    second = ada("POST", path, json={"question": "Sure?", "model": MODEL, "stream": stream})
+    assert said(second) == "Yes."
+    assert second.headers["x-notes-running"] == "1"
+    sent = [(each["role"], each["content"]) for each in ollama.chats()[1].body["messages"]]
+    assert sent == [
+        ("system", "The cat is black."),
+        ("user", "Colour?"),
+        ("assistant", "Black."),
+        ("user", "Sure?"),
+    ]
+    assert results(site, first.headers["x-request-id"]) == ("answer_note", "key:ada", "stop", 11)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stage_reads_another_note_between_two_requests(
+    site: Site, ada: Client, ollama: OllamaServer, stream: bool
+) -> None:
+    ada.create(title="cats", text="The cat is black.")
+    path = f"/{ada.create(text='About animals.')['id']}/answer/"
+    ollama.reply(
+        Answer(["LOOK", "UP ", "cats"], prompt_tokens=9), Answer(["Bla", "ck."], prompt_tokens=20)
+    )
+    response = ada("POST", path, json={"question": "Colour?", "model": MODEL, "stream": stream})
+    assert said(response) == "Black."
+    first, second = (chat.body["messages"] for chat in ollama.chats())
+    assert [each["content"] for each in second[len(first) :]] == [
+        "LOOKUP cats",
+        "The cat is black.",
+    ]
+    assert results(site, response.headers["x-request-id"]) == (
+        *("answer_note", "key:ada", "stop"),
+        9 + 3 + 20 + 2,
+    )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_begins_like_a_command(
+    site: Site, ada: Client, ollama: OllamaServer, stream: bool
+) -> None:
+    path = f"/{ada.create()['id']}/answer/"
+    ollama.reply(Answer(["LO", "OK", " here."]), Answer(["LOOK"]))
+    for text in ("LOOK here.", "LOOK"):
+        response = ada("POST", path, json={"question": "?", "model": MODEL, "stream": stream})
+        assert said(response) == text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_fails(site: Site, ada: Client, ollama: OllamaServer, stream: bool) -> None:
+    path = f"/{ada.create()['id']}/answer/"
+    ollama.reply(Reply([part("Bl"), Close()]))
+    failed = ada("POST", path, json={"question": "Colour?", "model": MODEL, "stream": stream})
+    assert "bad_upstream" in failed.text
+    assert results(site, failed.headers["x-request-id"])[2] == "bad_upstream"
+    again = ada("POST", path, json={"question": "Sure?", "model": MODEL})
+    assert again.headers["x-notes-running"] == "1"
+    assert len(ollama.chats()[1].body["messages"]) == 2
+
+
+def test_an_answer_whose_client_goes(site: Site, ada: Client, ollama: OllamaServer) -> None:
+    path = f"/{ada.create()['id']}/answer/"
+    ollama.reply(Reply([part("Bl"), Hold()]))
+    with ada.stream(path, question="Colour?", model=MODEL, stream=True) as response:
+        next(response.iter_bytes())
+        request_id = response.headers["x-request-id"]
+    assert results(site, request_id)[2] == "cancelled"
+    assert ollama.wait_for_released()
+    kept = rows(site, "SELECT messages FROM notes_note")
+    assert "Bl" in kept[0][0]
+
+
+def test_an_answer_that_is_refused(site: Site, ada: Client, bob: Client) -> None:
+    path = f"/{ada.create()['id']}/answer/"
+    for client, body, status in (
+        (ada, {"question": "Colour?", "model": "gone"}, 404),
+        (ada, {"question": "Colour?"}, 400),
+        (ada, {"question": 5, "model": MODEL}, 400),
+        (bob, {"question": "Colour?", "model": MODEL}, 404),
+    ):
+        response = client("POST", path, json=body)
+        assert response.status_code == status, response.text
+    assert ada("GET").headers["x-notes-running"] == "1"
+
+
+def test_no_more_requests_run_than_may(site: Site, ada: Client, ollama: OllamaServer) -> None:
+    path = f"/{ada.create()['id']}/answer/"
+    ollama.reply(*(Reply([part("Bl"), Hold()]) for _ in range(MAX_RUNNING)))
+    parts: list[Iterator[bytes]] = []
+    with ExitStack() as running:
+        for _ in range(MAX_RUNNING):
+            fields = {"question": "Colour?", "model": MODEL, "stream": True}
+            parts.append(running.enter_context(ada.stream(path, **fields)).iter_bytes())
+            next(parts[-1])
+        refused = ada("GET")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+        assert Client(site, BOB)("GET").status_code == 200
+    deadline = time.monotonic() + 60
+    while ada("GET").status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_each_mount_has_its_own_spelling(site: Site, ada: Client) -> None:
     made = ada.create(metadata={"some_key": "x"})
     camel = Client(site, ADA, "camel")("GET", f"/{made['id']}/").json()
@@ -168,6 +310,8 @@ def test_the_app_is_in_the_document(site: Site, ada: Client, mount: str) -> None
     paths = document["paths"]
     assert set(paths["/api/notes/"]) == {"get", "post"}
     assert set(paths["/api/notes/{note_id}/"]) == {"get", "delete"}
+    answered = paths["/api/notes/{note_id}/answer/"]["post"]["responses"]
+    assert set(answered["200"]["content"]) == {"application/json", "text/event-stream"}
     parameters = {each.get("name"): each for each in paths["/api/notes/"]["get"]["parameters"]}
     assert parameters["limit"]["schema"]["maximum"] == 100
     (argument, _) = paths["/api/notes/{note_id}/"]["get"]["parameters"]

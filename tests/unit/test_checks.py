@@ -23,6 +23,7 @@ from django_ollama_openai import _conf, checks, endpoints
 from django_ollama_openai.auth import BaseAuthenticator, Caller
 from django_ollama_openai.backends import DummyBackend
 from django_ollama_openai.endpoints import Endpoint
+from django_ollama_openai.policies import BasePolicy
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -44,6 +45,11 @@ class NeedsArguments(BaseAuthenticator):
 
 class NoAuthenticator:
     pass
+
+
+class Lenient(BasePolicy):
+    def admit(self, admission: Any) -> None:
+        return None
 
 
 class Nobody(BaseAuthenticator):
@@ -473,13 +479,13 @@ def test_an_app_brings_authenticators_policies_and_settings(
 ) -> None:
     install(
         authenticators=[f"{HERE}.Nobody"],
-        policies=[f"{HERE}.NoAuthenticator"],
+        policies=[f"{HERE}.Lenient"],
         settings={"SHOP": f"{HERE}.ShopSettings"},
     )
     assert found(settings, {"ALLOW_ANONYMOUS": True}) == []
     assert checks.check_apps() == []
     assert [STATIC, f"{HERE}.Nobody", SESSION] == _conf.get().AUTHENTICATION
-    assert [f"{HERE}.NoAuthenticator"] == _conf.get().POLICIES
+    assert [f"{HERE}.Lenient"] == _conf.get().POLICIES
     assert _conf.section("SHOP").LIMIT == 5
     settings.OLLAMA_OPENAI = {"SHOP": {"LIMIT": 7}}
     assert _conf.section("SHOP").LIMIT == 7
@@ -518,6 +524,7 @@ def test_a_section_of_an_app_that_is_wrong(
         ("authenticators", ["no.Way"], "cannot be imported"),
         ("authenticators", [f"{HERE}.NoAuthenticator"], "not a subclass of BaseAuthenticator"),
         ("policies", ["no.Way"], "cannot be imported"),
+        ("policies", [f"{HERE}.Nobody"], "not a subclass of BasePolicy"),
         ("settings", {"SHOP": "no.Way"}, "cannot be imported"),
         ("settings", {"SHOP": f"{HERE}.NoAuthenticator"}, "not a subclass of Section"),
         ("settings", {"MODELS": f"{HERE}.ShopSettings"}, "'MODELS'"),
@@ -548,13 +555,14 @@ def test_two_apps_with_one_section(install: Install) -> None:
 def test_a_list_of_the_sites_own_that_leaves_out_an_apps(
     settings: Settings, install: Install, key: str
 ) -> None:
-    install(authenticators=[f"{HERE}.Nobody"], policies=[f"{HERE}.Nobody"])
+    brought = {"AUTHENTICATION": f"{HERE}.Nobody", "POLICIES": f"{HERE}.Lenient"}
+    install(authenticators=[brought["AUTHENTICATION"]], policies=[brought["POLICIES"]])
     options: dict[str, Any] = {"ALLOW_ANONYMOUS": True}
-    assert found(settings, {**options, key: [f"{HERE}.Nobody"]}) == []
+    assert found(settings, {**options, key: [brought[key]]}) == []
     (message,) = found(settings, {**options, key: []})
     assert (message.id, message.level) == ("ollama_openai.W006", WARNING)
     assert key in message.msg
-    assert f"'{HERE}.Nobody'" in message.msg
+    assert repr(brought[key]) in message.msg
 
 
 @pytest.mark.parametrize(

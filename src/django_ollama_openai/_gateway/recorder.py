@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .._connections import run_and_close
 from .._threads import run_sync
 from .._wire.delta import Delta
 from .outcome import Record
@@ -28,4 +29,4 @@ class BaseRecorder:
 
     async def arecord(self, record: Record) -> None:
         """Async version of :meth:`record`; runs it in a thread unless overridden."""
-        await run_sync(self.record, record)
+        await run_sync(run_and_close, self.record, record)

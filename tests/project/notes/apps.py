@@ -12,4 +12,5 @@ class NotesConfig(AppConfig):
 
     ollama_openai_urls = "tests.project.notes.urls"
     ollama_openai_authenticators: ClassVar = ["tests.project.notes.auth.TokenAuthenticator"]
+    ollama_openai_policies: ClassVar = ["tests.project.notes.policy.RunningPolicy"]
     ollama_openai_settings: ClassVar = {"NOTES": "tests.project.notes.conf.NotesSettings"}

@@ -14,6 +14,7 @@ class NotesSettings(Section):
         default_factory=dict, description="Bearer tokens → names of their owners.", repr=False
     )
     MAX_NOTES: int = Field(100, ge=0, description="Maximum number of notes of an owner.")
+    MAX_RUNNING: int = Field(10, ge=1, description="Maximum number of an owner's requests at once.")
 
 
 def notes_settings() -> NotesSettings:

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from django.db import models
 
-__all__ = ["Note", "View"]
+__all__ = ["Note", "Use", "View"]
 
 
 class Note(models.Model):
@@ -31,6 +31,21 @@ class View(models.Model):
     note_id = models.BigIntegerField()
 
     objects: ClassVar[models.Manager[View]] = models.Manager()
+
+    def __str__(self) -> str:
+        return self.request_id
+
+
+class Use(models.Model):
+    """One request of an owner, as a policy has settled it."""
+
+    request_id = models.CharField(max_length=128)
+    endpoint = models.CharField(max_length=100)
+    owner = models.CharField(max_length=100)
+    result = models.CharField(max_length=100)
+    tokens = models.PositiveIntegerField()
+
+    objects: ClassVar[models.Manager[Use]] = models.Manager()
 
     def __str__(self) -> str:
         return self.request_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal
 
 from django.db.models import QuerySet
@@ -10,16 +11,25 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from django_ollama_openai.endpoints import (
     Admission,
+    BaseRecorder,
     BatchWriter,
     Endpoint,
+    Flow,
     QueryParameters,
+    Record,
+    Reply,
     RequestBody,
+    admit_chat,
+    call_blocking,
+    run_chat,
 )
-from django_ollama_openai.exceptions import InvalidRequest, NotFound
+from django_ollama_openai.exceptions import InvalidRequest, ModelNotFound, NotFound, Unavailable
+from django_ollama_openai.types import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from tests.project.notes.conf import notes_settings
 from tests.project.notes.models import Note, View
+from tests.project.notes.stage import LookUp
 
-__all__ = ["note", "notes", "views"]
+__all__ = ["answer", "note", "notes", "views"]
 
 TAGS = {"Notes": "Notes of callers"}
 
@@ -122,6 +132,56 @@ def delete_note(admission: Admission[None]) -> dict[str, Any]:
     number = found.pk
     found.delete()
     return DeletedNote(id=number).model_dump()
+
+
+class Question(RequestBody):
+    question: str
+    model: str | None = None
+    stream: bool = False
+
+
+answer = Endpoint(tags=TAGS)
+
+
+@answer.post(
+    scope="chat",
+    owner=True,
+    makes_chat=True,
+    body=Question,
+    response=ChatCompletion,
+    event=ChatCompletionChunk,
+    errors=(NotFound, ModelNotFound, Unavailable),
+)
+def answer_note(admission: Admission[Question]) -> Flow[Reply]:
+    """Answer a question about a note."""
+    found = yield from call_blocking(_get, admission)
+    body = admission.body
+    question = {"role": "user", "content": body.question}
+    chat = ChatCompletionRequest.from_dict(
+        {
+            "model": body.model,
+            "stream": body.stream,
+            "messages": [{"role": "system", "content": found.text}, *found.messages, question],
+        }
+    )
+    admitted = yield from admit_chat(admission, chat)
+    stages = [partial(LookUp, owner=found.owner)]
+    recorder = Conversation(found, question)
+    return (yield from run_chat(admitted, stages=stages, recorder=recorder))
+
+
+class Conversation(BaseRecorder):
+    """Keeps a question and its answer with the note. Of a failed answer nothing is kept."""
+
+    def __init__(self, kept: Note, question: dict[str, str]) -> None:
+        self._note = kept
+        self._question = question
+
+    def record(self, record: Record) -> None:
+        if record.error is None:
+            said = [{"role": "assistant", "content": each["content"]} for each in record.messages]
+            self._note.messages += [self._question, *said]
+            self._note.save(update_fields=["messages"])
 
 
 def _own(admission: Admission[Any]) -> QuerySet[Note]:
