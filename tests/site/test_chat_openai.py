@@ -322,7 +322,7 @@ def test_a_refusal_names_the_field_that_the_client_sent(
     ("ending", "message"),
     [
         ([line({"error": "llama runner process has terminated"})], "failed while generating"),
-        ([Close()], "ended before it was complete"),
+        ([Close()], "connection to the engine was lost"),
         ([], "ended before it was complete"),
     ],
     ids=["error line", "closed early", "no done"],

@@ -369,7 +369,7 @@ FAULTS: dict[str, tuple[Reply, type[GatewayError], str]] = {
     ),
     "an end without an end": (broken(TOKEN), UpstreamError, ""),
     "nothing": (broken(), UpstreamError, "The engine sent an invalid response."),
-    "only the end": (broken(DONE), UpstreamError, "The engine sent something that is not an"),
+    "only the end": (broken(DONE), UpstreamError, "The engine sent an invalid response."),
     "HTML": (
         Reply([Send(PAGE)], headers={"Content-Type": "text/html"}),
         UpstreamError,
