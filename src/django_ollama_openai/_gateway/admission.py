@@ -153,9 +153,9 @@ def admit(
 ) -> Flow[Admission[Any]]:
     """Pass all gates.
 
-    A ``scope`` of ``None`` admits everybody, without credentials. ``body`` is the model of the
-    request's body, which is then read, or a body that exists already; ``query`` is the model of its
-    query parameters. With ``is_chat_to_come`` the endpoint itself makes the request for the engine,
+    A ``scope`` of ``None`` admits everybody, without credentials and policies. ``body`` is the
+    model of the request's body, which is then read, or a body that exists already; ``query`` is the
+    model of its query parameters. With ``is_chat_to_come`` the endpoint itself makes the request for the engine,
     and passes the remaining gates with :func:`admit_chat`.
 
     Raises:
@@ -192,7 +192,7 @@ def admit(
         incoming, settings, endpoint, scope, caller, mount, body, parameters, route, **engine
     )
     if not is_chat_to_come:
-        yield from admission.holds.acquire(policies(settings), admission)
+        yield from admission.holds.acquire(() if scope is None else policies(settings), admission)
     return admission
 
 

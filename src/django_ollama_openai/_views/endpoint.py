@@ -185,6 +185,10 @@ class Endpoint:
                 "tags": tuple(self.tags),
             }
             operation = Operation(**{**defaults, **declaration})  # type: ignore[arg-type]
+            if operation.owner and operation.scope is None:
+                raise TypeError(
+                    f"{name}: 'owner' needs a 'scope', since callers are unknown without."
+                )
             self._handled[method] = _Handled(
                 operation,
                 handler,
