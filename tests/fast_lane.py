@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -95,6 +96,9 @@ class _Exchange:
         else:
             parts = self._parts(running)
             response = StreamingHttpResponse(parts, status=start["status"], headers=headers)
+            # Closing it is a disconnect. A test may do that in another thread.
+            disconnect = partial(asyncio.get_running_loop().call_soon_threadsafe, self._is_over.set)
+            response._resource_closers.append(disconnect)
         if "Content-Type" not in headers:
             del response.headers["Content-Type"]
         return response
