@@ -26,10 +26,14 @@ EXTRAS = {
     "llamacpp": "backends/_llamacpp.py",
     "metrics": "contrib/prometheus/",
     "otel": "contrib/opentelemetry/",
+    "progress": "management/progress.py",
 }
 """The modules that import what an extra installs."""
 
-CAPPED = ("aiohttp", "asgiref", "httpcore", "httpx", "ollama", "xllamacpp")
+CAPPED = ("aiohttp", "asgiref", "django", "httpcore", "httpx", "ollama", "xllamacpp")
+
+#: Private names of other packages, by the module that uses them; ``pyproject.toml`` explains them.
+PRIVATE = {"asgi.py": ["_handler_class"]}
 
 
 def requirements(entries: list[str]) -> dict[str, str]:
@@ -109,7 +113,7 @@ def foreign_private_names(tree: ast.Module) -> list[str]:
 
 @pytest.mark.parametrize("path", SOURCES)
 def test_private_names_of_other_packages_are_not_used(path: str) -> None:
-    assert foreign_private_names(SOURCES[path]) == []
+    assert foreign_private_names(SOURCES[path]) == PRIVATE.get(path, [])
 
 
 @pytest.mark.parametrize(
