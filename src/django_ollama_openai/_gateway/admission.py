@@ -155,8 +155,8 @@ def admit(
 
     A ``scope`` of ``None`` admits everybody, without credentials and policies. ``body`` is the
     model of the request's body, which is then read, or a body that exists already; ``query`` is the
-    model of its query parameters. With ``is_chat_to_come`` the endpoint itself makes the request for the engine,
-    and passes the remaining gates with :func:`admit_chat`.
+    model of its query parameters. With ``is_chat_to_come`` the endpoint itself makes the request
+    for the engine, and passes the remaining gates with :func:`admit_chat`.
 
     Raises:
         GatewayError: The request is refused.
