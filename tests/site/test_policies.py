@@ -127,6 +127,10 @@ class Words(DummyBackend):
             yield delta
 
 
+class NoEndpoints(DummyBackend):
+    supports_chat = supports_completions = supports_embeddings = False
+
+
 class Endless(DummyBackend):
     def stream_chat(self, request: ChatCompletionRequest) -> Iterator[Delta]:
         while True:
@@ -381,6 +385,16 @@ def test_a_failure_before_the_engine(configure: Callable[..., None], ask: Ask) -
 def test_a_refusal_by_an_earlier_gate(configure: Callable[..., None], ask: Ask) -> None:
     configure(First)
     assert ask(n=33, max_tokens=1).status_code == 400
+    configure(First, backend=f"{HERE}.NoEndpoints")
+    for path, body in (
+        (CHAT, None),
+        (CHAT.replace("chat/", ""), {"prompt": "a"}),
+        (CHAT.replace("chat/completions", "embeddings"), {"input": "a"}),
+        (CHAT.replace("chat/completions", "responses"), {"input": "a"}),
+    ):
+        refused = ask(path, body)
+        assert refused.status_code == 400
+        assert refused.json()["error"]["code"] == "unsupported_endpoint"
     assert events == []
 
 
