@@ -36,7 +36,7 @@ from django.utils.module_loading import import_string
 
 from . import _conf
 from ._gateway.admission import authenticators
-from ._gateway.failures import cause_of, where_of
+from ._gateway.failures import describe_failure
 from ._gateway.mount import OPTIONS
 from ._gateway.policy import policies
 from ._wire.case import Case
@@ -299,7 +299,7 @@ def _engines() -> Iterator[tuple[str, BaseBackend]]:
 
 def _reason(error: Exception, alias: str) -> str:
     if isinstance(error, GatewayError):
-        return where_of(error, alias) + cause_of(error)
+        return describe_failure(error, alias)
     return f"{type(error).__name__}: {error}"
 
 

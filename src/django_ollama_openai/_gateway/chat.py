@@ -72,11 +72,11 @@ class _Chat(Completion):
         super().__init__(**options)
         self._name_fields = name_fields
 
-    def _told(self, error: Exception) -> GatewayError:
-        told = super()._told(error)
+    def to_client_error(self, error: Exception) -> GatewayError:
+        client_error = super().to_client_error(error)
         if self._name_fields is not None:
-            self._name_fields(told)
-        return told
+            self._name_fields(client_error)
+        return client_error
 
 
 def _fetch_remote_images(body: ChatCompletionRequest, settings: _conf.Settings) -> Flow[None]:

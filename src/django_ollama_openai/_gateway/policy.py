@@ -9,7 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import _conf
-from .._threads import close_expired_connections, in_separate_thread
+from .._connections import close_expired_connections
+from .._threads import in_separate_thread
 from ..exceptions import GatewayError, Unavailable
 from .flow import Flow, call, uninterrupted
 from .outcome import CANCELLED, Outcome, failure_of

@@ -134,15 +134,8 @@ class _Stream(httpcore.NetworkStream):
 @contextmanager
 def _blocking(sock: socket.socket, seconds: float) -> Iterator[None]:
     """Let ``sock`` block for at most ``seconds``, and shut it down if the work is cancelled."""
-
-    def shut_down() -> None:
-        # Closing would not wake the thread. An SSLSocket's own method would unwrap it; if the far
-        # side has closed it already, the thread is awake too.
-        with suppress(OSError):
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)
-
     sock.settimeout(seconds)
-    with _cancellation.interruptible(shut_down):
+    with _cancellation.interruptible_io(sock):
         yield
 
 

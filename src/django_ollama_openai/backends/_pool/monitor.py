@@ -249,11 +249,9 @@ class Monitor:
 
 
 def _reason(error: Exception, member: Member) -> str:
-    """Return why ``member`` failed, for operators: with the class of the underlying exception, and
-    without any text of the engine."""
+    """Return the reason for ``error``, for operators, without any text of the engine."""
     if isinstance(error, TimeoutError):
         return f"it did not answer within {PROBE_SECONDS} seconds."
     if not isinstance(error, GatewayError):
         return f"{type(error).__name__}."
-    message, cause = operator_message(error, member.backend), error.__cause__
-    return message if cause is None else f"{message} ({type(cause).__name__})"
+    return operator_message(error, member.backend)
