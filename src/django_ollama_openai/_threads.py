@@ -48,8 +48,8 @@ async def run_sync(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
 
 async def in_separate_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call ``function`` in a thread that is not the request's, so that the request's middleware
-    does not wait for it. Where a request has no thread to itself, as in tests that call the site
-    within a transaction, use :func:`run_sync`."""
+    does not wait for it. If the request has no thread to itself, as in tests that call the site
+    within a transaction, this is :func:`run_sync`."""
     if SyncToAsync.thread_sensitive_context.get(None) is None:
         return await run_sync(function, *args, **kwargs)
 

@@ -47,19 +47,19 @@ Fields of requests are written in snake_case here; each is also read in camelCas
 fields that are not named here are accepted, except within `options`.
 """
 
+#: What an error comes with: the name of a header, its type and its meaning.
 _HEADERS: Final[dict[type[GatewayError], tuple[str, str, str]]] = {
     AuthenticationFailed: ("WWW-Authenticate", "string", "How to authenticate"),
     MethodNotAllowed: ("Allow", "string", "The methods that are answered"),
     Unavailable: ("Retry-After", "integer", "Seconds after which to try again"),
     UnsupportedContentCoding: ("Accept-Encoding", "string", "The supported content codings"),
 }
-"""What an error comes with: the name of a header, its type and its meaning."""
 
+#: The schemas of path arguments, by Django's converters; others match texts.
 _ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
     "int": {"type": "integer", "minimum": 0},
     "uuid": {"type": "string", "format": "uuid"},
 }
-"""The schemas of path arguments, by Django's converters; others match texts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -194,8 +194,8 @@ class _NamedCall(ToolChoiceAdapter):
         self._param, self._tool = param, tool
         self._held: list[str] = []
         self._is_written = False
+        #: The index of the engine's own call.
         self._found: int | None = None
-        """The index of the engine's own call."""
 
     def requests(self) -> Iterator[ChatCompletionRequest]:
         yield _structured(
