@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 import tomllib
 import types
 import unittest
@@ -24,15 +25,18 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
+from django.conf import settings
 from django.contrib.auth.models import AnonymousUser, User
+from django.db import connection, connections
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.urls import URLPattern, include, path
 from pydantic import BaseModel
 
 import django_ollama_openai
-from django_ollama_openai import _conf, backends, exceptions, signals, urls
+from django_ollama_openai import _conf, backends, checks, exceptions, signals, urls
 from django_ollama_openai._gateway import admission, flow
+from django_ollama_openai._gateway.policy import policies
 from django_ollama_openai._translation.model_cards import METADATA
 from django_ollama_openai._wire.chat import ChatCompletionRequest
 from django_ollama_openai._wire.completions import CompletionRequest
@@ -41,6 +45,7 @@ from django_ollama_openai._wire.responses import ResponsesRequest
 from django_ollama_openai.auth import Caller
 from django_ollama_openai.backends import BaseBackend
 from django_ollama_openai.management.commands.ollama import Command
+from django_ollama_openai.testing import requests_to
 from docs import generated
 from tests.conftest import DEAD_HOST
 from tests.endurance import test_faults
@@ -236,10 +241,21 @@ def names_of_tests(path: str) -> set[str]:
 def test_files() -> None:
     for text in PAGES.values():
         for name in re.findall(
-            r"``((?:docs|tests|_views|_wire|_gateway|_translation|backends)/[\w/.]+)``", text
+            r"``((?:docs|tests|_views|_wire|_gateway|_translation|backends)/[\w/.]+|_\w+\.py)``",
+            text,
         ):
             is_made = name.startswith("docs/_build")
             assert is_made or (ROOT / name).exists() or (PACKAGE / name).exists(), name
+
+
+def test_layers() -> None:
+    """The page names those that import-linter enforces, in their order."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    _, _, page = PAGES["architecture"].partition("\nLayers\n------\n")
+    rows = re.findall(r"^   \* - (.+)$", page, re.MULTILINE)
+    names = [set(re.findall(r"``(\w+)``", row)) for row in rows]
+    assert names == [set(layer.split(" | ")) for layer in layers]
 
 
 def test_what_the_pages_install_can_be_installed() -> None:
@@ -677,6 +693,109 @@ def test_example_receiver(caplog: pytest.LogCaptureFixture) -> None:
         signals.completion_finished.disconnect(namespace["log_usage"])
     (record,) = (record for record in caplog.records if record.name == "example")
     assert re.fullmatch(r"a used dummy: 6 \+ 5 tokens in 0\.\d s \(stop\)", record.getMessage())
+
+
+@pytest.fixture
+def summaries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The app of the page, installed, with the models that it imports."""
+    package = tmp_path / "myapp"
+    package.mkdir()
+    package.joinpath("__init__.py").touch()
+    package.joinpath("models.py").write_text(
+        dedent(
+            """
+            from django.db import models
+
+
+            class Summary(models.Model):
+                owner = models.TextField()
+                text = models.TextField()
+
+
+            class Term(models.Model):
+                word = models.TextField()
+
+                def __str__(self):
+                    return f"{self.word} is a word of the house."
+
+
+            class Visit(models.Model):
+                request_id = models.TextField()
+            """
+        )
+    )
+    for name, part in (
+        ("apps", "class SummariesConfig"),
+        ("conf", "class SummariesSettings"),
+        ("urls", "class SummaryRecorder"),
+        ("stages", "class Glossary"),
+        ("policies", "class OneAtATime"),
+        ("rows", "visits = BatchWriter"),
+    ):
+        package.joinpath(f"{name}.py").write_text(example("extending", part))
+    monkeypatch.syspath_prepend(tmp_path)
+    installed = [*settings.INSTALLED_APPS, "myapp.apps.SummariesConfig"]
+    options = {
+        "BACKENDS": DUMMY,
+        "DEFAULT_MODEL": "dummy",
+        "API_KEYS": [{"KEY": KEY, "NAME": "wiki"}],
+        "SUMMARIES": {"MAX_WORDS": 7},
+    }
+    with override_settings(INSTALLED_APPS=installed, OLLAMA_OPENAI=options):
+        ours = importlib.import_module("myapp.urls")
+        mounted = module(urlpatterns=[path("ai/", include(ours.urlpatterns))])
+        with override_settings(ROOT_URLCONF=mounted):
+            yield ours
+    apps.all_models.pop("myapp")
+    _conf._made.cache_clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "myapp"]:
+        del sys.modules[name]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_example_app(summaries: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Django never closes connections to a database in memory, not even those of other threads. This
+    # one is kept open, since the database ends with the last of them.
+    connection.ensure_connection()
+    monkeypatch.setattr(connections["default"], "close_at", None)
+    monkeypatch.setattr(type(connections["default"]), "is_in_memory_db", lambda self: False)
+    models = importlib.import_module("myapp.models")
+    assert checks.check_apps() + checks.check_paths() == []
+    assert summaries.urlpatterns in [patterns for _, patterns in urls.optional_endpoints()]
+    (policy,) = policies(_conf.get())
+    client = Client(headers={"Authorization": f"Bearer {KEY}"})
+
+    def post(**fields: Any) -> Any:
+        body = {"text": "Let us talk about zithers.", **fields}
+        return client.post("/ai/api/summaries", body, content_type="application/json")
+
+    with connection.schema_editor() as editor:
+        for model in (models.Summary, models.Term, models.Visit):
+            editor.create_model(model)
+    try:
+        models.Term.objects.create(word="zither")
+        whole = post().json()["choices"][0]["message"]["content"]
+        assert b"[DONE]" in b"".join(post(stream=True))
+        assert client.get("/ai/api/summaries/").json() == {"data": [whole, whole]}
+        first, second, _ = requests_to()[0].messages
+        assert "zither is a word of the house." in str(first)
+        assert "up to 7 words" in str(second)
+        assert vars(policy)["busy"] == set()
+        vars(policy)["busy"].add("key:wiki")
+        assert post().status_code == 503
+        assert Client().get("/ai/api/summaries/").status_code == 401
+        rows = importlib.import_module("myapp.rows")
+        rows.note_visit(types.SimpleNamespace(request_id="req_1"))
+        assert rows.visits.flush(timeout=30)
+        assert models.Visit.objects.get().request_id == "req_1"
+        rows.visits.close(timeout=30)
+        for thread in threading.enumerate():
+            if thread.name == "ollama-openai-writer-visits":
+                thread.join()
+    finally:
+        with connection.schema_editor() as editor:
+            for model in (models.Summary, models.Term, models.Visit):
+                editor.delete_model(model)
 
 
 @override_settings(ROOT_URLCONF=__name__)

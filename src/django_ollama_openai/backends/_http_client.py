@@ -84,7 +84,7 @@ class ErrorTranslator(Protocol):
     """Return the client's error for a response of the engine that has another status than 200."""
 
     def __call__(
-        self, status: int, body: bytes | bytearray, **blame: Unpack[ErrorContext]
+        self, status: int, body: bytes | bytearray, **context: Unpack[ErrorContext]
     ) -> GatewayError: ...
 
 
@@ -111,13 +111,13 @@ class HTTPClient(_Client):
         self._client.close()
 
     def fetch(
-        self, method: str, path: str, content: bytes | None = None, **blame: Unpack[ErrorContext]
+        self, method: str, path: str, content: bytes | None = None, **context: Unpack[ErrorContext]
     ) -> bytes:
         """Send ``content`` and return the body of the response, which must be complete within the
         client's read timeout.
 
         Raises:
-            GatewayError: The request failed. ``blame`` holds the names that the message may use.
+            GatewayError: The request failed. ``context`` holds the names that the message may use.
         """
         limit = self._client.timeout.read
         deadline = None if limit is None else Deadline(limit)
@@ -127,7 +127,7 @@ class HTTPClient(_Client):
             with closed(response):
                 arriving = _until(deadline, response.iter_raw())
                 if response.status_code != 200:
-                    error = self.failure(response.status_code, _read(arriving), **blame)
+                    error = self.failure(response.status_code, _read(arriving), **context)
                     raise error from UpstreamStatusError(response)
                 answer = _read(arriving, MAX_ANSWER_BYTES)
         except FAILURES as error:
@@ -135,7 +135,7 @@ class HTTPClient(_Client):
         return _check_size(answer)
 
     def stream(
-        self, path: str, content: bytes, timeouts: StreamTimeouts, **blame: Unpack[ErrorContext]
+        self, path: str, content: bytes, timeouts: StreamTimeouts, **context: Unpack[ErrorContext]
     ) -> Generator[list[bytes]]:
         """Send ``content`` and yield the lines or events of the response, those that arrive
         together in one list. ``content`` is the encoded body, which stays in memory until the end
@@ -152,7 +152,7 @@ class HTTPClient(_Client):
             with closed(response):
                 arriving = _until(deadline, response.iter_raw())
                 if response.status_code != 200:
-                    error = self.failure(response.status_code, _read(arriving), **blame)
+                    error = self.failure(response.status_code, _read(arriving), **context)
                     raise error from UpstreamStatusError(response)
                 is_over = False
                 for data in arriving:
@@ -183,7 +183,7 @@ class AsyncHTTPClient(_Client):
         await self._client.aclose()
 
     async def fetch(
-        self, method: str, path: str, content: bytes | None = None, **blame: Unpack[ErrorContext]
+        self, method: str, path: str, content: bytes | None = None, **context: Unpack[ErrorContext]
     ) -> bytes:
         """Async version of :meth:`HTTPClient.fetch`."""
         limit = self._client.timeout.read
@@ -193,7 +193,9 @@ class AsyncHTTPClient(_Client):
                 response = await self._client.send(request, stream=True)
                 async with aclosed(response):
                     if response.status_code != 200:
-                        error = self.failure(response.status_code, await _aread(response), **blame)
+                        error = self.failure(
+                            response.status_code, await _aread(response), **context
+                        )
                         raise error from UpstreamStatusError(response)
                     answer = await _aread(response, MAX_ANSWER_BYTES)
         except FAILURES as error:
@@ -201,7 +203,7 @@ class AsyncHTTPClient(_Client):
         return _check_size(answer)
 
     async def stream(
-        self, path: str, content: bytes, timeouts: StreamTimeouts, **blame: Unpack[ErrorContext]
+        self, path: str, content: bytes, timeouts: StreamTimeouts, **context: Unpack[ErrorContext]
     ) -> AsyncGenerator[list[bytes]]:
         """Async version of :meth:`HTTPClient.stream`."""
         reader = self.reader()
@@ -211,7 +213,9 @@ class AsyncHTTPClient(_Client):
                 response = await self._client.send(request, stream=True)
                 async with aclosed(response):
                     if response.status_code != 200:
-                        error = self.failure(response.status_code, await _aread(response), **blame)
+                        error = self.failure(
+                            response.status_code, await _aread(response), **context
+                        )
                         raise error from UpstreamStatusError(response)
                     is_over = False
                     async for data in _arriving(response):

@@ -128,10 +128,10 @@ class LlamaCppBackend(BaseBackend):
         if request.model != self.name:
             raise ModelNotFound(str(request.model))
         payload = self.prepare_chat(self.chat_payload(request), request)
-        blame = chat_error_context(request, self.name)
-        chunks = OpenAIChunks(**blame)
+        context = chat_error_context(request, self.name)
+        chunks = OpenAIChunks(**context)
         for chunk in self._run(
-            lambda engine, take: engine.handle_chat_completions(payload, take), **blame
+            lambda engine, take: engine.handle_chat_completions(payload, take), **context
         ):
             yield chunks.feed(chunk)
         chunks.finish()
@@ -272,7 +272,7 @@ class LlamaCppBackend(BaseBackend):
     def _run(
         self,
         work: Callable[[Any, Callable[[dict[str, Any]], bool]], Any],
-        **blame: Unpack[ErrorContext],
+        **context: Unpack[ErrorContext],
     ) -> Generator[dict[str, Any]]:
         """Yield the chunks of one response.
 
@@ -312,7 +312,7 @@ class LlamaCppBackend(BaseBackend):
                     yield chunk
                 elif isinstance(chunk.error, ValueError):
                     # llama-server's exception for a request that it does not accept.
-                    error = engine_error(str(chunk.error), is_refusal=True, **blame)
+                    error = engine_error(str(chunk.error), is_refusal=True, **context)
                     raise error from chunk.error
                 elif chunk.error is not None:
                     raise chunk.error
