@@ -35,7 +35,9 @@ from pydantic_core import ErrorDetails
 from ._wire.case import Case
 
 __all__ = [
+    "ANY_ORIGIN",
     "AUTHENTICATORS",
+    "DEFAULT_BACKEND",
     "POLICIES",
     "SECTIONS",
     "SETTING",
@@ -134,7 +136,7 @@ class APIKey(Section):
 
     @field_validator("KEY")
     @classmethod
-    def _can_be_sent(cls, value: str) -> str:
+    def _check_key(cls, value: str) -> str:
         # os.environ.get("AI_KEY", "") in a site's settings must not admit all callers.
         if not value:
             raise ValueError("The key is empty; set the environment variable that it comes from")
@@ -310,7 +312,7 @@ class Settings(Section):
 
     @field_validator("BACKENDS")
     @classmethod
-    def _the_default_is_an_ollama(
+    def _add_default_backend(
         cls, value: dict[str, BackendConfig], info: ValidationInfo
     ) -> dict[str, BackendConfig]:
         host = info.data.get("HOST")
@@ -323,7 +325,7 @@ class Settings(Section):
 
     @field_validator("API_KEYS", mode="before")
     @classmethod
-    def _a_text_is_a_key(cls, value: Any) -> Any:
+    def _expand_strings(cls, value: Any) -> Any:
         if not isinstance(value, (list, tuple)):
             return value
         return [{"KEY": entry} if isinstance(entry, str) else entry for entry in value]

@@ -1,11 +1,10 @@
-"""Call the site's synchronous code under ASGI; the only module on ``asgiref``.
+"""Call the site's synchronous code under ASGI, in the thread that ``asgiref`` has for the request.
 
-``asgiref`` runs such code in the thread of the request. If a middleware that is not asynchronous
-is in the chain, that is the thread in which this middleware waits. A stream outlives it, and
-``asgiref`` then refuses to run anything, with a :class:`RuntimeError`. The code is run in another
-thread then, whose connections to the database are closed afterwards, since nothing else would.
+If a middleware that is not asynchronous is in the chain, that is the thread in which it waits. A stream outlives it, and ``asgiref`` then raises a :class:`RuntimeError`. In that case the
+code runs in another thread, whose connections to the database are closed afterwards.
 
-``AsyncToSync.executors`` is not documented: ``pyproject.toml`` caps the version.
+Undocumented attributes of ``asgiref`` are used here and nowhere else: ``pyproject.toml`` caps the
+version.
 """
 
 from __future__ import annotations
