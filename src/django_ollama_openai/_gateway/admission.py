@@ -55,8 +55,8 @@ T = TypeVar("T")
 
 NameFields: TypeAlias = Callable[[GatewayError], None]
 
+#: The estimate of OpenAI's documentation for English text.
 CHARACTERS_PER_TOKEN: Final = 4
-"""The estimate of OpenAI's documentation for English text."""
 
 
 @dataclass(slots=True, frozen=True)
