@@ -292,7 +292,7 @@ class RequestFactory:
 
 def _arriving(response: httpx.Response) -> AsyncIterable[bytes]:
     """Return the body as it arrives. ``httpx``'s own iterators take longer than all the rest."""
-    stream = response.stream
+    stream = response.extensions.get("arriving", response.stream)
     return stream if isinstance(stream, httpx.AsyncByteStream) else response.aiter_raw()
 
 
