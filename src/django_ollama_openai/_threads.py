@@ -1,11 +1,10 @@
-"""Call the site's synchronous code under ASGI; the only module on ``asgiref``.
+"""Call the site's synchronous code under ASGI, in the thread that ``asgiref`` has for the request.
 
-``asgiref`` runs such code in the thread of the request. If a middleware that is not asynchronous
-is in the chain, that is the thread in which this middleware waits. A stream outlives it, and
-``asgiref`` then refuses to run anything, with a :class:`RuntimeError`. The code is run in another
-thread then, whose connections to the database are closed afterwards, since nothing else would.
+If a middleware that is not asynchronous is in the chain, that is the thread in which it waits. A stream outlives it, and ``asgiref`` then raises a :class:`RuntimeError`. In that case the
+code runs in another thread, whose connections to the database are closed afterwards.
 
-``AsyncToSync.executors`` is not documented: ``pyproject.toml`` caps the version.
+Undocumented attributes of ``asgiref`` are used here and nowhere else: ``pyproject.toml`` caps the
+version.
 """
 
 from __future__ import annotations
@@ -48,8 +47,8 @@ async def run_sync(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
 
 async def in_separate_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call ``function`` in a thread that is not the request's, so that the request's middleware
-    does not wait for it. Where a request has no thread to itself, as in tests that call the site
-    within a transaction, use :func:`run_sync`."""
+    does not wait for it. If the request has no thread to itself, as in tests that call the site
+    within a transaction, this is :func:`run_sync`."""
     if SyncToAsync.thread_sensitive_context.get(None) is None:
         return await run_sync(function, *args, **kwargs)
 

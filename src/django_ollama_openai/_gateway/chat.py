@@ -1,4 +1,4 @@
-"""``POST v1/chat/completions``, and all other answers that are chats."""
+"""``POST v1/chat/completions``, and all other endpoints that answer with a chat completion."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run_chat(
     Raises:
         GatewayError: The answer failed before anything was sent; later errors are frames of the
             stream.
-        ClientGone: The client has disconnected.
+        ClientDisconnected: The client has disconnected.
     """
     body, route = admission.engine_request, admission.route
     if not isinstance(body, ChatCompletionRequest) or route is None:

@@ -32,12 +32,12 @@ class _Readiness:
 
 _TOO_LATE: Final = _Readiness(False, READY_WITHIN_SECONDS * 1000)
 
+#: The readiness of each backend, by alias.
 _Report: TypeAlias = dict[str, _Readiness]
-"""The readiness of each backend, by alias."""
 
+#: The time until which the last report is valid, its settings, and the report. Health is public, so
+#: the backends are not probed for each request.
 _last: tuple[float, _conf.Settings, _Report] | None = None
-"""The time until which the last report is valid, its settings, and the report. Health is public, so
-the backends are not probed for each request."""
 
 _probing = threading.Lock()
 _probes: dict[asyncio.AbstractEventLoop, asyncio.Task[_Report]] = {}

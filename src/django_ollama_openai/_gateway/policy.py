@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["POLICY_TIMEOUT", "BasePolicy", "Hold", "Holds", "policies"]
 
+#: Seconds that a policy may take under ASGI to admit a request, or to settle one hold.
 POLICY_TIMEOUT: Final = 10.0
-"""Seconds that a policy may take under ASGI to admit a request, or to settle one hold."""
 
 logger = logging.getLogger("django_ollama_openai")
 
@@ -213,8 +213,8 @@ def _name(policy: BasePolicy) -> str:
     return f"{type(policy).__module__}.{type(policy).__qualname__}"
 
 
+#: Tasks that outlive their request. The event loop itself holds its tasks weakly.
 _background: set[asyncio.Task[None]] = set()
-"""Tasks that outlive their request. The event loop itself holds its tasks weakly."""
 
 
 def _in_background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -87,10 +87,10 @@ class Work(Generic[T]):
             route = self._fallbacks.pop(0)
             if self._can_answer(route):
                 log_fallback(self._route, route, self.account.request_id)
-                self.account.falls_back(route, client_error)
+                self.account.note_fallback(route, client_error)
                 return Attempt(route, self.account.new_ticket())
         # The client gets the error of the first attempt.
-        self.account.all_have_failed(self._route, client_error)
+        self.account.note_last_failure(self._route, client_error)
         raise self._failure
 
     def _can_answer(self, route: Route) -> bool:

@@ -18,6 +18,7 @@ from .. import _conf
 
 __all__ = ["EXPOSED_HEADERS", "allow_origin", "preflight"]
 
+#: The response headers that pages may read, besides those that browsers always allow.
 EXPOSED_HEADERS: Final = (
     "x-request-id",
     "x-ignored-parameters",
@@ -28,12 +29,11 @@ EXPOSED_HEADERS: Final = (
         for unit in ("requests", "tokens")
     ),
 )
-"""The response headers that pages may read, besides those that browsers always allow."""
 
 ANY_METHOD: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
+#: Seconds for which a browser may cache a preflight response; Chromium caps longer times.
 MAX_AGE: Final = 7200
-"""Seconds for which a browser may cache a preflight response; Chromium caps longer times."""
 
 _HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, \t-]+")
 

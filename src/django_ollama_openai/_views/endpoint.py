@@ -27,7 +27,7 @@ from django.views.decorators.csrf import csrf_exempt
 from .. import _conf
 from .._gateway.admission import Admission, Incoming, admit, carry_out
 from .._gateway.blocking import call_blocking
-from .._gateway.delivery import ClientGone, Reply
+from .._gateway.delivery import ClientDisconnected, Reply
 from .._gateway.flow import Flow, arun, run
 from .._translation.operation import Operation
 from .._translation.spelling import Speller, to_json_value
@@ -232,7 +232,7 @@ class Endpoint:
             response = preflight(request, self.methods, origins) or (
                 yield from self._answer(incoming)
             )
-        except ClientGone:
+        except ClientDisconnected:
             response = HttpResponse(status=CLIENT_CLOSED_REQUEST)
         except Exception as error:
             response = _error_response(request, request_id, error)

@@ -14,8 +14,8 @@ from ..exceptions import InvalidRequest, RequestTooLarge
 
 __all__ = ["is_disconnected", "keep_body_readable", "read_body"]
 
+#: Maximum digits of a length; Python refuses to parse thousands of digits.
 MAX_DIGITS: Final = 18
-"""Maximum digits of a length; Python refuses to parse thousands of digits."""
 
 
 def read_body(request: HttpRequest, limit: int) -> bytes:

@@ -23,8 +23,8 @@ __all__ = [
     "operator_message",
 ]
 
+#: Maximum characters of a message in the log; an engine's may be of any length.
 MAX_LOGGED: Final = 500
-"""Maximum characters of a message in the log; an engine's may be of any length."""
 
 _UNREACHABLE: Final = (httpx.ConnectError, httpx.ConnectTimeout, ConnectionRefusedError)
 

@@ -22,11 +22,11 @@ from ._interruptible import InterruptibleTransport
 
 __all__ = ["HIDE_INPUT", "DeltaParser", "HTTPBackend", "parse_http_url"]
 
+#: The configuration of constructors: errors must not quote options, which may be credentials.
 HIDE_INPUT: Final = ConfigDict(hide_input_in_errors=True)
-"""The configuration of constructors: an error that quotes an option could show credentials."""
 
+#: The first version of ``aiohttp`` that the extra ``fast`` allows, and the first that it does not.
 AIOHTTP_VERSIONS: Final = ((3, 12, 9), (4,))
-"""The first version that the extra ``fast`` takes, and the first one that it does not."""
 
 C = TypeVar("C", bound=HTTPClient)
 A = TypeVar("A", bound=AsyncHTTPClient)

@@ -34,21 +34,21 @@ __all__ = [
     "encode_json",
 ]
 
+#: The headers of every request. A compressed response could unpack to more than the memory holds
+#: before any of it is counted.
 HEADERS: Final = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-"""The headers of every request. A compressed response could unpack to more than the memory holds
-before any of it is counted."""
 
 MAX_ERROR_BYTES = 64 * 2**10
 MAX_ANSWER_BYTES = 64 * 2**20
 
+#: Maximum time that a connection may take to end a response that is complete. Then it can serve the
+#: next request.
 DRAIN_SECONDS: Final = 1.0
-"""How long the connection may take to end a response that is complete. If it does, the connection
-can serve the next request."""
 
 
 @dataclass(slots=True, frozen=True)
 class StreamTimeouts:
-    """How long an engine may be silent during a stream, in seconds: before the first token, and
+    """The maximum silence of an engine during a stream, in seconds: before the first token, and
     before each further one."""
 
     first_token: float
@@ -56,7 +56,7 @@ class StreamTimeouts:
 
 
 class StreamReader(Protocol):
-    """Cut the body of a stream into the engine's lines or events."""
+    """Cuts the body of a stream into the engine's lines or events."""
 
     @property
     def is_over(self) -> bool:
@@ -241,14 +241,14 @@ class AsyncHTTPClient(_Client):
 
 
 class NoCookies(CookieJar):
-    """Keep no cookies: those that the engine sets for one caller are not sent for the next."""
+    """Keeps no cookies: those that the engine sets for one caller are not sent for the next."""
 
     def __init__(self) -> None:
         super().__init__(DefaultCookiePolicy(allowed_domains=[]))
 
 
 class RequestFactory:
-    """Make the requests of a client from one template for each path.
+    """Makes the requests of a client from one template for each path.
 
     ``httpx`` would build address, headers and timeouts anew each time, a good part of the cost of a
     short answer.
@@ -272,7 +272,7 @@ class RequestFactory:
         if deadline is None:
             timeout["read"] = None
         else:
-            # Transports that know no deadline apply the timeout to each read.
+            # Transports that ignore the deadline apply the timeout to each read.
             timeout["read"] = deadline.seconds
             extensions["deadline"] = deadline
         return httpx.Request(
@@ -297,7 +297,7 @@ def _arriving(response: httpx.Response) -> AsyncIterable[bytes]:
 
 
 def _until(deadline: Deadline | None, body: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield ``body`` as it arrives, also from a transport that knows no deadline."""
+    """Yield ``body`` as it arrives; apply ``deadline`` also to transports that ignore it."""
     for data in body:
         yield data
         if deadline is not None and deadline.left() <= 0:
@@ -320,7 +320,7 @@ def _read(data: Iterable[bytes], limit: int = MAX_ERROR_BYTES) -> bytearray:
 
 
 async def _aread(response: httpx.Response, limit: int = MAX_ERROR_BYTES) -> bytearray:
-    """Async version of _read()."""
+    """Async version of :func:`_read`."""
     body = bytearray()
     async for piece in response.aiter_raw():
         body += piece
