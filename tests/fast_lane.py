@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -12,7 +13,6 @@ from django.core.handlers.asgi import ASGIRequest
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections
 from django.http import HttpResponse, StreamingHttpResponse
-from django.http.response import HttpResponseBase
 from django.test import AsyncClient, Client
 from django.test.client import AsyncClientHandler
 
@@ -88,13 +88,16 @@ class _Exchange:
             running.result()
             return None
         headers = {name.decode(): value.decode() for name, value in start["headers"]}
-        response: HttpResponseBase
+        response: Any  # The stubs know no closers.
         if "Content-Length" in headers:
             content = b"".join([part async for part in self._parts(running)])
             response = HttpResponse(content, status=start["status"], headers=headers)
         else:
             parts = self._parts(running)
             response = StreamingHttpResponse(parts, status=start["status"], headers=headers)
+            # Closing it is a disconnect. A test may do that in another thread.
+            disconnect = partial(asyncio.get_running_loop().call_soon_threadsafe, self._is_over.set)
+            response._resource_closers.append(disconnect)
         if "Content-Type" not in headers:
             del response.headers["Content-Type"]
         return response

@@ -1,4 +1,4 @@
-"""Write rows to the database off the hot path: in groups, bounded, from a thread of their own."""
+"""Write rows to the database in the background: in groups, from one thread, with a limit."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ R = TypeVar("R")
 
 FIRST_RETRY_SECONDS: Final = 0.1
 LAST_RETRY_SECONDS: Final = 30.0
+#: After this time without rows the thread ends, and with it its connections to the database.
 IDLE_SECONDS: Final = 10.0
-"""After this time without rows the thread ends, and with it its connections to the database."""
 LOG_SECONDS: Final = 60.0
+#: How long the interpreter waits at its end for the rows of all writers.
 EXIT_SECONDS: Final = 5.0
-"""How long the interpreter waits at its end for the rows of all writers."""
 
-# What may be well again in a moment. Any other error is of the rows, or of the code.
+# Errors of the database, which may be over soon. Any other is an error of the rows or the code.
 _TRANSIENT: Final = (OperationalError, InterfaceError, OSError)
 
 logger = logging.getLogger("django_ollama_openai")
@@ -68,7 +68,7 @@ class BatchWriter(Generic[R]):
         _writers.add(self)
 
     def _reset(self) -> None:
-        # After a fork, too: the rows and the thread are the parent's.
+        # Also after a fork: the rows and the thread are the parent's.
         self._changed = threading.Condition()
         self._rows: deque[R] = deque()
         self._thread: threading.Thread | None = None
@@ -88,11 +88,11 @@ class BatchWriter(Generic[R]):
 
     @property
     def pending(self) -> int:
-        """The number of rows that wait, those of the group that is being written among them."""
+        """The number of rows that wait, including those that are being written."""
         return len(self._rows)
 
     def put(self, row: R) -> bool:
-        """Have ``row`` written. It does not wait; returns ``False`` if the row is dropped."""
+        """Add ``row`` to the rows to write, without waiting. Return ``False`` if it is dropped."""
         with self._changed:
             is_accepted = len(self._rows) < self._max_pending
             if is_accepted:
@@ -110,8 +110,8 @@ class BatchWriter(Generic[R]):
         return is_accepted
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Write all rows that were put before, within ``timeout`` seconds; ``None`` waits as long
-        as it takes. Return whether none of them is left."""
+        """Write all rows that were put before, within ``timeout`` seconds; ``None`` waits without a
+        limit. Return whether none of them is left."""
         with self._changed:
             target = self._accepted
             self._flushes += 1
@@ -125,8 +125,8 @@ class BatchWriter(Generic[R]):
                 self._flushes -= 1
 
     def close(self, timeout: float) -> None:
-        """Write what is left, within ``timeout`` seconds, log how much is lost, and end the thread.
-        It is for the end of the process; a row that is put later starts another thread."""
+        """Write the remaining rows within ``timeout`` seconds, drop and log the others, and end the
+        thread. For the end of the process; a row that is put later starts another thread."""
         until = time.monotonic() + timeout
         # The interpreter starts no threads at its end.
         if not self.flush(timeout) and self._thread is None:
@@ -189,7 +189,7 @@ class BatchWriter(Generic[R]):
         return max(due, self._retry_at)
 
     def _write_group(self) -> None:
-        """Write the rows at the front, which stay there until that is done."""
+        """Write the first rows of the queue, which stay there until they are written."""
         with self._changed:
             size = 1 if self._one_by_one else self._max_rows
             group = list(islice(self._rows, size))
@@ -234,7 +234,7 @@ class BatchWriter(Generic[R]):
         now = time.monotonic()
         if now - self._failure_logged_at >= LOG_SECONDS:
             self._failure_logged_at = now
-            # Its message may quote rows.
+            # The message of the error may quote rows.
             logger.error("The writer %r failed: %s", self._name, type(error).__name__)
 
 

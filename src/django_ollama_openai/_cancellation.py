@@ -62,8 +62,8 @@ class Cancellation:
             raise Cancelled
 
 
+#: The cancellation of the current thread's work; ``None`` if that cannot be cancelled.
 current: ContextVar[Cancellation | None] = ContextVar("current_cancellation", default=None)
-"""The cancellation of the current thread's work; ``None`` if that cannot be cancelled."""
 
 
 def interruptible(interrupt: Callable[[], None]) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""Close an iterator after a block, if it can be closed: not every iterator is a generator."""
+"""Close an iterator after a block, if it has a method for that, as generators have."""
 
 from __future__ import annotations
 

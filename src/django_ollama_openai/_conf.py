@@ -1,6 +1,6 @@
 """The app's settings: one dict, ``OLLAMA_OPENAI``, typed, read lazily.
 
-``get()`` gives the current values. They are read again after ``setting_changed``, so that
+:func:`get` returns the current values. They are read again after ``setting_changed``, so that
 ``override_settings`` works in a site's tests.
 """
 
@@ -35,7 +35,9 @@ from pydantic_core import ErrorDetails
 from ._wire.case import Case
 
 __all__ = [
+    "ANY_ORIGIN",
     "AUTHENTICATORS",
+    "DEFAULT_BACKEND",
     "POLICIES",
     "SECTIONS",
     "SETTING",
@@ -65,8 +67,8 @@ ANY_ORIGIN: Final = "*"
 
 AUTHENTICATORS: Final = "ollama_openai_authenticators"
 POLICIES: Final = "ollama_openai_policies"
+#: The attributes by which the ``AppConfig`` of an app names what it brings.
 SECTIONS: Final = "ollama_openai_settings"
-"""The attributes by which the ``AppConfig`` of an app names what it brings."""
 
 _STATIC_KEYS: Final = ("django_ollama_openai.auth.StaticKeyAuthenticator",)
 _SESSION: Final = ("django_ollama_openai.auth.SessionAuthenticator",)
@@ -96,7 +98,7 @@ class BackendConfig(Section):
     MAX_QUEUE: int | None = Field(None, ge=0, description="Overrides the top-level key.")
 
     def keywords(self) -> dict[str, Any]:
-        """What the constructor is called with."""
+        """Return the keywords for the constructor of the backend."""
         named = {"host": self.HOST, "base_url": self.BASE_URL}
         return {**self.OPTIONS, **{name: value for name, value in named.items() if value}}
 
@@ -134,8 +136,8 @@ class APIKey(Section):
 
     @field_validator("KEY")
     @classmethod
-    def _can_be_sent(cls, value: str) -> str:
-        # os.environ.get("AI_KEY", "") in a site's settings must not let everybody in.
+    def _check_key(cls, value: str) -> str:
+        # os.environ.get("AI_KEY", "") in a site's settings must not admit all callers.
         if not value:
             raise ValueError("The key is empty; set the environment variable that it comes from")
         if not _SENDABLE.fullmatch(value):
@@ -145,7 +147,7 @@ class APIKey(Section):
 
 @dataclass(slots=True, frozen=True)
 class Limits:
-    """How much of a backend may be used, as the keys of these names say."""
+    """The limits on the use of a backend: the keys with these names."""
 
     max_concurrency: int | None
     queue_timeout: float
@@ -310,7 +312,7 @@ class Settings(Section):
 
     @field_validator("BACKENDS")
     @classmethod
-    def _the_default_is_an_ollama(
+    def _add_default_backend(
         cls, value: dict[str, BackendConfig], info: ValidationInfo
     ) -> dict[str, BackendConfig]:
         host = info.data.get("HOST")
@@ -323,13 +325,13 @@ class Settings(Section):
 
     @field_validator("API_KEYS", mode="before")
     @classmethod
-    def _a_text_is_a_key(cls, value: Any) -> Any:
+    def _expand_strings(cls, value: Any) -> Any:
         if not isinstance(value, (list, tuple)):
             return value
         return [{"KEY": entry} if isinstance(entry, str) else entry for entry in value]
 
     def limits(self, alias: str) -> Limits:
-        """Those of the backend ``alias``, which has an entry in ``BACKENDS``."""
+        """Return the limits of the backend ``alias``, which has an entry in ``BACKENDS``."""
         entry = self.BACKENDS[alias]
         return Limits(
             _first(entry.MAX_CONCURRENCY, self.MAX_CONCURRENCY),
@@ -338,12 +340,13 @@ class Settings(Section):
         )
 
     def model(self, name: str) -> ModelConfig:
-        """The entry of ``MODELS`` for the public name ``name``; without one, an empty entry."""
+        """Return the entry of ``MODELS`` for the public name ``name``, by default an empty one."""
         key = self.model_key(name)
         return _NO_MODEL if key is None else self.MODELS[key]
 
     def model_key(self, name: str) -> str | None:
-        """The key of that entry: the name itself, or the first pattern that fits."""
+        """Return the key in ``MODELS`` for the public name ``name``: the name itself, or the first
+        pattern that matches it; ``None`` if there is none."""
         if name in self.MODELS:
             return name
         return next((key for key in self._patterns if fnmatchcase(name, key)), None)
@@ -353,13 +356,13 @@ class Settings(Section):
         return [key for key in self.MODELS if is_pattern(key)]
 
     def allows_model(self, name: str) -> bool:
-        """Whether the public name ``name`` exists at all."""
+        """Return whether ``ALLOWED_MODELS`` allows the public name ``name``."""
         patterns = self.ALLOWED_MODELS
         return patterns is None or any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def is_pattern(name: str) -> bool:
-    """Whether a key of ``MODELS`` is a glob pattern."""
+    """Return whether ``name``, a key of ``MODELS``, is a glob pattern."""
     return any(character in name for character in "*?[")
 
 
@@ -373,14 +376,14 @@ def section_models() -> dict[str, type[Section]]:
 
     Those that cannot be imported are left out: a system check reports them.
     """
-    found: dict[str, type[Section]] = {}
+    models: dict[str, type[Section]] = {}
     for app in apps.get_app_configs():
         for name, path in getattr(app, SECTIONS, {}).items():
             with suppress(Exception):
                 model = import_string(path)
                 if issubclass(model, Section) and name not in Settings.model_fields:
-                    found.setdefault(name, model)
-    return found
+                    models.setdefault(name, model)
+    return models
 
 
 def problems() -> list[tuple[str, str]]:
@@ -389,7 +392,7 @@ def problems() -> list[tuple[str, str]]:
 
 
 def plain_reason(item: ErrorDetails) -> str:
-    """Return pydantic's message without its own words around that of a validator of this app."""
+    """Return pydantic's message about ``item`` without its prefix for errors of validators."""
     return item["msg"].removeprefix("Value error, ")
 
 
@@ -433,14 +436,15 @@ def section(name: str) -> Any:
 
 
 def make(path: str, base: type[T], key: str) -> T:
-    """The one instance of the class at ``path``, which ``key`` of the setting names.
+    """Return the only instance of the class at ``path``, which ``key`` of the setting names.
 
     Raises:
-        ImproperlyConfigured: there is no such class, it cannot be made, or it is no ``base``.
+        ImproperlyConfigured: There is no such class, it cannot be created, or it is not a subclass
+            of ``base``.
     """
     where = f"{SETTING}[{key!r}]"
     try:
-        # Threads may be the first to ask for it at once, and it may have state.
+        # Several threads may need it first at the same time, and it may have state.
         with _making:
             made = _made(path)
     except Exception as error:
@@ -460,7 +464,7 @@ def _made(path: str) -> object:
 
 @dataclass(slots=True)
 class _Values:
-    """All that is read of ``OLLAMA_OPENAI``; ``settings`` have defaults if there are problems."""
+    """The content of ``OLLAMA_OPENAI``; ``settings`` has the defaults if there are problems."""
 
     settings: Settings
     sections: dict[str, Section]
@@ -479,13 +483,16 @@ def _read() -> _Values:
             try:
                 values.sections[name] = model.model_validate(given.get(name, {}))
             except ValidationError as error:
-                found = reasons(error, partial(_reason, model=model))
-                values.problems += [(f"{name}.{path}".rstrip("."), why) for path, why in found]
+                mistakes = reasons(error, partial(_reason, model=model))
+                values.problems += [
+                    (f"{name}.{path}".rstrip("."), reason) for path, reason in mistakes
+                ]
     try:
         values.settings = Settings.model_validate(own)
     except ValidationError as error:
-        found = reasons(error, partial(_reason, model=Settings, further=tuple(models)))
-        values.problems[:0] = found
+        values.problems[:0] = reasons(
+            error, partial(_reason, model=Settings, further=tuple(models))
+        )
     return values
 
 

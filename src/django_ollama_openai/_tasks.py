@@ -1,4 +1,4 @@
-"""Tasks that begin at once, without a round of the event loop before their first step."""
+"""Start tasks at once, without a round of the event loop before their first step."""
 
 from __future__ import annotations
 

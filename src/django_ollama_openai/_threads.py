@@ -1,24 +1,22 @@
-"""Call the site's synchronous code under ASGI; the only module on ``asgiref``.
+"""Call the site's synchronous code under ASGI, in the thread that ``asgiref`` has for the request.
 
-``asgiref`` runs such code in the thread of the request. If a middleware that is not asynchronous
-is in the chain, that is the thread in which this middleware waits. A stream outlives it, and
-``asgiref`` then refuses to run anything, with a :class:`RuntimeError`. The code is run in another
-thread then, whose database connections are closed afterwards, since nothing else would do so.
+If a middleware that is not asynchronous is in the chain, that is the thread in which it waits. A stream outlives it, and ``asgiref`` then raises a :class:`RuntimeError`. In that case the
+code runs in another thread, whose connections to the database are closed afterwards.
 
-``AsyncToSync.executors`` is not documented: ``pyproject.toml`` caps the version.
+Undocumented attributes of ``asgiref`` are used here and nowhere else: ``pyproject.toml`` caps the
+version.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import AsyncToSync, SyncToAsync, async_to_sync, sync_to_async
-from django.db import connections
+
+from ._connections import close_expired_connections, run_and_close
 
 __all__ = [
-    "close_expired_connections",
     "in_separate_thread",
     "request_has_thread",
     "run_after_response",
@@ -38,25 +36,19 @@ async def run_sync(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
         started = True
         return function(*args, **kwargs)
 
-    def call_elsewhere() -> T:
-        try:
-            return call()
-        finally:
-            connections.close_all()
-
     try:
         return await sync_to_async(call)()
     except RuntimeError:
         # Also an error of the function itself.
         if started:
             raise
-    return await sync_to_async(call_elsewhere, thread_sensitive=False)()
+    return await sync_to_async(run_and_close, thread_sensitive=False)(call)
 
 
 async def in_separate_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call ``function`` in a thread that is not the request's, so that the request's middleware
-    does not wait for it. Where a request has no thread to itself, as in tests that call the site
-    within a transaction, use :func:`run_sync`."""
+    does not wait for it. If the request has no thread to itself, as in tests that call the site
+    within a transaction, this is :func:`run_sync`."""
     if SyncToAsync.thread_sensitive_context.get(None) is None:
         return await run_sync(function, *args, **kwargs)
 
@@ -68,17 +60,6 @@ async def in_separate_thread(function: Callable[P, T], *args: P.args, **kwargs: 
             close_expired_connections()
 
     return await sync_to_async(run, thread_sensitive=False)()
-
-
-def close_expired_connections() -> None:
-    """Close this thread's connections to databases that are past their ``CONN_MAX_AGE``.
-
-    Unlike Django's ``close_old_connections`` it sends no query.
-    """
-    for connection in connections.all(initialized_only=True):
-        expires = connection.close_at
-        if expires is not None and time.monotonic() >= expires and not connection.in_atomic_block:
-            connection.close()
 
 
 async def run_after_response(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

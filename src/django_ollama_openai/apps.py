@@ -1,4 +1,4 @@
-"""The app, and what the configs of optional apps may name.
+"""The app's config, and the attributes by which configs of optional apps extend the gateway.
 
 An app that adds to the gateway is one of ``INSTALLED_APPS``, whose ``AppConfig`` has any of these
 attributes:

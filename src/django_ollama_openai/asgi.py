@@ -38,13 +38,13 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
 
+#: Maximum number of paths whose endpoints are remembered.
 MATCHES: Final = 256
-"""Maximum number of paths whose endpoints are remembered."""
 
+#: The receivers of ``request_started`` and ``request_finished`` that Django itself connects.
 DJANGOS_OWN: Final = frozenset(
     map(id, (reset_queries, close_old_connections, close_caches, reset_urlconf))
 )
-"""The receivers of ``request_started`` and ``request_finished`` that Django itself connects."""
 
 
 def fast_lane(application: Application) -> Application:
@@ -75,7 +75,7 @@ def _has_bearer_token(scope: Scope) -> bool:
 
 
 def _find(scope: Scope) -> tuple[ASGIRequest, Endpoint] | None:
-    """Return the request and its endpoint, or ``None`` if it is one for the site."""
+    """Return the request and its endpoint, or ``None`` if the site is to answer it."""
     try:
         request = ASGIRequest(scope, BytesIO())
         request.resolver_match, endpoint = _match(get_resolver(), request.path_info)
@@ -91,7 +91,7 @@ def _match(resolver: URLResolver, path: str) -> tuple[ResolverMatch, Endpoint]:
     """Return the match of a path, and its endpoint.
 
     Raises:
-        Resolver404: The path leads nowhere, or to a view of the site's.
+        Resolver404: The path leads to no view, or to a view of the site.
     """
     match = resolver.resolve(path)
     endpoint = endpoint_of(match.func)
@@ -104,7 +104,7 @@ class _FastLane(ASGIHandler):
     """Django's handler, with an endpoint in the place of the middleware and the view."""
 
     def __init__(self) -> None:
-        # Django's own loads the middleware.
+        # Django's constructor loads the middleware.
         pass
 
     async def answer(
@@ -117,7 +117,7 @@ class _FastLane(ASGIHandler):
             return
         with closing(request):
             set_script_prefix(request.script_name or "")
-            # Django's own receivers look after the thread of a request, which there is not yet.
+            # Django's own receivers serve the thread of a request, which does not exist yet.
             if _has_receivers_of_the_site(request_started):
                 await request_started.asend(sender=ASGIHandler, scope=request.scope)
             response: HttpResponseBase | None = None
@@ -144,7 +144,7 @@ class _FastLane(ASGIHandler):
         async def receive_again() -> Message:
             return first.pop() if first else await receive()
 
-        # Django's own keeps a large body in a file.
+        # Django's method keeps a large body in a file.
         return cast("BinaryIO", await self.read_body(receive_again))
 
     async def send_response(self, response: HttpResponseBase, send: Send) -> None:
@@ -197,12 +197,12 @@ class _EndedByHangUp:
         self._listening.add_done_callback(self._hang_up)
 
     async def _listen(self) -> None:
-        # There is nothing else to come.
+        # After the body the server only sends a disconnect.
         await self._receive()
 
     def _hang_up(self, listening: asyncio.Task[None]) -> None:
         if not listening.cancelled():
-            # A server that cannot listen has no client any more, either.
+            # If the server cannot listen, the client is no longer connected, either.
             listening.exception()
         # It may have been scheduled before the block ended.
         if not self._is_over:

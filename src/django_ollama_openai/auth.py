@@ -1,7 +1,7 @@
 """Authenticators find the :class:`Caller` of a request.
 
-A site names them by dotted path in ``AUTHENTICATION``. They are tried in order: one that returns
-``None`` leaves the request to the next, one that raises refuses it.
+A site names them by dotted path in ``AUTHENTICATION``, in the order in which they are tried:
+``None`` leaves a request to the next, an exception refuses it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from django.db import close_old_connections, connections
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 
 from . import _conf
+from ._connections import close_expired_connections, run_and_close
 from ._threads import run_sync
 from .exceptions import InvalidRequest, PermissionDenied
 
@@ -43,7 +43,7 @@ class Workspace:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The origin of a request. Without a user, a workspace and a key it is anonymous.
+    """The sender of a request. Without a user, a workspace and a key it is anonymous.
 
     ``scopes`` limits what the caller may do: ``"chat"``, ``"models"`` and so on. ``models`` limits
     the models that exist for the caller: glob patterns of public names. ``None`` means no limit.
@@ -94,8 +94,9 @@ class BaseAuthenticator:
         raise NotImplementedError(f"{type(self).__name__} must define authenticate()")
 
     async def aauthenticate(self, request: HttpRequest) -> Caller | None:
-        """Async version of :meth:`authenticate`; runs it in a thread unless overridden."""
-        return await run_sync(self.authenticate, request)
+        """Async version of :meth:`authenticate`; runs it in a thread unless overridden, and then
+        closes the connections to the database of that thread."""
+        return await run_sync(run_and_close, self.authenticate, request)
 
 
 class StaticKeyAuthenticator(BaseAuthenticator):
@@ -106,13 +107,13 @@ class StaticKeyAuthenticator(BaseAuthenticator):
         if token is None:
             return None
         given = _digest(token)
-        found: Caller | None = None
+        caller: Caller | None = None
         # All keys are compared, in constant time, so that the time reveals nothing about them.
         for number, key in enumerate(_conf.get().API_KEYS, start=1):
             if hmac.compare_digest(given, _digest(key.KEY)):
                 name = key.NAME or f"static-{number}"
-                found = Caller(key_id=name, key_name=name)
-        return found
+                caller = Caller(key_id=name, key_name=name)
+        return caller
 
     async def aauthenticate(self, request: HttpRequest) -> Caller | None:
         return self.authenticate(request)
@@ -141,31 +142,13 @@ class SessionAuthenticator(BaseAuthenticator):
     """
 
     def authenticate(self, request: HttpRequest) -> Caller | None:
-        caller = self._find(request)
-        if caller is not None:
-            # A stream may last minutes: the connection that found the user is not held for it.
-            close_old_connections()
-        return caller
-
-    async def aauthenticate(self, request: HttpRequest) -> Caller | None:
-        return await run_sync(self._find_and_close, request)
-
-    def _find_and_close(self, request: HttpRequest) -> Caller | None:
-        caller = self._find(request)
-        if caller is not None:
-            # The thread is the request's own under ASGI, and so is its connection: what
-            # CONN_MAX_AGE kept would be of no use to other requests.
-            for connection in connections.all(initialized_only=True):
-                if not connection.in_atomic_block:
-                    connection.close()
-        return caller
-
-    def _find(self, request: HttpRequest) -> Caller | None:
         if bearer_token(request) is not None:
             return None
         user = getattr(request, "user", None)
         if user is None or not (user.is_authenticated and user.is_active):
             return None
+        # A stream may last minutes: the connection that read the user is not kept for it.
+        close_expired_connections()
         self.check_csrf(request)
         return Caller(user=user)
 

@@ -36,7 +36,7 @@ from django.utils.module_loading import import_string
 
 from . import _conf
 from ._gateway.admission import authenticators
-from ._gateway.failures import cause_of, where_of
+from ._gateway.failures import describe_failure
 from ._gateway.mount import OPTIONS
 from ._gateway.policy import policies
 from ._wire.case import Case
@@ -51,9 +51,9 @@ __all__ = ["check_apps", "check_engines", "check_mounts", "check_paths", "check_
 
 URLS = "django_ollama_openai.urls"
 
-COMMANDS_THAT_LOOK: Final = (["check"], ["runserver"])
-"""The commands that report on engines. Other commands run the checks too, but need no engine and
-should not wait for one."""
+#: The commands that report on engines. Other commands run the checks too, but need no engine and
+#: should not wait for one.
+COMMANDS: Final = (["check"], ["runserver"])
 
 ENGINES_WITHIN_SECONDS: Final = 2
 
@@ -110,11 +110,11 @@ def _check_queue(alias: str, engines: tuple[str, ...]) -> Iterator[CheckMessage]
 def _check_access() -> Iterator[CheckMessage]:
     settings = _conf.get()
     try:
-        tried = authenticators(settings)
+        active = authenticators(settings)
     except ImproperlyConfigured as error:
         yield Error(str(error), id="ollama_openai.E003")
         return
-    has_keys = any(isinstance(each, StaticKeyAuthenticator) for each in tried)
+    has_keys = any(isinstance(each, StaticKeyAuthenticator) for each in active)
     if settings.API_KEYS and not has_keys:
         yield Warning(
             f"{_conf.SETTING}['API_KEYS'] has no effect: AUTHENTICATION has no "
@@ -122,7 +122,7 @@ def _check_access() -> Iterator[CheckMessage]:
             id="ollama_openai.W003",
         )
     useful = [
-        each for each in tried if settings.API_KEYS or type(each) is not StaticKeyAuthenticator
+        each for each in active if settings.API_KEYS or type(each) is not StaticKeyAuthenticator
     ]
     if not settings.ALLOW_ANONYMOUS and not useful:
         yield Warning(
@@ -182,22 +182,22 @@ def _check_fallbacks(settings: _conf.Settings) -> Iterator[CheckMessage]:
             if _conf.is_pattern(fallback):
                 yield Error(
                     f"{where} has {fallback!r}, which is a pattern.",
-                    hint="Name the models that are to be asked.",
+                    hint="Name the models to try.",
                     id="ollama_openai.E007",
                 )
         loop = _loop(settings, [name], set())
-        # Said once, of the first of them.
+        # Each loop is reported once, for its first model.
         if loop and name == min(loop, key=list(settings.MODELS).index):
             yield Error(
                 f"{where} is a loop: {' -> '.join(map(repr, [*loop, loop[0]]))}.",
-                hint="A model that has failed would be asked again; take one of them out.",
+                hint="A model that has failed would be tried again; remove one of them.",
                 id="ollama_openai.E007",
             )
 
 
 def _loop(settings: _conf.Settings, path: list[str], seen: set[str]) -> list[str] | None:
-    """A loop of fallbacks back to where ``path`` begins, as keys of ``MODELS``; those ``seen`` lead
-    nowhere."""
+    """Return a loop of fallbacks that continues ``path`` and leads back to its begin, as keys of
+    ``MODELS``; ``None`` if there is none. The keys in ``seen`` are not followed again."""
     for fallback in settings.MODELS[path[-1]].FALLBACKS:
         key = settings.model_key(fallback)
         if key == path[0]:
@@ -218,7 +218,7 @@ def _check_store() -> Iterator[CheckMessage]:
 
 @register(Tags.compatibility)
 def check_apps(**kwargs: Any) -> list[CheckMessage]:
-    """Check what the configs of installed apps name as ``ollama_openai_…``."""
+    """Check the attributes ``ollama_openai_…`` of the configs of installed apps."""
     sections: dict[str, str] = dict.fromkeys(_conf.Settings.model_fields, "django_ollama_openai")
     messages: list[CheckMessage] = []
     for app in apps.get_app_configs():
@@ -260,10 +260,10 @@ _BASES: Final[dict[str, type]] = {
 
 def _unusable(path: str, base: type) -> str | None:
     try:
-        found = import_string(path)
+        named = import_string(path)
     except Exception as error:
         return f"cannot be imported: {error}"
-    if isinstance(found, type) and issubclass(found, base):
+    if isinstance(named, type) and issubclass(named, base):
         return None
     return f"is not a subclass of {base.__name__}"
 
@@ -271,7 +271,7 @@ def _unusable(path: str, base: type) -> str | None:
 @register(Tags.compatibility)
 def check_engines(**kwargs: Any) -> list[CheckMessage]:
     """Check that the engine of each backend is ready, in ``check`` and ``runserver``."""
-    if sys.argv[1:2] not in COMMANDS_THAT_LOOK or _conf.problems():
+    if sys.argv[1:2] not in COMMANDS or _conf.problems():
         return []
     pings = {alias: backend.ping for alias, backend in _engines()}
     late = f"It did not answer within {ENGINES_WITHIN_SECONDS} seconds."
@@ -299,7 +299,7 @@ def _engines() -> Iterator[tuple[str, BaseBackend]]:
 
 def _reason(error: Exception, alias: str) -> str:
     if isinstance(error, GatewayError):
-        return where_of(error, alias) + cause_of(error)
+        return describe_failure(error, alias)
     return f"{type(error).__name__}: {error}"
 
 
@@ -318,7 +318,7 @@ def check_mounts(**kwargs: Any) -> list[CheckMessage]:
 @register(Tags.urls)
 def check_paths(**kwargs: Any) -> list[CheckMessage]:
     """Check that no app has a path that another app or the gateway itself has."""
-    # They import the views of all apps, which need not be ready before.
+    # Imported late, because that imports the views of all apps.
     from .urls import core_patterns, optional_endpoints
 
     known: list[tuple[str, URLPattern | URLResolver]]
@@ -367,7 +367,7 @@ def _matches(pattern: URLPattern | URLResolver, route: str) -> bool:
 def _mounts(
     patterns: list[URLPattern | URLResolver], prefix: str, inherited: dict[str, Any]
 ) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Each mount's path, its own extra arguments, and those of the includes around it."""
+    """Yield each mount's path, its own extra arguments, and those of the includes around it."""
     for pattern in patterns:
         if isinstance(pattern, URLResolver):
             path, own = f"{prefix}{pattern.pattern}", pattern.default_kwargs
@@ -380,7 +380,7 @@ def _mounts(
 def _check_mount(
     mount: str, own: dict[str, Any], inherited: dict[str, Any]
 ) -> Iterator[CheckMessage]:
-    # What an include around it passes on may be meant for its neighbours.
+    # The arguments of an include around it may be meant for other views.
     for option in own:
         if option not in OPTIONS:
             yield Error(

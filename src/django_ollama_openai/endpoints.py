@@ -1,4 +1,4 @@
-"""Declare endpoints of an app: below every mount, in ``openapi.json``, under WSGI and ASGI alike.
+"""Declare the endpoints of an app: below every mount, in ``openapi.json``, under WSGI and ASGI.
 
 The app's ``AppConfig`` names the module of its ``urlpatterns`` as ``ollama_openai_urls``::
 

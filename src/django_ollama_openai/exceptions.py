@@ -68,8 +68,8 @@ class GatewayError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: str | None = None
+    #: The engine's own message about its failure, for operators and never for clients.
     engine_message: str = ""
-    """The engine's own message about its failure, for operators and never for clients."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -85,7 +85,7 @@ class GatewayError(Exception):
         return {}
 
     def envelope(self) -> dict[str, Any]:
-        """The JSON body of the error response, and of an error frame within a stream."""
+        """Return the body of the error response, and of an error frame of a stream, as a dict."""
         return {
             "error": {
                 "message": self.message,
@@ -142,7 +142,7 @@ class UnsupportedContentCoding(InvalidRequest):
 
 
 class AuthenticationFailed(GatewayError):
-    """No credentials, or wrong ones."""
+    """The credentials are missing or wrong."""
 
     status = 401
     type = "invalid_request_error"

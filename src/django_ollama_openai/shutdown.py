@@ -16,8 +16,8 @@ from . import _server_detection
 
 __all__ = ["POLL_SECONDS", "begin", "deadline", "ended_by_shutdown", "is_stopping"]
 
+#: The interval at which running answers check whether the server stops.
 POLL_SECONDS: Final = 0.25
-"""The interval at which running answers check whether the server stops."""
 
 _begun: float | None = None
 _detected: tuple[object, float] | None = None
@@ -110,5 +110,5 @@ class _Watch:
         self.timer = self._loop.call_later(wait, self._check)
 
 
+#: The watches of the event loops in which a block runs.
 _watches: dict[asyncio.AbstractEventLoop, _Watch] = {}
-"""The watches of the event loops in which a block runs."""

@@ -61,39 +61,36 @@ class _PromptSignal(Signal):
         super().connect(receiver, *args, **kwargs)
 
 
+#: The request was accepted and goes to the backend.
+#:
+#: Further argument: ``queued``, the number of other answers that wait for the backend in this
+#: process; 0 without ``MAX_CONCURRENCY``.
 completion_started = Signal(use_caching=True)
-"""The request was accepted and goes to the backend.
 
-Further argument: ``queued``, the number of other answers that wait for the backend in this process;
-0 without ``MAX_CONCURRENCY``.
-"""
-
+#: The completion has ended, by itself or because the client disconnected.
+#:
+#: Further arguments: ``finish_reason`` (``"stop"``, ``"length"``, ``"tool_calls"``,
+#: ``"content_filter"`` or another word of the engine's, of the first choice; ``"cancelled"`` if the
+#: client disconnected; ``None`` for embeddings), ``usage``
+#: (:class:`~django_ollama_openai.types.Usage` of all choices; of a cancelled completion the tokens
+#: counted until then, with ``estimated`` set), ``timings``
+#: (:class:`~django_ollama_openai.types.Timings`, in seconds) and ``messages`` (for each choice the
+#: assistant message in OpenAI's format, as far as it was produced).
 completion_finished = Signal(use_caching=True)
-"""The completion has ended, by itself or because the client disconnected.
 
-Further arguments: ``finish_reason`` (``"stop"``, ``"length"``, ``"tool_calls"``,
-``"content_filter"`` or another word of the engine's, of the first choice; ``"cancelled"`` if the
-client disconnected; ``None`` for embeddings), ``usage``
-(:class:`~django_ollama_openai.types.Usage` of all choices; of a cancelled completion the
-tokens counted until then, with ``estimated`` set), ``timings``
-(:class:`~django_ollama_openai.types.Timings`, in seconds) and ``messages`` (for each
-choice the assistant message in OpenAI's format, as far as it was produced).
-"""
-
+#: The completion has failed.
+#:
+#: Further arguments: ``error`` (a :class:`~django_ollama_openai.exceptions.GatewayError`), and
+#: ``usage``, ``timings`` and ``messages`` up to the failure.
 completion_failed = Signal(use_caching=True)
-"""The completion has failed.
 
-Further arguments: ``error`` (a :class:`~django_ollama_openai.exceptions.GatewayError`), and
-``usage``, ``timings`` and ``messages`` up to the failure.
-"""
-
+#: The completion has finished or failed. For metrics: without text.
+#:
+#: It is sent before the other two, and in the event loop under ASGI. Receivers are synchronous and
+#: must not block. Unlike receivers of the other two, they do not make the app keep the text of
+#: answers.
+#:
+#: Further arguments: ``usage`` and ``timings`` as above, ``finish_reason`` (``None`` for a
+#: failure), ``error`` (``None`` unless it failed), and ``choices``, the number of choices (0 for
+#: embeddings).
 completion_recorded: Signal = _PromptSignal(use_caching=True)
-"""The completion has finished or failed. For metrics: without text.
-
-It is sent before the other two, and in the event loop under ASGI. Receivers are synchronous and
-must not block. Unlike receivers of the other two, they do not make the app keep the text of
-answers.
-
-Further arguments: ``usage`` and ``timings`` as above, ``finish_reason`` (``None`` for a failure),
-``error`` (``None`` unless it failed), and ``choices``, the number of choices (0 for embeddings).
-"""

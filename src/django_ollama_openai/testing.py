@@ -12,18 +12,18 @@ from .backends import DummyBackend, backends
 
 __all__ = ["API_KEY", "DummyBackend", "authorization", "canned_replies", "requests_to"]
 
+#: The key that :func:`canned_replies` adds to ``API_KEYS``.
 API_KEY: Final = "sk-testing"
-"""The key that :func:`canned_replies` adds to ``API_KEYS``."""
 
 _DUMMY: Final = "django_ollama_openai.backends.DummyBackend"
 
 
 def canned_replies(*replies: str | dict[str, Any], **changes: Any) -> override_settings:
-    """Return a decorator and context manager, which gives each backend of the site ``replies``.
+    """Return a decorator and context manager that replaces each backend of the site by a
+    :class:`~django_ollama_openai.backends.DummyBackend` with ``replies``.
 
-    Each is a :class:`~django_ollama_openai.backends.DummyBackend`, which has a reply of its own if
-    there are no ``replies``. :data:`API_KEY` is a valid key. ``changes`` are keys of
-    ``OLLAMA_OPENAI``, which replace those of the site.
+    Without ``replies`` they have a default reply. :data:`API_KEY` is a valid key. ``changes`` are
+    keys of ``OLLAMA_OPENAI``, which replace those of the site.
     """
     site = {**getattr(settings, _conf.SETTING, {}), **changes}
     backend = {"BACKEND": _DUMMY, "OPTIONS": {"replies": replies} if replies else {}}
@@ -41,7 +41,7 @@ def canned_replies(*replies: str | dict[str, Any], **changes: Any) -> override_s
 
 
 def requests_to(alias: str = _conf.DEFAULT_BACKEND) -> list[Any]:
-    """Return the requests that the backend ``alias`` has got within :func:`canned_replies`."""
+    """Return the requests that the backend ``alias`` has received within :func:`canned_replies`."""
     backend = backends[alias]
     if not isinstance(backend, DummyBackend):
         raise TypeError(f"The backend {alias!r} is no DummyBackend. Use canned_replies().")

@@ -1,4 +1,4 @@
-"""Types of requests, answers and callers, for subclasses of backends and policies, and for apps."""
+"""Types of requests, responses and callers, for backends, policies and apps."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""The module for ``path("ai/", include("django_ollama_openai.urls"))``.
+"""The URLconf for ``path("ai/", include("django_ollama_openai.urls"))``.
 
 It may be included any number of times; extra arguments of a mount are its options. Optional apps
-add their own endpoints: those of the module that their ``AppConfig`` names as
-``ollama_openai_urls``.
+add the endpoints of the module that their ``AppConfig`` names as ``ollama_openai_urls``.
 """
 
 from __future__ import annotations

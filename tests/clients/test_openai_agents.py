@@ -90,7 +90,8 @@ async def test_a_conversation(ollama: OllamaServer) -> None:
     ollama.reply(*WEATHER_ANSWERS, ANSWER)
     agent = Agent(name="a", tools=[WEATHER])
     first = await Runner.run(agent, "The weather?")
-    items = [*first.to_input_list(), {"role": "user", "content": "Thanks."}]
+    items = first.to_input_list()
+    items.append({"role": "user", "content": "Thanks."})
     second = await Runner.run(agent, items)
     assert second.final_output == TEXT
     roles = [message["role"] for message in ollama.chats()[2].body["messages"]]

@@ -711,7 +711,7 @@ def test_a_silent_host_holds_nothing_up(
         assert 0.3 <= time.monotonic() - started < WITHIN
         assert len(asked(hosts[0])) == 5
         backends.close()
-        monkeypatch.setattr(monitor, "PROBE_SECONDS", 1.5)
+        monkeypatch.setattr(monitor, "PROBE_SECONDS", 0.5)
         pool = make(silent, hosts[0])
         ask(pool)
         seen = len(hosts[0].requests)

@@ -144,7 +144,8 @@ def test_without_the_setting_there_are_no_such_headers(
 ) -> None:
     configure(**more)
     responses = preflight(send, CHAT), send("GET", "v1/models", Origin=APP)
-    assert [each.status_code for each in responses] == [405, 500 if more else 401]
+    statuses = [500, 500] if more else [405, 401]
+    assert [each.status_code for each in responses] == statuses
     for response in responses:
         assert allowed(response) is None
         assert "Origin" not in response.headers.get("Vary", "")

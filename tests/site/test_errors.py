@@ -777,7 +777,7 @@ def test_a_length_of_thousands_of_digits_is_too_large() -> None:
     request = RequestFactory().post(CHAT, b"{}", content_type="application/json")
     request.META["CONTENT_LENGTH"] = "9" * 5000
     with pytest.raises(RequestTooLarge):
-        read_body(request)
+        read_body(request, 20)
 
 
 class BreaksOff(BytesIO):
@@ -796,15 +796,14 @@ def chunked(stream: BytesIO, *, terminated: bool) -> HttpRequest:
     return RequestFactory().generic("POST", CHAT, headers=headers, **environ)
 
 
-def test_a_chunked_body_under_wsgi(configure: Callable[..., None]) -> None:
-    configure(MAX_BODY_BYTES=20)
-    assert read_body(chunked(BytesIO(b" " * 20), terminated=True)) == b" " * 20
+def test_a_chunked_body_under_wsgi() -> None:
+    assert read_body(chunked(BytesIO(b" " * 20), terminated=True), 20) == b" " * 20
     with pytest.raises(RequestTooLarge):
-        read_body(chunked(BytesIO(b" " * 21), terminated=True))
+        read_body(chunked(BytesIO(b" " * 21), terminated=True), 20)
     with pytest.raises(InvalidRequest, match="incomplete"):
-        read_body(chunked(BreaksOff(b"{"), terminated=True))
+        read_body(chunked(BreaksOff(b"{"), terminated=True), 20)
     with pytest.raises(InvalidRequest, match="Content-Length"):
-        read_body(chunked(BytesIO(b"{}"), terminated=False))
+        read_body(chunked(BytesIO(b"{}"), terminated=False), 20)
 
 
 def test_a_path_cannot_forge_a_line_of_the_log(

@@ -19,6 +19,7 @@ from django.contrib.auth.models import User
 from django.test import AsyncClient, Client, override_settings
 from django.urls import include, path
 
+from django_ollama_openai import _conf
 from django_ollama_openai._gateway import health
 from django_ollama_openai._translation.model_cards import METADATA, ModelCard
 from django_ollama_openai._wire.case import to_camel
@@ -489,7 +490,10 @@ def test_however_many_ask_the_backends_are_asked_once(
     configure(BACKENDS={"default": dummy(backend=f"{HERE}.Slow")})
     Slow.wanted = 2
     reports: list[Any] = []
-    threads = [threading.Thread(target=lambda: reports.append(health._check())) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda: reports.append(health._check(_conf.get())))
+        for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     time.sleep(0.1)
@@ -506,7 +510,7 @@ def test_the_same_in_an_event_loop(configure: Configure) -> None:
     Slow.wanted = 2
 
     async def ask() -> None:
-        asking = [asyncio.create_task(health._acheck()) for _ in range(8)]
+        asking = [asyncio.create_task(health._acheck(_conf.get())) for _ in range(8)]
         await asyncio.sleep(0.1)
         asking[0].cancel()
         Slow.wanted = 1
@@ -516,4 +520,4 @@ def test_the_same_in_an_event_loop(configure: Configure) -> None:
 
     asyncio.run(ask())
     assert Slow.pings == ["default"]
-    assert not health._aasking
+    assert not health._probes

@@ -211,7 +211,7 @@ def test_status_of_an_engine_that_does_not_say_what_it_has(
     assert "ready, " in command("status", backend="default")
     reason = (
         "The engine failed with status 500. (UpstreamStatusError: 500 to GET /api/tags) "
-        "The engine said: disk failure"
+        "The engine's message: disk failure"
     )
     assert f"    but its models cannot be listed: {reason}\n" in command(
         "status", backend="default"
@@ -726,7 +726,9 @@ def test_ask_shows_why_the_engine_failed(
     command: Ollama, ollama: OllamaServer, reply: Reply
 ) -> None:
     ollama.reply(reply)
-    assert "The engine said: CUDA out of memory on /dev/nvidia0" in refused(command, "ask", "Why?")
+    assert "The engine's message: CUDA out of memory on /dev/nvidia0" in refused(
+        command, "ask", "Why?"
+    )
 
 
 def test_ask_shows_what_there_is_of_an_answer_that_breaks_off(

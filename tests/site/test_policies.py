@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -21,6 +21,7 @@ from django.http import HttpRequest
 from django.test import AsyncClient, Client
 
 from django_ollama_openai._gateway import policy as policy_module
+from django_ollama_openai._gateway.flow import run
 from django_ollama_openai._wire.chat import ChatCompletionRequest
 from django_ollama_openai._wire.delta import Delta, Usage
 from django_ollama_openai.auth import BaseAuthenticator, Caller
@@ -125,6 +126,10 @@ class Words(DummyBackend):
     async def astream_chat(self, request: ChatCompletionRequest) -> AsyncIterator[Delta]:
         for delta in self.stream_chat(request):
             yield delta
+
+
+class NoEndpoints(DummyBackend):
+    supports_chat = supports_completions = supports_embeddings = False
 
 
 class Endless(DummyBackend):
@@ -325,7 +330,7 @@ def test_a_refusal_releases_what_earlier_policies_hold(
     assert response.headers["Retry-After"] == "60"
     assert response.headers["x-refused"] == "yes"
     assert response.headers["x-ratelimit-remaining-requests"] == "7"
-    assert names()[2:] == ["second settled", "first settled"]
+    assert names() == ["second admitted", "second settled"]
     (outcome,) = settled("first")
     assert isinstance(outcome.error, Overloaded)
     assert outcome.answered_by is None
@@ -381,7 +386,25 @@ def test_a_failure_before_the_engine(configure: Callable[..., None], ask: Ask) -
 def test_a_refusal_by_an_earlier_gate(configure: Callable[..., None], ask: Ask) -> None:
     configure(First)
     assert ask(n=33, max_tokens=1).status_code == 400
+    configure(First, backend=f"{HERE}.NoEndpoints")
+    for path, body in (
+        (CHAT, None),
+        (CHAT.replace("chat/", ""), {"prompt": "a"}),
+        (CHAT.replace("chat/completions", "embeddings"), {"input": "a"}),
+        (CHAT.replace("chat/completions", "responses"), {"input": "a"}),
+    ):
+        refused = ask(path, body)
+        assert refused.status_code == 400
+        assert refused.json()["error"]["code"] == "unsupported_endpoint"
     assert events == []
+
+
+def test_what_is_held_is_settled_once() -> None:
+    holds, admission = policy_module.Holds(), cast("Admission[Any]", None)
+    run(holds.acquire([ASecond()], admission))
+    for _ in range(2):
+        run(holds.settle(Outcome()))
+    assert names() == ["second admitted", "second settled"]
 
 
 # Policies that hang, under ASGI

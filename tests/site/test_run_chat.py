@@ -13,6 +13,7 @@ import pytest
 from django.http import HttpRequest
 from django.test import RequestFactory
 
+from django_ollama_openai import _conf
 from django_ollama_openai._gateway.admission import (
     Admission,
     Incoming,
@@ -132,7 +133,13 @@ def configured(settings: Settings) -> Iterator[Callable[..., None]]:
 
 def incoming(content: bytes = b"", **headers: str) -> Incoming:
     request = RequestFactory().post("/notes/", headers={"x-key": "wiki", **headers})
-    return Incoming(request, "req_1", read_body=lambda: content, is_disconnected=lambda: False)
+    return Incoming(
+        request,
+        "req_1",
+        _conf.get(),
+        read_body=lambda limit: content,
+        is_disconnected=lambda: False,
+    )
 
 
 def chat(**changes: Any) -> ChatCompletionRequest:
@@ -282,7 +289,7 @@ def post_message(
         scope="chat",
         body=NewMessage,
         needs_owner=True,
-        is_chat_to_come=True,
+        makes_chat=True,
     )
     assert names() == []
 
@@ -337,9 +344,7 @@ def test_an_endpoint_that_needs_an_owner(drive: Drive) -> None:
 
 def test_an_endpoint_cannot_go_past_the_policies(drive: Drive) -> None:
     def respond() -> Flow[str]:
-        admission = yield from admit(
-            incoming(), endpoint="notes", scope="notes", is_chat_to_come=True
-        )
+        admission = yield from admit(incoming(), endpoint="notes", scope="notes", makes_chat=True)
         return (yield from carry_out(admission, nothing()))
 
     def nothing() -> Flow[str]:

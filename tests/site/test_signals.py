@@ -512,7 +512,7 @@ async def test_what_would_be_awaited_cannot_measure() -> None:
 
     with pytest.raises(TypeError, match="completion_finished and completion_failed take both"):
         completion_recorded.connect(receiver)
-    assert not completion_recorded.has_listeners()
+    assert not completion_recorded.has_listeners(DummyBackend)
 
 
 @pytest.mark.parametrize("signal", [completion_finished, completion_recorded])

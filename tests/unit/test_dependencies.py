@@ -26,10 +26,11 @@ EXTRAS = {
     "llamacpp": "backends/_llamacpp.py",
     "metrics": "contrib/prometheus/",
     "otel": "contrib/opentelemetry/",
+    "progress": "management/progress.py",
 }
 """The modules that import what an extra installs."""
 
-CAPPED = ("aiohttp", "asgiref", "httpcore", "httpx", "ollama", "xllamacpp")
+CAPPED = ("aiohttp", "asgiref", "django", "httpcore", "httpx", "ollama", "xllamacpp")
 
 
 def requirements(entries: list[str]) -> dict[str, str]:
@@ -93,23 +94,29 @@ def defined(tree: ast.Module) -> Iterator[str]:
                 yield asname or name.rpartition(".")[2]
 
 
+FENCED = {"asgi.py": {"_handler_class", "_stream"}, "_views/http_requests.py": {"_body"}}
+"""The modules that use private names of Django, and these names."""
+
 OWN = {name for tree in SOURCES.values() for name in defined(tree)}
 
 
-def foreign_private_names(tree: ast.Module) -> list[str]:
-    """Return private attributes and modules that no module of the package defines."""
-    attributes = [node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
-    parts = [part for name in imported(tree) for part in name.split(".")]
-    return [
-        name
-        for name in attributes
-        if name.startswith("_") and not name.endswith("__") and name not in OWN
-    ] + [part for part in parts if part.startswith("_") and not part.endswith("__")]
+def foreign_private_names(tree: ast.Module) -> set[str]:
+    """Return the private modules of other packages, the private attributes of ``self`` that no
+    module of the package defines, and those of other objects that this module does not define."""
+    own = set(defined(tree))
+    names = {part for name in imported(tree) for part in name.split(".")}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name) if name in OWN:
+                pass
+            case ast.Attribute(attr=name) if name not in own:
+                names.add(name)
+    return {name for name in names if name.startswith("_") and not name.endswith("__")}
 
 
 @pytest.mark.parametrize("path", SOURCES)
 def test_private_names_of_other_packages_are_not_used(path: str) -> None:
-    assert foreign_private_names(SOURCES[path]) == []
+    assert foreign_private_names(SOURCES[path]) == FENCED.get(path, set())
 
 
 @pytest.mark.parametrize(

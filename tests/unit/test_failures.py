@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from django_ollama_openai._gateway.failures import MAX_LOGGED, to_client_error
+from django_ollama_openai._gateway.failures import to_client_error
 from django_ollama_openai._translation.ollama_chunks import OllamaChatChunks
 from django_ollama_openai._translation.ollama_errors import ollama_error
 from django_ollama_openai._translation.openai_errors import openai_error
+from django_ollama_openai.backends._failures import MAX_LOGGED
 from django_ollama_openai.backends._http_client import UpstreamStatusError
 from django_ollama_openai.exceptions import (
     GatewayError,
@@ -98,7 +99,7 @@ def test_the_engines_words_are_logged_if_the_site_says_so(
 ) -> None:
     settings.OLLAMA_OPENAI = {"LOG_ENGINE_ERRORS": is_set}
     line = logged(failure, caplog)
-    assert line.endswith(f" The engine said: {words}" if is_set else "failed with status 500.")
+    assert line.endswith(f" The engine's message: {words}" if is_set else "failed with status 500.")
     assert words not in str(failure.envelope())
 
 
@@ -111,7 +112,7 @@ def test_a_refusal_that_clients_do_not_read_is_logged_if_the_site_says_so(
     assert caplog.records == []
     line = logged(ollama_error(400, b'{"error": "stat /srv/x"}'), caplog)
     assert line == (
-        "Request req_7 to the backend 'default' was refused. The engine said: stat /srv/x"
+        "Request req_7 to the backend 'default' was refused. The engine's message: stat /srv/x"
     )
 
 

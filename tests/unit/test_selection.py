@@ -38,8 +38,8 @@ def member(
     failed_at: float = 0,
 ) -> Member:
     made = Member(alias, BaseBackend(alias=alias))
-    made.listed(cards or [card()])
-    made.loaded(loaded)
+    made.note_models(cards or [card()])
+    made.note_loaded(loaded)
     made.health, made.slots.running = health, running
     made.used, made.failed_at = used, failed_at
     return made
@@ -69,7 +69,7 @@ def test_idle_ones_share_the_work() -> None:
     for _ in range(6):
         first = order(a, b, c)[0]
         got.append(first)
-        next(each for each in (a, b, c) if each.alias == first).begins(MODEL)
+        next(each for each in (a, b, c) if each.alias == first).note_begin(MODEL)
     assert "".join(got) == "abcabc"
 
 
@@ -81,36 +81,36 @@ def test_loading_a_model_costs_as_much_as_some_requests(busy: int, first: str) -
 
 def test_a_model_that_is_asked_for_counts_as_being_loaded() -> None:
     a, b = member("a", loaded=frozenset()), member("b", loaded=frozenset())
-    a.begins(MODEL)
+    a.note_begin(MODEL)
     assert order(a, b) == "ab"
     # A look that does not see it yet.
-    a.loaded(frozenset())
+    a.note_loaded(frozenset())
     assert order(a, b) == "ab"
-    a.ends(MODEL)
+    a.note_end(MODEL)
     assert order(a, b) == "ba"
 
 
 def test_a_model_that_was_asked_for_counts_as_loaded_until_the_next_look() -> None:
     a, b = member("a", loaded=frozenset()), member("b", loaded=frozenset())
-    a.begins(MODEL)
-    a.ends(MODEL)
+    a.note_begin(MODEL)
+    a.note_end(MODEL)
     assert order(a, b) == "ab"
-    a.loaded(frozenset())
+    a.note_loaded(frozenset())
     assert order(a, b) == "ba"
 
 
 def test_one_that_has_failed_is_avoided_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = member("a"), member("b", running=5, used=1)
-    a.is_set_back()
+    a.note_failure()
     assert order(a, b) == "ab"
-    a.is_set_back()
+    a.note_failure()
     assert order(a, b) == "ba"
-    a.has_answered()
+    a.note_success()
     assert order(a, b) == "ab"
     for _ in range(5):
-        a.is_set_back()
+        a.note_failure()
     assert order(a, b) == "ba"
-    monkeypatch.setattr(selection, "SETBACK_SECONDS", -1)
+    monkeypatch.setattr(selection, "FAILURE_SECONDS", -1)
     assert order(a, b) == "ab"
 
 
@@ -121,8 +121,8 @@ def test_an_engine_that_does_not_tell_counts_as_having_it_loaded() -> None:
 def test_names_from_clients_do_not_fill_the_memory() -> None:
     a = member("a", loaded=frozenset())
     for number in range(MAX_REMEMBERED * 2):
-        a.begins(f"model {number}")
-        a.ends(f"model {number}")
+        a.note_begin(f"model {number}")
+        a.note_end(f"model {number}")
     assert len(a._requested) == MAX_REMEMBERED
     assert not a._running
 
@@ -144,9 +144,9 @@ def test_all_are_asked_for_a_model_that_nobody_is_known_to_have() -> None:
 
 def test_one_that_has_lost_a_model_is_known_to_lack_it() -> None:
     a, b = member("a"), member("b")
-    a.lacks(MODEL)
+    a.note_missing(MODEL)
     assert order(a, b) == "b"
-    b.lacks(MODEL)
+    b.note_missing(MODEL)
     # It may have come to any of them since.
     assert order(a, b) == "ab"
 

@@ -1,1 +1,1 @@
-"""The use cases, one a module. Each is a flow that serves sync and async alike (``flow``)."""
+"""The use cases, one in each module, as flows, which serve sync and async alike (:mod:`.flow`)."""

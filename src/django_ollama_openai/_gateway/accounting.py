@@ -56,7 +56,7 @@ class Account:
         self._tickets: list[QueueTicket] = []
         self._slots = route.backend.slots
         self._sender = type(route.backend)
-        self._answerer = route
+        self._current = route
         self._failures: list[tuple[str, GatewayError]] = []
         self._facts: dict[str, Any] = {
             "request": admission.request,
@@ -67,13 +67,13 @@ class Account:
             "model": route.name,
             "backend": route.alias,
         }
-        # The text of an answer is only kept if there is a use for it.
+        # The text of an answer is only kept if a recorder or a receiver gets it.
         self._is_kept = (
             recorder is not None
             or completion_finished.has_listeners(self._sender)
             or completion_failed.has_listeners(self._sender)
         )
-        # A stream ends when the request has left the middleware, and their context with it.
+        # A stream ends when the request has left the middleware, which may reset variables.
         self._context = copy_context()
         self._choices = choices
         self._tallies = [_Tally() for _ in range(max(1, choices))]
@@ -82,22 +82,22 @@ class Account:
         self._record: Record | None = None
 
     def new_ticket(self) -> QueueTicket:
-        """Return the ticket for the queue of a backend, or of another one."""
+        """Return a new ticket for queues, whose waiting time counts as the request's."""
         ticket = QueueTicket()
         self._tickets.append(ticket)
         return ticket
 
-    def falls_back(self, route: Route, error: GatewayError) -> None:
-        """Note that the backend failed with ``error``, and that ``route`` is tried next."""
-        self._failures.append((self._answerer.alias, error))
-        self._answerer = route
+    def note_fallback(self, route: Route, error: GatewayError) -> None:
+        """Note that the current route failed with ``error``, and that ``route`` is tried next."""
+        self._failures.append((self._current.alias, error))
+        self._current = route
 
-    def all_have_failed(self, first: Route, error: GatewayError) -> None:
-        """Note that the last backend failed with ``error``, too. The client gets the error of the
-        ``first``."""
-        if self._answerer is not first:
-            self._failures = [*self._failures[1:], (self._answerer.alias, error)]
-            self._answerer = first
+    def note_last_failure(self, first: Route, error: GatewayError) -> None:
+        """Note that the last route failed with ``error``. The client gets the error of ``first``,
+        the request's own route."""
+        if self._current is not first:
+            self._failures = [*self._failures[1:], (self._current.alias, error)]
+            self._current = first
 
     def feed(self, delta: Delta) -> None:
         """Count ``delta``, which the backend has produced."""
@@ -126,10 +126,10 @@ class Account:
         self._end(error=error)
 
     def settle(self) -> GatewayError | None:
-        """Have the answer recorded, then the holds of policies settled; once.
+        """Record the answer, then settle the holds of policies; once.
 
         Return the error that the client gets instead of a finished answer that could not be
-        recorded.
+        recorded, if any.
         """
         if self._record is None or (self._recorder is None and not self.holds):
             return None
@@ -175,7 +175,7 @@ class Account:
             await uninterrupted(sending)
 
     def send_ending(self) -> None:
-        """Send the signals of the end, if it has come."""
+        """Send the signals of the end, if the request has ended."""
         if self._record is not None:
             signal, facts = self._ending(self._record)
             self._context.run(self._send_recorded, facts)
@@ -187,7 +187,7 @@ class Account:
             signal, facts = self._ending(self._record)
             has_listeners = signal.has_listeners(self._sender)
             if has_listeners or completion_recorded.has_listeners(self._sender):
-                # In a task, which runs when the last event has left.
+                # In a task, which runs after the last event was sent.
                 await uninterrupted(self._asend_ending(signal if has_listeners else None, facts))
 
     async def _asend_ending(self, signal: Signal | None, facts: dict[str, Any]) -> None:
@@ -203,7 +203,7 @@ class Account:
     def _ending(self, record: Record) -> tuple[Signal, dict[str, Any]]:
         facts = {
             **self._facts,
-            "backend": self._answerer.alias,
+            "backend": self._current.alias,
             "answered_by": record.answered_by,
             "failures": tuple(self._failures),
             "usage": record.usage,
@@ -227,7 +227,7 @@ class Account:
             ),
             finish_reason=finish_reason,
             error=error,
-            answered_by=self._answerer.name,
+            answered_by=self._current.name,
             messages=tuple(
                 chat_message(fold(tally.deltas)) for tally in self._tallies[: self._choices]
             ),

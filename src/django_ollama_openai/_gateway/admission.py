@@ -1,9 +1,9 @@
 """The gates that every request passes, in their order.
 
-:func:`admit` is the way of a request from the caller's credentials to the policies; what it returns
-is an :class:`Admission`. :func:`admit_chat` is the second half of that way, for endpoints that make
-a chat completion request from something else. :func:`carry_out` settles what policies hold for a
-request that did not get as far as an engine.
+:func:`admit` takes an :class:`Incoming` request through all gates, from authentication to the
+policies, and returns its :class:`Admission`. Endpoints that make a chat completion request from
+something else pass the second half of the gates with :func:`admit_chat`. :func:`carry_out` settles
+what policies hold for a request that did not reach an engine.
 """
 
 from __future__ import annotations
@@ -55,22 +55,24 @@ T = TypeVar("T")
 
 NameFields: TypeAlias = Callable[[GatewayError], None]
 
+#: The estimate of OpenAI's documentation for English text.
 CHARACTERS_PER_TOKEN: Final = 4
-"""For estimates: OpenAI's rule of thumb for English text."""
 
 
 @dataclass(slots=True, frozen=True)
 class Incoming:
-    """A request before the gates.
+    """A request before the gates, as the view passes it on.
 
-    ``read_body`` returns the decoded body, within ``MAX_BODY_BYTES``; ``is_disconnected`` returns,
-    under WSGI, whether the client has closed its connection. ``captured`` has the arguments that
-    the endpoint's path captures. ``headers`` are added to the response, also to that of an error.
+    ``read_body(limit)`` returns the decoded body of at most ``limit`` bytes. ``is_disconnected()``
+    returns, under WSGI, whether the client has closed its connection. ``captured`` has the
+    arguments that the endpoint's path captures. ``headers`` are added to the response, also to an
+    error response.
     """
 
     request: HttpRequest
     request_id: str
-    read_body: Callable[[], bytes]
+    settings: _conf.Settings = field(repr=False)
+    read_body: Callable[[int], bytes]
     is_disconnected: Callable[[], bool]
     captured: Mapping[str, Any] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
@@ -92,7 +94,6 @@ class Admission(Generic[B]):
     """
 
     incoming: Incoming = field(repr=False)
-    settings: _conf.Settings = field(repr=False)
     endpoint: str
     scope: str | None
     caller: Caller
@@ -110,7 +111,7 @@ class Admission(Generic[B]):
 
     @property
     def engine_route(self) -> Route:
-        """The route, of an endpoint where an engine is involved.
+        """The route of a request to an engine.
 
         Raises:
             TypeError: No engine is involved.
@@ -118,6 +119,11 @@ class Admission(Generic[B]):
         if self.route is None:
             raise TypeError(f"The endpoint {self.endpoint!r} involves no engine.")
         return self.route
+
+    @property
+    def settings(self) -> _conf.Settings:
+        """The settings, read once for the request."""
+        return self.incoming.settings
 
     @property
     def request(self) -> HttpRequest:
@@ -136,7 +142,7 @@ class Admission(Generic[B]):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers to add to the response, also to that of an error; may be changed until the
+        """Headers to add to the response, also to an error response; may be changed until the
         response begins."""
         return self.incoming.headers
 
@@ -149,19 +155,19 @@ def admit(
     body: type[M] | M | None = None,
     query: type[QueryParameters] | None = None,
     needs_owner: bool = False,
-    is_chat_to_come: bool = False,
+    makes_chat: bool = False,
 ) -> Flow[Admission[Any]]:
-    """Pass all gates.
+    """Pass all gates, and return the admission.
 
-    A ``scope`` of ``None`` admits everybody, without credentials and policies. ``body`` is the
+    A ``scope`` of ``None`` admits all callers, without credentials and policies. ``body`` is the
     model of the request's body, which is then read, or a body that exists already; ``query`` is the
-    model of its query parameters. With ``is_chat_to_come`` the endpoint itself makes the request for the engine,
-    and passes the remaining gates with :func:`admit_chat`.
+    model of its query parameters. With ``makes_chat`` the endpoint itself makes the chat completion
+    request for the engine, and passes the remaining gates with :func:`admit_chat`.
 
     Raises:
         GatewayError: The request is refused.
     """
-    settings = _conf.get()
+    settings = incoming.settings
     caller = Caller()
     if scope is not None:
         caller = yield from authenticate(incoming.request, settings)
@@ -172,7 +178,7 @@ def admit(
     parameters = None if query is None else query.read(incoming.request.GET.lists())
     content = b""
     if isinstance(body, type):
-        content = incoming.read_body()
+        content = incoming.read_body(settings.MAX_BODY_BYTES)
         body = body.parse(content)
     mount = Mount.of(incoming.request, settings)
     route: Route | None = None
@@ -183,15 +189,15 @@ def admit(
             _check_size(content, body.n or 1, settings)
         route = resolve_model(body.model, mount, settings, caller)
         route.backend.check_support(body)
-        if not is_chat_to_come:
+        if not makes_chat:
             body, ignored = apply_unsupported_policy(
                 body, _unsupported_parameters(body, route), route, settings
             )
             engine = _engine_fields(body, route, characters, ignored, settings)
     admission: Admission[Any] = Admission(
-        incoming, settings, endpoint, scope, caller, mount, body, parameters, route, **engine
+        incoming, endpoint, scope, caller, mount, body, parameters, route, **engine
     )
-    if not is_chat_to_come:
+    if not makes_chat:
         yield from admission.holds.acquire(() if scope is None else policies(settings), admission)
     return admission
 
@@ -230,8 +236,8 @@ def admit_chat(
 
 
 def carry_out(admission: Admission[Any], answer: Flow[T]) -> Flow[T]:
-    """Drive ``answer``, which answers the request; then settle what policies hold, unless the
-    answer is on its way from an engine, whose delivery settles it.
+    """Run ``answer``, the handler's flow; then settle what policies hold, unless an engine answers:
+    then the delivery has taken the holds over, and settles them at the end.
 
     Raises:
         RuntimeError: The request has not passed the policies: :func:`admit_chat` was not called.
@@ -266,12 +272,12 @@ def authenticate(request: HttpRequest, settings: _conf.Settings) -> Flow[Caller]
     raise AuthenticationFailed(
         "You didn't provide an API key. Send one in the header 'Authorization: Bearer YOUR_KEY', "
         "or log in to this site. (The site's owner sets keys in OLLAMA_OPENAI['API_KEYS'], or "
-        "lets everybody in with OLLAMA_OPENAI['ALLOW_ANONYMOUS'] = True.)"
+        "admits all callers with OLLAMA_OPENAI['ALLOW_ANONYMOUS'] = True.)"
     )
 
 
 def authenticators(settings: _conf.Settings) -> list[BaseAuthenticator]:
-    """Return the site's authenticators, in the order in which they are tried.
+    """Return the site's authenticators in the order of ``AUTHENTICATION``.
 
     Raises:
         ImproperlyConfigured: One of them cannot be imported or created.
@@ -298,11 +304,11 @@ def check_prompt(body: EngineRequest, settings: _conf.Settings) -> int:
 def apply_unsupported_policy(
     body: R, unsupported: list[str], route: Route, settings: _conf.Settings
 ) -> tuple[R, tuple[str, ...]]:
-    """Refuse or drop the parameters ``unsupported`` of ``body``, as ``UNSUPPORTED_PARAMETERS``
-    says. Return the request that is left, and the names of what was dropped.
+    """Reject or drop the parameters ``unsupported`` of ``body``, according to
+    ``UNSUPPORTED_PARAMETERS``. Return the remaining request and the names of the dropped ones.
 
     Raises:
-        UnsupportedParameter: They are refused; it names the first.
+        UnsupportedParameter: They are rejected; the error names the first.
     """
     if not unsupported:
         return body, ()
@@ -390,5 +396,5 @@ def _output_limit(request: EngineRequest, route: Route) -> int | None:
         limit = request.options.num_predict
     if limit is None:
         limit = route.options.get("num_predict", default)
-    # A site's own number may also be -1, for no limit.
+    # In the site's settings it may also be -1, for no limit.
     return limit if isinstance(limit, int) and limit > 0 else None

@@ -1,4 +1,4 @@
-"""Reads the sources of a work: their steps, and the leases that their requests are tried with."""
+"""Read the sources of a work: run their steps, and try their requests with leases."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from django.db import connections
-
 from .._cancellation import interruptible
 from .._closing import aclosed, closed
+from .._connections import close_connections
 from .._wire.engine import EngineRequest
 from ..backends._leases import Lease, Leases, astream, stream
 from .channel import Channel
@@ -24,7 +23,7 @@ T = TypeVar("T")
 
 
 def items(source: Source[Any, Any], work: Work[Any]) -> Iterator[Any]:
-    """Yield the items of ``source`` in a thread of its own."""
+    """Yield the items of ``source``. Call it in a thread that serves nothing else."""
     steps = source.steps()
     resume: Callable[[], Any] = partial(next, steps)
     has_called = False
@@ -38,13 +37,13 @@ def items(source: Source[Any, Any], work: Work[Any]) -> Iterator[Any]:
             try:
                 if isinstance(step, EngineRequest):
                     call = _EngineCall(work, source, step)
-                    found = stream(call.leases(), call.calls, call.claim)
-                    with closed(found):
-                        for item in found:
+                    answer = stream(call.leases(), call.calls, call.claim)
+                    with closed(answer):
+                        for item in answer:
                             yield source.feed(item)
                 elif isinstance(step, Call):
                     has_called = True
-                    # Nothing more is to be done for a client that has hung up meanwhile.
+                    # If the client disconnects meanwhile, this raises Cancelled afterwards.
                     with interruptible(lambda: None):
                         result = step.sync()
                 else:
@@ -56,8 +55,7 @@ def items(source: Source[Any, Any], work: Work[Any]) -> Iterator[Any]:
     finally:
         steps.close()
         if has_called:
-            # Nobody else would close those of this thread.
-            connections.close_all()
+            close_connections()
 
 
 async def forward(work: Work[Any], channel: Channel) -> None:
@@ -79,9 +77,9 @@ async def _forward(source: Source[Any, Any], work: Work[Any], channel: Channel) 
             try:
                 if isinstance(step, EngineRequest):
                     call = _EngineCall(work, source, step, channel.check)
-                    found = astream(call.leases(), call.acalls, call.claim)
-                    async with aclosed(found):
-                        async for item in found:
+                    answer = astream(call.leases(), call.acalls, call.claim)
+                    async with aclosed(answer):
+                        async for item in answer:
                             data = work.feed(source.feed(item))
                             if data and channel.put(data):
                                 await channel.drained()
@@ -100,7 +98,7 @@ async def _forward(source: Source[Any, Any], work: Work[Any], channel: Channel) 
 
 
 async def _together(parts: list[Coroutine[Any, Any, None]]) -> None:
-    """Run all parts to their ends, and none any longer once one has failed."""
+    """Run all parts to their end; cancel the others once one has failed."""
     tasks = [asyncio.create_task(part) for part in parts]
     try:
         await asyncio.gather(*tasks)
@@ -111,7 +109,7 @@ async def _together(parts: list[Coroutine[Any, Any, None]]) -> None:
 
 
 class Superseded(Exception):
-    """Another source has left this attempt for the next one."""
+    """Another source has gone on to the next attempt."""
 
 
 class _EngineCall(Generic[T]):
@@ -154,7 +152,7 @@ class _EngineCall(Generic[T]):
         return self._source.acalls(self._routed, lease.backend)
 
     def claim(self) -> None:
-        """Check that the answer is to come from the current attempt.
+        """Check that this attempt is still the current one, before its first item is used.
 
         Raises:
             Superseded: It is not.
@@ -163,7 +161,7 @@ class _EngineCall(Generic[T]):
             raise Superseded
 
     def _check_current(self) -> None:
-        # The slot may come from another source that has just found the attempt to be of no use.
+        # The slot may come from another source whose attempt has just failed.
         if self._check is not None:
             self._check()
         if self._attempt is not self._work.attempt:

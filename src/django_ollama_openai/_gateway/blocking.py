@@ -17,12 +17,12 @@ R = TypeVar("R")
 
 
 def call_blocking(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Flow[R]:
-    """Call ``function`` where it may block: here under WSGI, in the request's thread under ASGI,
-    whose connections to the database are closed afterwards."""
-
+    """Call ``function``, which may block. Under ASGI it runs in the request's thread, whose
+    connections to the database are then closed.
+    """
     bound = partial(function, *args, **kwargs)
 
-    async def arun() -> R:
+    async def in_thread() -> R:
         return await run_sync(run_and_close, bound)
 
-    return (yield from call(bound, arun))
+    return (yield from call(bound, in_thread))

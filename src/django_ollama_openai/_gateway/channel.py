@@ -1,4 +1,4 @@
-"""What is between the task that a backend works in and the one that sends to the client."""
+"""The channel from the task that reads from the backend to the one that sends to the client."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from ..exceptions import ClientTimeout, GatewayError
 
 __all__ = ["Channel"]
 
+#: The bytes that may wait for a client that reads slowly.
 BUFFER_BYTES: Final = 64 * 2**10
-"""How far the backend may run ahead of a client that reads slowly."""
 
 
 class Channel:
     """Bytes on their way from the backend's task to the reader's, joined while they wait.
 
-    A reader waits for ``reader_timeout`` seconds, or for ever; a writer for ``writer_timeout``.
+    A reader waits for at most ``reader_timeout`` seconds (``None``: without a limit), a writer for
+    at most ``writer_timeout`` seconds.
     """
 
     __slots__ = (
@@ -51,24 +52,24 @@ class Channel:
 
     @property
     def begun(self) -> bool:
-        """Whether the reader has got anything, or is about to."""
+        """Whether the reader has received data, or is about to."""
         return self._taken or bool(self._data)
 
     def put(self, data: bytes) -> bool:
-        """Add ``data``; true if the writer should wait until it is :meth:`drained`."""
+        """Add ``data``. Return whether the writer should wait until it is :meth:`drained`."""
         if not self._data:
-            # For what comes after it the reader is awake.
+            # Further data finds the reader awake.
             self._wake_reader()
         self._data.append(data)
         self._size += len(data)
-        # What comes right after the first token is not to delay it on its way to the client.
+        # The tokens right after the first must not delay it on its way to the client.
         return self._size > BUFFER_BYTES or (self._taken and not self._flowing)
 
     async def drained(self) -> None:
-        """Wait until the reader has taken what is there.
+        """Wait until the reader has taken all data.
 
         Raises:
-            ClientTimeout: it does not.
+            ClientTimeout: It has not done so within ``writer_timeout`` seconds.
         """
         loop = asyncio.get_running_loop()
         waiting = loop.create_future()
@@ -80,29 +81,29 @@ class Channel:
             timer.cancel()
 
     def check(self) -> None:
-        """Make sure that there is still somebody to write for.
+        """Check that the reader still reads.
 
         Raises:
-            ClientTimeout: another writer has waited in vain.
+            ClientTimeout: Another writer has waited for too long.
         """
         if self._given_up:
             raise ClientTimeout
 
     def end(self, error: GatewayError | None = None) -> None:
-        """There is no more, or ``error`` instead of it."""
+        """End the data, with ``error`` if there is one. Only the first call counts."""
         if not self._ended:
             self._ended, self._error = True, error
             self._timer.close()
             self._wake_reader()
 
     async def get(self) -> bytes | None:
-        """All that is there, as soon as there is something; ``None`` at the end.
+        """Return all data as soon as there is any; ``None`` at the end.
 
         Raises:
-            GatewayError: the one that the channel was ended with.
-            TimeoutError: nothing has come for ``reader_timeout``.
+            GatewayError: The error that the channel was ended with.
+            TimeoutError: Nothing has arrived for ``reader_timeout`` seconds.
         """
-        # Who comes back has sent what it took before.
+        # A reader that returns has sent the data that it took before.
         self._flowing = self._taken
         if not self._data and not self._ended:
             self._reader = asyncio.get_running_loop().create_future()

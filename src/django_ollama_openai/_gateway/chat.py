@@ -1,4 +1,4 @@
-"""``POST v1/chat/completions``, and all other answers that are chats."""
+"""``POST v1/chat/completions``, and all other endpoints that answer with a chat completion."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run_chat(
     Raises:
         GatewayError: The answer failed before anything was sent; later errors are frames of the
             stream.
-        ClientGone: The client has disconnected.
+        ClientDisconnected: The client has disconnected.
     """
     body, route = admission.engine_request, admission.route
     if not isinstance(body, ChatCompletionRequest) or route is None:
@@ -72,11 +72,11 @@ class _Chat(Completion):
         super().__init__(**options)
         self._name_fields = name_fields
 
-    def _told(self, error: Exception) -> GatewayError:
-        told = super()._told(error)
+    def to_client_error(self, error: Exception) -> GatewayError:
+        client_error = super().to_client_error(error)
         if self._name_fields is not None:
-            self._name_fields(told)
-        return told
+            self._name_fields(client_error)
+        return client_error
 
 
 def _fetch_remote_images(body: ChatCompletionRequest, settings: _conf.Settings) -> Flow[None]:

@@ -1,4 +1,4 @@
-"""A completion: the choices of its answer, each a request of its own, all at the same time."""
+"""Completions: each choice is a request to an engine, and all of them run at the same time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Completion", "chat_sources", "text_sources"]
 
 R = TypeVar("R", bound=EngineRequest)
 
-STREAM_CHAT: Final = Method[ChatCompletionRequest, Delta](
+STREAM_CHAT: Final[Method[ChatCompletionRequest, Delta]] = Method(
     lambda backend, request: backend.stream_chat(request),
     lambda backend, request: backend.astream_chat(request),
 )
@@ -32,7 +32,7 @@ CHAT: Final = Method[ChatCompletionRequest, Delta].once(
     lambda backend, request: backend.chat(request),
     lambda backend, request: backend.achat(request),
 )
-STREAM_COMPLETE: Final = Method[CompletionRequest, Delta](
+STREAM_COMPLETE: Final[Method[CompletionRequest, Delta]] = Method(
     lambda backend, request: backend.stream_complete(request),
     lambda backend, request: backend.astream_complete(request),
 )
@@ -45,10 +45,10 @@ COMPLETE: Final = Method[CompletionRequest, Delta].once(
 def chat_sources(
     body: ChatCompletionRequest, stages: Sequence[StageFactory] = ()
 ) -> list[Source[Any, Delta]]:
-    """Return a source for each choice that ``body`` asks for; ``stages`` begin with the outermost.
+    """Return a source for each choice of ``body``; ``stages`` begin with the outermost.
 
-    Tool choice is the innermost stage. It does no I/O, and what it makes of a request goes to one
-    engine, under one lease.
+    Tool choice is the innermost stage. It does no I/O, and all requests that it makes of one go to
+    one engine, under one lease.
     """
     method = STREAM_CHAT if body.stream else CHAT
     return [
@@ -75,7 +75,7 @@ def text_sources(body: CompletionRequest) -> list[Source[Any, Delta]]:
 
 
 class _Choice(Source[R, Delta]):
-    """The choice ``index`` of a completion; ``prepare`` makes its request of one that is routed."""
+    """The choice ``index`` of a completion; ``prepare`` turns the routed request into its own."""
 
     def __init__(
         self, index: int, request: R, method: Method[R, Delta], prepare: Callable[[R], R]
@@ -108,7 +108,7 @@ class _ChatChoice(_Choice[ChatCompletionRequest]):
         super().__init__(index, request, method, prepare)
         self._stages = Stages(stages) if stages else None
         self._adapter: ToolChoiceAdapter | None = None
-        # Of the request that is answered, and of those before it.
+        # Of the current request, and of those before it.
         self._usage = self._spent = Usage()
 
     def steps(self) -> Steps[Delta]:

@@ -1,8 +1,8 @@
 """Deliver an answer to the client as it is produced: one driver for WSGI, one for ASGI.
 
-Both let the backend run beside the reader (in a thread, in a task), so that the reader never
-blocks in it: that makes keep-alives, the bounded wait for the first delta and the detection of a
-disconnect possible. Both cancel the backend's work at once when the client disconnects.
+Both run the backend beside the reader (in a thread, in a task), so that the reader never blocks in
+it. That makes keep-alives, the bounded wait for the first delta and the detection of a disconnect
+possible. Both cancel the backend's work at once when the client disconnects.
 
 An answer ends in this order: the recorder, the settlement of what policies hold, the last bytes,
 the signals.
@@ -36,28 +36,28 @@ from .channel import Channel
 from .flow import Flow, call
 from .work import Work
 
-__all__ = ["AsyncDelivery", "ClientGone", "Delivery", "Reply", "Timing", "deliver"]
+__all__ = ["AsyncDelivery", "ClientDisconnected", "Delivery", "Reply", "Timing", "deliver"]
 
 
-class ClientGone(Exception):
+class ClientDisconnected(Exception):
     """The client has disconnected before there was anything to send."""
 
 
 @dataclass(slots=True, frozen=True)
 class Reply:
-    """What the client gets: the body of the answer, or the events of a stream that has begun."""
+    """An answer for the client: its body, or the events of a stream that has begun."""
 
     content: bytes | Delivery | AsyncDelivery
     ignored_parameters: tuple[str, ...] = ()
 
 
 def deliver(admission: Admission[Any], work: Work[Any]) -> Flow[Reply]:
-    """Do ``work``: all of it, or of a stream as much as it takes until it has begun.
+    """Run ``work`` to its end, or until its stream has begun, and return the reply.
 
     Raises:
         GatewayError: The work has failed before anything was sent; later errors are frames of the
             stream.
-        ClientGone: The client has disconnected.
+        ClientDisconnected: The client has disconnected.
     """
     if admission.holds:
         work.account.holds = admission.holds.hand_over()
@@ -77,15 +77,15 @@ async def _arun(admission: Admission[Any], work: Work[Any]) -> bytes | AsyncDeli
 
 @dataclass(slots=True, frozen=True)
 class Timing:
-    """In seconds: how often a silent stream gets a keep-alive, and for how long a client may read
-    nothing."""
+    """The times of a delivery, in seconds: the silence after which a stream gets a keep-alive, and
+    the time that a client may read nothing."""
 
     keepalive: float
     client_timeout: float
 
     @classmethod
     def of(cls, settings: _conf.Settings) -> Timing:
-        """Return the times that the site has set."""
+        """Return the times in ``settings``."""
         return cls(settings.STREAM_KEEPALIVE_SECONDS, settings.CLIENT_TIMEOUT)
 
 
@@ -106,15 +106,15 @@ class Delivery:
         """Wait for the first delta, or for the first keep-alive if that is due before.
 
         Raises:
-            GatewayError: the backend has failed before its first delta.
-            ClientGone: nobody waits any more.
+            GatewayError: The backend has failed before its first delta.
+            ClientDisconnected: The client has disconnected.
         """
-        self._first = [self._next_or_gone()]
+        self._first = [self._next_or_raise()]
         return self
 
     def read(self) -> bytes:
         """Wait for the whole answer; raises as :meth:`start` does."""
-        content = self._next_or_gone()
+        content = self._next_or_raise()
         # The events go on to their end, where the account is settled.
         return content + b"".join(self._events)
 
@@ -125,14 +125,14 @@ class Delivery:
         return self._first.pop() if self._first else next(self._events)
 
     def close(self) -> None:
-        """The server wants no more: it calls this at the end of every response."""
+        """Cancel the work, unless it has ended. Servers call this at the end of every response."""
         self._events.close()
 
-    def _next_or_gone(self) -> bytes:
+    def _next_or_raise(self) -> bytes:
         try:
             return next(self._events)
         except StopIteration:
-            raise ClientGone from None
+            raise ClientDisconnected from None
 
     def _produce(self) -> Generator[bytes]:
         work = self._work
@@ -150,7 +150,7 @@ class Delivery:
         rest = b""
         failure: GatewayError | None = None
         cause: Exception | None = None
-        gone: BaseException | None = None
+        interruption: BaseException | None = None
         try:
             work.account.send_started()
             try:
@@ -179,16 +179,16 @@ class Delivery:
         except Exception as error:
             cause, failure = error, work.fail(error)
         except BaseException as error:
-            gone = error
+            interruption = error
             if (timeout := _client_timeout(arrivals)) is None:
                 work.account.cancelled()
             else:
                 work.fail(timeout)
         try:
             failure = work.account.settle() or failure
-            if gone is not None:
-                if not isinstance(gone, (GeneratorExit, Cancelled)):
-                    raise gone
+            if interruption is not None:
+                if not isinstance(interruption, (GeneratorExit, Cancelled)):
+                    raise interruption
             elif failure is None:
                 yield rest
             elif begun:
@@ -199,33 +199,38 @@ class Delivery:
             work.account.send_ending()
 
     def _sent(self) -> None:
-        # What arrives and is held back is nothing to the client.
+        # Items that send nothing do not postpone the keep-alive.
         self._due = time.monotonic() + self._timing.keepalive
 
     def _arrivals(
         self, arrivals: _Arrivals, sources: int
     ) -> Iterator[tuple[int, Any | EndOfStream] | None]:
-        """What the sources give up to the end of the last, each with the number of its source, and
-        ``None`` whenever a keep-alive is due."""
-        look = time.monotonic() + POLL_SECONDS
+        """Yield the items of all sources, each with the number of its source, and ``None`` whenever
+        a keep-alive is due."""
+        check_at = time.monotonic() + POLL_SECONDS
         arrival: tuple[int, Any | EndOfStream] | None
         while sources:
-            until = min(look, self._due) if self._work.is_stream else look
+            until = min(check_at, self._due) if self._work.is_stream else check_at
             try:
                 arrival = arrivals.get(timeout=max(0, until - time.monotonic()))
             except queue.Empty:
                 arrival = None
             is_end = arrival is not None and isinstance(arrival[1], EndOfStream)
-            if time.monotonic() >= look and not is_end:
-                look = self._look()
+            if time.monotonic() >= check_at and not is_end:
+                check_at = self._check()
             if arrival is not None:
                 yield arrival
                 sources -= is_end
             if sources and self._work.is_stream and time.monotonic() >= self._due:
                 yield None
 
-    def _look(self) -> float:
-        """Whether to go on; returns when to look again."""
+    def _check(self) -> float:
+        """Check whether to go on, and return the time of the next check.
+
+        Raises:
+            Cancelled: The client has disconnected.
+            ShuttingDown: The server is stopping, and the time is up.
+        """
         if self._is_disconnected():
             raise Cancelled
         now, end = time.monotonic(), deadline()
@@ -244,7 +249,7 @@ def _deliver(
 ) -> None:
     arrivals.put((number, item))
     if isinstance(item, EndOfStream) and item.error is not None:
-        # The reader does the same, but may be held up by a client that does not read.
+        # The reader cancels them, too, but a client that does not read may block it.
         for pump in pumps:
             pump.cancel()
 
@@ -258,16 +263,16 @@ def _client_timeout(arrivals: _Arrivals) -> ClientTimeout | None:
     return None
 
 
+#: The event loop itself holds its tasks weakly.
 _running: set[asyncio.Task[None]] = set()
-"""The event loop itself holds its tasks weakly."""
 
 
 class AsyncDelivery:
     """An answer for an asynchronous server: an asynchronous iterator of bytes.
 
-    Whatever has arrived since the last step leaves together. The backend's task holds no
-    reference to this object: Django does not close an iterator whose client has gone while it
-    was sending, and then this object's end is the only sign of that.
+    All data that has arrived since the last step is sent together. The backend's task holds no
+    reference to this object: if the client disconnects while Django sends, Django does not close
+    the iterator, and its deletion is the only sign of that.
     """
 
     def __init__(self, work: Work[Any], timing: Timing) -> None:
@@ -281,7 +286,7 @@ class AsyncDelivery:
         """Wait for the first delta, or for the first keep-alive if that is due before.
 
         Raises:
-            GatewayError: the backend has failed before its first delta.
+            GatewayError: The backend has failed before its first delta.
         """
         self._run()
         self._first = [await anext(self, b"")]
@@ -310,7 +315,7 @@ class AsyncDelivery:
         return data
 
     def close(self) -> None:
-        """Nobody wants more. May be called from any thread, any number of times."""
+        """Cancel the work, unless it has ended. Any thread may call this, any number of times."""
         production, self._production = self._production, None
         if production is not None and not production.task.done():
             loop = production.task.get_loop()
@@ -321,15 +326,16 @@ class AsyncDelivery:
         self.close()
 
     def _run(self) -> None:
-        # It sends the request to the engine before anything else gets its turn.
+        # The task sends the request to the engine before any other task runs.
         self._production = _Production(self._work, self._channel)
 
 
 class _Production:
-    """The task that works for an answer.
+    """The task that produces an answer.
 
-    It is cancelled once: a second time would interrupt what the first has set going, the closing of
-    the connection to the engine. The client gets the error that ``reason`` makes, if there is one.
+    It is cancelled once: a second cancellation would interrupt what the first has started, the
+    closing of the connection to the engine. The client gets the error that ``reason`` makes, if
+    there is one.
     """
 
     __slots__ = ("_is_cancelled", "reason", "task")
@@ -372,7 +378,7 @@ async def _produce(work: Work[Any], channel: Channel, production: _Production) -
         if failure is not None and channel.begun:
             channel.put(work.failure_frame(failure))
             failure = None
-        # The events are out; only then are receivers waited for, and the response closed.
+        # All events are sent before the receivers are awaited and the response is closed.
         if failure is not None:
             channel.end(failure)
         try:

@@ -1,4 +1,4 @@
-"""One logic for sync and async: a flow yields its calls, a driver makes them.
+"""Share one logic between sync and async: a flow yields its calls, a driver makes them.
 
 A flow is a generator that yields a :class:`Call` wherever it has to wait, and is sent the result.
 :func:`run` makes the synchronous call, :func:`arun` awaits the asynchronous one::
@@ -24,7 +24,7 @@ S = TypeVar("S")
 
 @dataclass(slots=True, frozen=True)
 class Call:
-    """Something a flow waits for, in both ways of waiting."""
+    """A call that a flow waits for: the synchronous function and the asynchronous one."""
 
     sync: Callable[[], Any]
     async_: Callable[[], Awaitable[Any]]

@@ -6,16 +6,14 @@ import asyncio
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Final
-
-from django.http import HttpRequest
+from typing import Any, Final, TypeAlias
 
 from .. import _conf
 from .._closing import aclosed
 from ..backends import backends
 from ..backends._fan_out import afan_out, elapsed_ms, fan_out
 from ..exceptions import GatewayError
-from .admission import authenticate
+from .admission import Admission, authenticate
 from .flow import Flow, call
 from .mount import Mount
 from .routing import fallback_routes
@@ -34,36 +32,38 @@ class _Readiness:
 
 _TOO_LATE: Final = _Readiness(False, READY_WITHIN_SECONDS * 1000)
 
-_last: tuple[float, _conf.Settings, dict[str, _Readiness]] | None = None
-"""The time until which the last report is valid, its settings, and the report. Health is public, so
-the backends are not probed for each request."""
+#: The readiness of each backend, by alias.
+_Report: TypeAlias = dict[str, _Readiness]
 
-_asking = threading.Lock()
-_aasking: dict[asyncio.AbstractEventLoop, asyncio.Task[dict[str, _Readiness]]] = {}
+#: The time until which the last report is valid, its settings, and the report. Health is public, so
+#: the backends are not probed for each request.
+_last: tuple[float, _conf.Settings, _Report] | None = None
+
+_probing = threading.Lock()
+_probes: dict[asyncio.AbstractEventLoop, asyncio.Task[_Report]] = {}
 
 
-def check_health(request: HttpRequest) -> Flow[tuple[bool, dict[str, Any]]]:
+def check_health(admission: Admission[None]) -> Flow[tuple[bool, dict[str, Any]]]:
     """Return whether the site is ready, and a report; anonymous callers only see its status.
 
-    The site is ready if every backend is, except members of pools, for which their pool answers,
-    and backends whose models have fallbacks on one that is ready.
+    The site is ready if every backend is ready. Members of pools do not count, only their pool; nor
+    do backends whose models all have a fallback on a ready one.
     """
-    report = yield from call(_check, _acheck)
-    settings = _conf.get()
-    mount = Mount.of(request, settings)
+    settings, mount = admission.settings, admission.mount
+    report = yield from call(_check, _acheck, settings)
     members = {each for alias in report for each in backends[alias].engines() if each != alias}
     ready = all(
         readiness.ready or alias in members or _has_fallbacks(alias, report, mount, settings)
         for alias, readiness in report.items()
     )
     health: dict[str, Any] = {"status": "ok" if ready else "unavailable"}
-    if (yield from _is_known(request, settings)):
+    if (yield from _has_owner(admission)):
         latency = "latencyMs" if mount.case == "camel" else "latency_ms"
         health["backends"] = {
             alias: {
                 "status": "ok" if readiness.ready else "unavailable",
                 latency: readiness.latency_ms,
-                # Of this moment, whatever the age of the rest.
+                # Current values, even if the report is older.
                 "running": backends[alias].slots.running,
                 "queued": backends[alias].slots.queued,
             }
@@ -72,81 +72,77 @@ def check_health(request: HttpRequest) -> Flow[tuple[bool, dict[str, Any]]]:
     return ready, health
 
 
-def _has_fallbacks(
-    alias: str, report: dict[str, _Readiness], mount: Mount, settings: _conf.Settings
-) -> bool:
-    """Return whether all models that ``MODELS`` sends to the backend have a fallback on one that is
-    ready."""
-    sent = [name for name, entry in settings.MODELS.items() if alias == entry.BACKEND]
+def _has_fallbacks(alias: str, report: _Report, mount: Mount, settings: _conf.Settings) -> bool:
+    """Return whether all models of the backend have a fallback on one that is ready."""
+    names = [name for name, entry in settings.MODELS.items() if alias == entry.BACKEND]
     return (
         alias != mount.backend
-        and bool(sent)
+        and bool(names)
         and all(
             any(report[route.alias].ready for route in fallback_routes(name, mount, settings))
-            for name in sent
+            for name in names
         )
     )
 
 
-def _is_known(request: HttpRequest, settings: _conf.Settings) -> Flow[bool]:
+def _has_owner(admission: Admission[None]) -> Flow[bool]:
     try:
-        caller = yield from authenticate(request, settings)
+        caller = yield from authenticate(admission.request, admission.settings)
     except GatewayError:
         return False
     return caller.owner is not None
 
 
-def _check() -> dict[str, _Readiness]:
+def _check(settings: _conf.Settings) -> _Report:
     # Simultaneous requests share one probe of each backend.
-    with _asking:
-        return _recent() or _ask_all()
+    with _probing:
+        return _recent(settings) or _probe(settings)
 
 
-def _ask_all() -> dict[str, _Readiness]:
+def _probe(settings: _conf.Settings) -> _Report:
     started = time.perf_counter()
     report = dict.fromkeys(backends, _TOO_LATE)
-    asks = {alias: backends[alias].ping for alias in report}
-    for alias, answer in fan_out(asks, READY_WITHIN_SECONDS):
-        report[alias] = _readiness(answer, started)
-    _keep(report)
-    return report
+    pings = {alias: backends[alias].ping for alias in report}
+    for alias, error in fan_out(pings, READY_WITHIN_SECONDS):
+        report[alias] = _readiness(error, started)
+    return _keep(report, settings)
 
 
-async def _acheck() -> dict[str, _Readiness]:
-    report = _recent()
+async def _acheck(settings: _conf.Settings) -> _Report:
+    report = _recent(settings)
     if report is not None:
         return report
     loop = asyncio.get_running_loop()
-    asking = _aasking.get(loop)
-    if asking is None:
-        asking = _aasking[loop] = loop.create_task(_aask_all())
-        asking.add_done_callback(lambda _: _aasking.pop(loop, None))
+    probe = _probes.get(loop)
+    if probe is None:
+        probe = _probes[loop] = loop.create_task(_aprobe(settings))
+        probe.add_done_callback(lambda _: _probes.pop(loop, None))
     # Other requests wait for it too, so it outlives a disconnect.
-    return await asyncio.shield(asking)
+    return await asyncio.shield(probe)
 
 
-async def _aask_all() -> dict[str, _Readiness]:
+async def _aprobe(settings: _conf.Settings) -> _Report:
     started = time.perf_counter()
     report = dict.fromkeys(backends, _TOO_LATE)
-    asked = afan_out({alias: backends[alias].aping for alias in report}, READY_WITHIN_SECONDS)
-    async with aclosed(asked):
-        async for alias, answer in asked:
-            report[alias] = _readiness(answer, started)
-    _keep(report)
-    return report
+    results = afan_out({alias: backends[alias].aping for alias in report}, READY_WITHIN_SECONDS)
+    async with aclosed(results):
+        async for alias, error in results:
+            report[alias] = _readiness(error, started)
+    return _keep(report, settings)
 
 
-def _readiness(answer: Exception | None, started: float) -> _Readiness:
-    return _Readiness(answer is None, elapsed_ms(started))
+def _readiness(error: Exception | None, started: float) -> _Readiness:
+    return _Readiness(error is None, elapsed_ms(started))
 
 
-def _recent() -> dict[str, _Readiness] | None:
+def _recent(settings: _conf.Settings) -> _Report | None:
     if _last is None:
         return None
-    expires, settings, report = _last
-    return report if expires > time.monotonic() and settings is _conf.get() else None
+    expires, of_settings, report = _last
+    return report if expires > time.monotonic() and of_settings is settings else None
 
 
-def _keep(report: dict[str, _Readiness]) -> None:
+def _keep(report: _Report, settings: _conf.Settings) -> _Report:
     global _last
-    _last = (time.monotonic() + REPORT_SECONDS, _conf.get(), report)
+    _last = (time.monotonic() + REPORT_SECONDS, settings, report)
+    return report

@@ -19,7 +19,7 @@ __all__ = ["list_models", "retrieve_model"]
 
 def list_models(admission: Admission[None]) -> Flow[dict[str, Any]]:
     """Return OpenAI's list object: the names in ``MODELS`` first, then the models of the mount's
-    backend, then what the patterns in ``MODELS`` open of other backends.
+    backend, then those of other backends that a pattern in ``MODELS`` matches.
 
     Models that the caller may not use are left out.
     """
@@ -46,9 +46,9 @@ def list_models(admission: Admission[None]) -> Flow[dict[str, Any]]:
                 break
     for alias in dict.fromkeys(open_aliases):
         for card in cards.get(alias, []):
-            own = [name for name in card.names if _resolves_to(name, alias, admission)]
-            if own:
-                data.append(card.as_openai(name=own[0], backend=alias))
+            names = [name for name in card.names if _resolves_to(name, alias, admission)]
+            if names:
+                data.append(card.as_openai(name=names[0], backend=alias))
     listing = {"object": "list", "data": data}
     return camel_keys(listing) if mount.case == "camel" else listing
 

@@ -8,10 +8,10 @@ from typing import Any, Final
 from .._wire.delta import Usage
 from ..exceptions import GatewayError
 
-__all__ = ["CANCELLED", "NO_TIME", "Outcome", "Record", "Timings", "failure_of"]
+__all__ = ["CANCELLED", "Outcome", "Record", "Timings", "failure_of"]
 
+#: The finish reason of a request whose client disconnected.
 CANCELLED: Final = "cancelled"
-"""The finish reason of a request whose client disconnected."""
 
 
 @dataclass(slots=True, frozen=True)

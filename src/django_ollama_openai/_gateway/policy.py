@@ -9,7 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import _conf
-from .._threads import close_expired_connections, in_separate_thread
+from .._connections import close_expired_connections
+from .._threads import in_separate_thread
 from ..exceptions import GatewayError, Unavailable
 from .flow import Flow, call, uninterrupted
 from .outcome import CANCELLED, Outcome, failure_of
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["POLICY_TIMEOUT", "BasePolicy", "Hold", "Holds", "policies"]
 
+#: Seconds that a policy may take under ASGI to admit a request, or to settle one hold.
 POLICY_TIMEOUT: Final = 10.0
-"""Seconds that a policy may take under ASGI to admit a request, or to settle one hold."""
 
 logger = logging.getLogger("django_ollama_openai")
 
@@ -212,8 +213,8 @@ def _name(policy: BasePolicy) -> str:
     return f"{type(policy).__module__}.{type(policy).__qualname__}"
 
 
+#: Tasks that outlive their request. The event loop itself holds its tasks weakly.
 _background: set[asyncio.Task[None]] = set()
-"""Tasks that outlive their request. The event loop itself holds its tasks weakly."""
 
 
 def _in_background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

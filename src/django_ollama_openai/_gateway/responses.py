@@ -32,8 +32,8 @@ MAX_QUOTED = 64
 
 
 def respond(admission: Admission[ResponsesRequest]) -> Flow[Reply]:
-    """Answer a request of the Responses API, which has not passed the policies yet; raises as
-    :func:`~.chat.run_chat` does."""
+    """Answer a request of the Responses API that :func:`~.admission.admit_chat` has not admitted
+    yet; raises as :func:`~.chat.run_chat` does."""
     body, route, settings = admission.body, admission.engine_route, admission.settings
     _check_demand(body, settings)
     body, ignored = apply_unsupported_policy(body, body.unsupported_parameters(), route, settings)
@@ -64,7 +64,7 @@ def respond(admission: Admission[ResponsesRequest]) -> Flow[Reply]:
 
 
 def _check_demand(body: ResponsesRequest, settings: _conf.Settings) -> None:
-    """Check that ``tool_choice`` does not demand a hosted tool.
+    """Check that ``tool_choice`` does not require a hosted tool.
 
     Raises:
         UnsupportedParameter: It does, and ``UNSUPPORTED_PARAMETERS`` is ``"reject"``.

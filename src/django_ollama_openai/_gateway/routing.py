@@ -15,9 +15,8 @@ from .mount import Mount
 
 __all__ = ["Route", "fallback_routes", "resolve_model"]
 
-
-ANYBODY: Final = Caller()
-"""A caller without limits."""
+#: A caller without limits.
+UNLIMITED: Final = Caller()
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Route:
 
 
 def resolve_model(
-    name: str | None, mount: Mount, settings: _conf.Settings, caller: Caller = ANYBODY
+    name: str | None, mount: Mount, settings: _conf.Settings, caller: Caller = UNLIMITED
 ) -> Route:
     """Return the route for the model that a request names, or for the site's default model.
 
@@ -65,7 +64,7 @@ def resolve_model(
 
 
 def fallback_routes(
-    name: str, mount: Mount, settings: _conf.Settings, caller: Caller = ANYBODY
+    name: str, mount: Mount, settings: _conf.Settings, caller: Caller = UNLIMITED
 ) -> tuple[Route, ...]:
     """Return the routes of the fallbacks of ``name``, a model or a pattern in ``MODELS``."""
     return tuple(
@@ -92,11 +91,11 @@ def _route(
 def _fallbacks(name: str, settings: _conf.Settings) -> list[str]:
     """Return the fallbacks of the model itself, then their own; each once, even if they refer to
     each other."""
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     left = deque(settings.model(name).FALLBACKS)
     while left:
         fallback = left.popleft()
-        if fallback != name and fallback not in found:
-            found[fallback] = None
+        if fallback != name and fallback not in names:
+            names[fallback] = None
             left += settings.model(fallback).FALLBACKS
-    return list(found)
+    return list(names)

@@ -1,4 +1,4 @@
-"""Sources: the parts of an answer that engines produce beside one another."""
+"""Sources: the parts of an answer that engines produce at the same time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True, frozen=True)
 class Method(Generic[R, T]):
-    """A method of backends that answers requests, as an iterator of items, and its async twin."""
+    """A method of backends, and its async version, which answer requests with an iterator."""
 
     sync: Callable[[BaseBackend, R], Iterator[T]]
     async_: Callable[[BaseBackend, R], AsyncIterator[T]]
@@ -48,11 +48,11 @@ class Source(Generic[R, T]):
         yield self._request
 
     def prepare(self, routed: Any) -> Any:
-        """Return the request for this source of one that is routed."""
+        """Return the request of this source, made from ``routed``."""
         return routed
 
     def requests(self, request: R, backend: BaseBackend) -> Iterable[R]:
-        """Return what is sent to ``backend`` for ``request``, one after another."""
+        """Return the requests to send to ``backend`` for ``request``, one after another."""
         return (request,)
 
     def calls(self, request: R, backend: BaseBackend) -> Iterator[Iterator[T]]:
@@ -64,9 +64,9 @@ class Source(Generic[R, T]):
         return map(partial(self._method.async_, backend), self.requests(request, backend))
 
     def feed(self, item: T) -> T:
-        """Return what the client gets for ``item``, which the engine has sent."""
+        """Return ``item``, which the engine has sent, as the client is to get it."""
         return item
 
     def own(self, item: T) -> T:
-        """Return ``item``, which one of the steps is, as an item of this source."""
+        """Return ``item``, which :meth:`steps` has yielded, as an item of this source."""
         return item

@@ -1,4 +1,4 @@
-"""Stages: what stands between a client's request and the requests that go to the engine."""
+"""Stages: the steps between a client's request and the requests that go to the engine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class BaseStage:
         self.request = request
 
     def steps(self) -> Steps[Delta]:
-        """Yield what is to be done, one after another.
+        """Yield the steps of an answer, one after another.
 
         - A request: it goes to the engine, or to the next stage, which may make several of it. The
           stage is resumed when the engine has answered it. An engine's slot is held meanwhile, but
@@ -38,15 +38,16 @@ class BaseStage:
           back.
         - A :class:`Delta`: it is sent to the client, after the stages around this one.
 
-        An error of a request or of a call is raised where it was yielded. What leaves this
-        generator ends the answer; an error that is no
-        :class:`~django_ollama_openai.exceptions.GatewayError` is logged, and a 500 for the client.
+        An error of a request or of a call is raised where it was yielded. An exception that leaves
+        this generator ends the answer; if it is no
+        :class:`~django_ollama_openai.exceptions.GatewayError` it is logged, and a 500 for the
+        client.
         """
         yield self.request
 
     def feed(self, delta: Delta) -> Delta:
-        """Return what is to become of ``delta``, which the engine has sent. Its usage is the sum of
-        this request and those before. A finish reason that is left in it ends the choice."""
+        """Return ``delta``, which the engine has sent, as the client is to get it. Its usage is the
+        sum of this request and those before. A finish reason that is left in it ends the choice."""
         return delta
 
 

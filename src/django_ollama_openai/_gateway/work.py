@@ -1,4 +1,4 @@
-"""The work for one request: which model answers it, and what the client gets. Pure state."""
+"""The work for one request: the attempts at it, and the bytes for the client. No I/O."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ T = TypeVar("T")
 
 @dataclass(slots=True, frozen=True)
 class Attempt:
-    """One way to an answer: the request's own route, or one of its fallbacks."""
+    """One attempt at an answer: with the request's own route, or with one of its fallbacks."""
 
     route: Route
     ticket: QueueTicket
 
 
 class Work(Generic[T]):
-    """Accounts for what the sources produce, and turns it into what the client gets.
+    """Account for the items of ``sources``, and turn them into bytes for the client.
 
-    ``request`` is the client's, which decides which fallbacks can answer it.
+    ``request`` is the client's request: it decides which fallbacks can answer.
     """
 
     is_stream = False
@@ -59,18 +59,18 @@ class Work(Generic[T]):
         self._lock = threading.Lock()
 
     def claim(self, attempt: Attempt) -> bool:
-        """Return whether a source may use the first item of ``attempt``. It may not if another
-        source has left the attempt: an answer comes from one model."""
+        """Return whether a source may use the first item of ``attempt``. It may not if the attempt
+        is no longer the current one: an answer comes from one model."""
         with self._lock:
             self._has_begun = self._has_begun or attempt is self.attempt
             return attempt is self.attempt
 
     def next_attempt(self, failed: Attempt, error: Exception) -> None:
-        """Make another attempt the current one, unless ``failed`` no longer is.
+        """Make the next attempt the current one, unless ``failed`` no longer is.
 
         Raises:
-            Exception: ``error``, if another model cannot help; the error of the first attempt, if
-                no model is left, or the client already has something of this one.
+            Exception: ``error``, if another model cannot help or the answer has begun; the error of
+                the first attempt, if no model is left.
         """
         with self._lock:
             if failed is self.attempt:
@@ -81,60 +81,62 @@ class Work(Generic[T]):
             raise error
         if self._failure is None and not is_backend_failure(error):
             raise error
-        told = self._told(error)
-        self._failure = self._failure or told
+        client_error = self.to_client_error(error)
+        self._failure = self._failure or client_error
         while self._fallbacks and is_backend_failure(error):
             route = self._fallbacks.pop(0)
             if self._can_answer(route):
                 log_fallback(self._route, route, self.account.request_id)
-                self.account.falls_back(route, told)
+                self.account.note_fallback(route, client_error)
                 return Attempt(route, self.account.new_ticket())
-        # Of the first one, as the client is told.
-        self.account.all_have_failed(self._route, told)
+        # The client gets the error of the first attempt.
+        self.account.note_last_failure(self._route, client_error)
         raise self._failure
 
     def _can_answer(self, route: Route) -> bool:
-        """Whether all that the request asks for can be had there."""
+        """Return whether the backend of ``route`` supports the request with all its parameters."""
         try:
             backend = route.backend
             backend.check_support(self._request)
         except InvalidRequest:
             return False
         except ImproperlyConfigured as error:
-            # The system checks say so, too. Another one may do.
+            # The system checks report it, too.
             to_client_error(error, route.alias, self.account.request_id)
             return False
         return not backend.unsupported_parameters(self._request)
 
     def feed(self, item: T) -> bytes:
-        """What the client gets for ``item``; nothing, as long as the answer is not whole."""
+        """Return the bytes to send for ``item``: none until the answer is complete, unless it is
+        streamed."""
         raise NotImplementedError
 
     def finish(self) -> bytes:
-        """The backend has come to its end: the rest of what the client gets."""
+        """Note that the sources have ended, and return the last bytes to send."""
         raise NotImplementedError
 
     def fail(self, error: Exception) -> GatewayError:
-        """The backend has failed: what the client is told instead of an answer."""
-        told = self._failure if error is self._failure else self._told(error)
-        self.account.failed(told)
-        return told
+        """Note that ``error`` has ended the answer, and return the error that the client gets."""
+        client_error = self._failure if error is self._failure else self.to_client_error(error)
+        self.account.failed(client_error)
+        return client_error
 
     def failure_frame(self, error: GatewayError) -> bytes:
-        """The same, for a client that has got a part of the answer already."""
+        """Return the bytes that end a stream with ``error`` after a part of it was sent."""
         raise NotImplementedError
 
-    def _told(self, error: Exception) -> GatewayError:
-        # The backend knows its own name of the model; the client asked for the public one.
+    def to_client_error(self, error: Exception) -> GatewayError:
+        """Log ``error`` of the current attempt, and return the error that the client gets. It names
+        the model as the client does: the backend has its own name for it."""
         public, route = self._route.name, self.attempt.route
         if isinstance(error, ModelNotFound):
-            # What a model falls back on is named by the settings, too.
+            # Fallbacks are named by the settings, too.
             if route.configured or route is not self._route:
                 log_missing_model(route, self.account.request_id)
             return ModelNotFound(public)
         if isinstance(error, InvalidRequest):
             name = re.escape(route.model)
-            # As a word of its own: a model may be called "a". Registries stand before it.
+            # As a whole word: a model may be called "a". A registry may stand before it.
             error.message = re.sub(
                 rf"(?<![\w./:-])(?:[\w.-]+(?::\d+)?/)*{name}(?![\w/:-]|\.\w)",
                 lambda _: public,
@@ -144,7 +146,7 @@ class Work(Generic[T]):
 
 
 def is_backend_failure(error: Exception) -> bool:
-    """Return whether another model may do better: nothing is wrong with the request."""
+    """Return whether another model may succeed: ``error`` is the backend's, not the request's."""
     if not isinstance(error, GatewayError):
         return True
     is_failure = error.status >= 500 and not isinstance(error, ShuttingDown)

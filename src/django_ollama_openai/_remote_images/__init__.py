@@ -1,4 +1,4 @@
-"""Fetching images that a request names by http(s) URL, each URL treated as an attack.
+"""Fetch the images that a request names by http(s) URL; every URL may be an attack.
 
 The client chooses the URL and the server makes the connection. The server's private network and its
 cloud's metadata service must stay out of the client's reach:
@@ -6,10 +6,10 @@ cloud's metadata service must stay out of the client's reach:
 * :mod:`policy` decides which URLs and addresses are allowed, and holds all limits.
 * :mod:`network` resolves a host name once for each connection, requires every address to be
   allowed, and connects to one of these addresses. A name that changes its address gains nothing.
-* :mod:`fetch` sends ``GET`` requests without cookies and credentials and through no proxy, follows
-  redirects under the same rules, and checks what comes back.
+* :mod:`fetch` sends ``GET`` requests without cookies, credentials and proxies, follows redirects
+  according to the policy, and checks the response.
 
-Errors do not say why a server is out of reach. Otherwise a client could map a network with them.
+Errors do not reveal why a server cannot be reached. Otherwise a client could map a network.
 """
 
 from __future__ import annotations

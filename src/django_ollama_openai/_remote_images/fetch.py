@@ -21,7 +21,7 @@ __all__ = ["DEFAULT_POLICY", "afetch_images", "fetch_images"]
 DEFAULT_POLICY: Final = FetchPolicy()
 
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-# SVG is not made of pixels.
+# No SVG: models only take raster images.
 IMAGE_TYPE: Final = re.compile(r"image/(?!svg)[a-z0-9!#$&^_.+-]+")
 
 
@@ -31,8 +31,8 @@ def fetch_images(urls: Sequence[str], policy: FetchPolicy | None = None) -> list
     ``policy`` defaults to :data:`DEFAULT_POLICY`.
 
     Raises:
-        ImageNotFetched: one of them cannot be fetched. No connection is made if a URL is invalid.
-        Cancelled: the current work was cancelled; its connection is closed.
+        ImageNotFetched: One of them cannot be fetched. No connection is made if a URL is invalid.
+        Cancelled: The current work was cancelled; its connection is closed.
     """
     policy = policy or DEFAULT_POLICY
     network = PinnedNetwork(policy)
@@ -61,7 +61,7 @@ def fetch_images(urls: Sequence[str], policy: FetchPolicy | None = None) -> list
 
 
 async def afetch_images(urls: Sequence[str], policy: FetchPolicy | None = None) -> list[bytes]:
-    """Async version of fetch_images(): runs it in a thread, and cancels it with the task."""
+    """Async version of :func:`fetch_images`; runs it in a thread, and cancels it with the task."""
     async with aclosing(iterate_in_thread(lambda: iter([fetch_images(urls, policy)]))) as results:
         return await anext(results)
 
@@ -118,7 +118,7 @@ def _image(
 ) -> bytes:
     if response.status != 200:
         raise _not_fetched(f"its server answered with status {response.status}.")
-    # What is small when compressed may be large.
+    # A small compressed body may be large when it is decompressed.
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise _not_fetched("its server sent it in an encoding that was not asked for.")
     content_type = headers.get("content-type", "").partition(";")[0].strip().lower()

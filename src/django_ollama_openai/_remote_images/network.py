@@ -1,4 +1,4 @@
-"""Connections to allowed addresses only, which end in time and when the work is cancelled."""
+"""Connections to allowed addresses only, with time limits, which end when the work is cancelled."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["PinnedNetwork"]
 class PinnedNetwork(httpcore.NetworkBackend):
     """The network of one :func:`~.fetch.fetch_images` call; its time limits begin with it.
 
-    To be used in the thread that creates it: processor time is that of a thread.
+    Use it in the thread that creates it: processor time is measured for that thread.
     """
 
     def __init__(self, policy: FetchPolicy) -> None:
@@ -47,7 +47,7 @@ class PinnedNetwork(httpcore.NetworkBackend):
         """Return how long the next step may take: at most ``limit`` seconds.
 
         Raises:
-            TimeoutError: no time is left for all images.
+            TimeoutError: No time is left for all images.
         """
         if time.thread_time() > self._busy_until:
             raise TimeoutError
@@ -63,7 +63,7 @@ class PinnedNetwork(httpcore.NetworkBackend):
         """Return a connection to the first of ``addresses`` that accepts it.
 
         Raises:
-            OSError: none does; the failure of the last one.
+            OSError: None accepts it; the failure of the last one.
         """
         *others, last = addresses[: self._policy.max_addresses]
         for address in others:
@@ -134,15 +134,8 @@ class _Stream(httpcore.NetworkStream):
 @contextmanager
 def _blocking(sock: socket.socket, seconds: float) -> Iterator[None]:
     """Let ``sock`` block for at most ``seconds``, and shut it down if the work is cancelled."""
-
-    def shut_down() -> None:
-        # Closing would not wake the thread. An SSLSocket's own method would unwrap it; if the far
-        # side has closed it already, the thread is awake too.
-        with suppress(OSError):
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)
-
     sock.settimeout(seconds)
-    with _cancellation.interruptible(shut_down):
+    with _cancellation.interruptible_io(sock):
         yield
 
 
@@ -150,7 +143,7 @@ def _seconds_until(deadline: float) -> float:
     """Return the seconds until ``deadline``, a time of ``time.monotonic()``.
 
     Raises:
-        TimeoutError: it has passed.
+        TimeoutError: It has passed.
     """
     left = deadline - time.monotonic()
     if left <= 0:
@@ -162,13 +155,13 @@ def _resolve(host: str, deadline: float, policy: FetchPolicy) -> list[Address]:
     """Return all addresses of ``host``.
 
     Raises:
-        OSError: it has none.
-        TimeoutError: they are not known before ``deadline``.
+        OSError: It has none.
+        TimeoutError: They are not known before ``deadline``.
     """
     with suppress(ValueError):
         return [ipaddress.ip_address(host)]
-    found = _look_up(host, deadline, _lookups(policy.max_lookups))
-    return [ipaddress.ip_address(sockaddr[0]) for *_, sockaddr in found]
+    infos = _look_up(host, deadline, _lookups(policy.max_lookups))
+    return [ipaddress.ip_address(sockaddr[0]) for *_, sockaddr in infos]
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Which URLs and addresses images may be fetched from, and the limits of a fetch."""
+"""The URLs and addresses that images may be fetched from, and the limits of a fetch."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ HOST_NAME: Final = re.compile(
 class ImageNotFetched(InvalidRequest):
     """An image cannot be fetched; the message, which the client gets, gives the reason.
 
-    ``index`` is the position of its URL among those given to :func:`~.fetch.fetch_images`. The
-    caller knows where that stood in the request, and sets ``param``.
+    ``index`` is the position of its URL among those given to :func:`~.fetch.fetch_images`, whose
+    caller sets ``param`` accordingly.
     """
 
     code = "invalid_image_url"
@@ -147,7 +147,7 @@ def check_url(text: str, policy: FetchPolicy) -> httpx.URL:
     """Return the URL in ``text`` without its fragment.
 
     Raises:
-        ImageNotFetched: it is not an http(s) URL of a host name, or of an IP address in its usual
+        ImageNotFetched: It is not an http(s) URL of a host name, or of an IP address in its usual
             notation, without a user name, and within ``policy``.
     """
     if len(text) > policy.max_url_characters:

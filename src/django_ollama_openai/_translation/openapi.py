@@ -47,19 +47,19 @@ Fields of requests are written in snake_case here; each is also read in camelCas
 fields that are not named here are accepted, except within `options`.
 """
 
+#: The header of an error response: its name, type and meaning.
 _HEADERS: Final[dict[type[GatewayError], tuple[str, str, str]]] = {
     AuthenticationFailed: ("WWW-Authenticate", "string", "How to authenticate"),
     MethodNotAllowed: ("Allow", "string", "The methods that are answered"),
     Unavailable: ("Retry-After", "integer", "Seconds after which to try again"),
     UnsupportedContentCoding: ("Accept-Encoding", "string", "The supported content codings"),
 }
-"""What an error comes with: the name of a header, its type and its meaning."""
 
+#: The schemas of path arguments, by Django's converters; others match texts.
 _ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
     "int": {"type": "integer", "minimum": 0},
     "uuid": {"type": "string", "format": "uuid"},
 }
-"""The schemas of path arguments, by Django's converters; others match texts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +173,7 @@ def _argument(operation: Operation, name: str, converter: str) -> dict[str, Any]
 
 
 def _errors(operation: Operation) -> list[type[GatewayError]]:
-    """The errors of ``operation``: those of the gates that it has, and its own."""
+    """Return the errors of ``operation``: those of its gates, and its own."""
     errors: list[type[GatewayError]] = [MethodNotAllowed, GatewayError, *operation.errors]
     if operation.scope is not None:
         errors += [AuthenticationFailed, PermissionDenied]
@@ -209,7 +209,7 @@ def _responses(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
 
 
 def _event(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
-    """One event of a stream."""
+    """Return the schema of one event of a stream."""
     data: dict[str, Any] = {"type": "string", "contentMediaType": JSON}
     if operation.event is ResponseEvent:
         data["contentSchema"] = _ref("schemas", "ResponseEvent")
@@ -237,7 +237,7 @@ def _error_response(error: type[GatewayError]) -> dict[str, Any]:
     if error in _HEADERS:
         name, kind, about = _HEADERS[error]
         headers[name] = {"description": about, "required": True, "schema": {"type": kind}}
-    # The base of all errors says nothing of its own.
+    # The base of all errors has no meaning for clients.
     about = HTTPStatus(500).phrase if error is GatewayError else _first_paragraph(error.__doc__)
     content = {JSON: {"schema": _ref("schemas", Error.__name__)}}
     return {"description": about, "headers": headers, "content": content}

@@ -17,12 +17,12 @@ JSON: Final = "application/json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One method of an endpoint, as the gates and the OpenAPI document know it.
+    """One method of an endpoint, for the gates and the OpenAPI document.
 
-    ``scope`` is what the caller's key needs; ``None`` admits everybody, without credentials.
-    ``owner`` refuses callers that cannot own anything. ``body`` and ``query`` validate the request,
-    ``response`` describes the answer and says how it is spelled, ``event`` the events of its
-    stream. ``errors`` are those that the operation raises itself; those of the gates are known.
+    The caller needs ``scope``; ``None`` admits all callers, without credentials. ``owner`` refuses
+    callers that cannot own anything. ``body`` and ``query`` validate the request. ``response`` is
+    the type of the response, which decides on its spelling, and ``event`` that of the events of its
+    stream. ``errors`` are those that the operation raises itself, beside those of the gates.
     ``captured`` describes the arguments of the path. ``further`` are further statuses with the
     same answer, each with its description. ``media_type`` is that of an answer that is no JSON.
     With ``makes_chat`` the handler makes the request for the engine, and passes the last gates with

@@ -88,7 +88,8 @@ def tool_choice_adapter(
 
 
 def honoured(request: ChatCompletionRequest, native: frozenset[str]) -> frozenset[str]:
-    """Those of the two parameters that are honoured here, with what the engine does by itself."""
+    """Return which of ``tool_choice`` and ``parallel_tool_calls`` this module can honour for an
+    engine that supports the parameters ``native``."""
     if "tools" not in native:
         return frozenset()
     choice = request.tool_choice
@@ -169,7 +170,7 @@ class ToolChoiceAdapter:
 
 
 class _NoCalls(ToolChoiceAdapter):
-    """``none``: the model is not told of the tools, and what looks like a call is left out."""
+    """``none``: the model does not get the tools, and calls in its answer are left out."""
 
     def requests(self) -> Iterator[ChatCompletionRequest]:
         yield _plain(self._request, tools=None)
@@ -194,8 +195,8 @@ class _NamedCall(ToolChoiceAdapter):
         self._param, self._tool = param, tool
         self._held: list[str] = []
         self._is_written = False
+        #: The index of the engine's own call.
         self._found: int | None = None
-        """The index of the engine's own call."""
 
     def requests(self) -> Iterator[ChatCompletionRequest]:
         yield _structured(
@@ -252,7 +253,7 @@ class _NamedCall(ToolChoiceAdapter):
 
 
 class _SomeCall(ToolChoiceAdapter):
-    """``required``: if the model answers without a call, it is asked again for nothing else."""
+    """``required``: if the model answers without a call, a second request demands one."""
 
     def __init__(
         self, request: ChatCompletionRequest, tools: Sequence[tuple[str, FunctionTool]]
@@ -424,8 +425,8 @@ def _structured(
 
 
 def _instructed(messages: list[Message], text: str) -> list[Message]:
-    """``messages`` with one more instruction. Templates know a system message at the beginning
-    only."""
+    """Return ``messages`` with the instruction ``text``, at the beginning: chat templates only
+    support a system message there."""
     first, *rest = messages
     if first.role in ("system", "developer"):
         text = f"{content_text(first.content)}\n\n{text}"

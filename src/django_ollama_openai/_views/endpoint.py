@@ -1,4 +1,5 @@
-"""Endpoints: one flow for WSGI, ASGI and the fast lane, the request id, the gates, the errors."""
+"""Endpoints: the paths below a mount and their handlers, in one flow for WSGI, ASGI and the fast
+lane."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import inspect
 import logging
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Required, TypedDict, TypeVar, Unpack
@@ -23,9 +24,10 @@ from django.urls import ResolverMatch, URLPattern
 from django.urls.resolvers import RoutePattern
 from django.views.decorators.csrf import csrf_exempt
 
+from .. import _conf
 from .._gateway.admission import Admission, Incoming, admit, carry_out
 from .._gateway.blocking import call_blocking
-from .._gateway.delivery import ClientGone, Reply
+from .._gateway.delivery import ClientDisconnected, Reply
 from .._gateway.flow import Flow, arun, run
 from .._translation.operation import Operation
 from .._translation.spelling import Speller, to_json_value
@@ -40,7 +42,7 @@ from ..exceptions import (
     PermissionDenied,
 )
 from .cors import allow_origin, preflight
-from .http_requests import hung_up, keep_body_readable, read_body
+from .http_requests import is_disconnected, keep_body_readable, read_body
 from .http_responses import EventStream, json_bytes, json_response
 
 __all__ = ["Declaration", "Endpoint", "EndpointPattern", "endpoint_of", "path"]
@@ -55,7 +57,7 @@ CLIENT_CLOSED_REQUEST: Final = 499
 
 
 class Declaration(TypedDict, total=False):
-    """What an operation declares: the fields of :class:`Operation`."""
+    """The keywords of :meth:`Endpoint.get` and others: the fields of :class:`Operation`."""
 
     scope: Required[str | None]
     name: str
@@ -79,7 +81,7 @@ class Declaration(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class _Handled:
-    """An operation and what answers it."""
+    """An operation with its handler."""
 
     operation: Operation
     handler: Handler
@@ -118,7 +120,7 @@ class _Handled:
 
 
 class Endpoint:
-    """What a path answers, by method: operations that are declared with :meth:`get` and others.
+    """The operations of a path, by method, declared with :meth:`get` and others.
 
     ``tags`` are headings of the OpenAPI document with their descriptions; operations stand under
     all of them unless they name their own. A handler gets the
@@ -152,7 +154,7 @@ class Endpoint:
         _endpoints[self.view] = _endpoints[self.aview] = self
 
     def get(self, **declaration: Unpack[Declaration]) -> Callable[[H], H]:
-        """Declare the handler of GET, which answers HEAD, too."""
+        """Declare the handler of GET, which also answers HEAD."""
         return self._declare("GET", declaration)
 
     def post(self, **declaration: Unpack[Declaration]) -> Callable[[H], H]:
@@ -196,7 +198,7 @@ class Endpoint:
                 speller=Speller(operation.response),
             )
             self.operations[method] = operation
-            # As in Django's own views, whatever answers GET answers HEAD.
+            # As in Django's own views.
             self.methods += (method, "HEAD") if method == "GET" else (method,)
             return handler
 
@@ -208,35 +210,43 @@ class Endpoint:
         All errors become responses; nothing is raised.
         """
         request_id = _request_id(request)
-        incoming = Incoming(
-            request,
-            request_id,
-            read_body=partial(read_body, request),
-            is_disconnected=partial(hung_up, request),
-            # Documented, and missing in django-stubs.
-            captured=getattr(request.resolver_match, "captured_kwargs", None) or {},
-        )
+        headers: dict[str, str] = {}
+        origins: Collection[str] = ()
         response: HttpResponseBase
         try:
+            settings = _conf.get()
+            origins = settings.CORS_ORIGINS
+            incoming = Incoming(
+                request,
+                request_id,
+                settings,
+                read_body=partial(read_body, request),
+                is_disconnected=partial(is_disconnected, request),
+                # Documented, and missing in django-stubs.
+                captured=getattr(request.resolver_match, "captured_kwargs", None) or {},
+                headers=headers,
+            )
             # CommonMiddleware does it too, but not every site has it, and no request of the fast
             # lane passes it.
             request.get_host()
-            response = preflight(request, self.methods) or (yield from self._answer(incoming))
-        except ClientGone:
+            response = preflight(request, self.methods, origins) or (
+                yield from self._answer(incoming)
+            )
+        except ClientDisconnected:
             response = HttpResponse(status=CLIENT_CLOSED_REQUEST)
         except Exception as error:
             response = _error_response(request, request_id, error)
-        for name, value in incoming.headers.items():
+        for name, value in headers.items():
             response.headers.setdefault(name, value)
         if request.method == "HEAD" and isinstance(response, HttpResponse):
-            # Not every server leaves it out, and gunicorn warns of it.
+            # Not every server drops the body, and gunicorn logs a warning.
             response.headers["Content-Length"] = str(len(response.content))
             response.content = b""
         # The cache middleware of early releases of Django 5.2 only respects "private". It would
         # send one caller's response to others.
         response.setdefault("Cache-Control", "private, no-store")
         response.headers["x-request-id"] = request_id
-        allow_origin(request, response)
+        allow_origin(request, response, origins)
         keep_body_readable(request)
         return response
 
@@ -253,7 +263,7 @@ class Endpoint:
             body=operation.body,
             query=operation.query,
             needs_owner=operation.owner,
-            is_chat_to_come=operation.makes_chat,
+            makes_chat=operation.makes_chat,
         )
         return (yield from carry_out(admission, handled.answer(admission)))
 
@@ -263,7 +273,7 @@ _endpoints: WeakKeyDictionary[Callable[..., Any], Endpoint] = WeakKeyDictionary(
 
 def endpoint_of(view: Callable[..., Any]) -> Endpoint | None:
     """Return the endpoint of ``view``, the ``func`` of a resolver match; ``None`` for a view of the
-    site, also for one that wraps an endpoint's."""
+    site, even if it wraps an endpoint's."""
     return _endpoints.get(view)
 
 
@@ -278,10 +288,10 @@ def path(route: str, endpoint: Endpoint, name: str | None = None) -> EndpointPat
 class EndpointPattern(URLPattern):
     """A path to an endpoint. It resolves to the view that fits the server.
 
-    Django's handlers look at the view that a path resolves to: an async one is run in a loop of
-    its own under WSGI, a sync one in a thread under ASGI, and a stream is then read to its end
-    before the first byte leaves. The path is resolved where the view will run, so a running
-    event loop tells which of the two it has to be.
+    Django's handler for WSGI would run an async view in an event loop of its own, its handler for
+    ASGI a sync view in a thread; a stream would then be read to its end before the first byte
+    leaves. A path is resolved where the view will run: in an event loop to the async view, else to
+    the sync one.
     """
 
     def __init__(self, route: str, endpoint: Endpoint, name: str | None) -> None:
@@ -313,16 +323,19 @@ def _request_id(request: HttpRequest) -> str:
 
 
 def _error_response(request: HttpRequest, request_id: str, error: Exception) -> HttpResponse:
-    to_send = _as_gateway_error(error)
-    if to_send is None:
+    client_error = _as_gateway_error(error)
+    if client_error is None:
         logger.error("Request %s to %r crashed", request_id, request.path, exc_info=error)
         got_request_exception.send(sender=Endpoint, request=request)
-        to_send = GatewayError("The server had an error while processing your request.")
-    return json_response(to_send.envelope(), status=to_send.status, headers=to_send.headers)
+        client_error = GatewayError("The server had an error while processing your request.")
+    return json_response(
+        client_error.envelope(), status=client_error.status, headers=client_error.headers
+    )
 
 
 def _as_gateway_error(error: Exception) -> GatewayError | None:
-    """What a hook or an authenticator may raise: this app's errors, or Django's own."""
+    """Return ``error``, or this app's counterpart of one of Django's own errors; ``None`` for any
+    other, which is a bug."""
     if isinstance(error, GatewayError):
         return error
     if isinstance(error, django_exceptions.PermissionDenied):

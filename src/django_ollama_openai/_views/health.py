@@ -40,5 +40,5 @@ def check_health(admission: Admission[None]) -> Flow[HttpResponse]:
     """Report whether the site is alive and its backends are ready."""
     if admission.query.probe == "live":
         return json_response({"status": "ok"})
-    ready, report = yield from checked(admission.request)
+    ready, report = yield from checked(admission)
     return json_response(report, status=200 if ready else 503)

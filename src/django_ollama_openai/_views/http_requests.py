@@ -1,4 +1,4 @@
-"""Reading HTTP requests: the body within its limit, and whether the client is still there."""
+"""Read HTTP requests: the body within its limit, and the state of the client's connection."""
 
 from __future__ import annotations
 
@@ -9,28 +9,26 @@ from typing import Any, Final
 from django.conf import settings
 from django.http import HttpRequest, UnreadablePostError
 
-from .. import _conf
 from .._wire.content_coding import content_codings, decode
 from ..exceptions import InvalidRequest, RequestTooLarge
 
-__all__ = ["hung_up", "keep_body_readable", "read_body"]
+__all__ = ["is_disconnected", "keep_body_readable", "read_body"]
 
+#: Maximum digits of a length; Python refuses to parse thousands of digits.
 MAX_DIGITS: Final = 18
-"""Maximum digits of a length; Python refuses to parse thousands of digits."""
 
 
-def read_body(request: HttpRequest) -> bytes:
-    """Return the decoded body of ``request``.
+def read_body(request: HttpRequest, limit: int) -> bytes:
+    """Return the decoded body of ``request``, at most ``limit`` bytes.
 
     It does not use ``request.body``: Django's limit there is 2.5 MB, less than an image, and its
     error is an HTML page.
 
     Raises:
-        RequestTooLarge: It is larger than ``MAX_BODY_BYTES``, encoded or decoded.
+        RequestTooLarge: It is larger, encoded or decoded.
         UnsupportedContentCoding: Its content coding is neither gzip nor deflate.
         InvalidRequest: It is incomplete or invalid, or the server cannot read chunked bodies.
     """
-    limit = _conf.get().MAX_BODY_BYTES
     codings = content_codings(request.META.get("HTTP_CONTENT_ENCODING", ""))
     too_large = RequestTooLarge(f"The request body is larger than {limit} bytes.")
     length = _declared_length(request)
@@ -106,16 +104,15 @@ def _read_and_keep(request: HttpRequest, read: Callable[[int], bytes], most: int
     return request._body
 
 
-def hung_up(request: HttpRequest) -> bool:
-    """Whether the client of a WSGI request has closed its connection.
+def is_disconnected(request: HttpRequest) -> bool:
+    """Return whether the client of a WSGI request has closed its connection.
 
-    WSGI has no way to tell; the servers that can are asked in their own: gunicorn gives its
-    socket, waitress a function. With others it shows when the next event cannot be sent, which
-    keep-alives bound.
+    WSGI itself does not report it. gunicorn passes on its socket, waitress a function. With other
+    servers a disconnect shows when the next event cannot be sent, at the latest a keep-alive.
     """
-    disconnected: Callable[[], bool] | None = request.META.get("waitress.client_disconnected")
-    if disconnected is not None:
-        return disconnected()
+    waitress: Callable[[], bool] | None = request.META.get("waitress.client_disconnected")
+    if waitress is not None:
+        return waitress()
     sock = request.META.get("gunicorn.socket")
     if sock is None:
         return False

@@ -1,4 +1,4 @@
-"""Writing HTTP responses: JSON, and streams of server-sent events."""
+"""Write HTTP responses: JSON, and streams of server-sent events."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["EventStream", "json_bytes", "json_response"]
 def json_response(
     value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> HttpResponse:
-    """``value`` as JSON."""
+    """Return a response with ``value`` as JSON."""
     return json_bytes(encode_json(value), status=status, headers=headers)
 
 
 def json_bytes(
     body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> HttpResponse:
-    """JSON that is encoded already."""
+    """Return a response with ``body``, which is encoded JSON."""
     response = HttpResponse(body, status=status, content_type="application/json")
     for name, value in (headers or {}).items():
         response.headers[name] = value

@@ -1,4 +1,4 @@
-"""Every other path below the mount."""
+"""All other paths below the mount."""
 
 from __future__ import annotations
 

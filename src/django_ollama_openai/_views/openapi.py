@@ -41,7 +41,7 @@ def openapi(patterns: Patterns) -> Endpoint:
     @endpoint.get(scope=None, response=OpenAPIDocument)
     def describe_api(admission: Admission[None]) -> dict[str, Any]:
         """Describe the API."""
-        # It is the same for all callers: it takes no credentials and names none of the models.
+        # All callers get this document: it needs no credentials and names no models.
         key = admission.mount.case, settings.SESSION_COOKIE_NAME
         if key not in documents:
             documents[key] = describe(patterns, key[0], session_cookie=key[1])
@@ -54,8 +54,7 @@ def openapi(patterns: Patterns) -> Endpoint:
 def describe(
     patterns: Patterns, case: Case, *, server: str = "/", session_cookie: str = "sessionid"
 ) -> dict[str, Any]:
-    """Return the OpenAPI document of the endpoints in ``patterns``, without those that have no
-    operations of their own."""
+    """Return the OpenAPI document of the endpoints in ``patterns`` that have operations."""
     return openapi_document(
         list(_paths(patterns)),
         case,
@@ -74,8 +73,8 @@ def _paths(patterns: Patterns, prefix: str = "/") -> Iterator[DescribedPath]:
             yield DescribedPath(
                 path=_ARGUMENT.sub(r"{\g<name>}", route),
                 arguments={
-                    found["name"]: found["converter"] or "str"
-                    for found in _ARGUMENT.finditer(route)
+                    match["name"]: match["converter"] or "str"
+                    for match in _ARGUMENT.finditer(route)
                 },
                 operations=pattern.endpoint.operations,
                 tags=pattern.endpoint.tags,

@@ -1,6 +1,7 @@
-"""Where answers come from. ``backends["default"]`` is the backend with that alias.
+"""Backends, which get answers from engines. ``backends["default"]`` is the one with that alias.
 
-Subclass the one that comes closest, override what differs, and name it in ``BACKENDS``.
+To add one, subclass the one that comes closest, override what differs, and name the class in
+``BACKENDS``.
 """
 
 from __future__ import annotations

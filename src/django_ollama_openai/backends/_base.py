@@ -1,4 +1,4 @@
-"""What a backend is: an OpenAI request in, deltas out, in Django's pairs of methods."""
+"""The base of all backends: OpenAI requests in, deltas out, in pairs of sync and async methods."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from ._slots import QueueTicket, Slots
 
 __all__ = ["BaseBackend"]
 
+#: The parameters that change the answer and that not every backend supports, each with the test
+#: whether a value has an effect.
 OPTIONAL_PARAMETERS: dict[str, Callable[[Any], bool]] = {
     "image_url": bool,
     "input_audio": bool,
@@ -38,30 +40,28 @@ OPTIONAL_PARAMETERS: dict[str, Callable[[Any], bool]] = {
     "modalities": lambda value: value not in (None, ["text"]),
     "prediction": lambda value: value is not None,
     "web_search_options": lambda value: value is not None,
-    # Of completions
+    # Parameters of completions
     "suffix": bool,
     "best_of": lambda value: value is not None,
-    # Of embeddings
+    # Parameters of embeddings
     "dimensions": lambda value: value is not None,
-    # Ollama's
+    # Parameters of Ollama
     "options": lambda value: value is not None and bool(value.dump_known()),
     "think": lambda value: value is not None,
     "truncate": lambda value: value is True,
     "shift": lambda value: value is True,
 }
-"""Parameters that change the answer and that not every backend honours: whether a value asks for
-something at all."""
 
 
 @functools.cache
 def _optional_parameters(
     kind: type[EngineRequest],
 ) -> tuple[tuple[str, Callable[[Any], bool]], ...]:
-    """Those of them that a request of this kind has."""
-    # Not those of a request: unknown keys that came along are attributes of it, too.
+    """Return the optional parameters of requests of the class ``kind``."""
+    # Not of an instance: a request also has its unknown keys as attributes.
     return tuple(
-        (name, is_asked_for)
-        for name, is_asked_for in OPTIONAL_PARAMETERS.items()
+        (name, has_effect)
+        for name, has_effect in OPTIONAL_PARAMETERS.items()
         if name in kind.model_fields or hasattr(kind, name)
     )
 
@@ -69,14 +69,14 @@ def _optional_parameters(
 class BaseBackend:
     """The base of all backends.
 
-    A subclass defines :meth:`stream_chat` and :meth:`list_models`; one that completes texts or
-    embeds them also :meth:`stream_complete` or :meth:`embed`, and says so. Everything else follows
-    from them, and is overridden where the engine has a better way: an engine with an asynchronous
-    client overrides :meth:`astream_chat`, one that answers in one piece :meth:`chat` and
-    :meth:`achat`.
+    A subclass defines :meth:`stream_chat` and :meth:`list_models`. If it completes or embeds texts,
+    it also defines :meth:`stream_complete` or :meth:`embed`, and sets :attr:`supports_completions`
+    or :attr:`supports_embeddings`. The other methods use these, and are overridden where the engine
+    has a better way: :meth:`astream_chat` for an asynchronous client, :meth:`chat` and
+    :meth:`achat` for an answer in one piece.
 
-    There is one instance per alias and process; it serves many requests at once and keeps no
-    state of any of them. The constructor's keywords are the alias's ``OPTIONS``, and ``host`` or
+    There is one instance per alias and process. It serves many requests at once and keeps no state
+    of any of them. The constructor's keywords are the alias's ``OPTIONS``, and ``host`` or
     ``base_url`` if the entry has ``HOST`` or ``BASE_URL``.
     """
 
@@ -85,32 +85,32 @@ class BaseBackend:
         """The address of the engine without credentials, for operators; empty if it has none."""
         return ""
 
+    #: The remedy for operators if no engine can be reached at :attr:`address`.
     advice: str = "start it, or check its address"
-    """The remedy for operators if no engine can be reached at :attr:`address`."""
 
+    #: Whether the backend answers chats, with :meth:`stream_chat`. Like the next two it is an
+    #: attribute of the class, or of the instance where it depends on an option.
     supports_chat: bool = True
-    """Whether there is :meth:`stream_chat`. Like the two below it is an attribute of the class, or
-    of the instance where it depends on an option."""
 
+    #: Whether the backend completes texts, with :meth:`stream_complete`.
     supports_completions: bool = False
-    """Whether there is :meth:`stream_complete`."""
 
+    #: Whether the backend embeds texts, with :meth:`embed`.
     supports_embeddings: bool = False
-    """Whether there is :meth:`embed`."""
 
+    #: The optional parameters (``tools``, ``response_format``, ``logprobs``, …) that the backend
+    #: supports. A request with another one is rejected, or the parameter is dropped, according to
+    #: ``UNSUPPORTED_PARAMETERS``. The gateway handles ``tool_choice`` and ``parallel_tool_calls``
+    #: itself for a backend that supports ``tools`` (and ``response_format``) but does not list
+    #: them. With ``token_input`` the backend accepts arrays of tokens instead of text; without it
+    #: such a request is always rejected.
     supported_parameters: frozenset[str] = frozenset()
-    """Those of the optional parameters (``tools``, ``response_format``, ``logprobs``, …) that
-    this backend honours. A request that uses another is refused, or the parameter is dropped, as
-    ``UNSUPPORTED_PARAMETERS`` says. ``tool_choice`` and ``parallel_tool_calls`` are seen to by the
-    gateway where a backend has ``tools`` (and ``response_format``) and does not name them. With
-    ``token_input`` arrays of tokens may stand for text; they are refused otherwise, since there
-    would be nothing left."""
 
     def __init__(self, *, alias: str = "default") -> None:
         self.alias = alias
+        #: Limits the requests that the engine works on. There is no limit until
+        #: :meth:`limit_requests` is called, as ``backends`` does.
         self.slots = Slots()
-        """Limits the requests that the engine works on. There is no limit until
-        :meth:`limit_requests` is called, as ``backends`` does."""
 
     def limit_requests(self, limit: int | None, *, max_queue: int, timeout: float) -> None:
         """Set the limits of :attr:`slots`, from ``MAX_CONCURRENCY`` and the like."""
@@ -120,8 +120,8 @@ class BaseBackend:
         """Yield a lease for each engine to try with ``request``, until one has answered.
 
         The error of a lease that failed is thrown into the generator, which raises it or yields
-        another lease. If the lease ``has_begun`` the error is final. Each lease has a slot while
-        it is used; ``ticket`` is the standing of the request in queues.
+        another lease. If the lease ``has_begun`` the error is final. Each lease holds a slot while
+        it is used; ``ticket`` counts the request once in queues, however many slots it needs.
         """
         yield Lease(self, ticket)
 
@@ -139,33 +139,35 @@ class BaseBackend:
     def prepare_chat(
         self, payload: dict[str, Any], request: ChatCompletionRequest
     ) -> dict[str, Any]:
-        """A hook: change ``payload``, the body about to go to the engine, and return it.
+        """Change ``payload``, the body to send to the engine, and return it: a hook for subclasses.
 
-        It serves the synchronous and the asynchronous methods, so it must not block.
+        The synchronous and the asynchronous methods call it, so it must not block.
         """
         return payload
 
     def stream_chat(self, request: ChatCompletionRequest) -> Iterator[Delta]:
-        """Answer ``request`` piece by piece.
+        """Yield the answer to ``request``, delta by delta.
 
-        ``request.model`` is the engine's name of the model. An iterator that ends without an
-        error has ended with a finish reason. When the reader stops early the iterator is closed.
+        ``request.model`` is the engine's name of the model. The last delta has a finish reason, or
+        an exception is raised. If the reader stops early the iterator is closed.
 
         Raises:
-            GatewayError: whatever the client is to be told; any other error is a 500.
+            GatewayError: The error that the client gets. Any other exception becomes a 500.
         """
         raise NotImplementedError(f"{type(self).__name__} must define stream_chat()")
 
     def astream_chat(self, request: ChatCompletionRequest) -> AsyncIterator[Delta]:
-        """The same under ASGI; runs :meth:`stream_chat` in a thread unless overridden."""
+        """Async version of :meth:`stream_chat`; runs it in a thread unless overridden."""
         return iterate_in_thread(lambda: self.stream_chat(request))
 
     def chat(self, request: ChatCompletionRequest) -> Delta:
-        """Answer ``request`` in one piece; joins :meth:`stream_chat` unless overridden."""
+        """Return the answer to ``request`` in one piece; joins the deltas of :meth:`stream_chat`
+        unless overridden."""
         return fold(self.stream_chat(request))
 
     async def achat(self, request: ChatCompletionRequest) -> Delta:
-        """The same under ASGI; joins :meth:`astream_chat` unless overridden."""
+        """Async version of :meth:`chat`; joins the deltas of :meth:`astream_chat` unless
+        overridden."""
         return fold([delta async for delta in self.astream_chat(request)])
 
     # Completions
@@ -173,53 +175,56 @@ class BaseBackend:
     def prepare_completion(
         self, payload: dict[str, Any], request: CompletionRequest
     ) -> dict[str, Any]:
-        """A hook as :meth:`prepare_chat`, for the completion of a text."""
+        """Change ``payload`` as :meth:`prepare_chat` does, for a text completion."""
         return payload
 
     def stream_complete(self, request: CompletionRequest) -> Iterator[Delta]:
-        """Complete one prompt piece by piece, as :meth:`stream_chat` does.
+        """Yield the completion of one prompt, delta by delta, as :meth:`stream_chat` does.
 
-        ``request.prompt`` is a text, or an array of tokens if ``supported_parameters`` has
-        ``token_input``. What ``echo``, ``n`` and ``best_of`` ask for is no concern of backends.
+        ``request.prompt`` is a text, or an array of tokens if :attr:`supported_parameters` has
+        ``token_input``. The gateway handles ``echo``, ``n`` and ``best_of``.
         """
         self.check_support(request)
         raise NotImplementedError(f"{type(self).__name__} must define stream_complete()")
 
     def astream_complete(self, request: CompletionRequest) -> AsyncIterator[Delta]:
-        """The same under ASGI; runs :meth:`stream_complete` in a thread unless overridden."""
+        """Async version of :meth:`stream_complete`; runs it in a thread unless overridden."""
         return iterate_in_thread(lambda: self.stream_complete(request))
 
     def complete(self, request: CompletionRequest) -> Delta:
-        """Complete one prompt at once; joins :meth:`stream_complete` unless overridden."""
+        """Return the completion of one prompt in one piece; joins the deltas of
+        :meth:`stream_complete` unless overridden."""
         return fold(self.stream_complete(request))
 
     async def acomplete(self, request: CompletionRequest) -> Delta:
-        """The same under ASGI; joins :meth:`astream_complete` unless overridden."""
+        """Async version of :meth:`complete`; joins the deltas of :meth:`astream_complete` unless
+        overridden."""
         return fold([delta async for delta in self.astream_complete(request)])
 
     # Embeddings
 
     def prepare_embed(self, payload: dict[str, Any], request: EmbeddingsRequest) -> dict[str, Any]:
-        """A hook as :meth:`prepare_chat`, for embeddings."""
+        """Change ``payload`` as :meth:`prepare_chat` does, for embeddings."""
         return payload
 
     def embed(self, request: EmbeddingsRequest) -> Embeddings:
-        """The vectors of ``request.inputs()``, in order."""
+        """Return the vectors of ``request.inputs()``, in this order."""
         self.check_support(request)
         raise NotImplementedError(f"{type(self).__name__} must define embed()")
 
     async def aembed(self, request: EmbeddingsRequest) -> Embeddings:
-        """The same under ASGI; runs :meth:`embed` in a thread unless overridden."""
+        """Async version of :meth:`embed`; runs it in a thread unless overridden."""
         async with aclosing(iterate_in_thread(lambda: iter([self.embed(request)]))) as results:
             return await anext(results)
 
     # Capabilities
 
     def check_support(self, request: EngineRequest) -> None:
-        """Refuse what this backend has no way to answer, whatever ``UNSUPPORTED_PARAMETERS`` says.
+        """Check that the backend can answer requests such as ``request`` at all, regardless of
+        ``UNSUPPORTED_PARAMETERS``.
 
         Raises:
-            InvalidRequest: it does not have the endpoint, or does not take tokens for text.
+            InvalidRequest: It does not support the endpoint, or arrays of tokens.
         """
         match request:
             case ChatCompletionRequest():
@@ -244,43 +249,43 @@ class BaseBackend:
             raise tokens_unsupported("input")
 
     def unsupported_parameters(self, request: EngineRequest) -> list[str]:
-        """The parameters of ``request`` that would change the answer and are not honoured."""
+        """Return the parameters of ``request`` that have an effect and are not supported."""
         supported = self.supported_parameters
         if isinstance(request, ChatCompletionRequest):
             supported |= honoured(request, supported)
         return [
             name
-            for name, is_asked_for in _optional_parameters(type(request))
-            if name not in supported and is_asked_for(getattr(request, name))
+            for name, has_effect in _optional_parameters(type(request))
+            if name not in supported and has_effect(getattr(request, name))
         ]
 
     # Models
 
     def list_models(self) -> list[ModelCard]:
-        """The models that the engine has."""
+        """Return the models that the engine has."""
         raise NotImplementedError(f"{type(self).__name__} must define list_models()")
 
     async def alist_models(self) -> list[ModelCard]:
-        """The same under ASGI; runs :meth:`list_models` in a thread unless overridden."""
+        """Async version of :meth:`list_models`; runs it in a thread unless overridden."""
         return await asyncio.to_thread(self.list_models)
 
     def get_model(self, name: str) -> ModelCard:
-        """One model.
+        """Return the model that the engine calls ``name``.
 
         Raises:
-            ModelNotFound: the engine does not have it.
+            ModelNotFound: The engine does not have it.
         """
         return self.find_model(name, self.list_models())
 
     async def aget_model(self, name: str) -> ModelCard:
-        """The same under ASGI."""
+        """Async version of :meth:`get_model`."""
         return self.find_model(name, await self.alist_models())
 
     def find_model(self, name: str, cards: list[ModelCard]) -> ModelCard:
-        """The one of ``cards`` that the engine means by ``name``.
+        """Return the model among ``cards`` that the engine calls ``name``.
 
         Raises:
-            ModelNotFound: none is.
+            ModelNotFound: There is none.
         """
         for card in cards:
             if name in card.names:
@@ -288,19 +293,19 @@ class BaseBackend:
         raise ModelNotFound(name)
 
     def loaded_models(self) -> frozenset[str] | None:
-        """The models that the engine has in memory, by all of their names, so that a request for
-        them need not wait until they are loaded; ``None`` if it does not tell. It may block."""
+        """Return all names of the models that the engine has in memory; ``None`` if it does not
+        report that. It may block."""
         return None
 
     # Life
 
     def ping(self) -> None:
-        """Return if the engine is ready to answer, raise an error if it is not."""
+        """Return if the engine is ready to answer; raise an exception if it is not."""
         self.list_models()
 
     async def aping(self) -> None:
-        """The same under ASGI."""
+        """Async version of :meth:`ping`."""
         await self.alist_models()
 
     def close(self) -> None:
-        """Let go of connections, threads and models. The backend is not used afterwards."""
+        """Release connections, threads and models. The backend is not used afterwards."""

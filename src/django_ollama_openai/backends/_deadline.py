@@ -31,5 +31,5 @@ class Deadline:
         return self._until - time.monotonic()
 
 
+#: The deadline of the request that the current thread reads from or writes to.
 current: ContextVar[Deadline | None] = ContextVar("current_deadline", default=None)
-"""The deadline of the request that the current thread reads from or writes to."""

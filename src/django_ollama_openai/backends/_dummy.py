@@ -78,9 +78,11 @@ class DummyBackend(BaseBackend):
             yield Delta(content=word)
         if calls:
             yield Delta(tool_calls=calls)
-        asked = sum(len(_words(content_text(message.content))) for message in request.messages)
+        prompt_tokens = sum(
+            len(_words(content_text(message.content))) for message in request.messages
+        )
         usage = Usage(
-            prompt_tokens=asked,
+            prompt_tokens=prompt_tokens,
             completion_tokens=len(reasoning) + len(content) + len(calls),
             reasoning_tokens=len(reasoning),
         )
@@ -130,7 +132,7 @@ class DummyBackend(BaseBackend):
 
 
 def _words(text: str) -> list[str]:
-    """``text`` cut before each space that begins a word; nothing of it is lost."""
+    """Return the words of ``text``, each with the white space before it."""
     return re.findall(r"\s*\S+\s*$|\s*\S+", text) or ([text] if text else [])
 
 
@@ -140,7 +142,7 @@ def _size(text: str | list[int]) -> int:
 
 def _unit_vector(text: str, dimensions: int) -> list[float]:
     digest = hashlib.shake_128(text.encode()).digest(4 * dimensions)
-    # Never 0, so there is a direction.
+    # No component is 0, so that the vector has a length.
     numbers = [number + 0.5 for number in struct.unpack(f"<{dimensions}i", digest)]
     length = math.hypot(*numbers)
     return [float(f"{number / length:.9g}") for number in numbers]

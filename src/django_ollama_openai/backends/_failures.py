@@ -1,8 +1,11 @@
-"""How an engine failed: the kinds of failure that decide about retries and health."""
+"""The kinds of engine failures, which decide about retries and health, and their description."""
 
 from __future__ import annotations
 
 import errno
+import os
+import socket
+import ssl
 from collections.abc import Iterator
 from typing import Final
 
@@ -13,12 +16,15 @@ from ._base import BaseBackend
 from ._http_client import UpstreamStatusError
 
 __all__ = [
-    "causes",
+    "MAX_LOGGED",
     "is_disconnect",
     "is_error_status",
     "is_unreachable",
     "operator_message",
 ]
+
+#: Maximum characters of a message in the log; an engine's may be of any length.
+MAX_LOGGED: Final = 500
 
 _UNREACHABLE: Final = (httpx.ConnectError, httpx.ConnectTimeout, ConnectionRefusedError)
 
@@ -29,7 +35,7 @@ def is_unreachable(error: BaseException) -> bool:
     return (
         isinstance(error, GatewayError)
         and isinstance(error.__cause__, _UNREACHABLE)
-        and not any(map(_is_local, causes(error)))
+        and not any(map(_is_local, _causes(error)))
     )
 
 
@@ -58,15 +64,40 @@ def is_disconnect(error: BaseException) -> bool:
 
 
 def operator_message(error: GatewayError, backend: BaseBackend | None) -> str:
-    """Return the message of ``error`` for operators. If the engine of ``backend`` cannot be
-    reached, it has the address and the remedy; ``error.message``, for clients, has neither.
+    """Return the message of ``error`` for operators, on one line: with the class of the underlying
+    exception and the system's reason. If the engine of ``backend`` cannot be reached, it also has
+    the address and the remedy. ``error.message``, for clients, has none of that.
+
+    The texts of underlying exceptions are left out: they quote what the engine sent, which may be
+    an answer or a prompt.
     """
-    if backend is None or not backend.address or not is_unreachable(error):
-        return error.message
-    return f"The engine cannot be reached at {backend.address}: {backend.advice}."
+    message = error.message
+    if backend is not None and backend.address and is_unreachable(error):
+        message = f"The engine cannot be reached at {backend.address}: {backend.advice}."
+    message = " ".join(message.split())[:MAX_LOGGED]
+    causes = list(_causes(error))
+    if not causes:
+        return message
+    reasons = [reason for cause in causes if (reason := _reason(cause)) is not None]
+    kind = type(causes[0]).__name__
+    return f"{message} ({kind}: {reasons[-1]})" if reasons else f"{message} ({kind})"
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
+def _reason(cause: BaseException) -> str | None:
+    """Return the reason in ``cause``, if it is a fixed text of the system."""
+    match cause:
+        case UpstreamStatusError():
+            return str(cause)
+        case ssl.SSLError():
+            return getattr(cause, "reason", None)
+        case socket.gaierror():
+            return cause.strerror
+        case OSError(errno=int(number)) if number > 0:
+            return os.strerror(number)
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
     """Yield the exceptions that led to ``error``, the nearest first."""
     seen = {id(error)}
     cause = error.__cause__

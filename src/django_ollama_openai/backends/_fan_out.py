@@ -1,4 +1,4 @@
-"""Several calls at once, for a limited time."""
+"""Make several calls at once, within a time limit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Arrivals: TypeAlias = "queue.SimpleQueue[tuple[K, T | Exception] | None]"
 def fan_out(
     calls: Mapping[K, Callable[[], T]], seconds: float
 ) -> Generator[tuple[K, T | Exception]]:
-    """Yield what each of ``calls`` returns or raises, with its key, as it arrives. A call that
+    """Yield the key of each of ``calls`` and its result or exception, as they arrive. A call that
     takes longer than ``seconds`` is abandoned and left out; closing the generator abandons all."""
     arrivals: _Arrivals[K, T] = queue.SimpleQueue()
     end = time.monotonic() + seconds
@@ -62,7 +62,7 @@ def _start(key: K, call: Callable[[], T], arrivals: _Arrivals[K, T]) -> Pump[Any
 async def afan_out(
     calls: Mapping[K, Callable[[], Awaitable[T]]], seconds: float
 ) -> AsyncGenerator[tuple[K, T | Exception]]:
-    """Async version of :func:`fan_out`, with tasks. The reader must close it."""
+    """Async version of :func:`fan_out`, with tasks. The caller must close the generator."""
 
     async def result_of(key: K, call: Callable[[], Awaitable[T]]) -> tuple[K, T | Exception]:
         try:

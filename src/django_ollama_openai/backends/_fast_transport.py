@@ -13,8 +13,8 @@ import httpx
 
 __all__ = ["FastTransport"]
 
+#: The time that an idle connection is kept, as by ``httpx``.
 KEEP_IDLE_SECONDS: Final = 5.0
-"""How long an idle connection is kept, as by ``httpx``."""
 
 
 class FastTransport(httpx.AsyncBaseTransport):
@@ -75,7 +75,7 @@ class FastTransport(httpx.AsyncBaseTransport):
 
 
 class _Body(httpx.AsyncByteStream):
-    """The body of a response. Yield in one piece what has arrived together."""
+    """The body of a response. All data that has arrived is yielded in one piece."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response

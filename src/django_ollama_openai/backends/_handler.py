@@ -1,4 +1,4 @@
-"""Aliases to backends, as ``BACKENDS`` says."""
+"""The backends of ``BACKENDS``, by alias."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["BackendHandler", "InvalidBackendError", "backends"]
 
 
 class InvalidBackendError(ImproperlyConfigured):
-    """An alias that ``BACKENDS`` does not have, or whose entry cannot be made into a backend."""
+    """An alias has no entry in ``BACKENDS``, or its entry is invalid."""
 
 
 class BackendHandler:
-    """One backend per alias and process, made when it is first asked for.
+    """Creates one backend per alias and process, at its first use.
 
-    Not Django's ``BaseConnectionHandler``: that makes one per thread and task, so a pool of
-    connections would never be shared.
+    Unlike Django's ``BaseConnectionHandler``, which creates one per thread and task: backends share
+    their pools of connections.
     """
 
     def __init__(self) -> None:
@@ -37,10 +37,10 @@ class BackendHandler:
         self._inherited: dict[str, BaseBackend] = {}
 
     def __getitem__(self, alias: str) -> BaseBackend:
-        """The backend for ``alias``.
+        """Return the backend ``alias``.
 
         Raises:
-            InvalidBackendError: naming the alias and what is wrong with its entry.
+            InvalidBackendError: Its entry in ``BACKENDS`` is missing or invalid.
         """
         made = self._made.get(alias)
         if made is None:
@@ -54,7 +54,7 @@ class BackendHandler:
         return iter(_conf.get().BACKENDS)
 
     def create(self, alias: str) -> BaseBackend:
-        """A new backend for ``alias``; raises as ``__getitem__`` does."""
+        """Return a new backend for ``alias``; raises as :meth:`__getitem__` does."""
         config = _conf.get().BACKENDS.get(alias)
         where = f"{_conf.SETTING}['BACKENDS'][{alias!r}]"
         if config is None:
@@ -73,7 +73,7 @@ class BackendHandler:
         try:
             backend = backend_class(alias=alias, **config.keywords())
         except ValidationError as error:
-            # Not its own text, which shows the values.
+            # Without the text of the error, which quotes values.
             wrong = "; ".join(
                 f"{path}: {reason}" for path, reason in _conf.reasons(error, _option_reason)
             )
@@ -93,23 +93,22 @@ class BackendHandler:
         return backend
 
     def reset_after_fork(self) -> None:
-        """Begin anew in a process that was forked off: connections and engines cannot be shared
-        with the one that made them. They are kept, since letting go of them might close them there.
-        """
+        """Start without backends in a forked process, which cannot share connections and engines
+        with its parent. The parent's are kept: to delete them might close them there."""
         self._inherited = self._made
         self._lock, self._made = threading.Lock(), {}
 
     def close(self) -> None:
-        """Forget all backends and close what they hold."""
+        """Remove and close all backends."""
         with self._lock:
             made, self._made = self._made, {}
-        # Those that consist of others first: they might still send them requests.
+        # Pools first: they may still send requests to their members.
         for backend in sorted(made.values(), key=lambda each: each.engines() == (each.alias,)):
             backend.close()
 
 
+#: The keys of an entry that are keywords of the constructor.
 _KEYS: Final = {"host": "HOST", "base_url": "BASE_URL"}
-"""The keys of an entry that are keywords of the constructor."""
 
 
 def _option_reason(item: ErrorDetails) -> str:
@@ -120,7 +119,7 @@ def _option_reason(item: ErrorDetails) -> str:
 
 
 def _unexpected_options(backend_class: type[BaseBackend], config: _conf.BackendConfig) -> str:
-    """What the entry has that the class does not take, as far as that can be told."""
+    """Return a sentence about the options that the class does not take, if there are any."""
     known = _options(backend_class)
     given = {name: _KEYS.get(name, name) for name in config.keywords() if name not in known}
     if not given:
@@ -134,7 +133,7 @@ def _unexpected_options(backend_class: type[BaseBackend], config: _conf.BackendC
 
 
 def _options(backend_class: type[BaseBackend]) -> list[str]:
-    """The keywords of the constructor, and of those that it passes further ones on to."""
+    """Return the keywords of the constructor and of those of its base classes."""
     constructors = [
         vars(each)["__init__"] for each in backend_class.__mro__[:-1] if "__init__" in vars(each)
     ]

@@ -22,11 +22,11 @@ from ._interruptible import InterruptibleTransport
 
 __all__ = ["HIDE_INPUT", "DeltaParser", "HTTPBackend", "parse_http_url"]
 
+#: The configuration of constructors: errors must not quote options, which may be credentials.
 HIDE_INPUT: Final = ConfigDict(hide_input_in_errors=True)
-"""The configuration of constructors: an error that quotes an option could show credentials."""
 
+#: The first version of ``aiohttp`` that the extra ``fast`` allows, and the first that it does not.
 AIOHTTP_VERSIONS: Final = ((3, 12, 9), (4,))
-"""The first version that the extra ``fast`` takes, and the first one that it does not."""
 
 C = TypeVar("C", bound=HTTPClient)
 A = TypeVar("A", bound=AsyncHTTPClient)
@@ -181,22 +181,22 @@ class HTTPBackend(BaseBackend, Generic[C, A]):
     # Requests
 
     def _fetch(
-        self, path: str, content: bytes, parser: DeltaParser, **blame: Unpack[ErrorContext]
+        self, path: str, content: bytes, parser: DeltaParser, **context: Unpack[ErrorContext]
     ) -> Delta:
         """Return the delta of a whole response."""
-        return _parse(parser, self._shared_client().fetch("POST", path, content, **blame))
+        return _parse(parser, self._shared_client().fetch("POST", path, content, **context))
 
     async def _afetch(
-        self, path: str, content: bytes, parser: DeltaParser, **blame: Unpack[ErrorContext]
+        self, path: str, content: bytes, parser: DeltaParser, **context: Unpack[ErrorContext]
     ) -> Delta:
         client = await self._shared_async_client()
-        return _parse(parser, await client.fetch("POST", path, content, **blame))
+        return _parse(parser, await client.fetch("POST", path, content, **context))
 
     def _stream(
-        self, path: str, content: bytes, parser: DeltaParser, **blame: Unpack[ErrorContext]
+        self, path: str, content: bytes, parser: DeltaParser, **context: Unpack[ErrorContext]
     ) -> Iterator[Delta]:
         begun = False
-        for pieces in self._shared_client().stream(path, content, self._stream_timeouts, **blame):
+        for pieces in self._shared_client().stream(path, content, self._stream_timeouts, **context):
             for piece in pieces:
                 delta = parser.feed(piece)
                 # Some engines open a stream with a delta without content. A retry is possible until
@@ -207,13 +207,13 @@ class HTTPBackend(BaseBackend, Generic[C, A]):
         parser.finish()
 
     async def _astream(
-        self, path: str, content: bytes, parser: DeltaParser, **blame: Unpack[ErrorContext]
+        self, path: str, content: bytes, parser: DeltaParser, **context: Unpack[ErrorContext]
     ) -> AsyncIterator[Delta]:
         begun = False
         client = await self._shared_async_client()
         # The engine generates until the stream is closed, so that is not left to the garbage
         # collector.
-        arriving = client.stream(path, content, self._stream_timeouts, **blame)
+        arriving = client.stream(path, content, self._stream_timeouts, **context)
         async with aclosed(arriving):
             async for pieces in arriving:
                 for piece in pieces:

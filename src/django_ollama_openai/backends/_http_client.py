@@ -34,21 +34,21 @@ __all__ = [
     "encode_json",
 ]
 
+#: The headers of every request. A compressed response could unpack to more than the memory holds
+#: before any of it is counted.
 HEADERS: Final = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-"""The headers of every request. A compressed response could unpack to more than the memory holds
-before any of it is counted."""
 
 MAX_ERROR_BYTES = 64 * 2**10
 MAX_ANSWER_BYTES = 64 * 2**20
 
+#: Maximum time that a connection may take to end a response that is complete. Then it can serve the
+#: next request.
 DRAIN_SECONDS: Final = 1.0
-"""How long the connection may take to end a response that is complete. If it does, the connection
-can serve the next request."""
 
 
 @dataclass(slots=True, frozen=True)
 class StreamTimeouts:
-    """How long an engine may be silent during a stream, in seconds: before the first token, and
+    """The maximum silence of an engine during a stream, in seconds: before the first token, and
     before each further one."""
 
     first_token: float
@@ -56,7 +56,7 @@ class StreamTimeouts:
 
 
 class StreamReader(Protocol):
-    """Cut the body of a stream into the engine's lines or events."""
+    """Cuts the body of a stream into the engine's lines or events."""
 
     @property
     def is_over(self) -> bool:
@@ -84,7 +84,7 @@ class ErrorTranslator(Protocol):
     """Return the client's error for a response of the engine that has another status than 200."""
 
     def __call__(
-        self, status: int, body: bytes | bytearray, **blame: Unpack[ErrorContext]
+        self, status: int, body: bytes | bytearray, **context: Unpack[ErrorContext]
     ) -> GatewayError: ...
 
 
@@ -111,13 +111,13 @@ class HTTPClient(_Client):
         self._client.close()
 
     def fetch(
-        self, method: str, path: str, content: bytes | None = None, **blame: Unpack[ErrorContext]
+        self, method: str, path: str, content: bytes | None = None, **context: Unpack[ErrorContext]
     ) -> bytes:
         """Send ``content`` and return the body of the response, which must be complete within the
         client's read timeout.
 
         Raises:
-            GatewayError: The request failed. ``blame`` holds the names that the message may use.
+            GatewayError: The request failed. ``context`` holds the names that the message may use.
         """
         limit = self._client.timeout.read
         deadline = None if limit is None else Deadline(limit)
@@ -127,7 +127,7 @@ class HTTPClient(_Client):
             with closed(response):
                 arriving = _until(deadline, response.iter_raw())
                 if response.status_code != 200:
-                    error = self.failure(response.status_code, _read(arriving), **blame)
+                    error = self.failure(response.status_code, _read(arriving), **context)
                     raise error from UpstreamStatusError(response)
                 answer = _read(arriving, MAX_ANSWER_BYTES)
         except FAILURES as error:
@@ -135,7 +135,7 @@ class HTTPClient(_Client):
         return _check_size(answer)
 
     def stream(
-        self, path: str, content: bytes, timeouts: StreamTimeouts, **blame: Unpack[ErrorContext]
+        self, path: str, content: bytes, timeouts: StreamTimeouts, **context: Unpack[ErrorContext]
     ) -> Generator[list[bytes]]:
         """Send ``content`` and yield the lines or events of the response, those that arrive
         together in one list. ``content`` is the encoded body, which stays in memory until the end
@@ -152,7 +152,7 @@ class HTTPClient(_Client):
             with closed(response):
                 arriving = _until(deadline, response.iter_raw())
                 if response.status_code != 200:
-                    error = self.failure(response.status_code, _read(arriving), **blame)
+                    error = self.failure(response.status_code, _read(arriving), **context)
                     raise error from UpstreamStatusError(response)
                 is_over = False
                 for data in arriving:
@@ -183,7 +183,7 @@ class AsyncHTTPClient(_Client):
         await self._client.aclose()
 
     async def fetch(
-        self, method: str, path: str, content: bytes | None = None, **blame: Unpack[ErrorContext]
+        self, method: str, path: str, content: bytes | None = None, **context: Unpack[ErrorContext]
     ) -> bytes:
         """Async version of :meth:`HTTPClient.fetch`."""
         limit = self._client.timeout.read
@@ -193,7 +193,9 @@ class AsyncHTTPClient(_Client):
                 response = await self._client.send(request, stream=True)
                 async with aclosed(response):
                     if response.status_code != 200:
-                        error = self.failure(response.status_code, await _aread(response), **blame)
+                        error = self.failure(
+                            response.status_code, await _aread(response), **context
+                        )
                         raise error from UpstreamStatusError(response)
                     answer = await _aread(response, MAX_ANSWER_BYTES)
         except FAILURES as error:
@@ -201,7 +203,7 @@ class AsyncHTTPClient(_Client):
         return _check_size(answer)
 
     async def stream(
-        self, path: str, content: bytes, timeouts: StreamTimeouts, **blame: Unpack[ErrorContext]
+        self, path: str, content: bytes, timeouts: StreamTimeouts, **context: Unpack[ErrorContext]
     ) -> AsyncGenerator[list[bytes]]:
         """Async version of :meth:`HTTPClient.stream`."""
         reader = self.reader()
@@ -211,7 +213,9 @@ class AsyncHTTPClient(_Client):
                 response = await self._client.send(request, stream=True)
                 async with aclosed(response):
                     if response.status_code != 200:
-                        error = self.failure(response.status_code, await _aread(response), **blame)
+                        error = self.failure(
+                            response.status_code, await _aread(response), **context
+                        )
                         raise error from UpstreamStatusError(response)
                     is_over = False
                     async for data in _arriving(response):
@@ -237,14 +241,14 @@ class AsyncHTTPClient(_Client):
 
 
 class NoCookies(CookieJar):
-    """Keep no cookies: those that the engine sets for one caller are not sent for the next."""
+    """Keeps no cookies: those that the engine sets for one caller are not sent for the next."""
 
     def __init__(self) -> None:
         super().__init__(DefaultCookiePolicy(allowed_domains=[]))
 
 
 class RequestFactory:
-    """Make the requests of a client from one template for each path.
+    """Makes the requests of a client from one template for each path.
 
     ``httpx`` would build address, headers and timeouts anew each time, a good part of the cost of a
     short answer.
@@ -268,7 +272,7 @@ class RequestFactory:
         if deadline is None:
             timeout["read"] = None
         else:
-            # Transports that know no deadline apply the timeout to each read.
+            # Transports that ignore the deadline apply the timeout to each read.
             timeout["read"] = deadline.seconds
             extensions["deadline"] = deadline
         return httpx.Request(
@@ -293,7 +297,7 @@ def _arriving(response: httpx.Response) -> AsyncIterable[bytes]:
 
 
 def _until(deadline: Deadline | None, body: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield ``body`` as it arrives, also from a transport that knows no deadline."""
+    """Yield ``body`` as it arrives; apply ``deadline`` also to transports that ignore it."""
     for data in body:
         yield data
         if deadline is not None and deadline.left() <= 0:
@@ -316,7 +320,7 @@ def _read(data: Iterable[bytes], limit: int = MAX_ERROR_BYTES) -> bytearray:
 
 
 async def _aread(response: httpx.Response, limit: int = MAX_ERROR_BYTES) -> bytearray:
-    """Async version of _read()."""
+    """Async version of :func:`_read`."""
     body = bytearray()
     async for piece in response.aiter_raw():
         body += piece

@@ -1,4 +1,4 @@
-"""A limit on how long an asynchronous task waits for the next output of an engine."""
+"""A time limit on the waits of an asynchronous task for the next output of an engine."""
 
 from __future__ import annotations
 

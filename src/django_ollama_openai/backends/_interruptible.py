@@ -21,9 +21,9 @@ from ._deadline import Deadline
 
 __all__ = ["InterruptibleTransport"]
 
+#: The bytes of one write. ``httpcore`` applies its timeout to each of the steps in which a socket
+#: accepts a large body, however many they are.
 MAX_WRITE_BYTES: Final = 64 * 2**10
-"""``httpcore`` would apply the timeout to each of the steps in which a socket takes a large body,
-however many they are."""
 
 DEFAULT_LIMITS: Final = httpx.Limits(max_connections=100, max_keepalive_connections=20)
 
@@ -149,7 +149,11 @@ class _InterruptibleStream(httpcore.NetworkStream):
 
 
 def _time_left(error: type[httpcore.TimeoutException]) -> float | None:
-    """Return the seconds until the deadline, which are more than none; ``None`` without one."""
+    """Return the seconds until the deadline, more than zero; ``None`` without a deadline.
+
+    Raises:
+        httpcore.TimeoutException: The deadline has passed; an ``error``.
+    """
     deadline = _deadline.current.get()
     if deadline is None:
         return None

@@ -54,7 +54,7 @@ def stream(
         claim: Called before the first item of a lease; may raise an error.
 
     Raises:
-        Exception: What ``leases`` makes of the last error.
+        Exception: The exception that leaves ``leases`` after the last error.
     """
     lease: Lease | None = next(leases)
     while lease is not None:
@@ -109,7 +109,7 @@ async def astream(
 
 
 def once(answer: Callable[[], T]) -> Iterator[T]:
-    """Yield what ``answer`` returns."""
+    """Yield the result of ``answer()``."""
     yield answer()
 
 

@@ -46,8 +46,8 @@ logger = logging.getLogger("django_ollama_openai")
 
 STOP_SECONDS = 5
 
+#: The defaults for the small default model, which babbles otherwise, most with greedy decoding.
 SMOLLM2_OPTIONS = {"temperature": 0.2, "top_p": 0.9, "repeat_penalty": 1.1}
-"""The defaults for the small default model, which babbles otherwise, most with greedy decoding."""
 
 
 class LlamaCppBackend(BaseBackend):
@@ -78,10 +78,10 @@ class LlamaCppBackend(BaseBackend):
 
     supported_parameters = frozenset({"response_format", "logprobs", "logit_bias", "token_input"})
 
+    #: The parameters that the option ``tools`` adds. The gateway handles ``tool_choice`` and
+    #: ``parallel_tool_calls``, since llama.cpp enforces them only for models whose format of calls
+    #: it knows.
     tool_parameters = frozenset({"tools"})
-    """The parameters that the option ``tools`` adds. The gateway handles ``tool_choice`` and
-    ``parallel_tool_calls``, since llama.cpp enforces them only for models whose format of calls it
-    knows."""
 
     @validate_call
     def __init__(
@@ -118,9 +118,9 @@ class LlamaCppBackend(BaseBackend):
         self._tools = tools
         if tools:
             self.supported_parameters |= self.tool_parameters
+        #: The requests in the engine. Unlike :attr:`slots`, which are free as soon as the client
+        #: disconnects, these count until the engine stops.
         self._engine_slots = Slots(parallel, max_queue=sys.maxsize, timeout=threading.TIMEOUT_MAX)
-        """The requests in the engine. Unlike :attr:`slots`, which are free as soon as the client
-        disconnects, these count until the engine stops."""
         self._lock = threading.Lock()
         self._server: Any = None
 
@@ -128,10 +128,10 @@ class LlamaCppBackend(BaseBackend):
         if request.model != self.name:
             raise ModelNotFound(str(request.model))
         payload = self.prepare_chat(self.chat_payload(request), request)
-        blame = chat_error_context(request, self.name)
-        chunks = OpenAIChunks(**blame)
+        context = chat_error_context(request, self.name)
+        chunks = OpenAIChunks(**context)
         for chunk in self._run(
-            lambda engine, take: engine.handle_chat_completions(payload, take), **blame
+            lambda engine, take: engine.handle_chat_completions(payload, take), **context
         ):
             yield chunks.feed(chunk)
         chunks.finish()
@@ -272,7 +272,7 @@ class LlamaCppBackend(BaseBackend):
     def _run(
         self,
         work: Callable[[Any, Callable[[dict[str, Any]], bool]], Any],
-        **blame: Unpack[ErrorContext],
+        **context: Unpack[ErrorContext],
     ) -> Generator[dict[str, Any]]:
         """Yield the chunks of one response.
 
@@ -312,7 +312,7 @@ class LlamaCppBackend(BaseBackend):
                     yield chunk
                 elif isinstance(chunk.error, ValueError):
                     # llama-server's exception for a request that it does not accept.
-                    error = engine_error(str(chunk.error), is_refusal=True, **blame)
+                    error = engine_error(str(chunk.error), is_refusal=True, **context)
                     raise error from chunk.error
                 elif chunk.error is not None:
                     raise chunk.error
@@ -322,8 +322,8 @@ class LlamaCppBackend(BaseBackend):
             pump.cancel()
 
 
+#: The pumps in whose threads engines work.
 _running: set[Pump[Any]] = set()
-"""The pumps in whose threads engines work."""
 
 
 @atexit.register

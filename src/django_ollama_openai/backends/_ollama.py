@@ -116,20 +116,20 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
     # Chat
 
     def chat(self, request: ChatCompletionRequest) -> Delta:
-        body, blame = self._payload(request, stream=False)
-        return self._fetch("/api/chat", body, OllamaChatChunks(), **blame)
+        body, context = self._payload(request, stream=False)
+        return self._fetch("/api/chat", body, OllamaChatChunks(), **context)
 
     async def achat(self, request: ChatCompletionRequest) -> Delta:
-        body, blame = self._payload(request, stream=False)
-        return await self._afetch("/api/chat", body, OllamaChatChunks(), **blame)
+        body, context = self._payload(request, stream=False)
+        return await self._afetch("/api/chat", body, OllamaChatChunks(), **context)
 
     def stream_chat(self, request: ChatCompletionRequest) -> Iterator[Delta]:
-        body, blame = self._payload(request, stream=True)
-        return self._stream("/api/chat", body, OllamaChatChunks(), **blame)
+        body, context = self._payload(request, stream=True)
+        return self._stream("/api/chat", body, OllamaChatChunks(), **context)
 
     def astream_chat(self, request: ChatCompletionRequest) -> AsyncIterator[Delta]:
-        body, blame = self._payload(request, stream=True)
-        return self._astream("/api/chat", body, OllamaChatChunks(), **blame)
+        body, context = self._payload(request, stream=True)
+        return self._astream("/api/chat", body, OllamaChatChunks(), **context)
 
     def _payload(
         self, request: ChatCompletionRequest, *, stream: bool

@@ -163,20 +163,20 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
     # Chat
 
     def chat(self, request: ChatCompletionRequest) -> Delta:
-        body, blame = self._payload(request, stream=False)
-        return self._fetch(CHAT, body, OpenAIAnswer(**blame), **blame)
+        body, context = self._payload(request, stream=False)
+        return self._fetch(CHAT, body, OpenAIAnswer(**context), **context)
 
     async def achat(self, request: ChatCompletionRequest) -> Delta:
-        body, blame = self._payload(request, stream=False)
-        return await self._afetch(CHAT, body, OpenAIAnswer(**blame), **blame)
+        body, context = self._payload(request, stream=False)
+        return await self._afetch(CHAT, body, OpenAIAnswer(**context), **context)
 
     def stream_chat(self, request: ChatCompletionRequest) -> Iterator[Delta]:
-        body, blame = self._payload(request, stream=True)
-        return self._stream(CHAT, body, OpenAIChunks(**blame), **blame)
+        body, context = self._payload(request, stream=True)
+        return self._stream(CHAT, body, OpenAIChunks(**context), **context)
 
     def astream_chat(self, request: ChatCompletionRequest) -> AsyncIterator[Delta]:
-        body, blame = self._payload(request, stream=True)
-        return self._astream(CHAT, body, OpenAIChunks(**blame), **blame)
+        body, context = self._payload(request, stream=True)
+        return self._astream(CHAT, body, OpenAIChunks(**context), **context)
 
     def _payload(
         self, request: ChatCompletionRequest, *, stream: bool
@@ -193,20 +193,20 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
     # Completions
 
     def complete(self, request: CompletionRequest) -> Delta:
-        body, blame = self._completion_payload(request, stream=False)
-        return self._fetch(COMPLETIONS, body, _text_chunks(request, blame), **blame)
+        body, context = self._completion_payload(request, stream=False)
+        return self._fetch(COMPLETIONS, body, _text_chunks(request, context), **context)
 
     async def acomplete(self, request: CompletionRequest) -> Delta:
-        body, blame = self._completion_payload(request, stream=False)
-        return await self._afetch(COMPLETIONS, body, _text_chunks(request, blame), **blame)
+        body, context = self._completion_payload(request, stream=False)
+        return await self._afetch(COMPLETIONS, body, _text_chunks(request, context), **context)
 
     def stream_complete(self, request: CompletionRequest) -> Iterator[Delta]:
-        body, blame = self._completion_payload(request, stream=True)
-        return self._stream(COMPLETIONS, body, _text_chunks(request, blame), **blame)
+        body, context = self._completion_payload(request, stream=True)
+        return self._stream(COMPLETIONS, body, _text_chunks(request, context), **context)
 
     def astream_complete(self, request: CompletionRequest) -> AsyncIterator[Delta]:
-        body, blame = self._completion_payload(request, stream=True)
-        return self._astream(COMPLETIONS, body, _text_chunks(request, blame), **blame)
+        body, context = self._completion_payload(request, stream=True)
+        return self._astream(COMPLETIONS, body, _text_chunks(request, context), **context)
 
     def _completion_payload(
         self, request: CompletionRequest, *, stream: bool
@@ -218,13 +218,15 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
     # Embeddings
 
     def embed(self, request: EmbeddingsRequest) -> Embeddings:
-        body, blame = self._embed_payload(request)
-        answer = self._shared_client().fetch("POST", EMBEDDINGS, body, **blame)
+        body, context = self._embed_payload(request)
+        answer = self._shared_client().fetch("POST", EMBEDDINGS, body, **context)
         return openai_embeddings([answer], request)
 
     async def aembed(self, request: EmbeddingsRequest) -> Embeddings:
-        body, blame = self._embed_payload(request)
-        answer = await (await self._shared_async_client()).fetch("POST", EMBEDDINGS, body, **blame)
+        body, context = self._embed_payload(request)
+        answer = await (await self._shared_async_client()).fetch(
+            "POST", EMBEDDINGS, body, **context
+        )
         return openai_embeddings([answer], request)
 
     def _embed_payload(self, request: EmbeddingsRequest) -> tuple[bytes, ErrorContext]:
@@ -241,5 +243,5 @@ class OpenAIBackend(HTTPBackend[OpenAIClient, AsyncOpenAIClient]):
         return openai_models(await (await self._shared_async_client()).fetch("GET", MODELS))
 
 
-def _text_chunks(request: CompletionRequest, blame: ErrorContext) -> OpenAITextChunks:
-    return OpenAITextChunks(alternatives=request.logprobs or 0, **blame)
+def _text_chunks(request: CompletionRequest, context: ErrorContext) -> OpenAITextChunks:
+    return OpenAITextChunks(alternatives=request.logprobs or 0, **context)

@@ -1,6 +1,6 @@
 """The limit on requests that an engine works on at once, and the queue of requests that wait.
 
-Everything here serves threads and the tasks of any event loop alike.
+All of it works for threads and for the tasks of any event loop.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ..exceptions import Overloaded
 
 __all__ = ["QueueTicket", "Slot", "Slots", "reschedule"]
 
+#: The lock for all slots of the process: a waiter for one of several gets only one. Reentrant,
+#: because the garbage collector may release a slot while this thread holds the lock.
 _lock = threading.RLock()
-"""Guards all slots of the process: a waiter for one of several gets only one. Reentrant, because
-the garbage collector may release a slot while this thread holds the lock."""
 
 
 def _renew_lock() -> None:
@@ -34,10 +34,9 @@ if hasattr(os, "register_at_fork"):
 
 
 class QueueTicket:
-    """The standing of one request in queues.
+    """The place of one request in queues, shared by all slots that it needs.
 
-    All slots that the request needs share it: once it is admitted, its further choices are not
-    refused.
+    Once one of them is granted, the queue does not reject the others.
 
     Attributes:
         queued: Whether any part of the request runs or waits, or has done so.
@@ -57,7 +56,7 @@ class QueueTicket:
 
     @property
     def seconds(self) -> float:
-        """How long any part of the request has waited so far, in seconds."""
+        """The time that any part of the request has waited so far, in seconds."""
         return self._waited + (time.perf_counter() - self._began if self._waiting else 0)
 
     def _start(self) -> None:
@@ -159,8 +158,8 @@ class Slot:
         self._ticket = ticket
         self._granted: Slots | None = None
         self._lines: Sequence[Slots] = ()
+        #: Wakes the waiter from any thread; false if it no longer exists.
         self._wake: Callable[[], bool] = _no_waiter
-        """Wakes the waiter from any thread; false if it no longer exists."""
 
     # Candidates
 
@@ -173,7 +172,7 @@ class Slot:
         return (self._queue,)
 
     def _wants(self, slots: Slots) -> bool:
-        """Whether one of ``slots``, for which this waits, may be granted now."""
+        """Return whether one of ``slots``, which are candidates, may be granted now."""
         return True
 
     def _grant(self, slots: Slots) -> None:
@@ -184,7 +183,7 @@ class Slot:
         ticket.queued = ticket.admitted = True
 
     def _return(self) -> Slots | None:
-        """Give back the slot, if there is one; returns the slots it is one of."""
+        """Give back the slot, if one is held. Return the slots that it belongs to."""
         slots = self._granted
         if slots is not None:
             self._granted = None

@@ -10,7 +10,7 @@ import httpx
 import ollama
 from django.core.management.base import CommandError
 
-from .._gateway.failures import cause_of, said_by, where_of
+from .._gateway.failures import describe_failure, engine_message
 from ..backends import BaseBackend, OllamaBackend, backends
 from ..backends._http_client import connection_error
 from ..backends._ollama_client import OllamaClient
@@ -126,7 +126,7 @@ def describe_error(error: BaseException, alias: str = "") -> str:
     one. ``alias`` is the backend, if known."""
     match error:
         case GatewayError():
-            text = where_of(error, alias) + cause_of(error) + said_by(error)
+            text = describe_failure(error, alias) + engine_message(error)
         case ollama.ResponseError():
             status = f" (status {error.status_code})" if error.status_code > 0 else ""
             text = f"{error.error or 'The engine failed without a message.'}{status}"

@@ -20,11 +20,11 @@ from .selection import Member, able, ranked
 
 __all__ = ["PoolRequest"]
 
+#: Failures of a member that has not begun to work on the request.
 NOT_BEGUN: Final = (UpstreamUnavailable, Overloaded, ModelNotFound)
-"""Failures of a member that has not begun to work on the request."""
 
+#: The members that may fail while they work on one request: the request may be the reason.
 MAX_FAILURES: Final = 2
-"""How many members may fail while they work on one request: it may be what crashes them."""
 
 
 class PoolRequest:
@@ -54,8 +54,8 @@ class PoolRequest:
         """Yield a lease for each member that may be tried, until one has answered.
 
         Raises:
-            GatewayError: None is left. It is the last error, except that a member lacks the model
-                says little if another one that may have it failed.
+            GatewayError: None is left. It is the last error, or an earlier one if the last member
+                only lacks the model.
         """
         failure: GatewayError = UpstreamUnavailable()
         lease = _PoolLease(self, ticket)
@@ -68,12 +68,12 @@ class PoolRequest:
                     raise
                 self.monitor.failed(member, error)
                 if isinstance(error, UpstreamError):
-                    member.is_set_back()
+                    member.note_failure()
                 if lease.has_begun or not isinstance(error, (*NOT_BEGUN, UpstreamError)):
                     raise
                 self.tried.append(member)
                 if isinstance(error, ModelNotFound):
-                    member.lacks(self.model)
+                    member.note_missing(self.model)
                 elif not isinstance(error, NOT_BEGUN):
                     ticket.failures += 1
                 lacks_model = isinstance(error, ModelNotFound) or member.is_without(self.model)
@@ -81,10 +81,10 @@ class PoolRequest:
                     failure = error
             else:
                 if lease.member is not None:
-                    lease.member.has_answered()
+                    lease.member.note_success()
                     self.monitor.succeeded(lease.member)
                 return
-            # With a ticket that was admitted it would wait without limit.
+            # A ticket that was admitted would let it wait without a limit.
             lease = _PoolLease(self, QueueTicket())
         try:
             raise failure
@@ -121,7 +121,7 @@ class _PoolLease(Lease):
         request = self._request
         members = able(request.members, request.model)
         lines = [member.slots for member in members if member not in request.tried]
-        # The pool counts who waits, and has no slots to grant.
+        # The pool's own queue only counts the waiting requests; it has no slots.
         return (*lines, self._queue)
 
     def _wants(self, slots: Slots) -> bool:
@@ -133,11 +133,11 @@ class _PoolLease(Lease):
         self._queue.running += 1
         (self.member,) = (each for each in request.members if each.slots is slots)
         self.backend = self.member.backend
-        self.member.begins(request.model)
+        self.member.note_begin(request.model)
 
     def _return(self) -> Slots | None:
         slots = super()._return()
         if slots is not None and self.member is not None:
             self._queue.running -= 1
-            self.member.ends(self._request.model)
+            self.member.note_end(self._request.model)
         return slots

@@ -24,21 +24,21 @@ __all__ = ["Monitor"]
 
 logger = logging.getLogger("django_ollama_openai")
 
+#: Maximum time that requests wait for the first probe of all members.
 FIRST_PROBE_SECONDS: Final = 1
-"""How long requests wait for the first probe of all members."""
 
+#: Maximum time of a probe. Facts that it has not found by then stay as they are.
 PROBE_SECONDS: Final = 5
-"""How long a probe may take. What it has not found by then stays as it was."""
 
+#: The time that probing goes on after the last request.
 IDLE_SECONDS: Final = 60
-"""How long probing goes on after the last request."""
 
+#: Seconds between two probes of an unhealthy member: doubled each time.
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-"""Seconds between two probes of an unhealthy member: doubled each time."""
 
 
 class Monitor:
-    """Keeps the health of ``members`` of the pool ``pool``.
+    """Tracks the health of ``members`` of the pool ``pool``.
 
     One thread probes them every ``interval`` seconds, as long as :meth:`note_traffic` is called
     now and then. ``probed`` is called in it after each round of probes.
@@ -145,7 +145,7 @@ class Monitor:
             was, member.health = member.health, Health.HEALTHY
             member.pause = FIRST_PAUSE
         if was is Health.UNHEALTHY:
-            member.has_answered()
+            member.note_success()
             logger.info("The backend %r is back in the pool %r", member.alias, self._pool)
         if was is not Health.HEALTHY:
             self._has_changed()
@@ -213,7 +213,7 @@ class Monitor:
             self._probe_failed(member, TimeoutError(), began)
         with suppress(InvalidStateError):
             self._first_round.set_result(None)
-        # The models that a member has may be news for waiting requests.
+        # Waiting requests may now have other candidates.
         reschedule(member.slots for member in self._members)
         self._probed()
 
@@ -223,11 +223,11 @@ class Monitor:
         backend.ping()
         member.answered_at = time.monotonic()
         self._mark_healthy(member, began)
-        # An engine that is alive but cannot list them keeps what is known.
+        # Known models are kept if an engine is alive but cannot list them.
         with suppress(GatewayError):
-            member.loaded(backend.loaded_models())
+            member.note_loaded(backend.loaded_models())
         with suppress(GatewayError):
-            member.listed(backend.list_models())
+            member.note_models(backend.list_models())
 
     def _probe_failed(self, member: Member, error: Exception, began: float) -> None:
         if member.answered_at >= began:
@@ -249,11 +249,9 @@ class Monitor:
 
 
 def _reason(error: Exception, member: Member) -> str:
-    """Return why ``member`` failed, for operators: with the class of the underlying exception, and
-    without any text of the engine."""
+    """Return the reason for ``error``, for operators, without any text of the engine."""
     if isinstance(error, TimeoutError):
         return f"it did not answer within {PROBE_SECONDS} seconds."
     if not isinstance(error, GatewayError):
         return f"{type(error).__name__}."
-    message, cause = operator_message(error, member.backend), error.__cause__
-    return message if cause is None else f"{message} ({type(cause).__name__})"
+    return operator_message(error, member.backend)

@@ -36,9 +36,9 @@ logger = logging.getLogger("django_ollama_openai")
 
 T = TypeVar("T")
 
+#: Maximum time for members to list their models, or to answer a ping: less than ``health`` waits
+#: for a backend.
 ANSWER_SECONDS: Final = 4
-"""How long members may take to list their models, or to answer a ping. It is less than ``health``
-waits for a backend."""
 
 
 class PoolBackend(BaseBackend):
@@ -147,16 +147,16 @@ class PoolBackend(BaseBackend):
     async def aembed(self, request: EmbeddingsRequest) -> Embeddings:
         return await self._aanswer(request, lambda backend: backend.aembed(request))
 
-    def _answer(self, request: EngineRequest, ask: Callable[[BaseBackend], T]) -> T:
+    def _answer(self, request: EngineRequest, call: Callable[[BaseBackend], T]) -> T:
         leases = self.leases(request, QueueTicket())
-        (answer,) = stream(leases, lambda lease: [once(partial(ask, lease.backend))])
+        (answer,) = stream(leases, lambda lease: [once(partial(call, lease.backend))])
         return answer
 
     async def _aanswer(
-        self, request: EngineRequest, ask: Callable[[BaseBackend], Awaitable[T]]
+        self, request: EngineRequest, call: Callable[[BaseBackend], Awaitable[T]]
     ) -> T:
         leases = self.leases(request, QueueTicket())
-        answers = astream(leases, lambda lease: [aonce(partial(ask, lease.backend))])
+        answers = astream(leases, lambda lease: [aonce(partial(call, lease.backend))])
         (answer,) = [each async for each in answers]
         return answer
 
@@ -176,7 +176,7 @@ class PoolBackend(BaseBackend):
 
     @property
     def supported_parameters(self) -> frozenset[str]:  # type: ignore[override]
-        """The parameters that every member honours: any may get the request."""
+        """The parameters that every member supports: any of them may get the request."""
         return self._members().parameters
 
     def unsupported_parameters(self, request: EngineRequest) -> list[str]:
@@ -225,7 +225,7 @@ class PoolBackend(BaseBackend):
     # Life
 
     def ping(self) -> None:
-        """Return if any member is ready; raise the error of the last one if none is."""
+        """Return if any member is ready; raise the last exception if none is."""
         failure: Exception = _too_late()
         results = fan_out(
             {member: member.backend.ping for member in self._members().members}, ANSWER_SECONDS
@@ -281,7 +281,7 @@ class PoolMembers:
         self.parameters = frozenset.intersection(
             *(backend.supported_parameters for backend in backends)
         )
-        #: The backends that decide for each request which parameters they do not honour.
+        #: The backends that decide for each request which parameters they do not support.
         self.particular = [
             backend
             for backend in backends
@@ -314,7 +314,7 @@ class PoolMembers:
                 if not isinstance(cards, GatewayError):
                     logger.error("Listing the models of %r crashed", member.alias, exc_info=cards)
                 continue
-            member.listed(cards)
+            member.note_models(cards)
             new = [card for card in cards if names.isdisjoint(card.names)]
             names.update(name for card in new for name in card.names)
             union += new

@@ -1,5 +1,7 @@
-"""Which member of a pool gets a request: the facts about the members, and the order that follows
-from them. Nothing here blocks."""
+"""The choice of the pool member that gets a request: the facts about the members, and their order.
+
+Nothing here blocks.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +18,23 @@ from .._slots import Slots
 
 __all__ = ["Health", "Member", "able", "conflicts", "ranked", "versions"]
 
-SETBACK_COST: Final = 4
-"""The number of requests that a recent failure counts as. A member that fails at once is idle, and
-would attract more and more requests."""
+#: The number of requests that a recent failure counts as. Otherwise a member that fails at once
+#: would be idle, and attract more and more requests.
+FAILURE_COST: Final = 4
 
-SETBACK_SECONDS: Final = 5
-"""How long after the last failure setbacks count."""
+#: The time after the last failure during which failures count.
+FAILURE_SECONDS: Final = 5
 
+#: Names of models that are remembered as being loaded; clients choose them.
 MAX_REMEMBERED: Final = 1000
-"""Names of models that are remembered as being loaded; clients choose them."""
 
 
 class Health(enum.IntEnum):
     """The health of a member; the lower the better."""
 
     HEALTHY = 0
+    #: It was not probed yet, or it lost a connection and has not answered since.
     SUSPECT = 1
-    """It was not probed yet, or it lost a connection and has not answered since."""
     UNHEALTHY = 2
 
 
@@ -65,8 +67,8 @@ class Member:
         self._loaded: frozenset[str] | None = None
         self._requested: set[str] = set()
         self._running: Counter[str] = Counter()
-        self._setbacks = 0
-        self._set_back_at = 0.0
+        self._failures = 0
+        self._last_failure_at = 0.0
 
     # Models
 
@@ -94,9 +96,9 @@ class Member:
             return True
         return model in self._loaded or model in self._requested or self._running[model] > 0
 
-    # New facts
+    # Events
 
-    def listed(self, cards: Iterable[ModelCard]) -> None:
+    def note_models(self, cards: Iterable[ModelCard]) -> None:
         """Note that it has the models ``cards``."""
         cards = list(cards)
         self._models = {
@@ -104,39 +106,39 @@ class Member:
         }
         self.versions = versions(cards)
 
-    def lacks(self, model: str) -> None:
+    def note_missing(self, model: str) -> None:
         """Note that it responded that it does not have ``model``."""
         if self._models is not None and model in self._models:
             self._models = {name: digest for name, digest in self._models.items() if name != model}
 
-    def loaded(self, names: frozenset[str] | None) -> None:
+    def note_loaded(self, names: frozenset[str] | None) -> None:
         """Note which models are in memory; ``None`` if the engine does not report that."""
         self._loaded = names
         self._requested = set()
 
-    def is_set_back(self) -> None:
+    def note_failure(self) -> None:
         """Note that a request failed."""
-        self._setbacks = self.setbacks() + 1
-        self._set_back_at = time.monotonic()
+        self._failures = self.failures() + 1
+        self._last_failure_at = time.monotonic()
 
-    def has_answered(self) -> None:
+    def note_success(self) -> None:
         """Note that a request succeeded, or that the member is healthy again."""
-        self._setbacks = 0
+        self._failures = 0
 
-    def setbacks(self) -> int:
+    def failures(self) -> int:
         """Return how many requests failed lately without one that succeeded."""
-        if self._setbacks and time.monotonic() - self._set_back_at > SETBACK_SECONDS:
-            self._setbacks = 0
-        return self._setbacks
+        if self._failures and time.monotonic() - self._last_failure_at > FAILURE_SECONDS:
+            self._failures = 0
+        return self._failures
 
-    def begins(self, model: str) -> None:
+    def note_begin(self, model: str) -> None:
         """Note that it gets a request for ``model``."""
         self.used = next(_uses)
         self._running[model] += 1
         if len(self._requested) < MAX_REMEMBERED:
             self._requested.add(model)
 
-    def ends(self, model: str) -> None:
+    def note_end(self, model: str) -> None:
         """Note that a request for ``model`` is over."""
         self._running[model] -= 1
         if not self._running[model]:
@@ -177,7 +179,7 @@ def ranked(
 
 def _costs(member: Member, model: str, loading_cost: float) -> tuple[float, float]:
     load = member.slots.running + member.slots.queued
-    load += member.setbacks() * SETBACK_COST
+    load += member.failures() * FAILURE_COST
     return load + (0 if member.has_loaded(model) else loading_cost), member.used
 
 
