@@ -97,7 +97,15 @@ def without_metadata(signature: str) -> str:
     return without_metadata(f"{before}{rest[:comma]}{rest[end:]}")
 
 
+def public_titles(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    """Show the public path of a name when the pointer is on its link, not that of its module."""
+    for link in doctree.findall(nodes.reference):
+        if "._" in link.get("reftitle", ""):
+            link["reftitle"] = link.get("refid") or link["refuri"].rpartition("#")[2]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("doctree-resolved", public_titles)
     app.connect("autodoc-process-signature", plain_types)
     app.add_directive("generated", Generated)
     app.add_object_type("setting", "setting", indextemplate="single: %s (setting)")

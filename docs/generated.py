@@ -71,6 +71,7 @@ def pages() -> dict[str, str]:
 
 _MORE: Final = {
     "AUTHENTICATION": ":doc:`authentication`",
+    "POLICIES": ":ref:`policies`",
     "API_KEYS": ":ref:`api-key-entries`",
     "BACKENDS": ":ref:`backend-entries`",
     "MAX_CONCURRENCY": ":ref:`queues`",

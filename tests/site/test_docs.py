@@ -34,9 +34,22 @@ from django.urls import URLPattern, include, path
 from pydantic import BaseModel
 
 import django_ollama_openai
-from django_ollama_openai import _conf, backends, checks, exceptions, signals, urls
+from django_ollama_openai import (
+    _conf,
+    asgi,
+    auth,
+    backends,
+    checks,
+    endpoints,
+    exceptions,
+    policies,
+    signals,
+    testing,
+    urls,
+)
+from django_ollama_openai import types as types_
 from django_ollama_openai._gateway import admission, flow
-from django_ollama_openai._gateway.policy import policies
+from django_ollama_openai._gateway import policy as policy_
 from django_ollama_openai._translation.model_cards import METADATA
 from django_ollama_openai._wire.chat import ChatCompletionRequest
 from django_ollama_openai._wire.completions import CompletionRequest
@@ -45,7 +58,6 @@ from django_ollama_openai._wire.responses import ResponsesRequest
 from django_ollama_openai.auth import Caller
 from django_ollama_openai.backends import BaseBackend
 from django_ollama_openai.management.commands.ollama import Command
-from django_ollama_openai.testing import requests_to
 from docs import generated
 from tests.conftest import DEAD_HOST
 from tests.endurance import test_faults
@@ -170,14 +182,17 @@ def test_fields_of_requests(page: str, field: str) -> None:
     assert f"``{field}``" in PAGES[f"endpoints/{page}"]
 
 
+PUBLIC = (asgi, auth, backends, endpoints, policies, testing, types_)
+
+
 @pytest.mark.parametrize("key", METADATA)
 def test_metadata_of_models(key: str) -> None:
     assert f'"{key}": ' in PAGES["endpoints/models"]
 
 
-@pytest.mark.parametrize("name", backends.__all__)
-def test_backends(name: str) -> None:
-    assert re.search(rf"^\.\. auto\w+:: {name}$", PAGES["api"], re.MULTILINE)
+@pytest.mark.parametrize("name", sorted({name for module in PUBLIC for name in module.__all__}))
+def test_public_names(name: str) -> None:
+    assert re.search(rf"^\.\. (auto\w+|class|data):: {name}\b", PAGES["api"], re.MULTILINE)
 
 
 @pytest.mark.parametrize("backend", shipped_backends())
@@ -614,10 +629,10 @@ def test_example_authenticator() -> None:
     options = settings_from(example("authentication", path_))
     code = example("authentication", "class SignedTokenAuthenticator")
     with (
-        imported("myapp.auth", code) as auth,
+        imported("myapp.auth", code) as own,
         override_settings(OLLAMA_OPENAI={**options, "BACKENDS": DUMMY, "DEFAULT_MODEL": "dummy"}),
     ):
-        token = auth.make_token("alice")
+        token = own.make_token("alice")
         for authorization, path_, status in (
             (f"Bearer {token}", "chat/completions", 200),
             (f"Bearer {token}", "models", 403),
@@ -762,7 +777,7 @@ def test_example_app(summaries: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     models = importlib.import_module("myapp.models")
     assert checks.check_apps() + checks.check_paths() == []
     assert summaries.urlpatterns in [patterns for _, patterns in urls.optional_endpoints()]
-    (policy,) = policies(_conf.get())
+    (policy,) = policy_.policies(_conf.get())
     client = Client(headers={"Authorization": f"Bearer {KEY}"})
 
     def post(**fields: Any) -> Any:
@@ -777,7 +792,7 @@ def test_example_app(summaries: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         whole = post().json()["choices"][0]["message"]["content"]
         assert b"[DONE]" in b"".join(post(stream=True))
         assert client.get("/ai/api/summaries/").json() == {"data": [whole, whole]}
-        first, second, _ = requests_to()[0].messages
+        first, second, _ = testing.requests_to()[0].messages
         assert "zither is a word of the house." in str(first)
         assert "up to 7 words" in str(second)
         assert vars(policy)["busy"] == set()

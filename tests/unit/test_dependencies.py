@@ -30,7 +30,7 @@ EXTRAS = {
 }
 """The modules that import what an extra installs."""
 
-CAPPED = ("aiohttp", "asgiref", "httpcore", "httpx", "ollama", "xllamacpp")
+CAPPED = ("aiohttp", "asgiref", "django", "httpcore", "httpx", "ollama", "xllamacpp")
 
 
 def requirements(entries: list[str]) -> dict[str, str]:

@@ -209,7 +209,7 @@ def admit_chat(
     hints: Collection[str] = (),
     name_fields: NameFields | None = None,
 ) -> Flow[Admission[B]]:
-    """Pass the gates that :func:`admit` has left, with the request ``chat`` for the engine.
+    """Pass the gates that need the request for the engine, ``chat``, and return the admission.
 
     ``hints`` are parameters of ``chat`` that are ignored without notice where they are not
     supported. ``name_fields`` changes an error that names a field of ``chat``, so that it names one

@@ -24,7 +24,7 @@ __all__ = ["Completion", "chat_sources", "text_sources"]
 
 R = TypeVar("R", bound=EngineRequest)
 
-STREAM_CHAT: Final = Method[ChatCompletionRequest, Delta](
+STREAM_CHAT: Final[Method[ChatCompletionRequest, Delta]] = Method(
     lambda backend, request: backend.stream_chat(request),
     lambda backend, request: backend.astream_chat(request),
 )
@@ -32,7 +32,7 @@ CHAT: Final = Method[ChatCompletionRequest, Delta].once(
     lambda backend, request: backend.chat(request),
     lambda backend, request: backend.achat(request),
 )
-STREAM_COMPLETE: Final = Method[CompletionRequest, Delta](
+STREAM_COMPLETE: Final[Method[CompletionRequest, Delta]] = Method(
     lambda backend, request: backend.stream_complete(request),
     lambda backend, request: backend.astream_complete(request),
 )
