@@ -136,7 +136,9 @@ class BatchWriter(Generic[R]):
             close_connections()
         with self._changed:
             self._dropped += len(self._rows)
+            self._done += len(self._rows)
             self._rows.clear()
+            self._one_by_one = 0
             self._is_closing = True
             self._changed.notify_all()
         self._log_drops(at_once=True)
@@ -193,6 +195,7 @@ class BatchWriter(Generic[R]):
         with self._changed:
             size = 1 if self._one_by_one else self._max_rows
             group = list(islice(self._rows, size))
+            first = self._done
         try:
             self._write(group)
         except _TRANSIENT as error:
@@ -206,12 +209,15 @@ class BatchWriter(Generic[R]):
             if len(group) > 1:
                 self._one_by_one = len(group)
             else:
-                self._finish(1, dropped=1)
+                self._finish(first, 1, dropped=1)
         else:
-            self._finish(len(group))
+            self._finish(first, len(group))
 
-    def _finish(self, count: int, dropped: int = 0) -> None:
+    def _finish(self, first: int, count: int, dropped: int = 0) -> None:
         with self._changed:
+            if self._done != first:
+                # close() has given them up meanwhile.
+                return
             for _ in range(count):
                 self._rows.popleft()
             self._done += count
