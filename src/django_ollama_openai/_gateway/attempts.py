@@ -88,6 +88,8 @@ async def _forward(source: Source[Any, Any], work: Work[Any], channel: Channel) 
                 elif isinstance(step, Call):
                     result = await step.async_()
                 else:
+                    # A stage may yield any number of them, and nothing else waits between.
+                    await asyncio.sleep(0)
                     data = work.feed(source.own(step))
                     if data and channel.put(data):
                         await channel.drained()
