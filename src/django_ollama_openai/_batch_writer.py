@@ -16,7 +16,7 @@ from weakref import WeakSet
 from django.db import InterfaceError, OperationalError
 
 from ._connections import close_connections
-from .shutdown import POLL_SECONDS, is_stopping
+from .shutdown import is_stopping
 
 __all__ = ["BatchWriter"]
 
@@ -26,6 +26,9 @@ FIRST_RETRY_SECONDS: Final = 0.1
 LAST_RETRY_SECONDS: Final = 30.0
 IDLE_SECONDS: Final = 10.0
 """After this time without rows the thread ends, and with it its connections to the database."""
+STOP_POLL_SECONDS: Final = 0.05
+"""The interval at which the thread checks, while rows wait, whether the server stops. uvicorn takes
+0.1 seconds at least, and is then ended by the signal that it was sent, without an exit handler."""
 LOG_SECONDS: Final = 60.0
 EXIT_SECONDS: Final = 5.0
 """How long the interpreter waits at its end for the rows of all writers."""
@@ -183,7 +186,7 @@ class BatchWriter(Generic[R]):
                 seconds = self._due_at() - now
                 if seconds <= 0:
                     return True
-                self._changed.wait(min(seconds, POLL_SECONDS))
+                self._changed.wait(min(seconds, STOP_POLL_SECONDS))
 
     def _due_at(self) -> float:
         is_urgent = len(self._rows) >= self._max_rows or self._flushes or self._one_by_one
