@@ -12,8 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager, ExitStack, closing
 from typing import Any
 
 import httpx
@@ -23,7 +22,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from tests.conftest import site_options
 from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply
-from tests.servers import KEY, ROOT, SERVERS, Server, Site, serve
+from tests.servers import KEY, ROOT, SERVERS, Site, serve
 from tests.site.test_streaming import MODEL, part
 
 APP = "tests.project.notes"
@@ -31,9 +30,14 @@ ADA, BOB = "token-of-ada", "token-of-bob"
 MAX_NOTES, MAX_RUNNING = 5, 2
 
 
-@contextmanager
-def running(server: Server, directory: Path, ollama: OllamaServer) -> Iterator[Site]:
-    options = site_options(ollama)
+@pytest.fixture(scope="module", params=SERVERS)
+def running_site(
+    request: pytest.FixtureRequest,
+    ollama_server: OllamaServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Site]:
+    directory = tmp_path_factory.mktemp(request.param)
+    options = site_options(ollama_server)
     options["NOTES"] = {"TOKENS": {ADA: "ada", BOB: "bob"}, "MAX_NOTES": MAX_NOTES}
     options["NOTES"]["MAX_RUNNING"] = MAX_RUNNING
     environment: Any = {
@@ -49,17 +53,7 @@ def running(server: Server, directory: Path, ollama: OllamaServer) -> Iterator[S
         env={**os.environ, **settings, **environment},
         check=True,
     )
-    with serve(server, directory, options, **environment) as site:
-        yield site
-
-
-@pytest.fixture(scope="module", params=SERVERS)
-def running_site(
-    request: pytest.FixtureRequest,
-    ollama_server: OllamaServer,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Site]:
-    with running(request.param, tmp_path_factory.mktemp(request.param), ollama_server) as site:
+    with serve(request.param, directory, options, **environment) as site:
         yield site
 
 
@@ -340,14 +334,3 @@ def test_no_connection_to_the_database_is_left(site: Site, ada: Client) -> None:
     while httpx.get(f"{site.url}/database-connections/", timeout=60).json()["open"] > most:
         assert time.monotonic() < deadline
         time.sleep(0.2)
-
-
-@pytest.mark.parametrize("server", ["uvicorn", "gunicorn"])
-def test_a_server_that_is_told_to_stop_loses_no_row(
-    server: Server, ollama: OllamaServer, tmp_path: Path
-) -> None:
-    """uvicorn is then ended by the signal, without exit handlers."""
-    with running(server, tmp_path, ollama) as site:
-        for _ in range(3):
-            assert Client(site, ADA)("GET").status_code == 200
-    assert rows(site, "SELECT COUNT(*) FROM notes_use") == [(3,)]
