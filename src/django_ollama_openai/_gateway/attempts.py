@@ -95,6 +95,8 @@ async def _forward(source: Source[Any, Any], work: Work[Any], channel: Channel) 
                     channel.flush()
                     result = await step.async_()
                 else:
+                    # A stage may yield any number of them, and nothing else waits between.
+                    await asyncio.sleep(0)
                     data = work.feed(source.own(step))
                     if data and channel.put(data):
                         await channel.drained()
