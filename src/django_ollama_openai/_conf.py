@@ -445,20 +445,20 @@ def make(path: str, base: type[T], key: str) -> T:
     where = f"{SETTING}[{key!r}]"
     try:
         # Several threads may need it first at the same time, and it may have state.
-        with _making:
-            made = _made(path)
+        with _creating:
+            instance = _create(path)
     except Exception as error:
-        raise ImproperlyConfigured(f"{where}: could not make {path!r}: {error}.") from error
-    if not isinstance(made, base):
+        raise ImproperlyConfigured(f"{where}: could not create {path!r}: {error}.") from error
+    if not isinstance(instance, base):
         raise ImproperlyConfigured(f"{where}: {path!r} is not a subclass of {base.__name__}.")
-    return made
+    return instance
 
 
-_making = threading.RLock()
+_creating = threading.RLock()
 
 
 @functools.cache
-def _made(path: str) -> object:
+def _create(path: str) -> object:
     return import_string(path)()
 
 
@@ -473,15 +473,15 @@ class _Values:
 
 @functools.cache
 def _read() -> _Values:
-    given = getattr(settings, SETTING, {})
+    configured = getattr(settings, SETTING, {})
     models = section_models()
     values = _Values(Settings.model_construct(), {}, [])
-    own = given
-    if isinstance(given, dict):
-        own = {key: value for key, value in given.items() if key not in models}
+    own = configured
+    if isinstance(configured, dict):
+        own = {key: value for key, value in configured.items() if key not in models}
         for name, model in models.items():
             try:
-                values.sections[name] = model.model_validate(given.get(name, {}))
+                values.sections[name] = model.model_validate(configured.get(name, {}))
             except ValidationError as error:
                 mistakes = reasons(error, partial(_reason, model=model))
                 values.problems += [

@@ -1,7 +1,8 @@
 """Call the site's synchronous code under ASGI, in the thread that ``asgiref`` has for the request.
 
-If a middleware that is not asynchronous is in the chain, that is the thread in which it waits. A stream outlives it, and ``asgiref`` then raises a :class:`RuntimeError`. In that case the
-code runs in another thread, whose connections to the database are closed afterwards.
+If a middleware that is not asynchronous is in the chain, that is the thread in which it waits. A
+stream outlives it, and ``asgiref`` then raises a :class:`RuntimeError`. In that case the code runs
+in another thread, whose connections to the database are closed afterwards.
 
 Undocumented attributes of ``asgiref`` are used here and nowhere else: ``pyproject.toml`` caps the
 version.

@@ -149,10 +149,15 @@ class _FastLane(ASGIHandler):
 
     async def send_response(self, response: HttpResponseBase, send: Send) -> None:
         if isinstance(response, EventStream) and isinstance(response.events, AsyncDelivery):
+
+            async def send_data(data: bytes) -> None:
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+
             with closing(response.events):
                 await send(_start(response))
+                response.events.attach(send_data)
                 async for data in response.events:
-                    await send({"type": "http.response.body", "body": data, "more_body": True})
+                    await send_data(data)
                 await send({"type": "http.response.body"})
             return
         if isinstance(response, HttpResponse):

@@ -106,11 +106,11 @@ class StaticKeyAuthenticator(BaseAuthenticator):
         token = bearer_token(request)
         if token is None:
             return None
-        given = _digest(token)
+        digest = _digest(token)
         caller: Caller | None = None
         # All keys are compared, in constant time, so that the time reveals nothing about them.
         for number, key in enumerate(_conf.get().API_KEYS, start=1):
-            if hmac.compare_digest(given, _digest(key.KEY)):
+            if hmac.compare_digest(digest, _digest(key.KEY)):
                 name = key.NAME or f"static-{number}"
                 caller = Caller(key_id=name, key_name=name)
         return caller
@@ -147,9 +147,9 @@ class SessionAuthenticator(BaseAuthenticator):
         user = getattr(request, "user", None)
         if user is None or not (user.is_authenticated and user.is_active):
             return None
+        self.check_csrf(request)
         # A stream may last minutes: the connection that read the user is not kept for it.
         close_expired_connections()
-        self.check_csrf(request)
         return Caller(user=user)
 
     def check_csrf(self, request: HttpRequest) -> None:

@@ -762,7 +762,7 @@ def summaries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         with override_settings(ROOT_URLCONF=mounted):
             yield ours
     apps.all_models.pop("myapp")
-    _conf._made.cache_clear()
+    _conf._create.cache_clear()
     for name in [name for name in sys.modules if name.partition(".")[0] == "myapp"]:
         del sys.modules[name]
 

@@ -29,9 +29,9 @@ from django.test import AsyncClient, Client
 from pytest_django.fixtures import Settings
 
 from django_ollama_openai import __version__
-from django_ollama_openai._remote_images import FetchPolicy, afetch_images, fetch_images
+from django_ollama_openai._remote_images import FetchRules, afetch_images, fetch_images
 from django_ollama_openai._remote_images import fetch as fetch_module
-from django_ollama_openai._remote_images.policy import (
+from django_ollama_openai._remote_images.rules import (
     Address,
     ImageNotFetched,
     default_tls_context,
@@ -243,7 +243,7 @@ def is_loopback(address: Address) -> bool:
     return address.is_loopback
 
 
-LOCAL = FetchPolicy(
+LOCAL = FetchRules(
     is_allowed=lambda address: str(address) == "127.0.0.1",
     connect_timeout=WITHIN,
     idle_timeout=WITHIN,
@@ -251,22 +251,22 @@ LOCAL = FetchPolicy(
 )
 
 
-def fetch(*urls: str, **policy: Any) -> list[bytes]:
-    return fetch_images(urls, replace(LOCAL, **policy))
+def fetch(*urls: str, **rules: Any) -> list[bytes]:
+    return fetch_images(urls, replace(LOCAL, **rules))
 
 
-def afetch(*urls: str, **policy: Any) -> list[bytes]:
-    return asyncio.run(afetch_images(urls, replace(LOCAL, **policy)))
+def afetch(*urls: str, **rules: Any) -> list[bytes]:
+    return asyncio.run(afetch_images(urls, replace(LOCAL, **rules)))
 
 
 both = pytest.mark.parametrize("fetch", [fetch, afetch], ids=["sync", "async"])
 Fetch = Callable[..., list[bytes]]
 
 
-def refusal(*urls: str, **policy: Any) -> str:
+def refusal(*urls: str, **rules: Any) -> str:
     """Return the reason why the last of ``urls`` is not fetched."""
     with pytest.raises(ImageNotFetched) as caught:
-        fetch(*urls, **policy)
+        fetch(*urls, **rules)
     assert caught.value.index == len(urls) - 1
     return caught.value.message
 
@@ -708,7 +708,7 @@ def secure(authority: trustme.CA) -> Iterator[FarSide]:
 
 
 @pytest.fixture
-def trusted(authority: trustme.CA) -> FetchPolicy:
+def trusted(authority: trustme.CA) -> FetchRules:
     context = ssl.create_default_context()
     authority.configure_trust(context)
     return replace(LOCAL, tls_context=lambda: context)
@@ -716,7 +716,7 @@ def trusted(authority: trustme.CA) -> FetchPolicy:
 
 @both
 def test_a_secure_connection(
-    fetch: Fetch, names: Names, secure: FarSide, trusted: FetchPolicy
+    fetch: Fetch, names: Names, secure: FarSide, trusted: FetchRules
 ) -> None:
     urls = [secure.url(host="far.test"), secure.url()]
     assert fetch(*urls, tls_context=trusted.tls_context) == [PIXEL, PIXEL]
@@ -725,7 +725,7 @@ def test_a_secure_connection(
 
 
 def test_a_certificate_must_be_that_of_the_name(
-    names: Names, secure: FarSide, trusted: FetchPolicy
+    names: Names, secure: FarSide, trusted: FetchRules
 ) -> None:
     names.answers["other.test"] = names.answers["far.test"]
     tls = trusted.tls_context
@@ -750,7 +750,7 @@ def test_a_server_without_tls_is_not_trusted(far: FarSide) -> None:
 
 
 def test_a_redirect_may_lead_to_tls_but_not_away_from_it(
-    far: FarSide, secure: FarSide, trusted: FetchPolicy
+    far: FarSide, secure: FarSide, trusted: FetchRules
 ) -> None:
     tls = trusted.tls_context
     far.routes["/up"] = [redirect(secure.url())]
@@ -770,9 +770,9 @@ def test_a_handshake_ends(secure: FarSide) -> None:
 # A client that disconnects
 
 
-async def cancel(url: str, *begun: Callable[[float], bool], policy: FetchPolicy = LOCAL) -> None:
+async def cancel(url: str, *begun: Callable[[float], bool], rules: FetchRules = LOCAL) -> None:
     """Cancel a fetch once all that is to have ``begun`` has; its thread must end."""
-    fetching = asyncio.create_task(afetch_images([url, url + "next"], policy))
+    fetching = asyncio.create_task(afetch_images([url, url + "next"], rules))
     for wait in begun:
         assert await asyncio.to_thread(wait, WITHIN)
     await asyncio.sleep(0.05)
@@ -788,18 +788,18 @@ async def cancel(url: str, *begun: Callable[[float], bool], policy: FetchPolicy 
 @pytest.mark.parametrize("sent", [0, 20, len(answer()) - 1], ids=["nothing", "head", "body"])
 @pytest.mark.parametrize("is_secure", [False, True], ids=["plain", "tls"])
 async def test_the_connection_is_closed_when_the_client_disconnects(
-    sent: int, is_secure: bool, far: FarSide, secure: FarSide, trusted: FetchPolicy
+    sent: int, is_secure: bool, far: FarSide, secure: FarSide, trusted: FetchRules
 ) -> None:
     server = secure if is_secure else far
     server.routes["/"] = [answer()[:sent], HOLD]
-    await cancel(server.url(), server.received.wait, policy=trusted)
+    await cancel(server.url(), server.received.wait, rules=trusted)
     assert await asyncio.to_thread(server.hung_up.wait, WITHIN)
     assert server.paths() == ["/"]
 
 
-async def test_a_handshake_is_cancelled(secure: FarSide, trusted: FetchPolicy) -> None:
+async def test_a_handshake_is_cancelled(secure: FarSide, trusted: FetchRules) -> None:
     secure.before = [0.1, HOLD]
-    await cancel(secure.url(), secure.connected.wait, policy=trusted)
+    await cancel(secure.url(), secure.connected.wait, rules=trusted)
 
 
 async def test_connecting_is_cancelled() -> None:
@@ -851,7 +851,7 @@ def response(url: str) -> dict[str, Any]:
 def test_the_engine_gets_the_image(
     post: Any, far: FarSide, ollama: OllamaServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch_module, "DEFAULT_POLICY", LOCAL)
+    monkeypatch.setattr(fetch_module, "DEFAULT_RULES", LOCAL)
     body = chat(far.url(), "data:image/gif;base64,R0lG", far.url())
     assert post("chat/completions", body).status_code == 200
     assert post("responses", response(far.url())).status_code == 200
@@ -863,7 +863,7 @@ def test_the_engine_gets_the_image(
 def test_the_error_names_the_place_in_the_request(
     post: Any, far: FarSide, ollama: OllamaServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch_module, "DEFAULT_POLICY", LOCAL)
+    monkeypatch.setattr(fetch_module, "DEFAULT_RULES", LOCAL)
     far.routes["/gone"] = [answer(status="404 Not Found")]
     gone = far.url("/gone")
     for path, body, param in (

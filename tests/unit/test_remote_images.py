@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_ollama_openai._remote_images.policy import (
+from django_ollama_openai._remote_images.rules import (
     Address,
-    FetchPolicy,
+    FetchRules,
     ImageNotFetched,
     check_url,
     is_public,
     redirect_target,
 )
 
-POLICY = FetchPolicy()
+RULES = FetchRules()
 
 
 def words(text: str) -> list[str]:
@@ -70,7 +70,7 @@ BAD_URLS = {
 )
 def test_a_bad_url_is_refused(url: str, message: str) -> None:
     with pytest.raises(ImageNotFetched) as caught:
-        check_url(url, POLICY)
+        check_url(url, RULES)
     assert caught.value.message == message
 
 
@@ -90,10 +90,10 @@ def test_a_bad_url_is_refused(url: str, message: str) -> None:
     ids=lambda value: value[:20],
 )
 def test_a_good_url_is_normalised(host: str, name: str) -> None:
-    url = check_url(f"http://{host}:81/a b?c=ü#d", POLICY)
+    url = check_url(f"http://{host}:81/a b?c=ü#d", RULES)
     assert (url.raw_host.decode(), url.port) == (name, 81)
     assert (url.raw_path, url.fragment) == (b"/a%20b?c=%C3%BC", "")
-    assert len(str(check_url("http://example.com/" + "x" * 8173, POLICY))) == 8192
+    assert len(str(check_url("http://example.com/" + "x" * 8173, RULES))) == 8192
 
 
 PIECES = [
@@ -108,11 +108,11 @@ URL_LIKE = st.one_of(st.text(), MIXED, st.one_of(st.text(), MIXED).map("http://{
 @given(URL_LIKE)
 def test_any_text_is_a_good_url_or_refused(text: str) -> None:
     with suppress(ImageNotFetched):
-        url = check_url(text, POLICY)
-        assert check_url(str(url), POLICY) == url
+        url = check_url(text, RULES)
+        assert check_url(str(url), RULES) == url
     with suppress(ImageNotFetched):
-        url = redirect_target(httpx.URL("https://a.test/b"), text, POLICY)
-        assert check_url(str(url), POLICY) == url
+        url = redirect_target(httpx.URL("https://a.test/b"), text, RULES)
+        assert check_url(str(url), RULES) == url
         assert url.scheme == "https"
 
 

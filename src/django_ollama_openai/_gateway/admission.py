@@ -314,8 +314,8 @@ def apply_unsupported_policy(
         return body, ()
     if settings.UNSUPPORTED_PARAMETERS == "reject":
         raise UnsupportedParameter(
-            f"The model {route.name!r} does not support what the parameter '{unsupported[0]}' asks "
-            "for on this site. Leave it out.",
+            f"The model {route.name!r} does not support this value of '{unsupported[0]}' on this "
+            "site. Omit the parameter.",
             param=unsupported[0],
         )
     return body.without(unsupported), tuple(unsupported)
@@ -330,8 +330,8 @@ def _check_size(content: bytes, n: int, settings: _conf.Settings) -> None:
     limit = settings.MAX_BODY_BYTES
     if n * len(content) > limit:
         raise InvalidRequest(
-            f"This request is too large for {n} choices: once for each it may have up to {limit} "
-            "bytes in all.",
+            f"This request is too large for {n} choices: its size times their number may be up to "
+            f"{limit} bytes.",
             param="n",
         )
 

@@ -13,6 +13,7 @@ from .routing import Route
 __all__ = [
     "describe_failure",
     "engine_message",
+    "is_backend_failure",
     "log_fallback",
     "log_missing_model",
     "to_client_error",
@@ -27,7 +28,7 @@ def to_client_error(error: Exception, alias: str, request_id: str) -> GatewayErr
     A ``GatewayError`` is meant for clients; if the engine failed, one line is logged. Any other
     exception is logged with its traceback, and the client gets no details."""
     if isinstance(error, GatewayError):
-        if error.status >= 500 and not isinstance(error, ShuttingDown):
+        if is_backend_failure(error):
             logger.warning(
                 "Request %s to the backend %r failed: %s%s",
                 request_id,
@@ -45,6 +46,11 @@ def to_client_error(error: Exception, alias: str, request_id: str) -> GatewayErr
         return error
     logger.error("Request %s to the backend %r crashed", request_id, alias, exc_info=error)
     return GatewayError("The server had an error while processing your request.")
+
+
+def is_backend_failure(error: GatewayError) -> bool:
+    """Return whether the backend or its engine caused ``error``, not the request or a shutdown."""
+    return error.status >= 500 and not isinstance(error, ShuttingDown)
 
 
 def describe_failure(error: GatewayError, alias: str) -> str:

@@ -12,13 +12,13 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .._wire.engine import EngineRequest
 from ..backends._slots import QueueTicket
-from ..exceptions import GatewayError, InvalidRequest, ModelNotFound, ShuttingDown
+from ..exceptions import GatewayError, InvalidRequest, ModelNotFound
 from .accounting import Account
-from .failures import log_fallback, log_missing_model, to_client_error
+from .failures import is_backend_failure, log_fallback, log_missing_model, to_client_error
 from .routing import Route
 from .sources import Source
 
-__all__ = ["Attempt", "Work", "is_backend_failure"]
+__all__ = ["Attempt", "Work", "allows_fallback"]
 
 T = TypeVar("T")
 
@@ -79,11 +79,11 @@ class Work(Generic[T]):
     def _fallback(self, error: Exception) -> Attempt:
         if not self._route.fallbacks or self._has_begun:
             raise error
-        if self._failure is None and not is_backend_failure(error):
+        if self._failure is None and not allows_fallback(error):
             raise error
         client_error = self.to_client_error(error)
         self._failure = self._failure or client_error
-        while self._fallbacks and is_backend_failure(error):
+        while self._fallbacks and allows_fallback(error):
             route = self._fallbacks.pop(0)
             if self._can_answer(route):
                 log_fallback(self._route, route, self.account.request_id)
@@ -145,9 +145,8 @@ class Work(Generic[T]):
         return to_client_error(error, route.alias, self.account.request_id)
 
 
-def is_backend_failure(error: Exception) -> bool:
-    """Return whether another model may succeed: ``error`` is the backend's, not the request's."""
+def allows_fallback(error: Exception) -> bool:
+    """Return whether another model may succeed after ``error``: the request is not the reason."""
     if not isinstance(error, GatewayError):
         return True
-    is_failure = error.status >= 500 and not isinstance(error, ShuttingDown)
-    return is_failure or isinstance(error, ModelNotFound)
+    return is_backend_failure(error) or isinstance(error, ModelNotFound)

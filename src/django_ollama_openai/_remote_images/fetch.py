@@ -14,55 +14,55 @@ import httpx
 from .. import __version__
 from .._pump import iterate_in_thread
 from .network import PinnedNetwork
-from .policy import FetchPolicy, ImageNotFetched, check_url, redirect_target
+from .rules import FetchRules, ImageNotFetched, check_url, redirect_target
 
-__all__ = ["DEFAULT_POLICY", "afetch_images", "fetch_images"]
+__all__ = ["DEFAULT_RULES", "afetch_images", "fetch_images"]
 
-DEFAULT_POLICY: Final = FetchPolicy()
+DEFAULT_RULES: Final = FetchRules()
 
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 # No SVG: models only take raster images.
 IMAGE_TYPE: Final = re.compile(r"image/(?!svg)[a-z0-9!#$&^_.+-]+")
 
 
-def fetch_images(urls: Sequence[str], policy: FetchPolicy | None = None) -> list[bytes]:
+def fetch_images(urls: Sequence[str], rules: FetchRules | None = None) -> list[bytes]:
     """Return the images that ``urls`` name, in this order.
 
-    ``policy`` defaults to :data:`DEFAULT_POLICY`.
+    ``rules`` defaults to :data:`DEFAULT_RULES`.
 
     Raises:
         ImageNotFetched: One of them cannot be fetched. No connection is made if a URL is invalid.
         Cancelled: The current work was cancelled; its connection is closed.
     """
-    policy = policy or DEFAULT_POLICY
-    network = PinnedNetwork(policy)
-    if len(urls) > policy.max_images:
-        with _blaming(policy.max_images):
+    rules = rules or DEFAULT_RULES
+    network = PinnedNetwork(rules)
+    if len(urls) > rules.max_images:
+        with _blaming(rules.max_images):
             raise ImageNotFetched(
-                f"A request may name at most {policy.max_images} images by http(s) URL."
+                f"A request may name at most {rules.max_images} images by http(s) URL."
             )
     checked = []
     for index, text in enumerate(urls):
         with _blaming(index):
-            checked.append(check_url(text, policy))
+            checked.append(check_url(text, rules))
     images: dict[httpx.URL, bytes] = {}
-    left = policy.max_total_bytes
+    left = rules.max_total_bytes
     with httpcore.ConnectionPool(
-        ssl_context=policy.tls_context(), network_backend=network
+        ssl_context=rules.tls_context(), network_backend=network
     ) as connections:
         for index, url in enumerate(checked):
             with _blaming(index):
                 if url not in images:
-                    images[url] = _fetch(connections, url, left, policy)
+                    images[url] = _fetch(connections, url, left, rules)
                 left -= len(images[url])
                 if left < 0:
-                    raise _too_large(left, policy)
+                    raise _too_large(left, rules)
     return [images[url] for url in checked]
 
 
-async def afetch_images(urls: Sequence[str], policy: FetchPolicy | None = None) -> list[bytes]:
+async def afetch_images(urls: Sequence[str], rules: FetchRules | None = None) -> list[bytes]:
     """Async version of :func:`fetch_images`; runs it in a thread, and cancels it with the task."""
-    async with aclosing(iterate_in_thread(lambda: iter([fetch_images(urls, policy)]))) as results:
+    async with aclosing(iterate_in_thread(lambda: iter([fetch_images(urls, rules)]))) as results:
         return await anext(results)
 
 
@@ -76,16 +76,16 @@ def _blaming(index: int) -> Iterator[None]:
 
 
 def _fetch(
-    connections: httpcore.ConnectionPool, url: httpx.URL, left: int, policy: FetchPolicy
+    connections: httpcore.ConnectionPool, url: httpx.URL, left: int, rules: FetchRules
 ) -> bytes:
     """Return the image of at most ``left`` bytes at ``url``, or where that redirects to."""
-    for _ in range(1 + policy.max_redirects):
+    for _ in range(1 + rules.max_redirects):
         with _failures(), _get(connections, url) as response:
             headers = _headers(response)
             if response.status not in REDIRECTS or "location" not in headers:
-                return _image(response, headers, left, policy)
-        url = redirect_target(url, headers["location"], policy)
-    raise _not_fetched(f"its URL redirects more than {policy.max_redirects} times.")
+                return _image(response, headers, left, rules)
+        url = redirect_target(url, headers["location"], rules)
+    raise _not_fetched(f"its URL redirects more than {rules.max_redirects} times.")
 
 
 def _get(
@@ -114,7 +114,7 @@ def _headers(response: httpcore.Response) -> dict[str, str]:
 
 
 def _image(
-    response: httpcore.Response, headers: dict[str, str], left: int, policy: FetchPolicy
+    response: httpcore.Response, headers: dict[str, str], left: int, rules: FetchRules
 ) -> bytes:
     if response.status != 200:
         raise _not_fetched(f"its server answered with status {response.status}.")
@@ -126,24 +126,24 @@ def _image(
         raise ImageNotFetched(
             "What the URL leads to is not an image: its Content-Type must be image/*, and not SVG."
         )
-    limit = min(left, policy.max_image_bytes)
+    limit = min(left, rules.max_image_bytes)
     if int(headers.get("content-length", 0)) > limit:
-        raise _too_large(left, policy)
+        raise _too_large(left, rules)
     body = bytearray()
     for data in response.iter_stream():
         body += data
         if len(body) > limit:
-            raise _too_large(left, policy)
+            raise _too_large(left, rules)
     if not body:
         raise ImageNotFetched("What the URL leads to is not an image: it is empty.")
     return bytes(body)
 
 
-def _too_large(left: int, policy: FetchPolicy) -> ImageNotFetched:
-    if left < policy.max_image_bytes:
-        limit = f"all of a request have at most {policy.max_total_bytes // 2**20} MiB."
+def _too_large(left: int, rules: FetchRules) -> ImageNotFetched:
+    if left < rules.max_image_bytes:
+        limit = f"all of a request have at most {rules.max_total_bytes // 2**20} MiB."
     else:
-        limit = f"it may have at most {policy.max_image_bytes // 2**20} MiB."
+        limit = f"it may have at most {rules.max_image_bytes // 2**20} MiB."
     return ImageNotFetched(f"The image is too large: {limit}")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import httpcore
 
 from .. import _cancellation
-from .policy import Address, FetchPolicy, ImageNotFetched
+from .rules import Address, FetchRules, ImageNotFetched
 
 __all__ = ["PinnedNetwork"]
 
@@ -27,15 +27,15 @@ class PinnedNetwork(httpcore.NetworkBackend):
     Use it in the thread that creates it: processor time is measured for that thread.
     """
 
-    def __init__(self, policy: FetchPolicy) -> None:
-        self._policy = policy
-        self._deadline = time.monotonic() + policy.total_timeout
-        self._busy_until = time.thread_time() + policy.busy_timeout
+    def __init__(self, rules: FetchRules) -> None:
+        self._rules = rules
+        self._deadline = time.monotonic() + rules.total_timeout
+        self._busy_until = time.thread_time() + rules.busy_timeout
 
     def connect_tcp(self, host: str, port: int, *_: Any, **__: Any) -> httpcore.NetworkStream:
-        deadline = time.monotonic() + self.seconds_left(self._policy.connect_timeout)
+        deadline = time.monotonic() + self.seconds_left(self._rules.connect_timeout)
         try:
-            addresses = _resolve(host, deadline, self._policy)
+            addresses = _resolve(host, deadline, self._rules)
             self._require_allowed(addresses)
             return _Stream(self._connect(addresses, port, deadline), self)
         except TimeoutError:
@@ -56,7 +56,7 @@ class PinnedNetwork(httpcore.NetworkBackend):
     @contextmanager
     def blocking(self, sock: socket.socket) -> Iterator[None]:
         """Let one read or write of ``sock`` block within the limits."""
-        with _blocking(sock, self.seconds_left(self._policy.idle_timeout)):
+        with _blocking(sock, self.seconds_left(self._rules.idle_timeout)):
             yield
 
     def _connect(self, addresses: Sequence[Address], port: int, deadline: float) -> socket.socket:
@@ -65,7 +65,7 @@ class PinnedNetwork(httpcore.NetworkBackend):
         Raises:
             OSError: None accepts it; the failure of the last one.
         """
-        *others, last = addresses[: self._policy.max_addresses]
+        *others, last = addresses[: self._rules.max_addresses]
         for address in others:
             # Half of the time is left for the addresses after a dead one.
             with suppress(OSError):
@@ -85,7 +85,7 @@ class PinnedNetwork(httpcore.NetworkBackend):
         return sock
 
     def _require_allowed(self, addresses: Sequence[Address]) -> None:
-        if not addresses or not all(map(self._policy.is_allowed, addresses)):
+        if not addresses or not all(map(self._rules.is_allowed, addresses)):
             raise _unreachable()
 
 
@@ -151,7 +151,7 @@ def _seconds_until(deadline: float) -> float:
     return left
 
 
-def _resolve(host: str, deadline: float, policy: FetchPolicy) -> list[Address]:
+def _resolve(host: str, deadline: float, rules: FetchRules) -> list[Address]:
     """Return all addresses of ``host``.
 
     Raises:
@@ -160,7 +160,7 @@ def _resolve(host: str, deadline: float, policy: FetchPolicy) -> list[Address]:
     """
     with suppress(ValueError):
         return [ipaddress.ip_address(host)]
-    infos = _look_up(host, deadline, _lookups(policy.max_lookups))
+    infos = _look_up(host, deadline, _lookups(rules.max_lookups))
     return [ipaddress.ip_address(sockaddr[0]) for *_, sockaddr in infos]
 
 

@@ -189,7 +189,7 @@ class Endpoint:
             operation = Operation(**{**defaults, **declaration})  # type: ignore[arg-type]
             if operation.owner and operation.scope is None:
                 raise TypeError(
-                    f"{name}: 'owner' needs a 'scope', since callers are unknown without."
+                    f"{name}: 'owner' needs a 'scope', since callers are unknown without one."
                 )
             self._handled[method] = _Handled(
                 operation,
@@ -318,8 +318,8 @@ def _in_event_loop() -> bool:
 
 
 def _request_id(request: HttpRequest) -> str:
-    given = request.META.get("HTTP_X_REQUEST_ID", "")
-    return given if _SANE_REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+    sent = request.META.get("HTTP_X_REQUEST_ID", "")
+    return sent if _SANE_REQUEST_ID.fullmatch(sent) else f"req_{uuid.uuid4().hex}"
 
 
 def _error_response(request: HttpRequest, request_id: str, error: Exception) -> HttpResponse:

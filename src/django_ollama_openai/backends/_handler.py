@@ -33,7 +33,7 @@ class BackendHandler:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._made: dict[str, BaseBackend] = {}
+        self._backends: dict[str, BaseBackend] = {}
         self._inherited: dict[str, BaseBackend] = {}
 
     def __getitem__(self, alias: str) -> BaseBackend:
@@ -42,13 +42,13 @@ class BackendHandler:
         Raises:
             InvalidBackendError: Its entry in ``BACKENDS`` is missing or invalid.
         """
-        made = self._made.get(alias)
-        if made is None:
+        backend = self._backends.get(alias)
+        if backend is None:
             with self._lock:
-                made = self._made.get(alias)
-                if made is None:
-                    made = self._made[alias] = self.create(alias)
-        return made
+                backend = self._backends.get(alias)
+                if backend is None:
+                    backend = self._backends[alias] = self.create(alias)
+        return backend
 
     def __iter__(self) -> Iterator[str]:
         return iter(_conf.get().BACKENDS)
@@ -95,15 +95,15 @@ class BackendHandler:
     def reset_after_fork(self) -> None:
         """Start without backends in a forked process, which cannot share connections and engines
         with its parent. The parent's are kept: to delete them might close them there."""
-        self._inherited = self._made
-        self._lock, self._made = threading.Lock(), {}
+        self._inherited = self._backends
+        self._lock, self._backends = threading.Lock(), {}
 
     def close(self) -> None:
         """Remove and close all backends."""
         with self._lock:
-            made, self._made = self._made, {}
+            created, self._backends = self._backends, {}
         # Pools first: they may still send requests to their members.
-        for backend in sorted(made.values(), key=lambda each: each.engines() == (each.alias,)):
+        for backend in sorted(created.values(), key=lambda each: each.engines() == (each.alias,)):
             backend.close()
 
 
@@ -121,13 +121,13 @@ def _option_reason(item: ErrorDetails) -> str:
 def _unexpected_options(backend_class: type[BaseBackend], config: _conf.BackendConfig) -> str:
     """Return a sentence about the options that the class does not take, if there are any."""
     known = _options(backend_class)
-    given = {name: _KEYS.get(name, name) for name in config.keywords() if name not in known}
-    if not given:
+    unexpected = {name: _KEYS.get(name, name) for name in config.keywords() if name not in known}
+    if not unexpected:
         return ""
-    names = ", ".join(repr(key) for key in given.values())
+    names = ", ".join(repr(key) for key in unexpected.values())
     takes = ", ".join(_KEYS.get(name, name) for name in known) or "no options"
     text = f" {backend_class.__name__} does not take {names}, but {takes}."
-    if "host" in given and config.HOST == _conf.get().HOST:
+    if "host" in unexpected and config.HOST == _conf.get().HOST:
         text += f" Its HOST is {_conf.SETTING}['HOST'], which is the default's."
     return text
 

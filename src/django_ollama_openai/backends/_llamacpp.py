@@ -283,11 +283,11 @@ class LlamaCppBackend(BaseBackend):
         chunks: queue.SimpleQueue[dict[str, Any] | EndOfStream] = queue.SimpleQueue()
 
         def generate() -> Iterator[dict[str, Any]]:
-            mine = _cancellation.current.get()
+            cancellation = _cancellation.current.get()
 
             def deliver(chunk: dict[str, Any]) -> bool:
                 chunks.put(chunk)
-                return mine is not None and mine.cancelled
+                return cancellation is not None and cancellation.cancelled
 
             with held:
                 work(engine, deliver)

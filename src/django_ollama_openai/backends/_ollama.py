@@ -204,34 +204,34 @@ class OllamaBackend(HTTPBackend[OllamaClient, AsyncOllamaClient]):
 
     def list_models(self) -> list[ModelCard]:
         client = self._shared_client()
-        found = tags(client.fetch("GET", "/api/tags"))
-        for tag in self._to_show(found):
+        listed = tags(client.fetch("GET", "/api/tags"))
+        for tag in self._to_show(listed):
             with suppress(ModelNotFound):  # it was removed in the meantime
                 self._keep_shown(tag, client.fetch("POST", "/api/show", _show_content(tag)))
-        return self._cards(found)
+        return self._cards(listed)
 
     async def alist_models(self) -> list[ModelCard]:
         client = await self._shared_async_client()
-        found = tags(await client.fetch("GET", "/api/tags"))
-        for tag in self._to_show(found):
+        listed = tags(await client.fetch("GET", "/api/tags"))
+        for tag in self._to_show(listed):
             with suppress(ModelNotFound):
                 self._keep_shown(tag, await client.fetch("POST", "/api/show", _show_content(tag)))
-        return self._cards(found)
+        return self._cards(listed)
 
-    def _to_show(self, found: list[Tag]) -> list[Tag]:
+    def _to_show(self, listed: list[Tag]) -> list[Tag]:
         """Return the tags whose missing details were not fetched within the last minute."""
         now = time.monotonic()
         self._shown = {key: kept for key, kept in dict(self._shown).items() if kept[0] > now}
-        return [tag for tag in found if needs_details(tag) and _cache_key(tag) not in self._shown]
+        return [tag for tag in listed if needs_details(tag) and _cache_key(tag) not in self._shown]
 
     def _keep_shown(self, tag: Tag, answer: bytes) -> None:
         if len(self._shown) < SHOW_CACHE_ENTRIES:
             expires = time.monotonic() + SHOW_CACHE_SECONDS
             self._shown[_cache_key(tag)] = (expires, with_details(tag, answer))
 
-    def _cards(self, found: list[Tag]) -> list[ModelCard]:
+    def _cards(self, listed: list[Tag]) -> list[ModelCard]:
         kept = dict(self._shown)
-        return [model_card(kept.get(_cache_key(tag), (0, tag))[1]) for tag in found]
+        return [model_card(kept.get(_cache_key(tag), (0, tag))[1]) for tag in listed]
 
     def loaded_models(self) -> frozenset[str] | None:
         running = tags(self._shared_client().fetch("GET", "/api/ps"))

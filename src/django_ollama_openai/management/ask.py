@@ -11,7 +11,7 @@ from .._closing import closed
 from .._gateway.admission import check_prompt
 from .._gateway.mount import Mount
 from .._gateway.routing import Route, resolve_model
-from .._gateway.work import is_backend_failure
+from .._gateway.work import allows_fallback
 from .._wire.chat import ChatCompletionRequest
 from .._wire.delta import Delta
 from ..backends import OllamaBackend
@@ -81,7 +81,7 @@ def _try_routes(terminal: Terminal, routes: list[Route], body: ChatCompletionReq
             return _answer(writer, route, body.routed_to(route.model, route.options))
         except GatewayError as error:
             final = _command_error(route, error)
-            if writer.has_begun or number == len(routes) or not is_backend_failure(error):
+            if writer.has_begun or number == len(routes) or not allows_fallback(error):
                 raise final from error
             terminal.write_stderr(f"{final} Falling back to {routes[number].name!r}.\n")
 

@@ -72,7 +72,7 @@ class PoolBackend(BaseBackend):
         self._loading_cost = loading_cost
         self._probe_interval = probe_interval
         self._lock = threading.Lock()
-        self._made: PoolMembers | None = None
+        self._pool_members: PoolMembers | None = None
         self._conflicts: dict[str, dict[str, str]] = {}
 
     def engines(self) -> tuple[str, ...]:
@@ -83,25 +83,25 @@ class PoolBackend(BaseBackend):
         super().limit_requests(None, max_queue=max_queue, timeout=timeout)
 
     def _members(self) -> PoolMembers:
-        made = self._made
-        if made is None:
+        pool_members = self._pool_members
+        if pool_members is None:
             # Not in the constructor: no other backend can be made while the pool is.
             with self._lock:
-                made = self._made
-                if made is None:
+                pool_members = self._pool_members
+                if pool_members is None:
                     members = [Member(alias, backends[alias]) for alias in self.members]
                     monitor = Monitor(
                         self.alias, members, self._probe_interval, self._log_conflicts
                     )
-                    made = self._made = PoolMembers(members, monitor)
-        return made
+                    pool_members = self._pool_members = PoolMembers(members, monitor)
+        return pool_members
 
     # Answers
 
     def leases(self, request: EngineRequest, ticket: QueueTicket) -> Leases:
         """Yield a lease for each member to try, the best first, until one has answered."""
-        made = self._members()
-        members = made.supporting(type(request))
+        pool_members = self._members()
+        members = pool_members.supporting(type(request))
         if not members:
             self.check_support(request)
         tries = PoolRequest(
@@ -109,7 +109,7 @@ class PoolBackend(BaseBackend):
             members,
             str(request.model),
             loading_cost=self._loading_cost,
-            monitor=made.monitor,
+            monitor=pool_members.monitor,
         )
         return tries.leases(ticket)
 
@@ -189,28 +189,29 @@ class PoolBackend(BaseBackend):
 
     def list_models(self) -> list[ModelCard]:
         """Return the models of all members. A member that fails is left out, unless all fail."""
-        made = self._members()
-        made.monitor.note_traffic()
-        calls = {member: member.backend.list_models for member in made.reachable()}
-        return made.union(dict(fan_out(calls, ANSWER_SECONDS)))
+        pool_members = self._members()
+        pool_members.monitor.note_traffic()
+        calls = {member: member.backend.list_models for member in pool_members.reachable()}
+        return pool_members.union(dict(fan_out(calls, ANSWER_SECONDS)))
 
     async def alist_models(self) -> list[ModelCard]:
-        made = self._members()
-        await made.monitor.anote_traffic()
-        calls = {member: member.backend.alist_models for member in made.reachable()}
+        pool_members = self._members()
+        await pool_members.monitor.anote_traffic()
+        calls = {member: member.backend.alist_models for member in pool_members.reachable()}
         results = afan_out(calls, ANSWER_SECONDS)
         async with aclosed(results):
-            return made.union({member: result async for member, result in results})
+            return pool_members.union({member: result async for member, result in results})
 
     def version_conflicts(self) -> dict[str, dict[str, str]]:
         """Return the models that members have in different versions, by the engine's names of them:
         the digest of each member, by its alias. This sends requests to the members; those that do
         not respond within some seconds are left out."""
         members = self._members().members
-        found = dict(fan_out({each: each.backend.list_models for each in members}, ANSWER_SECONDS))
+        calls = {each: each.backend.list_models for each in members}
+        results = dict(fan_out(calls, ANSWER_SECONDS))
         held = {}
         for member in members:
-            cards = found.get(member)
+            cards = results.get(member)
             if isinstance(cards, list):
                 held[member.alias] = versions(cards)
         return conflicts(held)
@@ -218,8 +219,8 @@ class PoolBackend(BaseBackend):
     def unhealthy_members(self) -> frozenset[str]:
         """Return the aliases of the members that get no requests at the moment, as far as this
         process knows. It sends nothing, and returns none before the pool's first request."""
-        made = self._made
-        members = () if made is None else made.members
+        pool_members = self._pool_members
+        members = () if pool_members is None else pool_members.members
         return frozenset(each.alias for each in members if each.health is Health.UNHEALTHY)
 
     # Life
@@ -251,9 +252,9 @@ class PoolBackend(BaseBackend):
 
     def close(self) -> None:
         with self._lock:
-            made = self._made
-        if made is not None:
-            made.monitor.close()
+            pool_members = self._pool_members
+        if pool_members is not None:
+            pool_members.monitor.close()
 
     def _log_conflicts(self) -> None:
         """Log the conflicts that are new."""
@@ -302,13 +303,13 @@ class PoolMembers:
         healthy = [each for each in self.members if each.health is not Health.UNHEALTHY]
         return healthy or self.members
 
-    def union(self, found: Mapping[Member, list[ModelCard] | Exception]) -> list[ModelCard]:
+    def union(self, results: Mapping[Member, list[ModelCard] | Exception]) -> list[ModelCard]:
         """Return the models of all members; of several with one name that of the first."""
         union: list[ModelCard] = []
         names: set[str] = set()
         failures: list[Exception] = []
         for member in self.members:
-            cards = found.get(member, _too_late())
+            cards = results.get(member, _too_late())
             if isinstance(cards, Exception):
                 failures.append(cards)
                 if not isinstance(cards, GatewayError):

@@ -14,11 +14,12 @@ from prometheus_client import REGISTRY, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from ..._gateway.failures import is_backend_failure
 from ..._gateway.outcome import Timings
 from ..._wire.delta import Usage
 from ..._wire.engine import EngineRequest
 from ...backends import InvalidBackendError, PoolBackend, backends
-from ...exceptions import GatewayError, ShuttingDown
+from ...exceptions import GatewayError
 from .._labels import OTHER, ErrorCodes, ModelNames
 from .._tokens import plausible_usage
 
@@ -100,7 +101,7 @@ def count(
             _tokens.labels(*labels, kind).inc(tokens)
     for alias, failure in failures:
         _failures.labels(alias, _codes.label(failure)).inc()
-    if error is not None and _is_backend_failure(error):
+    if error is not None and is_backend_failure(error):
         _failures.labels(backend, _codes.label(error)).inc()
 
 
@@ -111,10 +112,6 @@ def _outcome(finish_reason: str | None, error: GatewayError | None) -> str:
         return FINISHED
     # Custom backends may return any finish reason.
     return finish_reason if finish_reason in _FINISH_REASONS else OTHER
-
-
-def _is_backend_failure(error: GatewayError) -> bool:
-    return error.status >= 500 and not isinstance(error, ShuttingDown)
 
 
 def is_multiprocess() -> bool:

@@ -16,7 +16,7 @@ from ..exceptions import InvalidRequest
 
 __all__ = [
     "Address",
-    "FetchPolicy",
+    "FetchRules",
     "ImageNotFetched",
     "check_url",
     "default_tls_context",
@@ -116,7 +116,7 @@ def default_tls_context() -> ssl.SSLContext:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FetchPolicy:
+class FetchRules:
     """The rules that one call of :func:`~.fetch.fetch_images` obeys."""
 
     #: Images in a request; one that is named twice counts twice and is fetched once.
@@ -143,16 +143,16 @@ class FetchPolicy:
     tls_context: Callable[[], ssl.SSLContext] = default_tls_context
 
 
-def check_url(text: str, policy: FetchPolicy) -> httpx.URL:
+def check_url(text: str, rules: FetchRules) -> httpx.URL:
     """Return the URL in ``text`` without its fragment.
 
     Raises:
         ImageNotFetched: It is not an http(s) URL of a host name, or of an IP address in its usual
-            notation, without a user name, and within ``policy``.
+            notation, without a user name, and within ``rules``.
     """
-    if len(text) > policy.max_url_characters:
+    if len(text) > rules.max_url_characters:
         raise ImageNotFetched(
-            f"An image's URL may have at most {policy.max_url_characters} characters."
+            f"An image's URL may have at most {rules.max_url_characters} characters."
         )
     try:
         url = httpx.URL(text).copy_with(fragment=None)
@@ -179,14 +179,14 @@ def _is_host(host: str) -> bool:
     return "%" not in host  # An IPv6 zone names an interface of this machine.
 
 
-def redirect_target(url: httpx.URL, location: str, policy: FetchPolicy) -> httpx.URL:
+def redirect_target(url: httpx.URL, location: str, rules: FetchRules) -> httpx.URL:
     """Return the URL that ``url`` redirects to with the header ``Location: <location>``.
 
     Raises:
         ImageNotFetched: :func:`check_url` refuses the target, or it leads from https to http.
     """
     try:
-        target = check_url(str(url.join(location)), policy)
+        target = check_url(str(url.join(location)), rules)
     except (ImageNotFetched, httpx.InvalidURL, ValueError) as error:
         raise ImageNotFetched(
             "The image cannot be fetched: it redirects to a URL that is not allowed."
