@@ -156,9 +156,9 @@ async def _aadmit(policy: BasePolicy, admission: Admission[Any]) -> Hold | None:
         except (asyncio.CancelledError, GeneratorExit) as error:
             raise _not_of_the_request(error) from error
     logger.error("The policy %s takes longer than %g s", _name(policy), POLICY_TIMEOUT)
-    error = Unavailable()
-    _in_background(_settle_late(policy, admitting, Outcome(error=error)))
-    raise error
+    refusal = Unavailable()
+    _in_background(_settle_late(policy, admitting, Outcome(error=refusal)))
+    raise refusal
 
 
 async def _settle_late(
