@@ -111,14 +111,15 @@ class Channel:
 
         The task of the writer goes on even if the client is slow: then the buffer fills.
         """
-        if self._data and self._send is not None and self._sending is None:
-            if self._reader is not None and not self._reader.done():
-                self._timer.clear()
-                self._sending = start_task(self._send(self._take()))
-                if self._sending.done():
-                    self._sent(self._sending)
-                else:
-                    self._sending.add_done_callback(self._sent)
+        if not self._data or self._send is None or self._sending is not None:
+            return
+        if self._reader is not None and not self._reader.done():
+            self._timer.clear()
+            self._sending = start_task(self._send(self._take()))
+            if self._sending.done():
+                self._sent(self._sending)
+            else:
+                self._sending.add_done_callback(self._sent)
 
     def close(self) -> None:
         """Stop sending: nobody reads any more."""
