@@ -281,7 +281,7 @@ class RequestFactory:
         headers = template.headers.copy()
         if content is not None:
             headers["Content-Length"] = str(len(content))
-        return httpx.Request(
+        request = httpx.Request(
             method,
             template.url,
             headers=headers,
@@ -289,6 +289,9 @@ class RequestFactory:
             stream=httpx.ByteStream(content or b""),
             extensions=extensions,
         )
+        # So that transports and hooks may use ``request.content``.
+        request.read()
+        return request
 
     def _template(self, method: str, path: str) -> httpx.Request:
         template = self._client.build_request(method, path, headers=HEADERS)
