@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.ollama_server import OllamaServer
 from tests.proxies import missing_proxies
-from tests.servers import KEY, SERVERS, Site, serve
+from tests.servers import KEY, SERVERS, SERVERS_AND_LANE, Site, serve
 
 # How long an example takes says nothing where several environments share a machine.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -41,6 +41,13 @@ def pytest_configure() -> None:
 
 def pytest_report_header() -> list[str]:
     return [f"left out: tests/{name}, without {missing}" for name, missing in LEFT_OUT.items()]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "shared_site" in metafunc.fixturenames:
+        has_lane = metafunc.definition.get_closest_marker("lane") is not None
+        servers = SERVERS_AND_LANE if has_lane else SERVERS
+        metafunc.parametrize("shared_site", servers, indirect=True, scope="session")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -98,8 +105,8 @@ def ollama(ollama_server: OllamaServer) -> OllamaServer:
     return ollama_server
 
 
-@pytest.fixture(scope="session", params=SERVERS)
-def running_site(
+@pytest.fixture(scope="session")
+def shared_site(
     request: pytest.FixtureRequest,
     ollama_server: OllamaServer,
     tmp_path_factory: pytest.TempPathFactory,
@@ -110,6 +117,12 @@ def running_site(
 
 
 @pytest.fixture
+def running_site(shared_site: Site) -> Site:
+    """The site of most tests. Modules that need another one have a fixture of this name."""
+    return shared_site
+
+
+@pytest.fixture
 def site(running_site: Site, ollama: OllamaServer) -> Site:
-    """The site in uvicorn, then in gunicorn, in front of a scripted Ollama."""
+    """The site in each server, in front of a scripted Ollama."""
     return running_site

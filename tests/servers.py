@@ -1,5 +1,5 @@
 """The site under test in a real server: most tests run it in uvicorn (ASGI) and in gunicorn with
-threads (WSGI)."""
+threads (WSGI), and those of what the fast lane does differently also behind that."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ __all__ = [
     "NO_TLS",
     "OTHER_SERVERS",
     "SERVERS",
+    "SERVERS_AND_LANE",
     "Server",
     "Site",
     "free_port",
@@ -54,7 +55,8 @@ Server: TypeAlias = Literal[
     "daphne+fast-lane",
 ]
 """With the fast lane in front of the site, or without."""
-SERVERS: tuple[Server, ...] = ("uvicorn", "gunicorn", "uvicorn+fast-lane")
+SERVERS: tuple[Server, ...] = ("uvicorn", "gunicorn")
+SERVERS_AND_LANE: tuple[Server, ...] = (*SERVERS, "uvicorn+fast-lane")
 OTHER_SERVERS: tuple[Server, ...] = (
     "granian",
     "hypercorn",

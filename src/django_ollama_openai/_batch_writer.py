@@ -16,7 +16,7 @@ from weakref import WeakSet
 from django.db import InterfaceError, OperationalError
 
 from ._connections import close_connections
-from .shutdown import POLL_SECONDS, is_stopping
+from .shutdown import is_stopping
 
 __all__ = ["BatchWriter"]
 
@@ -26,6 +26,9 @@ FIRST_RETRY_SECONDS: Final = 0.1
 LAST_RETRY_SECONDS: Final = 30.0
 #: After this time without rows the thread ends, and with it its connections to the database.
 IDLE_SECONDS: Final = 10.0
+#: The interval at which the thread checks, while rows wait, whether the server stops. uvicorn takes
+#: 0.1 seconds at least, and is then ended by the signal that it was sent, without an exit handler.
+STOP_POLL_SECONDS: Final = 0.05
 LOG_SECONDS: Final = 60.0
 #: How long the interpreter waits at its end for the rows of all writers.
 EXIT_SECONDS: Final = 5.0
@@ -136,7 +139,9 @@ class BatchWriter(Generic[R]):
             close_connections()
         with self._changed:
             self._dropped += len(self._rows)
+            self._done += len(self._rows)
             self._rows.clear()
+            self._one_by_one = 0
             self._is_closing = True
             self._changed.notify_all()
         self._log_drops(at_once=True)
@@ -181,7 +186,7 @@ class BatchWriter(Generic[R]):
                 seconds = self._due_at() - now
                 if seconds <= 0:
                     return True
-                self._changed.wait(min(seconds, POLL_SECONDS))
+                self._changed.wait(min(seconds, STOP_POLL_SECONDS))
 
     def _due_at(self) -> float:
         is_urgent = len(self._rows) >= self._max_rows or self._flushes or self._one_by_one
@@ -193,6 +198,7 @@ class BatchWriter(Generic[R]):
         with self._changed:
             size = 1 if self._one_by_one else self._max_rows
             group = list(islice(self._rows, size))
+            first = self._done
         try:
             self._write(group)
         except _TRANSIENT as error:
@@ -206,12 +212,15 @@ class BatchWriter(Generic[R]):
             if len(group) > 1:
                 self._one_by_one = len(group)
             else:
-                self._finish(1, dropped=1)
+                self._finish(first, 1, dropped=1)
         else:
-            self._finish(len(group))
+            self._finish(first, len(group))
 
-    def _finish(self, count: int, dropped: int = 0) -> None:
+    def _finish(self, first: int, count: int, dropped: int = 0) -> None:
         with self._changed:
+            if self._done != first:
+                # close() has given them up meanwhile.
+                return
             for _ in range(count):
                 self._rows.popleft()
             self._done += count

@@ -10,8 +10,10 @@ version.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, ParamSpec, TypeVar
 
 from asgiref.sync import AsyncToSync, SyncToAsync, async_to_sync, sync_to_async
 
@@ -26,6 +28,23 @@ __all__ = [
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+SEPARATE_THREADS: Final = 32
+"""Maximum number of threads of :func:`in_separate_thread`."""
+
+
+def _new_executor() -> None:
+    global _executor
+    # Not the event loop's own, in which names of hosts are resolved and Django writes its log: code
+    # that hangs would take all of its threads.
+    _executor = ThreadPoolExecutor(SEPARATE_THREADS, thread_name_prefix="ollama-openai")
+
+
+_executor: ThreadPoolExecutor
+_new_executor()
+if hasattr(os, "register_at_fork"):
+    # The threads are the parent's.
+    os.register_at_fork(after_in_child=_new_executor)
 
 
 async def run_sync(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -60,7 +79,7 @@ async def in_separate_thread(function: Callable[P, T], *args: P.args, **kwargs: 
             # The thread is used again by other requests.
             close_expired_connections()
 
-    return await sync_to_async(run, thread_sensitive=False)()
+    return await sync_to_async(run, thread_sensitive=False, executor=_executor)()
 
 
 async def run_after_response(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -84,19 +84,36 @@ def _find(scope: Scope) -> tuple[ASGIRequest, Endpoint] | None:
     return request, endpoint
 
 
-# Django makes a new resolver when its caches are cleared or the setting changes. Paths that are
-# not found are not kept, since a mount may be added to the patterns at any time.
-@lru_cache(maxsize=MATCHES)
 def _match(resolver: URLResolver, path: str) -> tuple[ResolverMatch, Endpoint]:
     """Return the match of a path, and its endpoint.
 
     Raises:
         Resolver404: The path leads to no view, or to a view of the site.
     """
+    try:
+        return _remembered_match(resolver, path)
+    except _CapturesArguments as error:
+        return error.found
+
+
+class _CapturesArguments(Exception):
+    """The match ``found`` holds for one request only: a converter may look arguments up, and a
+    handler may change them."""
+
+    def __init__(self, found: tuple[ResolverMatch, Endpoint]) -> None:
+        self.found = found
+
+
+# Django makes a new resolver when its caches are cleared or the setting changes. Paths that are
+# not found are not kept, since a mount may be added to the patterns at any time.
+@lru_cache(maxsize=MATCHES)
+def _remembered_match(resolver: URLResolver, path: str) -> tuple[ResolverMatch, Endpoint]:
     match = resolver.resolve(path)
     endpoint = endpoint_of(match.func)
     if endpoint is None:
         raise Resolver404({"path": path})
+    if "<" in match.route or "(" in match.route:
+        raise _CapturesArguments((match, endpoint))
     return match, endpoint
 
 
@@ -149,10 +166,15 @@ class _FastLane(ASGIHandler):
 
     async def send_response(self, response: HttpResponseBase, send: Send) -> None:
         if isinstance(response, EventStream) and isinstance(response.events, AsyncDelivery):
+
+            async def send_data(data: bytes) -> None:
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+
             with closing(response.events):
                 await send(_start(response))
+                response.events.attach(send_data)
                 async for data in response.events:
-                    await send({"type": "http.response.body", "body": data, "more_body": True})
+                    await send_data(data)
                 await send({"type": "http.response.body"})
             return
         if isinstance(response, HttpResponse):

@@ -35,17 +35,17 @@ def optional_endpoints() -> Iterator[tuple[AppConfig, list[URLPattern | URLResol
     """Yield the installed apps that have endpoints, each with its patterns.
 
     Raises:
-        ImproperlyConfigured: The module of an app cannot be imported.
+        ImproperlyConfigured: The ``urlpatterns`` of an app cannot be imported.
     """
     for app in apps.get_app_configs():
         module: str | None = getattr(app, "ollama_openai_urls", None)
         if module is not None:
             try:
                 yield app, import_module(module).urlpatterns
-            except ImportError as error:
+            except Exception as error:
                 raise ImproperlyConfigured(
-                    f"The app {app.name!r} names {module!r} as ollama_openai_urls, which cannot be "
-                    f"imported: {error}."
+                    f"The app {app.name!r} names {module!r} as ollama_openai_urls, whose "
+                    f"urlpatterns cannot be imported: {error}."
                 ) from error
 
 

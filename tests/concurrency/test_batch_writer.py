@@ -166,6 +166,43 @@ def test_a_row_that_cannot_be_written_harms_no_other(
     assert table.groups[-1] == ["d", "e"]
 
 
+def test_rows_are_written_before_a_server_that_stops_is_gone(
+    writer_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvicorn takes 0.1 seconds at least; of several times the shortest counts, since the machine
+    may be busy."""
+    writer = writer_of(max_seconds=60)
+    seconds = []
+    for name in "abcde":
+        monkeypatch.setattr(_batch_writer, "is_stopping", lambda: False)
+        writer.put(name)
+        eventually(lambda: threads() == 1)
+        time.sleep(0.02)
+        monkeypatch.setattr(_batch_writer, "is_stopping", lambda: True)
+        started = time.monotonic()
+        eventually(lambda: writer.pending == 0)
+        seconds.append(time.monotonic() - started)
+    assert min(seconds) < 0.1
+    assert stored() == set("abcde")
+
+
+def test_a_row_after_the_end_is_written_though_a_group_was_given_up(
+    writer_of: Make, table: Table
+) -> None:
+    writer = writer_of(max_rows=2)
+    table.open.clear()
+    for name in "abc":
+        writer.put(name)
+    eventually(lambda: threads() == 1)
+    writer.close(0.05)
+    assert (writer.pending, writer.dropped) == (0, 3)
+    writer.put("d")
+    table.open.set()
+    assert writer.flush(TIMEOUT)
+    assert "d" in stored()
+    assert (writer.pending, writer.dropped) == (0, 3)
+
+
 def test_an_idle_writer_has_no_thread(writer_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_batch_writer, "IDLE_SECONDS", 0.05)
     writer = writer_of()

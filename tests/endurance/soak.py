@@ -41,7 +41,7 @@ from tests.endurance.test_faults import (
     site_options,
 )
 from tests.ollama_server import Answer, Hold, OllamaServer, Reply, Step, Wait
-from tests.servers import KEY, NO_TLS, SERVERS, Server, Site, serve
+from tests.servers import KEY, NO_TLS, SERVERS_AND_LANE, Server, Site, serve
 
 __all__ = ["Outcome", "soak"]
 
@@ -389,7 +389,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.endurance.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
-    parser.add_argument("--server", choices=SERVERS, default="uvicorn")
+    parser.add_argument("--server", choices=SERVERS_AND_LANE, default="uvicorn")
     arguments = parser.parse_args()
     started = time.monotonic()
     outcome = soak(arguments.seconds, arguments.seed, server=arguments.server)

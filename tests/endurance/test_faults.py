@@ -37,7 +37,7 @@ from tests.ollama_server import (
     error,
     line,
 )
-from tests.servers import KEY, NO_TLS, SERVERS, Site, serve
+from tests.servers import KEY, NO_TLS, SERVERS_AND_LANE, Site, serve
 from tests.site.test_streaming import frames
 
 MODEL = "smollm2:135m"
@@ -91,7 +91,7 @@ def engine() -> Iterator[OllamaServer]:
         yield server
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=SERVERS_AND_LANE)
 def running(
     request: pytest.FixtureRequest,
     engine: OllamaServer,

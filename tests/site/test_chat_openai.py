@@ -15,6 +15,8 @@ from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply, Wait, 
 from tests.servers import KEY, Site
 from tests.site.test_streaming import DONE, part
 
+pytestmark = pytest.mark.lane
+
 ASK: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Say hello."}]
 MODEL = "smollm2:135m"
 

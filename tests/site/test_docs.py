@@ -192,7 +192,7 @@ def test_metadata_of_models(key: str) -> None:
 
 @pytest.mark.parametrize("name", sorted({name for module in PUBLIC for name in module.__all__}))
 def test_public_names(name: str) -> None:
-    assert re.search(rf"^\.\. (auto\w+|class|data):: {name}\b", PAGES["api"], re.MULTILINE)
+    assert re.search(rf"^\.\. (auto\w+|class|data|function):: {name}\b", PAGES["api"], re.MULTILINE)
 
 
 @pytest.mark.parametrize("backend", shipped_backends())

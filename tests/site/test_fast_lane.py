@@ -7,15 +7,19 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.core.signals import request_finished, request_started
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient
-from django.urls import clear_url_caches, include, path
+from django.urls import clear_url_caches, include, path, register_converter
+from django.urls.converters import StringConverter, get_converters
 
+from django_ollama_openai import endpoints
+from django_ollama_openai._views.models import models
 from django_ollama_openai.asgi import fast_lane
 from django_ollama_openai.auth import BaseAuthenticator, Caller
 from django_ollama_openai.backends import DummyBackend
@@ -166,6 +170,64 @@ async def test_a_view_of_the_sites_in_front_of_a_mount_is_the_sites(settings: Se
     settings.ROOT_URLCONF = HERE
     assert await Server(path="/ai/v1/models", method="GET").run() is None
     assert await Server(path=CHAT).run() == 200
+
+
+def guarded(view: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(view)
+    def guard(request: HttpRequest, **captured: Any) -> HttpResponse:
+        return HttpResponse("Log in.", status=403)
+
+    return guard
+
+
+async def test_a_guard_around_the_view_of_a_path_is_not_passed_by(settings: Settings) -> None:
+    guard = endpoints.path("models", models)
+    guard.callback = guarded(guard.callback)
+    urlpatterns[:0] = [guard]
+    settings.ROOT_URLCONF = HERE
+    assert await Server(path="/models", method="GET").run() is None
+    response = await AsyncClient().get("/models", headers={"Authorization": "Bearer k"})
+    assert response.status_code == 403
+
+
+class Unhashable:
+    __hash__ = None  # type: ignore[assignment]
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        raise AssertionError("The fast lane calls no view of the site's.")
+
+
+class NotWeaklyReferable:
+    __slots__ = ()
+
+    __call__ = Unhashable.__call__
+
+
+@pytest.mark.parametrize("view", [Unhashable(), NotWeaklyReferable()], ids=["hash", "weakref"])
+async def test_a_view_may_be_any_object(settings: Settings, view: Any) -> None:
+    urlpatterns[:0] = [path("any/", view)]
+    settings.ROOT_URLCONF = HERE
+    assert await Server(path="/any/").run() is None
+
+
+class Tenant(StringConverter):
+    known: ClassVar[set[str]] = set()
+
+    def to_python(self, value: str) -> str:
+        if value not in self.known:
+            raise ValueError(value)
+        return value
+
+
+async def test_arguments_are_looked_up_for_each_request(settings: Settings) -> None:
+    if "tenant" not in get_converters():
+        register_converter(Tenant, "tenant")
+    urlpatterns[:0] = [path("<tenant:name>/ai/", include(GATEWAY))]
+    settings.ROOT_URLCONF = HERE
+    Tenant.known = {"acme"}
+    assert await Server(path=f"/acme{CHAT}").run() == 200
+    Tenant.known = set()
+    assert await Server(path=f"/acme{CHAT}").run() is None
 
 
 @pytest.mark.parametrize("pieces", [[BODY], [BODY[:9], BODY[9:]], [BODY, b"", b""]], ids=len)

@@ -20,6 +20,8 @@ from tests.fast_lane import CLIENTS, IDS
 from tests.ollama_server import Answer, OllamaServer
 from tests.servers import KEY, Site
 
+pytestmark = pytest.mark.lane
+
 Post = Callable[[str, dict[str, Any]], Any]
 
 # How much text

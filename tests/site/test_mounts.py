@@ -505,6 +505,7 @@ def test_an_app_may_add_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     app = apps.get_app_config("site_under_test")
     monkeypatch.setattr(app, "ollama_openai_urls", site_urls.__name__, raising=False)
     assert dict(urls.optional_endpoints())[app] == site_urls.urlpatterns
-    monkeypatch.setattr(app, "ollama_openai_urls", "tests.nowhere")
-    with pytest.raises(ImproperlyConfigured, match=r"'tests\.project'.*'tests\.nowhere'"):
-        list(urls.optional_endpoints())
+    for wrong in ("tests.nowhere", "json", "", 5):
+        monkeypatch.setattr(app, "ollama_openai_urls", wrong)
+        with pytest.raises(ImproperlyConfigured, match=rf"'tests\.project' names {wrong!r} "):
+            list(urls.optional_endpoints())

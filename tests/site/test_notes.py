@@ -22,7 +22,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from tests.conftest import site_options
 from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply
-from tests.servers import KEY, ROOT, SERVERS, Site, serve
+from tests.servers import KEY, ROOT, SERVERS_AND_LANE, Site, serve
 from tests.site.test_streaming import MODEL, part
 
 APP = "tests.project.notes"
@@ -30,7 +30,7 @@ ADA, BOB = "token-of-ada", "token-of-bob"
 MAX_NOTES, MAX_RUNNING = 5, 2
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=SERVERS_AND_LANE)
 def running_site(
     request: pytest.FixtureRequest,
     ollama_server: OllamaServer,

@@ -21,7 +21,7 @@ from django_ollama_openai.backends._base import BaseBackend
 from django_ollama_openai.exceptions import GatewayError, InvalidRequest, Overloaded
 from tests.conftest import site_options
 from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply, error
-from tests.servers import SERVERS, Site, serve
+from tests.servers import SERVERS_AND_LANE, Site, serve
 from tests.site.test_streaming import HEADERS, MODEL, ask_by_hand, body, part
 
 pytestmark = pytest.mark.otel
@@ -30,7 +30,7 @@ APPS = "django_ollama_openai.contrib.opentelemetry tests.project.telemetry.Telem
 SECRET = "a secret of the client's"
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=SERVERS_AND_LANE)
 def running_site(
     request: pytest.FixtureRequest,
     ollama_server: OllamaServer,

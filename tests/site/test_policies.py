@@ -12,7 +12,8 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -98,6 +99,34 @@ class Crashes(BasePolicy):
 class ReturnsNonsense(BasePolicy):
     def admit(self, admission: Admission[Any]) -> Any:
         return {"held": 1}
+
+
+class SetsHeaders(BasePolicy):
+    headers: ClassVar[dict[Any, Any]] = {
+        "x-split": "a\r\nset-cookie: b",
+        "x-näme": "c",
+        "x two": "d",
+        "x-half": "\ud800",
+        "x-nul": "e\x00",
+        7: "seven",
+        "x-fine": "f",
+    }
+
+    def admit(self, admission: Admission[Any]) -> Hold | None:
+        admission.headers.update(self.headers)
+        return Noted("headers")
+
+
+class RefusesUnreadably(BasePolicy):
+    def admit(self, admission: Admission[Any]) -> Hold | None:
+        raise Overloaded("\ud800")
+
+
+class RaisesTheEndOfTheRequest(BasePolicy):
+    error: type[BaseException]
+
+    def admit(self, admission: Admission[Any]) -> Hold | None:
+        raise self.error
 
 
 class FailsToSettle(BasePolicy):
@@ -407,6 +436,70 @@ def test_what_is_held_is_settled_once() -> None:
     assert names() == ["second admitted", "second settled"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_headers_that_cannot_be_sent_are_left_out(
+    configure: Callable[..., None],
+    ask: Ask,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    stream: bool,
+) -> None:
+    configure(SetsHeaders)
+    response = ask(stream=stream)
+    assert response.status_code == 200
+    assert response.headers["x-fine"] == "f"
+    sent = {name.lower() for name in response.headers}
+    assert sent.isdisjoint({"x-split", "x-näme", "x two", "x-half", "x-nul", "set-cookie"})
+    assert len(settled("headers")) == 1
+    assert "'x-split'" in caplog.text
+    assert "set-cookie" not in caplog.text
+
+
+def test_a_refusal_that_cannot_be_encoded(configure: Callable[..., None], ask: Ask) -> None:
+    configure(First, RefusesUnreadably)
+    response = ask()
+    assert response.status_code == 500
+    assert response.json()["error"]["type"] == "server_error"
+    assert len(settled("first")) == 1
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit])
+def test_an_error_of_a_policy_that_passes_for_the_end_of_the_request(
+    configure: Callable[..., None],
+    ask: Ask,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
+) -> None:
+    monkeypatch.setattr(RaisesTheEndOfTheRequest, "error", error, raising=False)
+    configure(First, RaisesTheEndOfTheRequest)
+    assert ask().status_code == 500
+    (outcome,) = settled("first")
+    assert outcome.finish_reason is None
+    assert outcome.error is not None
+
+
+class EndsTheWorker(BasePolicy):
+    def admit(self, admission: Admission[Any]) -> Hold | None:
+        return Ending()
+
+
+class Ending(Hold):
+    def settle(self, outcome: Outcome) -> None:
+        raise SystemExit(1)
+
+
+def test_a_settlement_that_ends_the_worker_keeps_no_other(configure: Callable[..., None]) -> None:
+    configure(First, EndsTheWorker)
+    with pytest.raises(SystemExit):
+        Client().post(
+            CHAT,
+            {"model": "m", "messages": [HI]},
+            content_type="application/json",
+            headers={"Authorization": f"Bearer {KEY}"},
+        )
+    assert len(settled("first")) == 1
+
+
 # Policies that hang, under ASGI
 
 
@@ -512,6 +605,21 @@ async def test_a_policy_that_takes_too_long(
     (outcome,) = settled("late")
     assert outcome.error is not None
     assert outcome.error.status == 503
+
+
+@pytest.mark.usefixtures("waiting")
+async def test_policies_that_hang_take_no_thread_of_the_event_loop(
+    configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of hosts are resolved in its threads, and Django logs a refusal in one of them."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    configure(Waits)
+    monkeypatch.setattr(policy_module, "POLICY_TIMEOUT", 0.2)
+    requesters = [Requester(), Requester()]
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(each.task for each in requesters))
+    assert [each.status for each in requesters] == [503, 503]
+    assert not Waits.released.is_set()
 
 
 @pytest.mark.usefixtures("waiting")

@@ -25,7 +25,7 @@ from django_ollama_openai.contrib._tokens import plausible_usage
 from django_ollama_openai.exceptions import GatewayError, InvalidRequest, UpstreamTimeout
 from tests.conftest import site_options
 from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply, error, line
-from tests.servers import SERVERS, Site, serve
+from tests.servers import SERVERS_AND_LANE, Site, serve
 from tests.site.test_streaming import HEADERS, MODEL, ask_by_hand, body, part
 
 pytestmark = pytest.mark.metrics
@@ -39,7 +39,7 @@ Sample: TypeAlias = tuple[str, frozenset[tuple[str, str]]]
 Samples: TypeAlias = dict[Sample, float]
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=SERVERS_AND_LANE)
 def running_site(
     request: pytest.FixtureRequest,
     ollama_server: OllamaServer,
@@ -149,7 +149,7 @@ def test_a_failure_within_a_stream(site: Site, ollama: OllamaServer) -> None:
     assert rise[sample("tokens_total", {**CHAT, "type": "completion"})] == 1
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=SERVERS_AND_LANE)
 def pooled(
     request: pytest.FixtureRequest,
     ollama_server: OllamaServer,
@@ -535,7 +535,7 @@ def test_a_missing_library_is_named() -> None:
 # Several processes
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("server", SERVERS_AND_LANE)
 def test_processes_count_together(server: Any, tmp_path: Path, ollama: OllamaServer) -> None:
     files = tmp_path / "metrics"
     files.mkdir()

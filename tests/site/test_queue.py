@@ -32,7 +32,7 @@ from tests.ollama_server import (
     error,
     line,
 )
-from tests.servers import KEY, SERVERS, Site, serve
+from tests.servers import KEY, SERVERS_AND_LANE, Site, serve
 from tests.site.test_streaming import frames
 
 MODEL = "smollm2:135m"
@@ -57,7 +57,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=SERVERS_AND_LANE)
 def queueing_site(
     request: pytest.FixtureRequest,
     ollama_server: OllamaServer,

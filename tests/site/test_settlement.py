@@ -18,7 +18,7 @@ import pytest
 from tests.conftest import site_options
 from tests.ollama_server import Answer, OllamaServer, Reply, line
 from tests.ollama_server import Hold as Wait
-from tests.servers import KEY, SERVERS, Server, Site, serve
+from tests.servers import KEY, SERVERS_AND_LANE, Server, Site, serve
 from tests.site.test_streaming import body, part
 
 POLICIES = ["tests.project.ledger.Ledger", "tests.project.ledger.AsyncLedger"]
@@ -29,7 +29,7 @@ def options(ollama: OllamaServer) -> dict[str, Any]:
     return {**site_options(ollama), "POLICIES": POLICIES, "MAX_CONCURRENCY": 1}
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=SERVERS_AND_LANE)
 def running_site(
     request: pytest.FixtureRequest,
     ollama_server: OllamaServer,
@@ -154,7 +154,7 @@ def test_an_engine_that_fails(site: Site, ollama: OllamaServer) -> None:
     check_settled(site, request_id, reason=None, code="bad_upstream")
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("server", SERVERS_AND_LANE)
 def test_a_server_that_stops(server: Server, ollama: OllamaServer, tmp_path: Path) -> None:
     ollama.reply(Reply([part("one"), Wait()]), Answer(["two"]))
     with (

@@ -20,7 +20,7 @@ from django_ollama_openai import shutdown
 from django_ollama_openai.shutdown import POLL_SECONDS, deadline, ended_by_shutdown
 from tests.conftest import site_options
 from tests.ollama_server import Hold, OllamaServer, Received, Reply, Send, line
-from tests.servers import SERVERS, Server, Site, serve
+from tests.servers import SERVERS_AND_LANE, Server, Site, serve
 from tests.site.test_streaming import DONE, ask_by_hand, body, frames, part
 
 GRACE = 3
@@ -95,7 +95,7 @@ def options(ollama: OllamaServer) -> dict[str, Any]:
     return {**site_options(ollama), "STREAM_KEEPALIVE_SECONDS": 60}
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=SERVERS_AND_LANE)
 def stopped(
     request: pytest.FixtureRequest,
     ollama_server: OllamaServer,
@@ -176,7 +176,7 @@ def test_what_is_ended_frees_the_engine_and_is_told(stopped: Stopped, name: str)
     assert (failed["event"], failed["code"]) == ("failed", "shutting_down")
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("server", SERVERS_AND_LANE)
 def test_a_server_ends_as_soon_as_the_last_stream_does(
     server: Server, ollama: OllamaServer, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import site_options
 from tests.ollama_server import Answer, Hold, OllamaServer, Reply
-from tests.servers import KEY, ROOT, SERVERS, Site, serve
+from tests.servers import KEY, ROOT, SERVERS_AND_LANE, Site, serve
 from tests.site.test_streaming import (
     HEADERS,
     MODEL,
@@ -48,7 +48,7 @@ class Settled:
     session: str
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=SERVERS_AND_LANE)
 def settled(
     request: pytest.FixtureRequest,
     ollama_server: OllamaServer,

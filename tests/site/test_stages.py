@@ -317,3 +317,33 @@ async def test_a_client_that_goes_during_the_io_under_asgi(
     await asyncio.to_thread(wait_until, lambda: endings)
     assert (endings, backend.slots.running) == (["cancelled"], 0)
     assert len(backend.requests) == 1
+
+
+class Chatters(BaseStage):
+    """Yields for some seconds, and never waits."""
+
+    until = 0.0
+    has_begun = False
+
+    def steps(self) -> Steps[Delta]:
+        Chatters.until = time.monotonic() + 5
+        while time.monotonic() < self.until:
+            yield Delta("on ")
+            Chatters.has_begun = True
+
+
+async def test_a_stage_that_never_waits_leaves_the_event_loop_to_others(
+    engine: Callable[..., DummyBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine()
+    monkeypatch.setattr(Chatters, "has_begun", False)
+    monkeypatch.setattr(chat, "chat_sources", lambda body, _: chat_sources(body, [Chatters]))
+    asking = asyncio.ensure_future(
+        AsyncClient().post(URL, json.dumps(BODY), content_type="application/json")
+    )
+    while not Chatters.has_begun:  # noqa: ASYNC110  (another task's step)
+        await asyncio.sleep(0.001)
+    assert time.monotonic() < Chatters.until
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking

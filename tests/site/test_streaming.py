@@ -18,6 +18,8 @@ from tests.ollama_server import Answer, Hold, OllamaServer, Reply, Reset, Send, 
 from tests.servers import KEY, Site
 from tests.wire import events
 
+pytestmark = pytest.mark.lane
+
 MODEL = "smollm2:135m"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 WITHIN = 60.0

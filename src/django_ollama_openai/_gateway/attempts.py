@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from functools import partial
-from typing import Any, Generic, TypeVar
+from types import coroutine
+from typing import Any, Generic, Self, TypeVar
 
 from .._cancellation import interruptible
 from .._closing import aclosed, closed
@@ -60,8 +61,15 @@ def items(source: Source[Any, Any], work: Work[Any]) -> Iterator[Any]:
 
 async def forward(work: Work[Any], channel: Channel) -> None:
     """Write the answer of all sources of ``work`` into ``channel``."""
-    first, *others = (_forward(source, work, channel) for source in work.sources)
-    await (_together([first, *others]) if others else first)
+    parts = [_forward(source, work, channel) for source in work.sources]
+    if len(parts) > 1:
+        await _together(parts)
+        return
+    channel.begin_flushing()
+    try:
+        await parts[0]
+    finally:
+        channel.end_flushing()
 
 
 async def _forward(source: Source[Any, Any], work: Work[Any], channel: Channel) -> None:
@@ -79,13 +87,16 @@ async def _forward(source: Source[Any, Any], work: Work[Any], channel: Channel) 
                     call = _EngineCall(work, source, step, channel.check)
                     answer = astream(call.leases(), call.acalls, call.claim)
                     async with aclosed(answer):
-                        async for item in answer:
+                        async for item in _Flushed(answer, channel.flush):
                             data = work.feed(source.feed(item))
                             if data and channel.put(data):
                                 await channel.drained()
                 elif isinstance(step, Call):
+                    channel.flush()
                     result = await step.async_()
                 else:
+                    # A stage may yield any number of them, and nothing else waits between.
+                    await asyncio.sleep(0)
                     data = work.feed(source.own(step))
                     if data and channel.put(data):
                         await channel.drained()
@@ -95,6 +106,36 @@ async def _forward(source: Source[Any, Any], work: Work[Any], channel: Channel) 
                 resume = partial(steps.send, result)
     finally:
         steps.close()
+
+
+class _Flushed(Generic[T]):
+    """The items of ``items``; ``flush`` is called before each wait for more."""
+
+    __slots__ = ("_flush", "_items")
+
+    def __init__(self, items: AsyncIterator[T], flush: Callable[[], None]) -> None:
+        self._items = items
+        self._flush = flush
+
+    def __aiter__(self) -> Self:
+        return self
+
+    @coroutine
+    def __anext__(self) -> Generator[Any, Any, T]:
+        step = self._items.__anext__().__await__()
+        resume: Callable[[], Any] = partial(next, step)
+        while True:
+            try:
+                waiting = resume()
+            except StopIteration as end:
+                item: T = end.value
+                return item
+            self._flush()
+            resume = partial(next, step)
+            try:
+                yield waiting
+            except BaseException as error:
+                resume = partial(step.throw, error)
 
 
 async def _together(parts: list[Coroutine[Any, Any, None]]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from .._lazy_timer import LazyTimer
+from .._tasks import start_task
 from ..exceptions import ClientTimeout, GatewayError
 
 __all__ = ["Channel"]
@@ -19,6 +21,9 @@ class Channel:
 
     A reader waits for at most ``reader_timeout`` seconds (``None``: without a limit), a writer for
     at most ``writer_timeout`` seconds.
+
+    A reader that has given its way to :meth:`attach` need not be woken for each token, which takes
+    a round of the event loop: a writer that calls :meth:`flush` sends for it while it waits.
     """
 
     __slots__ = (
@@ -27,8 +32,11 @@ class Channel:
         "_error",
         "_flowing",
         "_given_up",
+        "_is_flushed",
         "_reader",
         "_reader_timeout",
+        "_send",
+        "_sending",
         "_size",
         "_taken",
         "_timer",
@@ -49,6 +57,9 @@ class Channel:
         self._error: GatewayError | None = None
         self._reader: asyncio.Future[None] | None = None
         self._writers: list[asyncio.Future[None]] = []
+        self._send: Callable[[bytes], Coroutine[Any, Any, None]] | None = None
+        self._sending: asyncio.Task[None] | None = None
+        self._is_flushed = False
 
     @property
     def begun(self) -> bool:
@@ -57,8 +68,7 @@ class Channel:
 
     def put(self, data: bytes) -> bool:
         """Add ``data``. Return whether the writer should wait until it is :meth:`drained`."""
-        if not self._data:
-            # Further data finds the reader awake.
+        if self._send is None or not self._is_flushed:
             self._wake_reader()
         self._data.append(data)
         self._size += len(data)
@@ -71,6 +81,9 @@ class Channel:
         Raises:
             ClientTimeout: It has not done so within ``writer_timeout`` seconds.
         """
+        self.flush()
+        if not self._data:
+            return
         loop = asyncio.get_running_loop()
         waiting = loop.create_future()
         self._writers.append(waiting)
@@ -79,6 +92,40 @@ class Channel:
             await waiting
         finally:
             timer.cancel()
+
+    def attach(self, send: Callable[[bytes], Coroutine[Any, Any, None]]) -> None:
+        """Let the only writer use ``send`` while the reader waits."""
+        self._send = send
+
+    def begin_flushing(self) -> None:
+        """Note that there is one writer, which calls :meth:`flush` before each of its waits."""
+        self._is_flushed = True
+
+    def end_flushing(self) -> None:
+        """Leave to the reader what is there and what comes."""
+        self._is_flushed = False
+        if self._data:
+            self._wake_reader()
+
+    def flush(self) -> None:
+        """Send what is there, if the reader is attached and waits.
+
+        The task of the writer goes on even if the client is slow: then the buffer fills.
+        """
+        if not self._data or self._send is None or self._sending is not None:
+            return
+        if self._reader is not None and not self._reader.done():
+            self._timer.clear()
+            self._sending = start_task(self._send(self._take()))
+            if self._sending.done():
+                self._sent(self._sending)
+            else:
+                self._sending.add_done_callback(self._sent)
+
+    def close(self) -> None:
+        """Stop sending: nobody reads any more."""
+        if self._sending is not None:
+            self._sending.cancel()
 
     def check(self) -> None:
         """Check that the reader still reads.
@@ -115,14 +162,7 @@ class Channel:
                 self._reader = None
                 self._timer.clear()
         if self._data:
-            data = b"".join(self._data)
-            self._data.clear()
-            self._size = 0
-            self._taken = True
-            for writer in self._writers:
-                _wake(writer)
-            self._writers.clear()
-            return data
+            return self._take()
         if not self._ended:
             self._taken = True
             raise TimeoutError
@@ -130,13 +170,36 @@ class Channel:
             raise self._error
         return None
 
+    def _take(self) -> bytes:
+        data = b"".join(self._data)
+        self._data.clear()
+        self._size = 0
+        self._taken = True
+        for writer in self._writers:
+            _wake(writer)
+        self._writers.clear()
+        return data
+
+    def _sent(self, sending: asyncio.Task[None]) -> None:
+        self._sending = None
+        error = None if sending.cancelled() else sending.exception()
+        if self._reader is None or self._reader.done():
+            return
+        if error is not None:
+            self._reader.set_exception(error)
+        elif self._data or self._ended:
+            self._wake_reader()
+        elif self._reader_timeout is not None:
+            self._timer.set(self._reader_timeout)
+
     def _give_up(self, writer: asyncio.Future[None]) -> None:
         self._given_up = True
         if not writer.done():
             writer.set_exception(ClientTimeout())
 
     def _wake_reader(self) -> None:
-        _wake(self._reader)
+        if self._sending is None:
+            _wake(self._reader)
 
 
 def _wake(waiting: asyncio.Future[Any] | None) -> None:

@@ -16,6 +16,7 @@ import time
 from collections.abc import (
     AsyncIterator,
     Callable,
+    Coroutine,
     Generator,
     Iterator,
 )
@@ -308,11 +309,16 @@ class AsyncDelivery:
         except TimeoutError:
             return PING
         except asyncio.CancelledError:
+            self._channel.close()
             self.close()
             raise
         if data is None:
             raise StopAsyncIteration
         return data
+
+    def attach(self, send: Callable[[bytes], Coroutine[Any, Any, None]]) -> None:
+        """Let the backend's task send to the client itself, while this iterator is waited for."""
+        self._channel.attach(send)
 
     def close(self) -> None:
         """Cancel the work, unless it has ended. Any thread may call this, any number of times."""

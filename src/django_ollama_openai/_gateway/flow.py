@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
+from .._tasks import start_task
+
 __all__ = ["Call", "Flow", "arun", "call", "run", "uninterrupted"]
 
 P = ParamSpec("P")
@@ -82,7 +84,9 @@ async def uninterrupted(work: Coroutine[Any, Any, R]) -> R:
     Raises:
         CancelledError: The current task was cancelled; ``work`` has ended.
     """
-    task = asyncio.create_task(work)
+    task = start_task(work)
+    if task.done():
+        return task.result()
     cancelled: asyncio.CancelledError | None = None
     while True:
         try:

@@ -134,7 +134,10 @@ class Holds:
 
 
 def _admit(policy: BasePolicy, admission: Admission[Any]) -> Hold | None:
-    hold = _checked(policy.admit(admission))
+    try:
+        hold = _checked(policy.admit(admission))
+    except (asyncio.CancelledError, GeneratorExit) as error:
+        raise _not_of_the_request(error) from error
     # A stream may last minutes: a database connection is not kept for it.
     close_expired_connections()
     return hold
@@ -148,11 +151,14 @@ async def _aadmit(policy: BasePolicy, admission: Admission[Any]) -> Hold | None:
         _in_background(_settle_late(policy, admitting, Outcome(finish_reason=CANCELLED)))
         raise
     if admitting.done():
-        return _checked(admitting.result())
+        try:
+            return _checked(admitting.result())
+        except (asyncio.CancelledError, GeneratorExit) as error:
+            raise _not_of_the_request(error) from error
     logger.error("The policy %s takes longer than %g s", _name(policy), POLICY_TIMEOUT)
-    error = Unavailable()
-    _in_background(_settle_late(policy, admitting, Outcome(error=error)))
-    raise error
+    refusal = Unavailable()
+    _in_background(_settle_late(policy, admitting, Outcome(error=refusal)))
+    raise refusal
 
 
 async def _settle_late(
@@ -160,12 +166,17 @@ async def _settle_late(
 ) -> None:
     try:
         hold = _checked(await admitting)
-    except Exception as error:
+    except (Exception, asyncio.CancelledError) as error:
         # The request has ended without it.
         logger.warning("The policy %s failed late", _name(policy), exc_info=error)
     else:
         if hold is not None:
             await _asettle_one(policy, hold, outcome)
+
+
+def _not_of_the_request(error: BaseException) -> RuntimeError:
+    """Return the error to raise for one of a policy that would pass for the end of the request."""
+    return RuntimeError(f"A policy raised {type(error).__name__}.")
 
 
 def _checked(hold: Any) -> Hold | None:
@@ -175,11 +186,15 @@ def _checked(hold: Any) -> Hold | None:
 
 
 def _settle(held: list[tuple[BasePolicy, Hold]], outcome: Outcome) -> None:
-    for policy, hold in held:
+    for number, (policy, hold) in enumerate(held, start=1):
         try:
             hold.settle(outcome)
         except Exception as error:
             _log_failure(policy, error)
+        except BaseException:
+            # Such as the end of a worker.
+            _settle(held[number:], outcome)
+            raise
 
 
 async def _asettle(held: list[tuple[BasePolicy, Hold]], outcome: Outcome) -> None:
@@ -201,11 +216,11 @@ async def _asettle_all(held: list[tuple[BasePolicy, Hold]], outcome: Outcome) ->
 async def _asettle_one(policy: BasePolicy, hold: Hold, outcome: Outcome) -> None:
     try:
         await hold.asettle(outcome)
-    except Exception as error:
+    except (Exception, asyncio.CancelledError) as error:
         _log_failure(policy, error)
 
 
-def _log_failure(policy: BasePolicy, error: Exception) -> None:
+def _log_failure(policy: BasePolicy, error: BaseException) -> None:
     logger.error("A settlement of the policy %s failed", _name(policy), exc_info=error)
 
 

@@ -53,6 +53,8 @@ Handler = Callable[[Admission[Any]], Any]
 H = TypeVar("H", bound=Handler)
 
 _SANE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
 CLIENT_CLOSED_REQUEST: Final = 499
 
 
@@ -236,8 +238,7 @@ class Endpoint:
             response = HttpResponse(status=CLIENT_CLOSED_REQUEST)
         except Exception as error:
             response = _error_response(request, request_id, error)
-        for name, value in headers.items():
-            response.headers.setdefault(name, value)
+        _add_headers(response, headers, request_id)
         if request.method == "HEAD" and isinstance(response, HttpResponse):
             # Not every server drops the body, and gunicorn logs a warning.
             response.headers["Content-Length"] = str(len(response.content))
@@ -274,7 +275,11 @@ _endpoints: WeakKeyDictionary[Callable[..., Any], Endpoint] = WeakKeyDictionary(
 def endpoint_of(view: Callable[..., Any]) -> Endpoint | None:
     """Return the endpoint of ``view``, the ``func`` of a resolver match; ``None`` for a view of the
     site, even if it wraps an endpoint's."""
-    return _endpoints.get(view)
+    try:
+        return _endpoints.get(view)
+    except TypeError:
+        # An object that cannot be a key, or not weakly.
+        return None
 
 
 def path(route: str, endpoint: Endpoint, name: str | None = None) -> EndpointPattern:
@@ -304,7 +309,8 @@ class EndpointPattern(URLPattern):
         match = super().resolve(path)
         if match is None and self.route.endswith("/") and not path.endswith("/"):
             match = super().resolve(f"{path}/")
-        if match is not None and _in_event_loop():
+        # A site may have replaced the view, such as with one that a decorator guards.
+        if match is not None and match.func is self.endpoint.view and _in_event_loop():
             match.func = self.endpoint.aview
         return match
 
@@ -317,6 +323,15 @@ def _in_event_loop() -> bool:
     return True
 
 
+def _add_headers(response: HttpResponseBase, headers: Mapping[str, str], request_id: str) -> None:
+    """Add the headers of policies and handlers, except those that no server can send."""
+    for name, value in headers.items():
+        if _HEADER_NAME.fullmatch(str(name)) and _HEADER_VALUE.fullmatch(str(value)):
+            response.headers.setdefault(str(name), value)
+        else:
+            logger.error("Request %s: the header %.100r is invalid", request_id, name)
+
+
 def _request_id(request: HttpRequest) -> str:
     sent = request.META.get("HTTP_X_REQUEST_ID", "")
     return sent if _SANE_REQUEST_ID.fullmatch(sent) else f"req_{uuid.uuid4().hex}"
@@ -324,13 +339,19 @@ def _request_id(request: HttpRequest) -> str:
 
 def _error_response(request: HttpRequest, request_id: str, error: Exception) -> HttpResponse:
     client_error = _as_gateway_error(error)
-    if client_error is None:
-        logger.error("Request %s to %r crashed", request_id, request.path, exc_info=error)
-        got_request_exception.send(sender=Endpoint, request=request)
-        client_error = GatewayError("The server had an error while processing your request.")
-    return json_response(
-        client_error.envelope(), status=client_error.status, headers=client_error.headers
-    )
+    if client_error is not None:
+        try:
+            return _envelope(client_error)
+        except ValueError as invalid:
+            # The site's own code has made it, and it cannot be encoded.
+            error = invalid
+    logger.error("Request %s to %r crashed", request_id, request.path, exc_info=error)
+    got_request_exception.send_robust(sender=Endpoint, request=request)
+    return _envelope(GatewayError("The server had an error while processing your request."))
+
+
+def _envelope(error: GatewayError) -> HttpResponse:
+    return json_response(error.envelope(), status=error.status, headers=error.headers)
 
 
 def _as_gateway_error(error: Exception) -> GatewayError | None:

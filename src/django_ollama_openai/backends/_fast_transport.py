@@ -58,12 +58,14 @@ class FastTransport(httpx.AsyncBaseTransport):
         except ValueError as error:
             # A header that cannot be sent.
             raise httpx.LocalProtocolError(str(error)) from error
+        body = _Body(response)
         return httpx.Response(
             response.status,
             headers=response.raw_headers,
-            stream=_Body(response),
+            stream=body,
             request=request,
             extensions={
+                "arriving": body,
                 "reason_phrase": (response.reason or "").encode(),
                 "http_version": b"HTTP/1.1",
             },
