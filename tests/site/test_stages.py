@@ -262,6 +262,7 @@ def endings() -> Iterator[list[str]]:
     completion_finished.disconnect(receiver)
 
 
+@pytest.mark.django_db  # Django closes its connections with the response
 def test_a_client_that_goes_during_the_io_under_wsgi(
     engine: Callable[..., DummyBackend], lookup: Callable[..., None], endings: list[str]
 ) -> None:
