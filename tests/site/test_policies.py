@@ -330,7 +330,7 @@ def test_a_refusal_releases_what_earlier_policies_hold(
     assert response.headers["Retry-After"] == "60"
     assert response.headers["x-refused"] == "yes"
     assert response.headers["x-ratelimit-remaining-requests"] == "7"
-    assert names() == ["second admitted", "second settled"]
+    assert names() == ["first admitted", "second admitted", "second settled", "first settled"]
     (outcome,) = settled("first")
     assert isinstance(outcome.error, Overloaded)
     assert outcome.answered_by is None
