@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import closing
 from functools import lru_cache
@@ -55,10 +54,6 @@ def fast_lane(application: Application) -> Application:
     without the site's middleware. ``application`` gets all others as they are.
     """
     lane = _FastLane()
-    # What the site has loaded stays. The garbage collector went through all of it once in a few
-    # hundred streams, for a twentieth to a tenth of their CPU time.
-    gc.collect()
-    gc.freeze()
 
     async def choose(scope: Scope, receive: Receive, send: Send) -> None:
         found = _find(scope) if _has_bearer_token(scope) else None
