@@ -228,7 +228,7 @@ def check_logged(lines: list[str], told: Told, backend: str, fault: EngineFault)
     (entry,) = lines
     assert entry.startswith(
         f"[django_ollama_openai] WARNING Request {told.request_id} to the backend '{backend}' "
-        f"failed: {(fault.message or 'The engine ').removesuffix('. Try again later.')}"
+        f"failed: {(fault.message or 'The engine').removesuffix('. Try again later.')}"
     )
     # Operators read where it was looked for.
     assert ("cannot be reached at http://" in entry) == ("cannot be reached" in entry)
