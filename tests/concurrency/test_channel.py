@@ -77,3 +77,69 @@ async def test_the_end_comes_after_what_is_there() -> None:
     assert await channel.get() == b"last"
     with pytest.raises(Overloaded):
         await channel.get()
+
+
+class Client:
+    """Gets what a writer sends for the attached reader of a channel."""
+
+    def __init__(self) -> None:
+        self.got: list[bytes] = []
+        self.is_ready = asyncio.Event()
+        self.is_ready.set()
+
+    async def send(self, data: bytes) -> None:
+        await self.is_ready.wait()
+        self.got.append(data)
+
+
+async def attached(client: Client) -> tuple[Channel, asyncio.Task[bytes | None]]:
+    """A channel with one writer, and the task of its reader, which waits."""
+    channel = await flowing()
+    channel.attach(client.send)
+    channel.begin_flushing()
+    reading = asyncio.create_task(channel.get())
+    await asyncio.sleep(0)
+    return channel, reading
+
+
+async def test_a_writer_sends_for_a_reader_that_waits() -> None:
+    client = Client()
+    channel, reading = await attached(client)
+    channel.put(b"a")
+    channel.put(b"b")
+    channel.flush()
+    await asyncio.sleep(0)
+    assert (client.got, reading.done()) == ([b"ab"], False)
+    channel.put(b"last")
+    channel.end_flushing()
+    assert await reading == b"last"
+
+
+async def test_what_comes_while_a_writer_sends_is_left_to_the_reader() -> None:
+    client = Client()
+    channel, reading = await attached(client)
+    client.is_ready.clear()
+    channel.put(b"a")
+    channel.flush()
+    assert channel.put(b"x" * (BUFFER_BYTES + 1))
+    writer = asyncio.create_task(channel.drained())
+    channel.end()
+    await asyncio.sleep(0.01)
+    assert not (reading.done() or writer.done())
+    client.is_ready.set()
+    assert await reading == b"x" * (BUFFER_BYTES + 1)
+    await writer
+    assert client.got == [b"a"]
+
+
+async def test_an_error_of_the_server_is_the_readers() -> None:
+    async def fail(data: bytes) -> None:
+        raise OSError
+
+    client = Client()
+    channel, reading = await attached(client)
+    channel.attach(fail)
+    channel.put(b"a")
+    channel.flush()
+    with pytest.raises(OSError):
+        await reading
