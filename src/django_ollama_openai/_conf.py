@@ -523,6 +523,8 @@ def _table_at(annotation: Any, path: tuple[int | str, ...]) -> type[BaseModel] |
 def _reread(*, setting: str, **kwargs: Any) -> None:
     if setting in (SETTING, "INSTALLED_APPS"):
         _read.cache_clear()
+        # With their state: what one test has counted is not for the next.
+        _create.cache_clear()
 
 
 setting_changed.connect(_reread, dispatch_uid="django_ollama_openai._conf")

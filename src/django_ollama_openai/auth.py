@@ -10,7 +10,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
@@ -99,6 +99,10 @@ class BaseAuthenticator:
         return await run_sync(run_and_close, self.authenticate, request)
 
 
+#: Hexadecimal digits of the SHA-256 in the id of a key without a name.
+ID_DIGITS: Final = 12
+
+
 class StaticKeyAuthenticator(BaseAuthenticator):
     """Recognizes the keys in ``API_KEYS``, sent as bearer tokens."""
 
@@ -111,8 +115,11 @@ class StaticKeyAuthenticator(BaseAuthenticator):
         # All keys are compared, in constant time, so that the time reveals nothing about them.
         for number, key in enumerate(_conf.get().API_KEYS, start=1):
             if hmac.compare_digest(digest, _digest(key.KEY)):
-                name = key.NAME or f"static-{number}"
-                caller = Caller(key_id=name, key_name=name)
+                # Positions change when keys are added; the owner of what is stored must not.
+                caller = Caller(
+                    key_id=key.NAME or f"static-{digest.hex()[:ID_DIGITS]}",
+                    key_name=key.NAME or f"static-{number}",
+                )
         return caller
 
     async def aauthenticate(self, request: HttpRequest) -> Caller | None:

@@ -12,6 +12,7 @@
     │   └── ModelNotFound               404 model_not_found
     ├── MethodNotAllowed                405 method_not_allowed
     ├── ClientTimeout                   408 client_timeout
+    ├── RateLimited                     429 rate_limit_exceeded
     ├── Unavailable                     503 server_error
     │   ├── Overloaded                  503 overloaded
     │   └── ShuttingDown                503 shutting_down
@@ -27,6 +28,7 @@ client as it is, so it must not name hosts, files or secrets of the server.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -41,6 +43,7 @@ __all__ = [
     "NotFound",
     "Overloaded",
     "PermissionDenied",
+    "RateLimited",
     "RequestTooLarge",
     "ShuttingDown",
     "Unavailable",
@@ -66,7 +69,7 @@ class GatewayError(Exception):
     """
 
     status: ClassVar[int] = 500
-    type: ClassVar[str] = "server_error"
+    type: str = "server_error"
     code: str | None = None
     #: The engine's own message about its failure, for operators and never for clients.
     engine_message: str = ""
@@ -206,6 +209,35 @@ class ClientTimeout(GatewayError):
 
     def __init__(self, message: str = "The answer was not read in time.") -> None:
         super().__init__(message)
+
+
+class RateLimited(GatewayError):
+    """The caller has used up a limit, which frees up after ``retry_after`` seconds.
+
+    ``type`` is the unit of the limit, ``"requests"`` or ``"tokens"``, as with OpenAI.
+    """
+
+    status = 429
+    type = "requests"
+    code = "rate_limit_exceeded"
+
+    def __init__(
+        self, message: str, *, type: str = "requests", retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.type = type
+        self.retry_after = retry_after
+
+    @property
+    def headers(self) -> dict[str, str]:
+        if self.retry_after is None:
+            return {}
+        milliseconds = math.ceil(self.retry_after * 1000)
+        # OpenAI's clients read the milliseconds, others whole seconds.
+        return {
+            "Retry-After": str(math.ceil(self.retry_after)),
+            "retry-after-ms": str(milliseconds),
+        }
 
 
 class Unavailable(GatewayError):

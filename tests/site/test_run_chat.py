@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
-from django.http import HttpRequest
+from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
+from django.http import Http404, HttpRequest
 from django.test import RequestFactory
 
 from django_ollama_openai import _conf
@@ -354,6 +355,38 @@ def test_an_endpoint_cannot_go_past_the_policies(drive: Drive) -> None:
     with pytest.raises(RuntimeError, match="admit_chat"):
         drive(respond())
     assert events == []
+
+
+def test_policies_are_not_passed_twice(drive: Drive) -> None:
+    def respond() -> Flow[Reply]:
+        admission = yield from admit(incoming(), endpoint="notes", scope="notes")
+        return (yield from carry_out(admission, again(admission)))
+
+    def again(admission: Admission[Any]) -> Flow[Reply]:
+        return (yield from run_chat((yield from admit_chat(admission, chat()))))
+
+    with pytest.raises(RuntimeError, match="makes_chat"):
+        drive(respond())
+    assert only("settled").error.status == 500
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(Http404("x"), 404), (DjangoPermissionDenied(), 403)]
+)
+def test_an_outcome_has_the_error_that_the_client_gets(
+    drive: Drive, error: Exception, status: int
+) -> None:
+    def respond() -> Flow[str]:
+        admission = yield from admit(incoming(), endpoint="notes", scope="notes")
+        return (yield from carry_out(admission, fail()))
+
+    def fail() -> Flow[str]:
+        yield from ()
+        raise error
+
+    with pytest.raises(type(error)):
+        drive(respond())
+    assert only("settled").error.status == status
 
 
 def test_a_chat_needs_a_chat(drive: Drive) -> None:

@@ -152,6 +152,11 @@ def plain(admission: Admission[None]) -> HttpResponse:
     return HttpResponse("Hi", content_type="text/plain")
 
 
+@where.put(scope=None)
+def returned(admission: Admission[None]) -> Flow[dict[str, Any]]:
+    return flow(admission)
+
+
 @where.post(scope=None)
 def flow(admission: Admission[None]) -> Flow[dict[str, Any]]:
     """Answer as a flow."""
@@ -403,6 +408,13 @@ def test_errors_of_handlers(ask: Ask, kind: str, caplog: pytest.LogCaptureFixtur
     assert message in told
     assert kind == "denied" or "secret" not in told
     assert ("crashed" in caplog.text) is (kind == "crash")
+
+
+def test_a_flow_that_is_returned_instead_of_driven(
+    ask: Ask, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert ask("PUT", "/ai/api/where").status_code == 500
+    assert "yield from" in caplog.text
 
 
 def test_the_endpoint_of_a_match(settings: Settings) -> None:

@@ -17,6 +17,7 @@ from django_ollama_openai.exceptions import (
     NotFound,
     Overloaded,
     PermissionDenied,
+    RateLimited,
     RequestTooLarge,
     ShuttingDown,
     Unavailable,
@@ -58,6 +59,13 @@ TABLE: list[tuple[GatewayError, int, str, str | None, dict[str, str]]] = [
         {"Allow": "GET, POST"},
     ),
     (ClientTimeout(), 408, "invalid_request_error", "client_timeout", {}),
+    (
+        RateLimited("x", retry_after=1.2),
+        429,
+        "requests",
+        "rate_limit_exceeded",
+        {"Retry-After": "2", "retry-after-ms": "1200"},
+    ),
     (Unavailable(), 503, "server_error", None, {"Retry-After": "5"}),
     (Overloaded(), 503, "server_error", "overloaded", {"Retry-After": "5"}),
     (ShuttingDown(), 503, "server_error", "shutting_down", {"Retry-After": "5"}),
@@ -139,6 +147,8 @@ def test_the_methods_that_would_work_are_told(allowed: Any, message: str, header
 def test_when_to_try_again_is_told_in_seconds() -> None:
     assert UpstreamUnavailable("x", retry_after=30).headers == {"Retry-After": "30"}
     assert Overloaded(retry_after=2).headers == {"Retry-After": "2"}
+    tokens = RateLimited("x", type="tokens")
+    assert (tokens.envelope()["error"]["type"], tokens.headers) == ("tokens", {})
 
 
 @pytest.mark.parametrize(

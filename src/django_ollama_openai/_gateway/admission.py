@@ -217,7 +217,11 @@ def admit_chat(
 
     Raises:
         GatewayError: The request is refused.
+        RuntimeError: The request has passed the last gates before: the endpoint does not declare
+            ``makes_chat``.
     """
+    if admission.holds.acquired:
+        raise RuntimeError(f"The endpoint {admission.endpoint!r} must declare makes_chat=True.")
     settings, caller = admission.settings, admission.caller
     try:
         characters = check_prompt(chat, settings)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from .._wire.delta import Usage
 from ..exceptions import GatewayError
+from .django_errors import as_gateway_error
 
 __all__ = ["CANCELLED", "Outcome", "Record", "Timings", "failure_of"]
 
@@ -59,8 +60,7 @@ class Record(Outcome):
 
 def failure_of(error: BaseException) -> Outcome:
     """Return the outcome of a request that ``error`` ended before it reached a model."""
-    if isinstance(error, GatewayError):
-        return Outcome(error=error)
-    if isinstance(error, Exception):
-        return Outcome(error=GatewayError("The server had an error while processing your request."))
-    return Outcome(finish_reason=CANCELLED)
+    client_error = as_gateway_error(error)
+    if client_error is None and isinstance(error, Exception):
+        client_error = GatewayError("The server had an error while processing your request.")
+    return Outcome(finish_reason=CANCELLED if client_error is None else None, error=client_error)

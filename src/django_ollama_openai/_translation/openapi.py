@@ -31,7 +31,7 @@ from ..exceptions import (
     Unavailable,
     UnsupportedContentCoding,
 )
-from .operation import JSON, Operation
+from .operation import ENGINE_ERRORS, JSON, Operation
 from .spelling import extra_key
 
 __all__ = ["DescribedPath", "openapi_document"]
@@ -175,6 +175,8 @@ def _argument(operation: Operation, name: str, converter: str) -> dict[str, Any]
 def _errors(operation: Operation) -> list[type[GatewayError]]:
     """Return the errors of ``operation``: those of its gates, and its own."""
     errors: list[type[GatewayError]] = [MethodNotAllowed, GatewayError, *operation.errors]
+    if operation.uses_engine:
+        errors += ENGINE_ERRORS
     if operation.scope is not None:
         errors += [AuthenticationFailed, PermissionDenied]
     if operation.query is not None or operation.body is not None:

@@ -7,12 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .._wire.base import WireModel
+from .._wire.engine import EngineRequest
 from .._wire.query import QueryParameters
-from ..exceptions import GatewayError
+from ..exceptions import (
+    GatewayError,
+    ModelNotFound,
+    Unavailable,
+    UpstreamError,
+    UpstreamTimeout,
+)
 
-__all__ = ["JSON", "Operation"]
+__all__ = ["ENGINE_ERRORS", "JSON", "Operation"]
 
 JSON: Final = "application/json"
+ENGINE_ERRORS: Final = (ModelNotFound, UpstreamError, Unavailable, UpstreamTimeout)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,3 +55,8 @@ class Operation:
     media_type: str = JSON
     optional_credentials: bool = False
     makes_chat: bool = False
+
+    @property
+    def uses_engine(self) -> bool:
+        """Whether an engine answers the request, whose errors the operation then has."""
+        return self.makes_chat or (self.body is not None and issubclass(self.body, EngineRequest))

@@ -8,17 +8,17 @@ import inspect
 import logging
 import re
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Required, TypedDict, TypeVar, Unpack
 from weakref import WeakKeyDictionary
 
 from django.contrib.auth.decorators import login_not_required
-from django.core import exceptions as django_exceptions
+from django.core.exceptions import SuspiciousOperation
 from django.core.signals import got_request_exception
 from django.db import connections, transaction
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import ResolverMatch, URLPattern
 from django.urls.resolvers import RoutePattern
@@ -28,6 +28,7 @@ from .. import _conf
 from .._gateway.admission import Admission, Incoming, admit, carry_out
 from .._gateway.blocking import call_blocking
 from .._gateway.delivery import ClientDisconnected, Reply
+from .._gateway.django_errors import as_gateway_error
 from .._gateway.flow import Flow, arun, run
 from .._translation.operation import Operation
 from .._translation.spelling import Speller, to_json_value
@@ -36,10 +37,7 @@ from .._wire.case import to_camel
 from .._wire.query import QueryParameters
 from ..exceptions import (
     GatewayError,
-    InvalidRequest,
     MethodNotAllowed,
-    NotFound,
-    PermissionDenied,
 )
 from .cors import allow_origin, preflight
 from .http_requests import is_disconnected, keep_body_readable, read_body
@@ -95,6 +93,11 @@ class _Handled:
             result = yield from self.handler(admission)
         else:
             result = yield from call_blocking(self.handler, admission)
+            if isinstance(result, Generator):
+                raise TypeError(
+                    f"The handler of {admission.endpoint!r} returned a flow. End it with "
+                    "'return (yield from ...)'."
+                )
         return self._response(result, admission)
 
     def _response(self, result: Any, admission: Admission[Any]) -> HttpResponseBase:
@@ -338,7 +341,11 @@ def _request_id(request: HttpRequest) -> str:
 
 
 def _error_response(request: HttpRequest, request_id: str, error: Exception) -> HttpResponse:
-    client_error = _as_gateway_error(error)
+    if isinstance(error, SuspiciousOperation):
+        # As Django's handler does, which such an error does not reach.
+        security = logging.getLogger(f"django.security.{type(error).__name__}")
+        security.error(str(error), exc_info=error, extra={"status_code": 400, "request": request})
+    client_error = as_gateway_error(error)
     if client_error is not None:
         try:
             return _envelope(client_error)
@@ -352,17 +359,3 @@ def _error_response(request: HttpRequest, request_id: str, error: Exception) -> 
 
 def _envelope(error: GatewayError) -> HttpResponse:
     return json_response(error.envelope(), status=error.status, headers=error.headers)
-
-
-def _as_gateway_error(error: Exception) -> GatewayError | None:
-    """Return ``error``, or this app's counterpart of one of Django's own errors; ``None`` for any
-    other, which is a bug."""
-    if isinstance(error, GatewayError):
-        return error
-    if isinstance(error, django_exceptions.PermissionDenied):
-        return PermissionDenied(str(error) or "Permission denied.")
-    if isinstance(error, django_exceptions.SuspiciousOperation):
-        return InvalidRequest("The request is malformed.")
-    if isinstance(error, Http404):
-        return NotFound("Not found.")
-    return None

@@ -19,12 +19,10 @@ from .._wire.response_models.completions import TextCompletion, TextCompletionCh
 from .._wire.response_models.embeddings import EmbeddingList
 from .._wire.response_models.responses import Response, ResponseEvent
 from .._wire.responses import ResponsesRequest
-from ..exceptions import ModelNotFound, Unavailable, UpstreamError, UpstreamTimeout
 from .endpoint import Endpoint
 
-__all__ = ["ENGINE_ERRORS", "chat_completions", "completions", "embeddings", "responses"]
+__all__ = ["chat_completions", "completions", "embeddings", "responses"]
 
-ENGINE_ERRORS: Final = (ModelNotFound, UpstreamError, Unavailable, UpstreamTimeout)
 
 _STREAMED_ONLY: Final = "`stream_options` is only for a stream."
 _UNSUPPORTED: Final = (
@@ -53,7 +51,6 @@ chat_completions = Endpoint(tags={"Chat": "Chat completions"})
     body=ChatCompletionRequest,
     response=ChatCompletion,
     event=ChatCompletionChunk,
-    errors=ENGINE_ERRORS,
     description=_rules(
         "`top_logprobs` is only for `logprobs`.",
         _STREAMED_ONLY,
@@ -78,7 +75,6 @@ responses = Endpoint(tags={"Responses": "OpenAI's Responses API"})
     response=Response,
     event=ResponseEvent,
     makes_chat=True,
-    errors=ENGINE_ERRORS,
     description=_rules(
         "`input` needs more than reasoning that cannot be read here.",
         "`previous_response_id` is only for sites that store responses.",
@@ -103,7 +99,6 @@ completions = Endpoint(tags={"Completions": "OpenAI's older text completions"})
     body=CompletionRequest,
     response=TextCompletion,
     event=TextCompletionChunk,
-    errors=ENGINE_ERRORS,
     description=_rules(
         "`echo` is not for `logprobs`, nor for prompts in tokens.",
         "All prompts may have up to 100,000 tokens together.",
@@ -126,7 +121,6 @@ embeddings = Endpoint(tags={"Embeddings": "Vectors of texts"})
     name="embeddings",
     body=EmbeddingsRequest,
     response=EmbeddingList,
-    errors=ENGINE_ERRORS,
     description=_rules(
         "The vectors cannot be longer than the model's own, and not all models can shorten them: "
         "`dimensions`.",

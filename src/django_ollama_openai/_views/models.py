@@ -10,10 +10,10 @@ from .._gateway.admission import Admission
 from .._gateway.flow import Flow
 from .._gateway.models import list_models as listed
 from .._gateway.models import retrieve_model as retrieved
+from .._translation.operation import ENGINE_ERRORS
 from .._wire.response_models.models import Model, ModelList
 from ..exceptions import InvalidRequest
 from .endpoint import Endpoint
-from .engine import ENGINE_ERRORS
 from .http_responses import json_response
 
 __all__ = ["model", "models"]
