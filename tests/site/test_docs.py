@@ -28,6 +28,7 @@ from asgiref.sync import async_to_sync
 from django.apps import AppConfig, apps
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser, User
+from django.core.cache import cache
 from django.db import connection, connections
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.urls import URLPattern, include, path
@@ -710,35 +711,27 @@ def test_example_receiver(caplog: pytest.LogCaptureFixture) -> None:
     assert re.fullmatch(r"a used dummy: 6 \+ 5 tokens in 0\.\d s \(stop\)", record.getMessage())
 
 
+def test_example_first_app() -> None:
+    with imported("notes.urls", example("extending", "class Note(")) as own:
+        mounted = module(urlpatterns=[path("ai/", include(own.urlpatterns))])
+        options = {"BACKENDS": DUMMY, "API_KEYS": [KEY]}
+        with override_settings(OLLAMA_OPENAI=options, ROOT_URLCONF=mounted):
+            client = Client(headers={"Authorization": f"Bearer {KEY}"})
+            body = {"text": "Buy milk."}
+            cache.clear()
+            assert client.get("/ai/api/note/").status_code == 404
+            assert client.post("/ai/api/note/", body, "application/json").json() == body
+            assert client.get("/ai/api/note/").json() == body
+
+
 @pytest.fixture
 def summaries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The app of the page, installed, with the models that it imports."""
+    """The second app of the page, installed."""
     package = tmp_path / "myapp"
     package.mkdir()
     package.joinpath("__init__.py").touch()
-    package.joinpath("models.py").write_text(
-        dedent(
-            """
-            from django.db import models
-
-
-            class Summary(models.Model):
-                owner = models.TextField()
-                text = models.TextField()
-
-
-            class Term(models.Model):
-                word = models.TextField()
-
-                def __str__(self):
-                    return f"{self.word} is a word of the house."
-
-
-            class Visit(models.Model):
-                request_id = models.TextField()
-            """
-        )
-    )
+    tables = [example("extending", f"class {name}(models.Model)") for name in ("Summary", "Visit")]
+    package.joinpath("models.py").write_text("\n".join(tables))
     for name, part in (
         ("apps", "class SummariesConfig"),
         ("conf", "class SummariesSettings"),
@@ -788,16 +781,17 @@ def test_example_app(summaries: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         for model in (models.Summary, models.Term, models.Visit):
             editor.create_model(model)
     try:
-        models.Term.objects.create(word="zither")
+        models.Term.objects.create(word="zither", meaning="an instrument")
         whole = post().json()["choices"][0]["message"]["content"]
         assert b"[DONE]" in b"".join(post(stream=True))
         assert client.get("/ai/api/summaries/").json() == {"data": [whole, whole]}
         first, second, _ = testing.requests_to()[0].messages
-        assert "zither is a word of the house." in str(first)
+        assert "zither: an instrument" in str(first)
         assert "up to 7 words" in str(second)
         assert vars(policy)["busy"] == set()
         vars(policy)["busy"].add("key:wiki")
         assert post().status_code == 503
+        assert client.get("/ai/api/summaries/").status_code == 200
         assert Client().get("/ai/api/summaries/").status_code == 401
         rows = importlib.import_module("myapp.rows")
         rows.note_visit(types.SimpleNamespace(request_id="req_1"))
