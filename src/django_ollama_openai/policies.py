@@ -6,18 +6,22 @@ ended::
 
     class OneAtATime(BasePolicy):
         def __init__(self) -> None:
-            self._busy: set[str | None] = set()
+            self._lock = Lock()
+            self._busy: set[str] = set()
 
-        def admit(self, admission: Admission) -> Hold:
+        def admit(self, admission: Admission) -> Hold | None:
             owner = admission.caller.owner
-            if owner in self._busy:
-                raise Unavailable("One request at a time, please.")
-            self._busy.add(owner)
+            if owner is None or admission.route is None:
+                return None
+            with self._lock:
+                if owner in self._busy:
+                    raise RateLimited("One request at a time, please.")
+                self._busy.add(owner)
             return Busy(self._busy, owner)
 
 
     class Busy(Hold):
-        def __init__(self, busy: set[str | None], owner: str | None) -> None:
+        def __init__(self, busy: set[str], owner: str) -> None:
             self._busy, self._owner = busy, owner
 
         def settle(self, outcome: Outcome) -> None:
