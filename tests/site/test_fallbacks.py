@@ -5,6 +5,7 @@ Every request is made through Django's test client and through its asynchronous 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -72,12 +73,16 @@ def ask(request: pytest.FixtureRequest) -> Ask:
         return response
 
     async def ask_async(kind: str = "chat", model: str = "m", **changes: Any) -> Any:
+        before = asyncio.all_tasks()
         path, body = arguments(kind, model, changes)
         headers = {"Authorization": f"Bearer {KEY}"}
         response = await client.post(path, body, content_type="application/json", headers=headers)
         response.received = response.content if not response.streaming else b""
         if response.streaming:
             response.received = b"".join([part async for part in response])
+        # The end of an answer does not wait for the receivers.
+        if rest := asyncio.all_tasks() - before:
+            await asyncio.wait(rest, timeout=60)
         return response
 
     return async_to_sync(ask_async) if issubclass(request.param, AsyncClient) else ask_sync
