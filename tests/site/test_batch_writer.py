@@ -79,8 +79,9 @@ def test_rows_are_written_once_before_a_process_ends(tmp_path: Path, ending: str
         "DJANGO_SETTINGS_MODULE": "tests.project.settings",
         "SITE_DATABASE": str(database),
     }
-    # Forks of a process with threads are what is tested.
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", SCRIPT + ENDINGS[ending]]
+    # Forks of a process with threads are what is tested. Its end closes the script's connection.
+    ignored = ["-W", "ignore::DeprecationWarning", "-W", "ignore::ResourceWarning"]
+    command = [sys.executable, *ignored, "-c", SCRIPT + ENDINGS[ending]]
     done = subprocess.run(
         command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120, check=False
     )
