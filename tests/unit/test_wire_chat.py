@@ -738,8 +738,8 @@ def test_a_million_errors_take_no_longer_than_one(item: bytes, before: bytes, pa
     body = before + b",".join([item] * count) + after
     started = time.process_time()
     error = refused(body)
-    # Each error would take some microseconds and a kilobyte: many seconds, and a gigabyte.
-    assert time.process_time() - started < 3
+    # Each error would take a microsecond and a kilobyte: seconds, and a gigabyte.
+    assert time.process_time() - started < 1
     assert (error.param or "").startswith(param)
 
 
