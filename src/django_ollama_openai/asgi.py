@@ -167,8 +167,8 @@ class _FastLane(ASGIHandler):
     async def send_response(self, response: HttpResponseBase, send: Send) -> None:
         if isinstance(response, EventStream) and isinstance(response.events, AsyncDelivery):
 
-            async def send_data(data: bytes) -> None:
-                await send({"type": "http.response.body", "body": data, "more_body": True})
+            def send_data(data: bytes) -> Awaitable[None]:
+                return send({"type": "http.response.body", "body": data, "more_body": True})
 
             with closing(response.events):
                 await send(_start(response))
@@ -180,6 +180,10 @@ class _FastLane(ASGIHandler):
         if isinstance(response, HttpResponse):
             # As CommonMiddleware does.
             response.headers.setdefault("Content-Length", str(len(response.content)))
+            if not response.cookies:
+                await send(_start(response))
+                await send({"type": "http.response.body", "body": response.content})
+                return
         await super().send_response(response, send)
 
 
@@ -204,6 +208,11 @@ def _has_receivers_of_the_site(signal: Signal) -> bool:
     return any(key[0] not in DJANGOS_OWN for key, *_ in signal.receivers)
 
 
+async def _listen(receive: Receive) -> None:
+    # After the body the server only sends a disconnect.
+    await receive()
+
+
 class _EndedByHangUp:
     """Cancel the block, and go on after it, when the client has closed the connection."""
 
@@ -215,12 +224,8 @@ class _EndedByHangUp:
 
     def __enter__(self) -> None:
         self._task = cast("asyncio.Task[Any]", asyncio.current_task())
-        self._listening = start_task(self._listen())
+        self._listening = start_task(_listen(self._receive))
         self._listening.add_done_callback(self._hang_up)
-
-    async def _listen(self) -> None:
-        # After the body the server only sends a disconnect.
-        await self._receive()
 
     def _hang_up(self, listening: asyncio.Task[None]) -> None:
         if not listening.cancelled():

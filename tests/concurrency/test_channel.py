@@ -80,47 +80,49 @@ async def test_the_end_comes_after_what_is_there() -> None:
 
 
 class Client:
-    """Gets what a writer sends for the attached reader of a channel."""
+    """Gets the data that arrives while the reader of a channel waits."""
 
     def __init__(self) -> None:
-        self.got: list[bytes] = []
+        self.got: list[tuple[bytes, object]] = []
         self.is_ready = asyncio.Event()
         self.is_ready.set()
 
     async def send(self, data: bytes) -> None:
-        await self.is_ready.wait()
-        self.got.append(data)
+        async with asyncio.timeout(5):
+            await self.is_ready.wait()
+        self.got.append((data, asyncio.current_task()))
+
+    async def attached(self) -> tuple[Channel, asyncio.Task[bytes | None]]:
+        """Return a channel, and the task of its reader, which waits."""
+        channel = await flowing()
+
+        async def read() -> bytes | None:
+            channel.attach(self.send)
+            return await channel.get()
+
+        reading = asyncio.create_task(read())
+        await asyncio.sleep(0)
+        return channel, reading
 
 
-async def attached(client: Client) -> tuple[Channel, asyncio.Task[bytes | None]]:
-    """A channel with one writer, and the task of its reader, which waits."""
-    channel = await flowing()
-    channel.attach(client.send)
-    channel.begin_flushing()
-    reading = asyncio.create_task(channel.get())
-    await asyncio.sleep(0)
-    return channel, reading
-
-
-async def test_a_writer_sends_for_a_reader_that_waits() -> None:
+async def test_data_is_sent_while_the_reader_waits() -> None:
     client = Client()
-    channel, reading = await attached(client)
+    channel, reading = await client.attached()
     channel.put(b"a")
     channel.put(b"b")
-    channel.flush()
     await asyncio.sleep(0)
-    assert (client.got, reading.done()) == ([b"ab"], False)
+    assert (client.got, reading.done()) == ([(b"ab", reading)], False)
     channel.put(b"last")
-    channel.end_flushing()
+    channel.end()
     assert await reading == b"last"
 
 
-async def test_what_comes_while_a_writer_sends_is_left_to_the_reader() -> None:
+async def test_the_reader_goes_on_with_what_has_to_wait() -> None:
     client = Client()
-    channel, reading = await attached(client)
+    channel, reading = await client.attached()
     client.is_ready.clear()
     channel.put(b"a")
-    channel.flush()
+    await asyncio.sleep(0)
     assert channel.put(b"x" * (BUFFER_BYTES + 1))
     writer = asyncio.create_task(channel.drained())
     channel.end()
@@ -129,7 +131,23 @@ async def test_what_comes_while_a_writer_sends_is_left_to_the_reader() -> None:
     client.is_ready.set()
     assert await reading == b"x" * (BUFFER_BYTES + 1)
     await writer
-    assert client.got == [b"a"]
+    assert client.got == [(b"a", reading)]
+
+
+@pytest.mark.parametrize("rounds", range(3))
+async def test_a_reader_can_be_cancelled_while_its_client_is_slow(rounds: int) -> None:
+    client = Client()
+    channel, reading = await client.attached()
+    client.is_ready.clear()
+    channel.put(b"a")
+    for _ in range(rounds):
+        await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    client.is_ready.set()
+    await asyncio.sleep(0.01)
+    assert client.got == []
 
 
 async def test_an_error_of_the_server_is_the_readers() -> None:
@@ -137,9 +155,8 @@ async def test_an_error_of_the_server_is_the_readers() -> None:
         raise OSError
 
     client = Client()
-    channel, reading = await attached(client)
-    channel.attach(fail)
+    client.send = fail  # type: ignore[method-assign]
+    channel, reading = await client.attached()
     channel.put(b"a")
-    channel.flush()
     with pytest.raises(OSError):
         await reading

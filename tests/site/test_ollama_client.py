@@ -20,7 +20,7 @@ import trustme
 
 from django_ollama_openai import _cancellation
 from django_ollama_openai._cancellation import Cancellation, Cancelled
-from django_ollama_openai.backends._http_client import NoCookies, StreamTimeouts
+from django_ollama_openai.backends._http_client import StreamTimeouts
 from django_ollama_openai.backends._interruptible import InterruptibleTransport
 from django_ollama_openai.backends._ollama_client import AsyncOllamaClient, OllamaClient
 from django_ollama_openai.exceptions import UpstreamTimeout, UpstreamUnavailable
@@ -106,7 +106,7 @@ def test_whatever_a_client_is_made_with_reaches_the_engine(ollama: OllamaServer,
 
     async def twice() -> None:
         transport = httpx.AsyncHTTPTransport()
-        made = {"follow_redirects": False, "trust_env": False, "cookies": NoCookies(), **options}
+        made = {"follow_redirects": False, "trust_env": False, **options}
         client = AsyncOllamaClient(ollama.url, transport=transport, **made)
         await client.fetch("POST", "/api/chat", b"{}")
         async for _ in client.stream("/api/chat", b"{}", PATIENT):

@@ -94,8 +94,13 @@ def defined(tree: ast.Module) -> Iterator[str]:
                 yield asname or name.rpartition(".")[2]
 
 
-FENCED = {"asgi.py": {"_handler_class", "_stream"}, "_views/http_requests.py": {"_body"}}
-"""The modules that use private names of Django, and these names."""
+FENCED = {
+    # Documented: docs.python.org/3/library/asyncio-extending.html
+    "_tasks.py": {"_enter_task", "_leave_task"},
+    "_views/http_requests.py": {"_body"},
+    "asgi.py": {"_handler_class", "_stream"},
+}
+"""The modules that use private names of asyncio and Django, and these names."""
 
 OWN = {name for tree in SOURCES.values() for name in defined(tree)}
 

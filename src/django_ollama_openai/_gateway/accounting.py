@@ -23,7 +23,7 @@ from ..signals import (
     completion_started,
 )
 from .admission import Admission
-from .flow import Flow, arun, call, run, uninterrupted
+from .flow import Flow, arun, call, run
 from .outcome import CANCELLED, Outcome, Record, Timings
 from .policy import Holds
 from .recorder import BaseRecorder
@@ -39,7 +39,8 @@ class Account:
 
     It ends once: what is reported after :meth:`finished`, :meth:`cancelled` or :meth:`failed` is
     ignored. Then :meth:`settle` or :meth:`asettle`, before the client gets the end of the answer;
-    then :meth:`send_ending` or :meth:`asend_ending`.
+    then :meth:`send_ending` or :meth:`asend_ending`. A task that awaits one of these must not be
+    cancelled meanwhile.
     """
 
     def __init__(
@@ -136,14 +137,10 @@ class Account:
         return self._context.run(run, self._settle(self._record))
 
     async def asettle(self) -> GatewayError | None:
-        """Async version of :meth:`settle`. A disconnect does not interrupt it.
-
-        Raises:
-            CancelledError: The task was cancelled; everything is settled.
-        """
+        """Async version of :meth:`settle`."""
         if self._record is None or (self._recorder is None and not self.holds):
             return None
-        return await uninterrupted(arun(self._settle(self._record)))
+        return await arun(self._settle(self._record))
 
     def _settle(self, record: Record) -> Flow[GatewayError | None]:
         recorder, self._recorder = self._recorder, None
@@ -169,10 +166,9 @@ class Account:
     async def asend_started(self) -> None:
         """Async version of :meth:`send_started`."""
         if completion_started.has_listeners(self._sender):
-            sending = completion_started.asend_robust(
+            await completion_started.asend_robust(
                 self._sender, **self._facts, queued=self._slots.queued
             )
-            await uninterrupted(sending)
 
     def send_ending(self) -> None:
         """Send the signals of the end, if the request has ended."""
@@ -185,15 +181,9 @@ class Account:
         """Async version of :meth:`send_ending`."""
         if self._record is not None:
             signal, facts = self._ending(self._record)
-            has_listeners = signal.has_listeners(self._sender)
-            if has_listeners or completion_recorded.has_listeners(self._sender):
-                # In a task, which runs after the last event was sent.
-                await uninterrupted(self._asend_ending(signal if has_listeners else None, facts))
-
-    async def _asend_ending(self, signal: Signal | None, facts: dict[str, Any]) -> None:
-        self._send_recorded(facts)
-        if signal is not None:
-            await run_after_response(partial(signal.asend_robust, self._sender, **facts))
+            self._send_recorded(facts)
+            if signal.has_listeners(self._sender):
+                await run_after_response(partial(signal.asend_robust, self._sender, **facts))
 
     def _send_recorded(self, facts: dict[str, Any]) -> None:
         figures = {"finish_reason": None, "error": None, **facts, "choices": self._choices}

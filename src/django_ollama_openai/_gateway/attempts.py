@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
-from types import coroutine
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 from .._cancellation import interruptible
 from .._closing import aclosed, closed
@@ -65,11 +64,7 @@ async def forward(work: Work[Any], channel: Channel) -> None:
     if len(parts) > 1:
         await _together(parts)
         return
-    channel.begin_flushing()
-    try:
-        await parts[0]
-    finally:
-        channel.end_flushing()
+    await parts[0]
 
 
 async def _forward(source: Source[Any, Any], work: Work[Any], channel: Channel) -> None:
@@ -87,12 +82,11 @@ async def _forward(source: Source[Any, Any], work: Work[Any], channel: Channel) 
                     call = _EngineCall(work, source, step, channel.check)
                     answer = astream(call.leases(), call.acalls, call.claim)
                     async with aclosed(answer):
-                        async for item in _Flushed(answer, channel.flush):
+                        async for item in answer:
                             data = work.feed(source.feed(item))
                             if data and channel.put(data):
                                 await channel.drained()
                 elif isinstance(step, Call):
-                    channel.flush()
                     result = await step.async_()
                 else:
                     # A stage may yield any number of them, and nothing else waits between.
@@ -106,36 +100,6 @@ async def _forward(source: Source[Any, Any], work: Work[Any], channel: Channel) 
                 resume = partial(steps.send, result)
     finally:
         steps.close()
-
-
-class _Flushed(Generic[T]):
-    """The items of ``items``; ``flush`` is called before each wait for more."""
-
-    __slots__ = ("_flush", "_items")
-
-    def __init__(self, items: AsyncIterator[T], flush: Callable[[], None]) -> None:
-        self._items = items
-        self._flush = flush
-
-    def __aiter__(self) -> Self:
-        return self
-
-    @coroutine
-    def __anext__(self) -> Generator[Any, Any, T]:
-        step = self._items.__anext__().__await__()
-        resume: Callable[[], Any] = partial(next, step)
-        while True:
-            try:
-                waiting = resume()
-            except StopIteration as end:
-                item: T = end.value
-                return item
-            self._flush()
-            resume = partial(next, step)
-            try:
-                yield waiting
-            except BaseException as error:
-                resume = partial(step.throw, error)
 
 
 async def _together(parts: list[Coroutine[Any, Any, None]]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from functools import partial
+from typing import Any, Final, cast
 
 from .._lazy_timer import LazyTimer
-from .._tasks import start_task
+from .._tasks import Suspended, resume, start_as
 from ..exceptions import ClientTimeout, GatewayError
 
 __all__ = ["Channel"]
@@ -22,8 +24,9 @@ class Channel:
     A reader waits for at most ``reader_timeout`` seconds (``None``: without a limit), a writer for
     at most ``writer_timeout`` seconds.
 
-    A reader that has given its way to :meth:`attach` need not be woken for each token, which takes
-    a round of the event loop: a writer that calls :meth:`flush` sends for it while it waits.
+    A reader that waits need not be woken for each token: after :meth:`attach` the channel calls the
+    reader's function to send, as the reader's task would. Only if the client is slow, so that the
+    function has to wait, is the reader woken to go on with it.
     """
 
     __slots__ = (
@@ -32,11 +35,9 @@ class Channel:
         "_error",
         "_flowing",
         "_given_up",
-        "_is_flushed",
         "_reader",
         "_reader_timeout",
         "_send",
-        "_sending",
         "_size",
         "_taken",
         "_timer",
@@ -55,11 +56,9 @@ class Channel:
         self._given_up = False
         self._ended = False
         self._error: GatewayError | None = None
-        self._reader: asyncio.Future[None] | None = None
+        self._reader: asyncio.Future[Suspended[object] | None] | None = None
         self._writers: list[asyncio.Future[None]] = []
-        self._send: Callable[[bytes], Coroutine[Any, Any, None]] | None = None
-        self._sending: asyncio.Task[None] | None = None
-        self._is_flushed = False
+        self._send: Callable[[], object] | None = None
 
     @property
     def begun(self) -> bool:
@@ -68,8 +67,11 @@ class Channel:
 
     def put(self, data: bytes) -> bool:
         """Add ``data``. Return whether the writer should wait until it is :meth:`drained`."""
-        if self._send is None or not self._is_flushed:
-            self._wake_reader()
+        if not self._data:
+            if self._send is None:
+                self._wake_reader()
+            elif self._reader is not None:
+                self._send()
         self._data.append(data)
         self._size += len(data)
         # The tokens right after the first must not delay it on its way to the client.
@@ -81,9 +83,6 @@ class Channel:
         Raises:
             ClientTimeout: It has not done so within ``writer_timeout`` seconds.
         """
-        self.flush()
-        if not self._data:
-            return
         loop = asyncio.get_running_loop()
         waiting = loop.create_future()
         self._writers.append(waiting)
@@ -93,39 +92,11 @@ class Channel:
         finally:
             timer.cancel()
 
-    def attach(self, send: Callable[[bytes], Coroutine[Any, Any, None]]) -> None:
-        """Let the only writer use ``send`` while the reader waits."""
-        self._send = send
-
-    def begin_flushing(self) -> None:
-        """Note that there is one writer, which calls :meth:`flush` before each of its waits."""
-        self._is_flushed = True
-
-    def end_flushing(self) -> None:
-        """Leave to the reader what is there and what comes."""
-        self._is_flushed = False
-        if self._data:
-            self._wake_reader()
-
-    def flush(self) -> None:
-        """Send what is there, if the reader is attached and waits.
-
-        The task of the writer goes on even if the client is slow: then the buffer fills.
-        """
-        if not self._data or self._send is None or self._sending is not None:
-            return
-        if self._reader is not None and not self._reader.done():
-            self._timer.clear()
-            self._sending = start_task(self._send(self._take()))
-            if self._sending.done():
-                self._sent(self._sending)
-            else:
-                self._sending.add_done_callback(self._sent)
-
-    def close(self) -> None:
-        """Stop sending: nobody reads any more."""
-        if self._sending is not None:
-            self._sending.cancel()
+    def attach(self, send: Callable[[bytes], Awaitable[None]]) -> None:
+        """Call ``send`` for data that arrives while the current task, the reader, waits."""
+        loop = asyncio.get_running_loop()
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._send = partial(loop.call_soon, self._flush, send, loop, task, context=copy_context())
 
     def check(self) -> None:
         """Check that the reader still reads.
@@ -152,23 +123,61 @@ class Channel:
         """
         # A reader that returns has sent the data that it took before.
         self._flowing = self._taken
-        if not self._data and not self._ended:
-            self._reader = asyncio.get_running_loop().create_future()
-            if self._reader_timeout is not None:
-                self._timer.set(self._reader_timeout)
-            try:
-                await self._reader
-            finally:
-                self._reader = None
-                self._timer.clear()
-        if self._data:
-            return self._take()
-        if not self._ended:
-            self._taken = True
-            raise TimeoutError
-        if self._error is not None:
-            raise self._error
-        return None
+        while not self._data:
+            if self._ended:
+                if self._error is not None:
+                    raise self._error
+                return None
+            suspended = await self._wait()
+            if suspended is not None:
+                await resume(*suspended)
+                self._flowing = True
+            elif not self._data and not self._ended:
+                self._taken = True
+                raise TimeoutError
+        return self._take()
+
+    async def _wait(self) -> Suspended[object] | None:
+        """Wait for data, the end, the timeout, or a call to send that has to wait."""
+        reader: asyncio.Future[Suspended[object] | None] = (
+            asyncio.get_running_loop().create_future()
+        )
+        self._reader = reader
+        if self._reader_timeout is not None:
+            self._timer.set(self._reader_timeout)
+        try:
+            return await reader
+        except asyncio.CancelledError:
+            if not reader.cancelled() and reader.exception() is None:
+                steps, _ = reader.result() or (None, None)
+                if steps is not None:
+                    steps.close()
+            raise
+        finally:
+            self._reader = None
+            self._timer.clear()
+
+    def _flush(
+        self,
+        send: Callable[[bytes], Awaitable[None]],
+        loop: asyncio.AbstractEventLoop,
+        task: asyncio.Task[Any],
+    ) -> None:
+        """Send the data as the task of the reader does, if that waits."""
+        reader = self._reader
+        if reader is None or reader.done() or not self._data:
+            return
+        try:
+            suspended = start_as(task, loop, partial(send, self._take()))
+        except BaseException as error:
+            reader.set_exception(error)
+            return
+        if suspended is not None:
+            reader.set_result(suspended)
+            return
+        self._flowing = True
+        if self._reader_timeout is not None:
+            self._timer.set(self._reader_timeout)
 
     def _take(self) -> bytes:
         data = b"".join(self._data)
@@ -180,26 +189,13 @@ class Channel:
         self._writers.clear()
         return data
 
-    def _sent(self, sending: asyncio.Task[None]) -> None:
-        self._sending = None
-        error = None if sending.cancelled() else sending.exception()
-        if self._reader is None or self._reader.done():
-            return
-        if error is not None:
-            self._reader.set_exception(error)
-        elif self._data or self._ended:
-            self._wake_reader()
-        elif self._reader_timeout is not None:
-            self._timer.set(self._reader_timeout)
-
     def _give_up(self, writer: asyncio.Future[None]) -> None:
         self._given_up = True
         if not writer.done():
             writer.set_exception(ClientTimeout())
 
     def _wake_reader(self) -> None:
-        if self._sending is None:
-            _wake(self._reader)
+        _wake(self._reader)
 
 
 def _wake(waiting: asyncio.Future[Any] | None) -> None:

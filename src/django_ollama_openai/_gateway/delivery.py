@@ -15,14 +15,14 @@ import queue
 import time
 from collections.abc import (
     AsyncIterator,
+    Awaitable,
     Callable,
-    Coroutine,
     Generator,
     Iterator,
 )
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, TypeVar
 
 from .. import _conf
 from .._cancellation import Cancelled
@@ -38,6 +38,9 @@ from .flow import Flow, call
 from .work import Work
 
 __all__ = ["AsyncDelivery", "ClientDisconnected", "Delivery", "Reply", "Timing", "deliver"]
+
+
+T = TypeVar("T")
 
 
 class ClientDisconnected(Exception):
@@ -309,15 +312,14 @@ class AsyncDelivery:
         except TimeoutError:
             return PING
         except asyncio.CancelledError:
-            self._channel.close()
             self.close()
             raise
         if data is None:
             raise StopAsyncIteration
         return data
 
-    def attach(self, send: Callable[[bytes], Coroutine[Any, Any, None]]) -> None:
-        """Let the backend's task send to the client itself, while this iterator is waited for."""
+    def attach(self, send: Callable[[bytes], Awaitable[None]]) -> None:
+        """Call ``send`` for data that arrives while the current task waits for this iterator."""
         self._channel.attach(send)
 
     def close(self) -> None:
@@ -344,10 +346,10 @@ class _Production:
     there is one.
     """
 
-    __slots__ = ("_is_cancelled", "reason", "task")
+    __slots__ = ("_is_cancelled", "_is_pending", "_is_shielded", "reason", "task")
 
     def __init__(self, work: Work[Any], channel: Channel) -> None:
-        self._is_cancelled = False
+        self._is_cancelled = self._is_pending = self._is_shielded = False
         self.reason: Callable[[], GatewayError] | None = None
         self.task = start_task(_produce(work, channel, self))
         _running.add(self.task)
@@ -356,7 +358,21 @@ class _Production:
     def cancel(self, reason: Callable[[], GatewayError] | None = None) -> None:
         if not self._is_cancelled:
             self._is_cancelled, self.reason = True, reason
-            self.task.cancel()
+            if self._is_shielded:
+                self._is_pending = True
+            else:
+                self.task.cancel()
+
+    async def shield(self, part: Awaitable[T]) -> T:
+        """Await ``part`` to its end; a cancellation takes effect after that."""
+        self._is_shielded = True
+        try:
+            return await part
+        finally:
+            self._is_shielded = False
+            if self._is_pending:
+                self._is_pending = False
+                self.task.cancel()
 
 
 async def _produce(work: Work[Any], channel: Channel, production: _Production) -> None:
@@ -366,7 +382,7 @@ async def _produce(work: Work[Any], channel: Channel, production: _Production) -
     try:
         try:
             with ended_by_shutdown(shut_down):
-                await account.asend_started()
+                await production.shield(account.asend_started())
                 await forward(work, channel)
             rest = work.finish()
         except asyncio.CancelledError:
@@ -377,7 +393,7 @@ async def _produce(work: Work[Any], channel: Channel, production: _Production) -
         except Exception as error:
             failure = work.fail(error)
         finally:
-            failure = await account.asettle() or failure
+            failure = await production.shield(account.asettle()) or failure
         if failure is None:
             channel.put(rest)
     finally:
@@ -388,6 +404,6 @@ async def _produce(work: Work[Any], channel: Channel, production: _Production) -
         if failure is not None:
             channel.end(failure)
         try:
-            await account.asend_ending()
+            await production.shield(account.asend_ending())
         finally:
             channel.end()

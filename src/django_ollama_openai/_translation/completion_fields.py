@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from .._wire.case import Case, camel_keys
+from .._wire.case import Case
 from .._wire.delta import Usage
 
 __all__ = ["completion_head", "finish_reason_fields", "usage_fields"]
@@ -35,7 +35,10 @@ def usage_fields(usage: Usage, case: Case) -> dict[str, Any]:
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
     }
-    fields |= camel_keys(fields) if case == "both" else {}
+    if case == "both":
+        fields["promptTokens"] = usage.prompt_tokens
+        fields["completionTokens"] = usage.completion_tokens
+        fields["totalTokens"] = usage.total_tokens
     fields["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens, "audio_tokens": 0}
     fields["completion_tokens_details"] = {
         "reasoning_tokens": usage.reasoning_tokens,

@@ -543,12 +543,11 @@ class ChatCompletionRequest(GenerationRequest):
     @model_validator(mode="before")
     @classmethod
     def _refuse_responses_api_parameters(cls, value: Any) -> Any:
-        for name, advice in _RESPONSES_API_PARAMETERS.items():
-            for spelling in (name, to_camel(name)):
-                if isinstance(value, dict) and value.get(spelling) is not None:
+        if isinstance(value, dict):
+            for name, advice in _RESPONSES_API_PARAMETERS.items():
+                if value.get(name) is not None:
                     raise InvalidRequest(
-                        f"'{spelling}' is a parameter of the Responses API. {advice}.",
-                        param=spelling,
+                        f"'{name}' is a parameter of the Responses API. {advice}.", param=name
                     )
         return value
 
@@ -705,11 +704,15 @@ _DEPRECATED: Final = {"tools": "functions", "tool_choice": "function_call"}
 
 #: Parameters of the Responses API that would change the answer, and what to use instead.
 _RESPONSES_API_PARAMETERS: Final = {
-    "input": "Send 'messages' instead",
-    "instructions": "Send a message with the role 'system' instead",
-    "max_output_tokens": "Use 'max_completion_tokens' instead",
-    "previous_response_id": "Send the whole conversation as 'messages' instead",
-    "text": "Use 'response_format' and 'verbosity' instead",
+    spelling: advice
+    for name, advice in {
+        "input": "Send 'messages' instead",
+        "instructions": "Send a message with the role 'system' instead",
+        "max_output_tokens": "Use 'max_completion_tokens' instead",
+        "previous_response_id": "Send the whole conversation as 'messages' instead",
+        "text": "Use 'response_format' and 'verbosity' instead",
+    }.items()
+    for spelling in (name, to_camel(name))
 }
 
 #: The parts that not every engine supports, by their types.

@@ -39,11 +39,16 @@ class FastTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         timeout = request.extensions.get("timeout", {})
+        # httpx would find the encoding out again for each header.
+        encoding = request.headers.encoding
         try:
             response = await self._get_session().request(
                 request.method,
                 str(request.url),
-                headers=request.headers.multi_items(),
+                headers=[
+                    (name.decode(encoding), value.decode(encoding))
+                    for name, value in request.headers.raw
+                ],
                 data=await request.aread() or None,
                 allow_redirects=False,
                 server_hostname=request.extensions.get("sni_hostname"),

@@ -17,7 +17,7 @@ from .._closing import aclosed
 from .._translation.error_context import ErrorContext
 from .._wire.delta import Delta, has_output
 from ._base import BaseBackend
-from ._http_client import AsyncHTTPClient, HTTPClient, NoCookies, StreamTimeouts
+from ._http_client import AsyncHTTPClient, HTTPClient, StreamTimeouts
 from ._interruptible import InterruptibleTransport
 
 __all__ = ["HIDE_INPUT", "DeltaParser", "HTTPBackend", "parse_http_url"]
@@ -135,7 +135,6 @@ class HTTPBackend(BaseBackend, Generic[C, A]):
             "timeout": self._timeout,
             "follow_redirects": False,
             "trust_env": False,
-            "cookies": NoCookies(),
         }
 
     def _make_transport(self) -> httpx.BaseTransport:

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, ClassVar, Final, Protocol, Unpack
 
 import httpx
 import pydantic_core
 
-from .._closing import aclosed, closed
 from .._translation.error_context import ErrorContext
 from ..exceptions import GatewayError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from ._deadline import Deadline
@@ -25,7 +23,6 @@ __all__ = [
     "AsyncHTTPClient",
     "ErrorTranslator",
     "HTTPClient",
-    "NoCookies",
     "RequestFactory",
     "StreamReader",
     "StreamTimeouts",
@@ -123,8 +120,7 @@ class HTTPClient(_Client):
         deadline = None if limit is None else Deadline(limit)
         try:
             request = self._requests.make(method, path, content, deadline)
-            response = self._client.send(request, stream=True)
-            with closed(response):
+            with _Exchange(self._client, request) as response:
                 arriving = _until(deadline, response.iter_raw())
                 if response.status_code != 200:
                     error = self.failure(response.status_code, _read(arriving), **context)
@@ -148,8 +144,7 @@ class HTTPClient(_Client):
         deadline = Deadline(timeouts.first_token)
         try:
             request = self._requests.make("POST", path, content, deadline)
-            response = self._client.send(request, stream=True)
-            with closed(response):
+            with _Exchange(self._client, request) as response:
                 arriving = _until(deadline, response.iter_raw())
                 if response.status_code != 200:
                     error = self.failure(response.status_code, _read(arriving), **context)
@@ -190,8 +185,7 @@ class AsyncHTTPClient(_Client):
         try:
             request = self._requests.make(method, path, content, None)
             with nullcontext() if limit is None else IdleTimeout(limit):
-                response = await self._client.send(request, stream=True)
-                async with aclosed(response):
+                async with _Exchange(self._client, request) as response:
                     if response.status_code != 200:
                         error = self.failure(
                             response.status_code, await _aread(response), **context
@@ -210,8 +204,7 @@ class AsyncHTTPClient(_Client):
         try:
             request = self._requests.make("POST", path, content, None)
             with IdleTimeout(timeouts.first_token) as timeout:
-                response = await self._client.send(request, stream=True)
-                async with aclosed(response):
+                async with _Exchange(self._client, request) as response:
                     if response.status_code != 200:
                         error = self.failure(
                             response.status_code, await _aread(response), **context
@@ -240,14 +233,45 @@ class AsyncHTTPClient(_Client):
                 raise connection_error(error) from error
 
 
-class NoCookies(CookieJar):
-    """Keeps no cookies: those that the engine sets for one caller are not sent for the next."""
+class _Exchange:
+    """A request and its response, which is closed after the block: ``with`` or ``async with``."""
 
-    def __init__(self) -> None:
-        super().__init__(DefaultCookiePolicy(allowed_domains=[]))
+    __slots__ = ("_client", "_request", "_response")
 
-    def extract_cookies(self, response: Any, request: Any) -> None:
-        """Leave out the parsing of headers, which takes as long as all else that is kept."""
+    def __init__(self, client: Any, request: httpx.Request) -> None:
+        self._client = client
+        self._request = request
+
+    def __enter__(self) -> httpx.Response:
+        response: httpx.Response = self._client.send(self._request, stream=True)
+        self._response = response
+        return response
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            self._response.close()
+        finally:
+            self._response.stream = _NOTHING
+
+    async def __aenter__(self) -> httpx.Response:
+        response: httpx.Response = await self._client.send(self._request, stream=True)
+        self._response = response
+        return response
+
+    async def __aexit__(self, *error: object) -> None:
+        try:
+            await self._response.aclose()
+        finally:
+            self._response.stream = _NOTHING
+
+
+#: In the place of a closed stream, which refers to its response: what refers to itself is left to
+#: the garbage collector.
+_NOTHING: Final = httpx.ByteStream(b"")
+
+
+def _ignore_cookies(response: httpx.Response) -> None:
+    """Leave the cookies of ``response`` unread."""
 
 
 class RequestFactory:
@@ -259,6 +283,9 @@ class RequestFactory:
 
     def __init__(self, client: httpx.Client | httpx.AsyncClient) -> None:
         self._client = client
+        # Those that the engine sets for one caller must not be sent for the next. To parse them, if
+        # only for a jar that takes none, costs as much as all else that httpx does for a response.
+        client.cookies.extract_cookies = _ignore_cookies  # type: ignore[method-assign]
         self._templates: dict[tuple[str, str], httpx.Request] = {}
 
     def make(
