@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from functools import partial
+from contextlib import closing
 from typing import Any, Generic, TypeVar
 
 from .._cancellation import interruptible
@@ -13,7 +13,7 @@ from .._connections import close_connections
 from .._wire.engine import EngineRequest
 from ..backends._leases import Lease, Leases, astream, stream
 from .channel import Channel
-from .flow import Call
+from .flow import Call, StepLoop
 from .sources import Source
 from .work import Work
 
@@ -24,36 +24,25 @@ T = TypeVar("T")
 
 def items(source: Source[Any, Any], work: Work[Any]) -> Iterator[Any]:
     """Yield the items of ``source``. Call it in a thread that serves nothing else."""
-    steps = source.steps()
-    resume: Callable[[], Any] = partial(next, steps)
     has_called = False
     try:
-        while True:
-            try:
-                step = resume()
-            except StopIteration:
-                return
-            result = None
-            try:
-                if isinstance(step, EngineRequest):
-                    call = _EngineCall(work, source, step)
-                    answer = stream(call.leases(), call.calls, call.claim)
-                    with closed(answer):
-                        for item in answer:
-                            yield source.feed(item)
-                elif isinstance(step, Call):
-                    has_called = True
-                    # If the client disconnects meanwhile, this raises Cancelled afterwards.
-                    with interruptible(lambda: None):
-                        result = step.sync()
-                else:
-                    yield source.own(step)
-            except Exception as error:
-                resume = partial(steps.throw, error)
-            else:
-                resume = partial(steps.send, result)
+        with closing(StepLoop(source.steps())) as steps:
+            for step in steps:
+                with steps:
+                    if isinstance(step, EngineRequest):
+                        call = _EngineCall(work, source, step)
+                        answer = stream(call.leases(), call.calls, call.claim)
+                        with closed(answer):
+                            for item in answer:
+                                yield source.feed(item)
+                    elif isinstance(step, Call):
+                        has_called = True
+                        # If the client disconnects meanwhile, this raises Cancelled afterwards.
+                        with interruptible(lambda: None):
+                            steps.result = step.sync()
+                    else:
+                        yield source.own(step)
     finally:
-        steps.close()
         if has_called:
             close_connections()
 
@@ -68,16 +57,9 @@ async def forward(work: Work[Any], channel: Channel) -> None:
 
 
 async def _forward(source: Source[Any, Any], work: Work[Any], channel: Channel) -> None:
-    steps = source.steps()
-    resume: Callable[[], Any] = partial(next, steps)
-    try:
-        while True:
-            try:
-                step = resume()
-            except StopIteration:
-                return
-            result = None
-            try:
+    with closing(StepLoop(source.steps())) as steps:
+        for step in steps:
+            with steps:
                 if isinstance(step, EngineRequest):
                     call = _EngineCall(work, source, step, channel.check)
                     answer = astream(call.leases(), call.acalls, call.claim)
@@ -87,19 +69,13 @@ async def _forward(source: Source[Any, Any], work: Work[Any], channel: Channel) 
                             if data and channel.put(data):
                                 await channel.drained()
                 elif isinstance(step, Call):
-                    result = await step.async_()
+                    steps.result = await step.async_()
                 else:
                     # A stage may yield any number of them, and nothing else waits between.
                     await asyncio.sleep(0)
                     data = work.feed(source.own(step))
                     if data and channel.put(data):
                         await channel.drained()
-            except Exception as error:
-                resume = partial(steps.throw, error)
-            else:
-                resume = partial(steps.send, result)
-    finally:
-        steps.close()
 
 
 async def _together(parts: list[Coroutine[Any, Any, None]]) -> None:

@@ -13,11 +13,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeAlias, TypeVar
+from functools import partial
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, Self, TypeAlias, TypeVar
 
 from .._tasks import start_task
 
-__all__ = ["Call", "Flow", "arun", "call", "run", "uninterrupted"]
+__all__ = ["Call", "Flow", "StepLoop", "arun", "call", "run", "uninterrupted"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -76,6 +78,58 @@ async def arun(flow: Flow[R]) -> R:
     except StopIteration as end:
         value: R = end.value
         return value
+
+
+class StepLoop(Generic[S]):
+    """Iterate over the steps of ``generator``, each handled in a block that may fail::
+
+        with closing(StepLoop(generator)) as loop:
+            for step in loop:
+                with loop:
+                    loop.result = handle(step)
+
+    The generator is sent ``result`` where it has yielded the step, or thrown the exception that the
+    block has raised.
+    """
+
+    __slots__ = ("_generator", "_resume", "result")
+
+    def __init__(self, generator: Generator[S, Any, None]) -> None:
+        self._generator = generator
+        self._resume: Callable[[], S] = generator.__next__
+        self.result: Any = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> S:
+        resume, self._resume = self._resume, self._generator.__next__
+        try:
+            return resume()
+        finally:
+            # It may hold an error whose traceback holds this frame.
+            del resume
+
+    def __enter__(self) -> None:
+        self.result = None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if error is None:
+            self._resume = partial(self._generator.send, self.result)
+            return False
+        if isinstance(error, Exception):
+            self._resume = partial(self._generator.throw, error)
+            return True
+        return False
+
+    def close(self) -> None:
+        """Close the generator."""
+        self._generator.close()
 
 
 async def uninterrupted(work: Coroutine[Any, Any, R]) -> R:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from functools import partial
+from contextlib import closing
 from typing import Any, TypeAlias, TypeVar
 
 from .._wire.chat import ChatCompletionRequest
 from .._wire.delta import Delta
 from .._wire.engine import EngineRequest
-from .flow import Call
+from .flow import Call, StepLoop
 
 __all__ = ["BaseStage", "StageFactory", "Stages", "Steps"]
 
@@ -71,28 +71,17 @@ class Stages:
             return
         stage = self._factories[depth](request)
         self._active.append(stage)
-        steps = stage.steps()
-        resume: Callable[[], Any] = partial(next, steps)
         try:
-            while True:
-                try:
-                    step = resume()
-                except StopIteration:
-                    return
-                result = None
-                try:
-                    if isinstance(step, EngineRequest):
-                        yield from self.steps(step, depth + 1)
-                    elif isinstance(step, Delta):
-                        yield self.feed(step, depth)
-                    else:
-                        result = yield step
-                except Exception as error:
-                    resume = partial(steps.throw, error)
-                else:
-                    resume = partial(steps.send, result)
+            with closing(StepLoop(stage.steps())) as steps:
+                for step in steps:
+                    with steps:
+                        if isinstance(step, EngineRequest):
+                            yield from self.steps(step, depth + 1)
+                        elif isinstance(step, Delta):
+                            yield self.feed(step, depth)
+                        else:
+                            steps.result = yield step
         finally:
-            steps.close()
             self._active.pop()
 
     def feed(self, delta: Delta, depth: int | None = None) -> Delta:
