@@ -106,7 +106,8 @@ def test_no_row_waits_longer_than_it_may(writer_of: Make) -> None:
     writer = writer_of(max_rows=1000, max_seconds=0.05)
     assert threads() == 0
     writer.put("a")
-    eventually(lambda: stored() == {"a"})
+    eventually(lambda: writer.pending == 0)
+    assert stored() == {"a"}
 
 
 def test_put_does_not_wait_and_drops_what_is_too_much(
