@@ -552,6 +552,21 @@ def test_nothing_is_tried_elsewhere_after_the_first_delta(
     assert is_idle(pool)
 
 
+def test_an_answer_that_has_begun_fails_with_its_own_error(
+    hosts: list[OllamaServer], make: Callable[..., PoolBackend], ask: Ask
+) -> None:
+    pool = make(*hosts[:2], options={"probe_interval": 60})
+    ask(pool)
+    # The pool has not seen yet that it was pulled. The other one gets the request first.
+    hosts[0].models["new"] = {**hosts[0].models[MODEL], "name": "new", "model": "new"}
+    part = {"model": "new", "message": {"content": "He"}, "done": False}
+    hosts[0].reply(Reply([line(part), line({"error": "boom"})]))
+    with pytest.raises(UpstreamError):
+        ask(pool, "stream_chat", chat("new"))
+    assert counts(hosts[:2]) == [2, 1]
+    assert is_idle(pool)
+
+
 def test_a_later_attempt_waits_no_longer_than_others(
     hosts: list[OllamaServer], make: Callable[..., PoolBackend], ask: Ask
 ) -> None:
