@@ -1217,6 +1217,10 @@ def test_a_process_that_is_forked_off_has_a_pool_of_its_own(
     hosts: list[OllamaServer], make: Callable[..., PoolBackend]
 ) -> None:
     pool = make(*hosts)
+    for alias in pool.members:
+        # Make its client here. A thread of the pool that used OpenSSL for that, and is just ending,
+        # may hold a lock of OpenSSL, which the child would wait for without end.
+        assert backends[alias].address
     pool.chat(chat())
     reading, writing = os.pipe()
     with warnings.catch_warnings():
