@@ -861,8 +861,6 @@ def test_who_dies_under_load_takes_nothing_along_that_has_not_begun(
     assert is_idle(pool)
 
 
-# A connection that is given up while asyncio makes it is left to the garbage collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_whatever_happens_no_slot_is_lost(
     hosts: list[OllamaServer], make: Callable[..., PoolBackend]
 ) -> None:
