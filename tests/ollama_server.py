@@ -19,14 +19,16 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from tests.recordings import Recording, load
+
+T = TypeVar("T")
 
 DEFAULT_MODEL = "smollm2:135m"
 
@@ -257,19 +259,21 @@ class OllamaServer:
         """The entries of ``/api/tags``, by the names of the models."""
         self.loaded: list[str] | None = None
         """The models in memory, for ``/api/ps``; without it what was recorded."""
+        self._connections: dict[asyncio.Task[None], _Connection] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._port = port
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
+        self._server = self._run(self._listen())
         if self._path is None:
             self._port = self._server.sockets[0].getsockname()[1]
         return self
 
     def __exit__(self, *exc: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+        self._run(self._stop_listening())
+        self._run(self._cancel())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -358,27 +362,36 @@ class OllamaServer:
                 else:
                     connection.close()
 
-        asyncio.run_coroutine_threadsafe(close(), self._loop).result()
+        self._run(close())
 
     def die(self) -> None:
         """Listen no more, and reset all connections."""
-        self._loop.call_soon_threadsafe(self._server.close)
+        self._run(self._stop_listening())
         self.close_connections(reset=True)
 
     def revive(self) -> None:
         """Listen again, at the same port."""
-        self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
+        self._server = self._run(self._listen())
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _listen(self) -> asyncio.Server:
-        self._connections: dict[asyncio.Task[None], _Connection] = {}
         if self._path is not None:
             return await asyncio.start_unix_server(self._connected, self._path)
         return await asyncio.start_server(
             self._connected, "127.0.0.1", self._port, backlog=1024, ssl=self._tls
         )
 
-    async def _stop(self) -> None:
+    async def _stop_listening(self) -> None:
+        # A server that is closed refuses what asyncio has just accepted for it: the connection
+        # would stay open, and its client wait, until the garbage is collected.
+        for listening in self._server.sockets:
+            self._loop.remove_reader(listening)
+        await asyncio.sleep(0)
         self._server.close()
+
+    async def _cancel(self) -> None:
         for task in list(self._connections):
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)

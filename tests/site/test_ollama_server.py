@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import socket
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -131,3 +136,28 @@ def test_it_replays_recordings_byte_for_byte(ollama: OllamaServer, name: str) ->
     ollama.routes["/api/chat"] = recorded(recording)
     response = ask(ollama, recording)
     assert (response.status_code, response.content) == (recording.status, recording.body)
+
+
+def test_a_connection_that_is_accepted_while_the_server_dies_is_reset() -> None:
+    blocked, connected = threading.Event(), threading.Event()
+    dying: list[Future[None]] = []
+    with OllamaServer() as server, ThreadPoolExecutor(1) as threads:
+
+        def block() -> None:
+            server._loop.call_soon(die)
+            blocked.set()
+            connected.wait(60)
+
+        def die() -> None:
+            # The event loop has seen the connection: it accepts it next, and then calls what
+            # die() schedules meanwhile.
+            dying.append(threads.submit(server.die))
+            time.sleep(0.3)
+
+        server._loop.call_soon_threadsafe(block)
+        assert blocked.wait(60)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
+            connected.set()
+            with suppress(ConnectionResetError):
+                assert client.recv(1) == b""
+        dying[0].result(60)

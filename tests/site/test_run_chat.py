@@ -278,6 +278,28 @@ async def test_a_recorder_of_an_answer_cancelled_in_an_event_loop(
     assert only("recorded").finish_reason == "cancelled"
 
 
+async def test_a_disconnect_while_a_finished_answer_is_recorded() -> None:
+    recording, disconnected = asyncio.Event(), asyncio.Event()
+
+    class Slow(Recorder):
+        async def arecord(self, record: Record) -> None:
+            recording.set()
+            await disconnected.wait()
+            await super().arecord(record)
+
+    delivery = (await arun(answer(chat(stream=True), Slow()))).content
+    assert isinstance(delivery, AsyncDelivery)
+    async with asyncio.timeout(60):
+        await recording.wait()
+        delivery.close()
+        # The cancellation arrives before the recorder goes on.
+        await asyncio.sleep(0.1)
+        disconnected.set()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert only("recorded").finish_reason == only("settled").finish_reason == "stop"
+
+
 # An endpoint that makes the chat itself
 
 
