@@ -333,15 +333,6 @@ def test_an_image_is_refused_and_nothing_is_read(send: Send, tmp_path: Path, sch
     assert dummy.requests == []
 
 
-@pytest.mark.usefixtures("quiet")
-def test_no_model_and_no_default(send: Send) -> None:
-    for body in ({"messages": [HI]}, {**GOOD, "model": None}):
-        response = send("POST", CHAT, json.dumps(body))
-        error = error_of(response)
-        assert (response.status_code, error["param"]) == (400, "model")
-        assert "no default model" in error["message"]
-
-
 @pytest.mark.compat("errors.status.404")
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize(

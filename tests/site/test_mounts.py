@@ -318,9 +318,19 @@ def test_the_default_model(ask: Ask, configure: Configure) -> None:
     assert ask(model="other").json()["model"] == "other"
 
 
-def test_a_default_model_that_is_not_allowed_does_not_exist(ask: Ask, configure: Configure) -> None:
-    configure(DEFAULT_MODEL="secret", ALLOWED_MODELS=["public*"])
-    assert ask().status_code == 404
+@pytest.mark.parametrize("name", ["secret", None])
+def test_a_default_model_that_is_not_allowed_does_not_exist(
+    ask: Ask, configure: Configure, name: str | None
+) -> None:
+    configure(DEFAULT_MODEL=name, ALLOWED_MODELS=["public*"])
+    response = ask()
+    assert response.status_code == 400
+    assert response.json()["error"] == {
+        "message": "Missing required parameter: 'model'. There is no default model.",
+        "type": "invalid_request_error",
+        "param": "model",
+        "code": None,
+    }
     assert ask(model="public-1").status_code == 200
 
 
@@ -505,7 +515,10 @@ def test_an_app_may_add_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     app = apps.get_app_config("site_under_test")
     monkeypatch.setattr(app, "ollama_openai_urls", site_urls.__name__, raising=False)
     assert dict(urls.optional_endpoints())[app] == site_urls.urlpatterns
-    for wrong in ("tests.nowhere", "json", "", 5):
+    for none in (None, 5):
+        monkeypatch.setattr(app, "ollama_openai_urls", none)
+        assert app not in dict(urls.optional_endpoints())
+    for wrong in ("tests.nowhere", "json", ""):
         monkeypatch.setattr(app, "ollama_openai_urls", wrong)
         with pytest.raises(ImproperlyConfigured, match=rf"'tests\.project' names {wrong!r} "):
             list(urls.optional_endpoints())

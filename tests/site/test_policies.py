@@ -724,8 +724,10 @@ def test_a_caller_with_models_gets_no_others(configure: Callable[..., None], ask
         assert response.status_code == status
         if status == 404:
             assert response.json()["error"]["code"] == "model_not_found"
-    # The default model is limited, too.
-    assert ask(model=None).status_code == 404
+    # The default model is limited, too, and is not named.
+    response = ask(model=None)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "model")
+    assert "'a'" not in response.text
 
 
 def test_a_caller_with_models_gets_no_other_fallbacks(

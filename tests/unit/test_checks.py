@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 from django.apps import apps
-from django.core.checks import ERROR, WARNING, CheckMessage
+from django.core.checks import ERROR, WARNING, CheckMessage, run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
@@ -20,6 +20,7 @@ from django.urls import include, path, re_path
 from pydantic import Field
 
 from django_ollama_openai import _conf, checks, endpoints
+from django_ollama_openai._gateway.policy import policies
 from django_ollama_openai.auth import BaseAuthenticator, Caller
 from django_ollama_openai.backends import DummyBackend
 from django_ollama_openai.endpoints import Endpoint
@@ -528,18 +529,41 @@ def test_a_section_of_an_app_that_is_wrong(
         ("settings", {"SHOP": "no.Way"}, "cannot be imported"),
         ("settings", {"SHOP": f"{HERE}.NoAuthenticator"}, "not a subclass of Section"),
         ("settings", {"MODELS": f"{HERE}.ShopSettings"}, "'MODELS'"),
+        ("settings", {"SHOP": 5}, "names 5 in ollama_openai_settings"),
+        ("settings", [f"{HERE}.ShopSettings"], "not a dict of names and dotted paths"),
+        ("authenticators", 5, "has 5 as ollama_openai_authenticators"),
+        ("authenticators", f"{HERE}.Nobody", "not a list of dotted paths"),
+        ("policies", f"{HERE}.Lenient", "not a list of dotted paths"),
+        ("policies", [5], "names 5 in ollama_openai_policies"),
+        ("policies", {5}, "has {5} as ollama_openai_policies"),
+        ("urls", [HERE], "not the dotted path of a module"),
     ],
 )
 def test_what_an_app_names_in_vain(
-    install: Install, attribute: str, named: Any, reason: str
+    settings: Settings, install: Install, attribute: str, named: Any, reason: str
 ) -> None:
     install(**{attribute: named})
-    (message,) = checks.check_apps()
+    settings.ROOT_URLCONF = (path("ai/", include(GATEWAY)),)
+    settings.OLLAMA_OPENAI = {"ALLOW_ANONYMOUS": True}
+    (message,) = run_checks()
     assert (message.id, message.level) == ("ollama_openai.E008", ERROR)
     assert "'tests.project'" in message.msg
     assert reason in message.msg
     # The site can still start, and show it.
     assert "SHOP" not in _conf.section_models()
+
+
+def test_an_app_that_names_nothing(settings: Settings, install: Install) -> None:
+    install(authenticators=None, policies=None, settings=None, urls=None)
+    settings.ROOT_URLCONF = (path("ai/", include(GATEWAY)),)
+    settings.OLLAMA_OPENAI = {"ALLOW_ANONYMOUS": True}
+    assert run_checks() == []
+
+
+def test_a_policy_that_is_named_wrongly_is_not_left_out(install: Install) -> None:
+    install(policies=5)
+    with pytest.raises(ImproperlyConfigured, match="could not create 5"):
+        policies(_conf.get())
 
 
 def test_two_apps_with_one_section(install: Install) -> None:
