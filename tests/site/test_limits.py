@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -280,9 +278,7 @@ def test_a_chunked_body_may_not_be_larger_than_the_limit(site: Site, ollama: Oll
 
 
 def test_a_chunk_that_makes_no_sense_is_the_clients_mistake(site: Site) -> None:
-    address = urlsplit(site.url)
-    assert address.hostname and address.port
-    with socket.create_connection((address.hostname, address.port), timeout=10) as sock:
+    with site.connect() as sock:
         head = "POST /ai/v1/chat/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
         sock.sendall(f"{head}Authorization: Bearer {KEY}\r\n\r\n2\r\n{{}}\r\nzz\r\n".encode())
         assert sock.recv(2**16).startswith(b"HTTP/1.1 400 ")
