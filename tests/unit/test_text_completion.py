@@ -430,9 +430,8 @@ def answers(draw: st.DrawFn) -> tuple[list[Delta], list[str]]:
     return [queues[index].pop(0) for index in order], echo
 
 
-@pytest.mark.parametrize("case", ["both", "snake"])
 @few
-@given(answer=answers(), include_usage=st.booleans())
+@given(case=st.sampled_from(["both", "snake"]), answer=answers(), include_usage=st.booleans())
 def test_openais_types_take_everything_and_know_every_key(
     case: Case, answer: tuple[list[Delta], list[str]], include_usage: bool
 ) -> None:
@@ -449,9 +448,8 @@ def test_openais_types_take_everything_and_know_every_key(
         assert parsed.model_dump(exclude_unset=True) == chunk
 
 
-@pytest.mark.parametrize("case", CASES)
 @few
-@given(answer=answers(), include_usage=st.booleans())
+@given(case=st.sampled_from(CASES), answer=answers(), include_usage=st.booleans())
 def test_what_a_stream_adds_up_to_is_the_whole_completion(
     case: Case, answer: tuple[list[Delta], list[str]], include_usage: bool
 ) -> None:
@@ -478,9 +476,8 @@ def test_what_a_stream_adds_up_to_is_the_whole_completion(
         assert chunks[-1]["usage"] == completion["usage"]
 
 
-@pytest.mark.parametrize("case", CASES)
 @few
-@given(pieces=st.lists(texts), echo=texts, model=texts)
+@given(case=st.sampled_from(CASES), pieces=st.lists(texts), echo=texts, model=texts)
 def test_any_text_arrives_as_it_is_in_as_many_frames_as_it_was_split_into(
     case: Case, pieces: list[str], echo: str, model: str
 ) -> None:
