@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
-from asgiref.sync import async_to_sync
 from asgiref.testing import ApplicationCommunicator
 from django.core.asgi import get_asgi_application
 from django.core.signals import got_request_exception
 from django.http import HttpRequest
-from django.test import AsyncClient, Client, RequestFactory
+from django.test import Client, RequestFactory
 from django.urls import include, path
 
 from django_ollama_openai._views.http_requests import read_body
@@ -32,7 +31,7 @@ from django_ollama_openai._wire.delta import Delta
 from django_ollama_openai.asgi import fast_lane
 from django_ollama_openai.backends import DummyBackend, backends
 from django_ollama_openai.exceptions import InvalidRequest, ModelNotFound, RequestTooLarge
-from tests.fast_lane import CLIENTS, IDS
+from tests.fast_lane import CLIENTS, IDS, sender
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -69,22 +68,7 @@ class Crashes(DummyBackend):
 @pytest.fixture(params=CLIENTS, ids=IDS)
 def send(request: pytest.FixtureRequest) -> Send:
     """A request by either client, to a site that lets everybody in."""
-    client = request.param(raise_request_exception=False)
-
-    def send_sync(
-        method: str,
-        path: str,
-        body: str | bytes = b"",
-        *,
-        kind: str = "application/json",
-        **more: Any,
-    ) -> Any:
-        return client.generic(method, path, body, kind, **more)
-
-    async def send_async(*arguments: Any, **options: Any) -> Any:
-        return await send_sync(*arguments, **options)
-
-    return async_to_sync(send_async) if issubclass(request.param, AsyncClient) else send_sync
+    return sender(request.param)
 
 
 @pytest.fixture(autouse=True)

@@ -5,22 +5,19 @@ Every request is made through Django's test client and through its asynchronous 
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
-from asgiref.sync import async_to_sync
-from django.test import AsyncClient, Client
+from django.test import Client
 
 from django_ollama_openai._wire.chat import ChatCompletionRequest
 from django_ollama_openai._wire.delta import Delta
 from django_ollama_openai.backends import DummyBackend, backends
 from django_ollama_openai.backends._slots import QueueTicket
 from django_ollama_openai.signals import completion_failed, completion_finished
-from tests.fast_lane import CLIENTS, IDS
+from tests.fast_lane import CLIENTS, IDS, sender
 from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply, Send, error, line
 
 if TYPE_CHECKING:
@@ -59,33 +56,17 @@ class Plain(DummyBackend):
 @pytest.fixture(params=CLIENTS, ids=IDS)
 def ask(request: pytest.FixtureRequest) -> Ask:
     """A request by either client, of which all is read."""
-    client = request.param()
+    send = sender(request.param)
 
-    def arguments(kind: str, model: str, changes: dict[str, Any]) -> tuple[str, str]:
+    def ask(kind: str = "chat", model: str = "m", **changes: Any) -> Any:
         endpoint, body = BODIES[kind]
-        return f"/ai/v1/{endpoint}", json.dumps({"model": model, **body, **changes})
-
-    def ask_sync(kind: str = "chat", model: str = "m", **changes: Any) -> Any:
-        path, body = arguments(kind, model, changes)
         headers = {"Authorization": f"Bearer {KEY}"}
-        response = client.post(path, body, content_type="application/json", headers=headers)
-        response.received = b"".join(response) if response.streaming else response.content
+        body = {"model": model, **body, **changes}
+        response = send("POST", f"/ai/v1/{endpoint}", body, headers=headers)
+        response.received = response.getvalue()
         return response
 
-    async def ask_async(kind: str = "chat", model: str = "m", **changes: Any) -> Any:
-        before = asyncio.all_tasks()
-        path, body = arguments(kind, model, changes)
-        headers = {"Authorization": f"Bearer {KEY}"}
-        response = await client.post(path, body, content_type="application/json", headers=headers)
-        response.received = response.content if not response.streaming else b""
-        if response.streaming:
-            response.received = b"".join([part async for part in response])
-        # The end of an answer does not wait for the receivers.
-        if rest := asyncio.all_tasks() - before:
-            await asyncio.wait(rest, timeout=60)
-        return response
-
-    return async_to_sync(ask_async) if issubclass(request.param, AsyncClient) else ask_sync
+    return ask
 
 
 @pytest.fixture

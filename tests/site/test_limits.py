@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from pytest_django.fixtures import Settings
 
 from django_ollama_openai.auth import Caller
 from django_ollama_openai.response_store import BaseResponseStore
-from tests.fast_lane import CLIENTS, IDS
+from tests.fast_lane import CLIENTS, IDS, sender
 from tests.ollama_server import Answer, OllamaServer
 from tests.servers import KEY, Site
 
@@ -44,16 +43,8 @@ def post(request: pytest.FixtureRequest, settings: Settings) -> Post:
         "RESPONSE_STORE": f"{__name__}.Kept",
         "BACKENDS": {"default": {"BACKEND": "django_ollama_openai.backends.DummyBackend"}},
     }
-
-    def post(path: str, body: dict[str, Any]) -> Any:
-        asked = request.param().post(
-            f"/ai/v1/{path}",
-            json.dumps({"model": "dummy", **body}),
-            content_type="application/json",
-        )
-        return asyncio.run(asked) if asyncio.iscoroutine(asked) else asked
-
-    return post
+    send = sender(request.param)
+    return lambda path, body: send("POST", f"/ai/v1/{path}", {"model": "dummy", **body})
 
 
 def says(content: Any, role: str = "user", **more: Any) -> dict[str, Any]:

@@ -10,18 +10,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
-from asgiref.sync import async_to_sync
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.base import BaseHandler
 from django.db import connections
-from django.test import AsyncClient
 from django.urls import include, path, resolve, reverse
 
 from django_ollama_openai import urls
 from django_ollama_openai.backends import DummyBackend, backends
 from django_ollama_openai.endpoints import Endpoint
-from tests.fast_lane import CLIENTS, IDS
+from tests.fast_lane import CLIENTS, IDS, sender
 from tests.ollama_server import OllamaServer
 from tests.project import urls as site_urls
 
@@ -93,20 +91,13 @@ class Plain(DummyBackend):
 
 @pytest.fixture(params=CLIENTS, ids=IDS)
 def ask(request: pytest.FixtureRequest) -> Ask:
-    """A chat completion request by either client; a stream is read to its end."""
-    client = request.param(raise_request_exception=False)
+    """A chat completion request by either client."""
+    send = sender(request.param)
 
-    def post(mount: str = "/ai/", **changes: Any) -> Any:
-        body = json.dumps({"messages": [HI], **changes})
-        return client.post(f"{mount}v1/chat/completions", body, content_type="application/json")
+    def ask(mount: str = "/ai/", **changes: Any) -> Any:
+        return send("POST", f"{mount}v1/chat/completions", {"messages": [HI], **changes})
 
-    async def apost(*arguments: Any, **changes: Any) -> Any:
-        response = await post(*arguments, **changes)
-        if response.streaming:
-            response.streaming_content = [part async for part in response.streaming_content]
-        return response
-
-    return async_to_sync(apost) if issubclass(request.param, AsyncClient) else post
+    return ask
 
 
 @pytest.fixture(autouse=True)

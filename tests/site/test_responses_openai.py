@@ -8,15 +8,13 @@ from typing import Any
 
 import openai
 import pytest
-from asgiref.sync import async_to_sync
-from django.test import AsyncClient
 from openai.types.responses import FunctionToolParam
 from pydantic import BaseModel
 from pytest_django.fixtures import Settings
 
 from django_ollama_openai.auth import Caller
 from django_ollama_openai.response_store import BaseResponseStore
-from tests.fast_lane import CLIENTS, IDS
+from tests.fast_lane import CLIENTS, IDS, sender
 from tests.ollama_server import Answer, Close, OllamaServer, Reply, error, line, recorded
 from tests.recordings import load
 from tests.servers import KEY, Site
@@ -402,23 +400,12 @@ def stored(settings: Settings, ollama: OllamaServer) -> OllamaServer:
 @pytest.fixture(params=CLIENTS, ids=IDS)
 def ask(request: pytest.FixtureRequest) -> Any:
     """A request by either of Django's clients, and the response object in its answer."""
-    client = request.param(raise_request_exception=False)
+    send = sender(request.param)
 
-    def post(key: str = KEY, **body: Any) -> Any:
-        return client.post(
-            "/ai/v1/responses",
-            json.dumps(body),
-            content_type="application/json",
-            headers={"Authorization": f"Bearer {key}"},
-        )
+    def ask(key: str = KEY, **body: Any) -> Any:
+        return send("POST", "/ai/v1/responses", body, headers={"Authorization": f"Bearer {key}"})
 
-    async def apost(**body: Any) -> Any:
-        response = await post(**body)
-        if response.streaming:
-            response.streaming_content = [part async for part in response.streaming_content]
-        return response
-
-    return async_to_sync(apost) if issubclass(request.param, AsyncClient) else post
+    return ask
 
 
 def last_event(response: Any) -> Any:
