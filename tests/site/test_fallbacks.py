@@ -173,10 +173,10 @@ def test_a_name_in_full_counts_first_then_the_first_pattern(
     assert [request.model for request in answerer.requests] == [asked]
 
 
-def test_what_patterns_let_through_is_listed(client: Client, configure: Configure) -> None:
+def test_what_patterns_let_through_is_listed(configure: Configure) -> None:
     configure(**spread())
     headers = {"Authorization": f"Bearer {KEY}"}
-    listed = client.get("/ai/v1/models", headers=headers).json()["data"]
+    listed = Client().get("/ai/v1/models", headers=headers).json()["data"]
     assert [(card["id"], card["metadata"]["backend"]) for card in listed] == [
         ("gpt-local", "default"),
         ("llama3.2", "default"),
@@ -185,19 +185,19 @@ def test_what_patterns_let_through_is_listed(client: Client, configure: Configur
         ("cloud/big", "cloud"),
     ]
     for card in listed:
-        assert client.get(f"/ai/v1/models/{card['id']}", headers=headers).json() == card
-    tiny = client.get("/ai/v1/models/text-anything", headers=headers).json()
+        assert Client().get(f"/ai/v1/models/{card['id']}", headers=headers).json() == card
+    tiny = Client().get("/ai/v1/models/text-anything", headers=headers).json()
     assert (tiny["id"], tiny["metadata"]["backend"]) == ("text-anything", "small")
 
 
 def test_only_models_that_are_allowed_come_through_a_pattern(
-    ask: Ask, client: Client, configure: Configure
+    ask: Ask, configure: Configure
 ) -> None:
     configure(**spread(), ALLOWED_MODELS=["gpt-5"])
     assert ask(model="gpt-4o").status_code == 404
     assert ask(model="gpt-5").status_code == 200
     headers = {"Authorization": f"Bearer {KEY}"}
-    listed = client.get("/ai/v1/models", headers=headers).json()["data"]
+    listed = Client().get("/ai/v1/models", headers=headers).json()["data"]
     assert [card["id"] for card in listed] == ["gpt-5"]
 
 
@@ -303,14 +303,12 @@ def test_a_fallback_that_cannot_be_made_is_passed_over(
     assert "to the backend 'broken' crashed" in caplog.text
 
 
-def test_a_model_is_listed_as_long_as_somebody_answers_for_it(
-    client: Client, configure: Configure
-) -> None:
+def test_a_model_is_listed_as_long_as_somebody_answers_for_it(configure: Configure) -> None:
     configure(**chain(m=["up"]), ALLOWED_MODELS=["m"])
     headers = {"Authorization": f"Bearer {KEY}"}
-    (card,) = client.get("/ai/v1/models", headers=headers).json()["data"]
+    (card,) = Client().get("/ai/v1/models", headers=headers).json()["data"]
     assert (card["id"], card["metadata"]["backend"]) == ("m", "up")
-    assert client.get("/ai/v1/models/m", headers=headers).json() == card
+    assert Client().get("/ai/v1/models/m", headers=headers).json() == card
 
 
 @pytest.mark.parametrize(
@@ -323,12 +321,12 @@ def test_a_model_is_listed_as_long_as_somebody_answers_for_it(
     ],
 )
 def test_a_site_is_ready_if_others_stand_in_for_what_is_down(
-    client: Client, configure: Configure, fallbacks: dict[str, list[str]], status: int
+    configure: Configure, fallbacks: dict[str, list[str]], status: int
 ) -> None:
     settings = chain(**fallbacks)
     settings["BACKENDS"]["default"] = dummy("d")
     configure(**settings)
-    assert client.get("/ai/health").status_code == status
+    assert Client().get("/ai/health").status_code == status
 
 
 def test_not_after_the_first_delta(

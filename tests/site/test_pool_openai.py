@@ -100,12 +100,6 @@ def hosts(site: Site, servers: list[OllamaServer]) -> list[OllamaServer]:
     return servers
 
 
-@pytest.fixture
-def client(site: Site) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=site.base_url, api_key=KEY, max_retries=0, timeout=60) as client:
-        yield client
-
-
 def health(site: Site) -> dict[str, Any]:
     report: dict[str, Any] = httpx.get(f"{site.url}/ai/health", headers=HEADERS, timeout=60).json()[
         "backends"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -34,13 +33,6 @@ WEATHER: FunctionToolParam = {
     },
 }
 CALL = {"id": "call_1", "function": {"name": "get_weather", "arguments": {"city": "Rome"}}}
-
-
-@pytest.fixture
-def client(site: Site) -> Iterator[openai.OpenAI]:
-    options: dict[str, Any] = {"max_retries": 0, "timeout": 20}
-    with openai.OpenAI(base_url=site.base_url, api_key=KEY, **options) as client:
-        yield client
 
 
 @pytest.mark.compat("responses.request.metadata")
