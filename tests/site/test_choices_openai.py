@@ -85,7 +85,7 @@ def _ignoring_errors(client: openai.OpenAI, n: int) -> None:
 
 @pytest.mark.compat("chat.stream.a client that hangs up")
 @pytest.mark.parametrize("stream", [False, True])
-def test_whoever_hangs_up_frees_the_engine_of_all_choices(
+def test_a_disconnect_frees_the_engine_of_all_choices(
     client: openai.OpenAI, ollama: OllamaServer, stream: bool
 ) -> None:
     ollama.reply(*[Answer(["x"] * 1000, pause=0.05 if stream else 30)] * 3)

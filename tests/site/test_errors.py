@@ -345,7 +345,7 @@ def test_a_model_that_the_site_does_not_offer(
     ],
     ids=["of MODELS", "the default", "a client's own idea"],
 )
-def test_the_owner_is_told_of_a_model_that_the_settings_promise_in_vain(
+def test_a_model_of_the_settings_that_the_engine_lacks_is_logged(
     send: Send,
     configure: Callable[..., None],
     caplog: pytest.LogCaptureFixture,

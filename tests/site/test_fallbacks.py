@@ -329,7 +329,7 @@ def test_a_site_is_ready_if_others_stand_in_for_what_is_down(
     assert Client().get("/ai/health").status_code == status
 
 
-def test_not_after_the_first_delta(
+def test_there_is_no_fallback_after_the_first_delta(
     ask: Ask,
     configure: Configure,
     endings: list[dict[str, Any]],
@@ -348,7 +348,7 @@ def test_not_after_the_first_delta(
     assert ending["signal"] is completion_failed
 
 
-def test_not_for_what_is_wrong_with_the_request(
+def test_there_is_no_fallback_for_an_invalid_request(
     ask: Ask, configure: Configure, ollama: OllamaServer, second: OllamaServer
 ) -> None:
     configure(**two(ollama, second))
@@ -442,7 +442,7 @@ def chain(**fallbacks: list[str]) -> dict[str, Any]:
         ({"m": ["m", "a"], "a": ["a", "b"], "b": ["a", "m", "up"]}, ["a", "b", "up"]),
     ],
 )
-def test_first_those_of_the_model_then_theirs(
+def test_fallbacks_of_fallbacks_come_last(
     ask: Ask,
     configure: Configure,
     caplog: pytest.LogCaptureFixture,
@@ -461,7 +461,7 @@ def test_a_loop_without_a_way_out_ends(ask: Ask, configure: Configure) -> None:
     assert ask().status_code == 503
 
 
-def test_one_that_cannot_do_what_is_asked_for_is_passed_over(
+def test_a_fallback_that_does_not_support_the_request_is_passed_over(
     ask: Ask, configure: Configure
 ) -> None:
     settings = chain(m=["plain", "up"])
@@ -474,13 +474,13 @@ def test_one_that_cannot_do_what_is_asked_for_is_passed_over(
     assert ask("embeddings").status_code == 200
 
 
-def test_one_that_is_not_offered_to_clients(ask: Ask, configure: Configure) -> None:
+def test_a_fallback_may_be_hidden_from_clients(ask: Ask, configure: Configure) -> None:
     configure(**chain(m=["up"]), ALLOWED_MODELS=["m"])
     assert ask(model="up").status_code == 404
     assert ask().json()["choices"][0]["message"]["content"] == "up"
 
 
-def test_a_name_that_a_pattern_fits(ask: Ask, configure: Configure) -> None:
+def test_a_fallback_may_match_a_pattern(ask: Ask, configure: Configure) -> None:
     configure(
         BACKENDS={"default": {"BACKEND": OLLAMA, "HOST": DEAD}, "cloud": dummy("c", says="cloud")},
         MODELS={

@@ -122,7 +122,7 @@ class Server:
     ],
     ids=str,
 )
-async def test_what_is_not_for_it_reaches_the_site_unread(changes: dict[str, Any]) -> None:
+async def test_other_requests_reach_the_site_unread(changes: dict[str, Any]) -> None:
     server = Server(**changes)
     assert await server.run() is None
     assert server.went_to_site == [(server.scope, 0)]

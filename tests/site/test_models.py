@@ -381,7 +381,7 @@ def test_strangers_see_the_status_only(get: Get, configure: Configure) -> None:
     assert (response.status_code, response.json()) == (503, {"status": "unavailable"})
 
 
-def test_anybody_is_a_stranger_to_health_also_where_everybody_gets_in(
+def test_anonymous_callers_of_health_get_no_details_where_they_are_allowed(
     get: Get, configure: Configure
 ) -> None:
     configure(BACKENDS={"default": dummy()}, ALLOW_ANONYMOUS=True)

@@ -210,9 +210,7 @@ def test_other_backends_and_what_is_not_an_answer_do_not_wait(
         let_go()
 
 
-def test_what_waits_and_runs_is_told_to_known_callers_only(
-    site: Site, ollama: OllamaServer
-) -> None:
+def test_only_known_callers_see_the_counts(site: Site, ollama: OllamaServer) -> None:
     with busy(site, ollama) as let_go:
         assert counts(site, "default") == (1, 0)
         assert httpx.get(f"{site.url}/ai/health", timeout=60).json() == {"status": "ok"}
@@ -382,7 +380,7 @@ STREAMS = pytest.mark.parametrize("stream", [sync_stream, async_stream])
 
 
 @STREAMS
-def test_a_stream_that_has_begun_is_told_in_an_event(
+def test_a_stream_that_has_begun_gets_an_error_event(
     canned: Callable[..., None], stream: Callable[[], tuple[int, bytes]]
 ) -> None:
     canned(QUEUE_TIMEOUT=0.3, STREAM_KEEPALIVE_SECONDS=0.1)
@@ -398,7 +396,7 @@ def test_a_stream_that_has_begun_is_told_in_an_event(
 
 
 @STREAMS
-def test_a_receiver_is_told_how_many_wait(
+def test_the_signal_has_the_number_of_waiting_requests(
     canned: Callable[..., None],
     pool: ThreadPoolExecutor,
     stream: Callable[[], tuple[int, bytes]],

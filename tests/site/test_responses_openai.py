@@ -459,7 +459,7 @@ def test_what_is_not_to_be_stored_is_not(ask: Any, stored: OllamaServer) -> None
 
 
 @pytest.mark.compat("responses.request.previous_response_id")
-def test_somebody_elses_response_is_not_there(ask: Any, stored: OllamaServer) -> None:
+def test_a_response_of_another_owner_does_not_exist(ask: Any, stored: OllamaServer) -> None:
     first = ask(input="Hi").json()
     for response in (
         ask(key="sk-other", input="Hi", previous_response_id=first["id"]),

@@ -168,7 +168,9 @@ def test_what_has_not_begun_is_a_503(stopped: Stopped, name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["stream", "two choices", "silent stream", "one piece", "half of one piece"]
 )
-def test_what_is_ended_frees_the_engine_and_is_told(stopped: Stopped, name: str) -> None:
+def test_a_request_that_is_ended_frees_the_engine_and_is_signalled(
+    stopped: Stopped, name: str
+) -> None:
     asked = stopped.asked[name]
     for received in asked.received:
         assert received.hung_up.wait(60)

@@ -299,12 +299,12 @@ WRONG: list[tuple[dict[str, Any], str, int, list[str]]] = [
 
 
 @pytest.mark.parametrize("options", FINE)
-def test_nothing_is_said_of_what_is_fine(settings: Settings, options: dict[str, Any]) -> None:
+def test_a_valid_configuration_has_no_messages(settings: Settings, options: dict[str, Any]) -> None:
     assert found(settings, options) == []
 
 
 @pytest.mark.parametrize(("options", "id", "level", "named"), WRONG)
-def test_what_is_wrong_is_named(
+def test_each_mistake_is_reported(
     settings: Settings, options: dict[str, Any], id: str, level: int, named: list[str]
 ) -> None:
     (message,) = found(settings, options)
@@ -365,7 +365,7 @@ def test_a_setting_that_is_no_dict_is_an_error(settings: Settings, options: Any)
     assert checks.check_mounts() == []
 
 
-def test_everything_wrong_is_said_at_once(settings: Settings) -> None:
+def test_all_mistakes_are_reported_at_once(settings: Settings) -> None:
     messages = found(
         settings,
         {
@@ -385,7 +385,7 @@ def test_what_a_check_makes_is_closed(settings: Settings) -> None:
     assert ClosesLoudly.open == 0
 
 
-def test_a_host_is_spoken_of_only_where_it_is_what_is_wrong(settings: Settings) -> None:
+def test_a_host_is_named_only_if_it_is_the_mistake(settings: Settings) -> None:
     options = {"HOST": URL, "BACKENDS": {"default": {"OPTIONS": {"tiemout": 1}}}}
     (message,) = found(settings, {"ALLOW_ANONYMOUS": True, **options})
     assert "'tiemout'" in message.msg
@@ -404,7 +404,7 @@ def test_every_id_of_the_table_is_tested() -> None:
 @pytest.mark.parametrize(
     ("command", "count"), [("check", 2), ("runserver", 2), ("migrate", 0), ("shell", 0)]
 )
-def test_an_engine_that_is_not_ready_is_reported_where_somebody_looks(
+def test_an_engine_that_is_not_ready_is_reported_by_check_and_runserver(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, command: str, count: int
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["manage.py", command])
@@ -539,7 +539,7 @@ def test_a_section_of_an_app_that_is_wrong(
         ("urls", [HERE], "not the dotted path of a module"),
     ],
 )
-def test_what_an_app_names_in_vain(
+def test_an_attribute_of_an_app_that_cannot_be_used(
     settings: Settings, install: Install, attribute: str, named: Any, reason: str
 ) -> None:
     install(**{attribute: named})
@@ -666,7 +666,7 @@ def test_a_mount_without_a_backend_needs_the_default_one(settings: Settings) -> 
     assert "'cluster'" in text(message)
 
 
-def test_what_an_include_passes_to_all_its_urls_is_none_of_its_business(
+def test_arguments_of_an_outer_include_are_not_checked(
     settings: Settings,
 ) -> None:
     outer = [path("ai/", include(GATEWAY), {"case": "snake"})]
@@ -696,7 +696,7 @@ def test_a_mount_in_a_namespace_is_checked_too(settings: Settings) -> None:
     assert message.id == "ollama_openai.E005"
 
 
-def test_the_arguments_of_other_urls_are_none_of_its_business(settings: Settings) -> None:
+def test_arguments_of_other_urls_are_not_checked(settings: Settings) -> None:
     def view(request: HttpRequest, **options: Any) -> HttpResponse:
         return HttpResponse()
 

@@ -937,7 +937,9 @@ def test_any_answer_is_a_stream_that_clients_can_follow(
 
 
 @given(answers(ended=False), requests)
-def test_any_answer_that_fails_is_one_too(deltas: list[Delta], request: ResponsesRequest) -> None:
+def test_any_answer_that_fails_is_a_valid_stream(
+    deltas: list[Delta], request: ResponsesRequest
+) -> None:
     writer = ResponseStream(request, "m", "snake")
     data = b"".join(map(writer.feed, deltas)) + writer.fail(UpstreamError("Broke off."))
     items = check(told(data))

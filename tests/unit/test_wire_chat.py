@@ -657,7 +657,7 @@ def test_a_function_that_is_chosen_has_to_be_among_the_tools(choice: dict[str, A
     assert parse(asking(tools=[f, g], tool_choice=choice)).dump_known()["tool_choice"] == choice
 
 
-def test_the_first_of_many_errors_is_told() -> None:
+def test_the_first_of_many_errors_is_reported() -> None:
     error = refused(json.dumps({"messages": [{"role": "user"}, {}], "n": 0}).encode())
     assert error.param == "n"
 
