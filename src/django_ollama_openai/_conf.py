@@ -203,7 +203,9 @@ class Settings(Section):
         repr=False,
     )
     DEFAULT_MODEL: str | None = Field(
-        None, description="Model of requests that name none; if absent, such a request is a 400."
+        None,
+        description="Model of requests that name none. Without one that the caller may use, such a "
+        "request is a 400.",
     )
     MODELS: dict[str, ModelConfig] = Field(
         default_factory=dict,

@@ -117,7 +117,7 @@ def _check_classes() -> Iterator[CheckMessage]:
             try:
                 _conf.make(path, base, key)
             except ImproperlyConfigured as error:
-                yield Error(str(error), id=f"ollama_openai.{id}")
+                yield Error(str(error), id=id)
 
 
 def _check_access() -> Iterator[CheckMessage]:
@@ -270,8 +270,8 @@ _BASES: Final[dict[str, type]] = {
 
 #: The keys whose defaults have what apps name in an attribute, and the ids of their errors.
 _LISTS: Final = (
-    ("AUTHENTICATION", _conf.AUTHENTICATORS, "E003"),
-    ("POLICIES", _conf.POLICIES, "E010"),
+    ("AUTHENTICATION", _conf.AUTHENTICATORS, "ollama_openai.E003"),
+    ("POLICIES", _conf.POLICIES, "ollama_openai.E010"),
 )
 
 
