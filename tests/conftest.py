@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.ollama_server import OllamaServer
 from tests.proxies import missing_proxies
-from tests.servers import KEY, SERVERS, SERVERS_AND_LANE, Site, serve
+from tests.servers import KEY, SERVERS, SERVERS_AND_LANE, Server, Site, serve
 
 # How long an example takes says nothing where several environments share a machine.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -90,6 +90,26 @@ def site_options(ollama: OllamaServer) -> dict[str, Any]:
         },
         "STREAM_KEEPALIVE_SECONDS": 0.5,
     }
+
+
+def site_fixture(
+    servers: Sequence[Server],
+    options: Callable[[OllamaServer], dict[str, Any]] = site_options,
+    **environment: Any,
+) -> Any:
+    """Return a fixture for a module: a site with ``options`` in each of ``servers``."""
+
+    @pytest.fixture(scope="module", params=servers)
+    def site(
+        request: pytest.FixtureRequest,
+        ollama_server: OllamaServer,
+        tmp_path_factory: pytest.TempPathFactory,
+    ) -> Iterator[Site]:
+        directory = tmp_path_factory.mktemp(request.param)
+        with serve(request.param, directory, options(ollama_server), **environment) as running:
+            yield running
+
+    return site
 
 
 @pytest.fixture(scope="session")

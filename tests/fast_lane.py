@@ -1,13 +1,15 @@
-"""Django's asynchronous test client, with the fast lane in front of the site."""
+"""Django's test clients, and one with the fast lane in front of the site."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from io import BytesIO
 from typing import Any
 
+from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.core.handlers.asgi import ASGIRequest
 from django.core.signals import request_finished, request_started
@@ -18,7 +20,7 @@ from django.test.client import AsyncClientHandler
 
 from django_ollama_openai.asgi import fast_lane
 
-__all__ = ["CLIENTS", "IDS", "FastLaneClient"]
+__all__ = ["CLIENTS", "IDS", "FastLaneClient", "sender"]
 
 
 class FastLaneClient(AsyncClient):
@@ -32,6 +34,29 @@ class FastLaneClient(AsyncClient):
 
 CLIENTS = (Client, AsyncClient, FastLaneClient)
 IDS = ("wsgi", "asgi", "fast-lane")
+JSON = "application/json"
+
+
+def sender(kind: type[Client | AsyncClient]) -> Callable[..., Any]:
+    """Return a function that sends a request with a client of ``kind``, and returns its response
+    when all of it has been received; a body that is no text or bytes is sent as JSON."""
+    client: Any = kind(raise_request_exception=False)
+
+    def send(method: str, path: str, body: Any = "", **more: Any) -> Any:
+        content = body if isinstance(body, str | bytes) else json.dumps(body)
+        return client.generic(method, path, content, **{"content_type": JSON, **more})
+
+    async def asend(*arguments: Any, **options: Any) -> Any:
+        before = asyncio.all_tasks()
+        response = await send(*arguments, **options)
+        if response.streaming:
+            response.streaming_content = [part async for part in response.streaming_content]
+        # The end of an answer does not wait for the receivers.
+        if rest := asyncio.all_tasks() - before:
+            await asyncio.wait(rest, timeout=60)
+        return response
+
+    return async_to_sync(asend) if issubclass(kind, AsyncClient) else send
 
 
 class _Handler(AsyncClientHandler):

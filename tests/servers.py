@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -99,6 +100,35 @@ class Site:
         answer = httpx.get(f"{self.url}/left/{query}", timeout=60, verify=NO_TLS)
         left: dict[str, Any] = answer.raise_for_status().json()
         return left
+
+    def connect(self) -> socket.socket:
+        """Return a connection to the server."""
+        address = urlsplit(self.url)
+        return socket.create_connection((address.hostname or "", address.port or 0), timeout=60)
+
+    def send(
+        self, body: dict[str, Any], request_id: str, path: str = "chat/completions", **headers: str
+    ) -> socket.socket:
+        """Return a connection on which a request was sent; the test may do with it as it likes."""
+        connection = self.connect()
+        content = json.dumps(body).encode()
+        connection.sendall(self.post(content, path, {"x-request-id": request_id, **headers}))
+        return connection
+
+    def post(
+        self, content: bytes, path: str = "chat/completions", headers: dict[str, str] | None = None
+    ) -> bytes:
+        """Return the bytes of a request with ``content``; ``headers`` replace the usual ones."""
+        address = urlsplit(f"{self.base_url}/{path}")
+        fields = {
+            "Host": address.netloc,
+            "Authorization": f"Bearer {KEY}",
+            "Content-Type": "application/json",
+            "Content-Length": str(len(content)),
+            **(headers or {}),
+        }
+        head = [f"POST {address.path} HTTP/1.1", *(f"{key}: {fields[key]}" for key in fields)]
+        return "\r\n".join([*head, "", ""]).encode() + content
 
     def signals(self, request_id: str, count: int, timeout: float = 60) -> list[dict[str, Any]]:
         """What was signalled for one request, as soon as there are ``count`` entries."""

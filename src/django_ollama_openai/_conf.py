@@ -38,6 +38,7 @@ __all__ = [
     "ANY_ORIGIN",
     "AUTHENTICATORS",
     "DEFAULT_BACKEND",
+    "ENDPOINTS",
     "POLICIES",
     "SECTIONS",
     "SETTING",
@@ -64,10 +65,10 @@ SETTING = "OLLAMA_OPENAI"
 DEFAULT_BACKEND = "default"
 ANY_ORIGIN: Final = "*"
 
-
+#: The attributes by which the ``AppConfig`` of an app names what it brings: nothing if ``None``.
 AUTHENTICATORS: Final = "ollama_openai_authenticators"
+ENDPOINTS: Final = "ollama_openai_urls"
 POLICIES: Final = "ollama_openai_policies"
-#: The attributes by which the ``AppConfig`` of an app names what it brings.
 SECTIONS: Final = "ollama_openai_settings"
 
 _STATIC_KEYS: Final = ("django_ollama_openai.auth.StaticKeyAuthenticator",)
@@ -202,7 +203,9 @@ class Settings(Section):
         repr=False,
     )
     DEFAULT_MODEL: str | None = Field(
-        None, description="Model of requests that name none; if absent, such a request is a 400."
+        None,
+        description="Model of requests that name none. Without one that the caller may use, such a "
+        "request is a 400.",
     )
     MODELS: dict[str, ModelConfig] = Field(
         default_factory=dict,
@@ -368,17 +371,27 @@ def is_pattern(name: str) -> bool:
 
 def named_by_apps(attribute: str) -> list[str]:
     """Return the dotted paths that the installed apps list in ``attribute`` of their configs."""
-    return [path for app in apps.get_app_configs() for path in getattr(app, attribute, ())]
+    paths: list[str] = []
+    for app in apps.get_app_configs():
+        named = getattr(app, attribute, None)
+        if isinstance(named, (list, tuple)):
+            paths += named
+        elif named is not None:
+            # A system check reports it. Without that, the site must not run without a policy that
+            # it should have: what is no path cannot be imported.
+            paths.append(named)
+    return paths
 
 
 def section_models() -> dict[str, type[Section]]:
     """Return the models of the sections that installed apps add, by name.
 
-    Those that cannot be imported are left out: a system check reports them.
+    Those that cannot be used are left out: a system check reports them.
     """
     models: dict[str, type[Section]] = {}
     for app in apps.get_app_configs():
-        for name, path in getattr(app, SECTIONS, {}).items():
+        sections = getattr(app, SECTIONS, None)
+        for name, path in sections.items() if isinstance(sections, dict) else ():
             with suppress(Exception):
                 model = import_string(path)
                 if issubclass(model, Section) and name not in Settings.model_fields:

@@ -8,7 +8,7 @@
 ``ollama_openai.E005``  a mount has an unknown option or an invalid value
 ``ollama_openai.E006``  the response store cannot be imported or created
 ``ollama_openai.E007``  fallbacks form a circle, or name a pattern
-``ollama_openai.E008``  an app's config names something that cannot be used
+``ollama_openai.E008``  an attribute of an app's config cannot be used
 ``ollama_openai.E009``  an app has a path that another app or the gateway itself has
 ``ollama_openai.E010``  a policy cannot be imported or created
 ``ollama_openai.W001``  no caller can authenticate
@@ -38,7 +38,6 @@ from . import _conf
 from ._gateway.admission import authenticators
 from ._gateway.failures import describe_failure
 from ._gateway.mount import OPTIONS
-from ._gateway.policy import policies
 from ._wire.case import Case
 from .auth import BaseAuthenticator, StaticKeyAuthenticator
 from .backends import BaseBackend, InvalidBackendError, backends
@@ -72,8 +71,8 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         ]
     return [
         *_check_backends(),
+        *_check_classes(),
         *_check_access(),
-        *_check_policies(),
         *_check_left_out(),
         *_check_models(),
         *_check_store(),
@@ -107,12 +106,25 @@ def _check_queue(alias: str, engines: tuple[str, ...]) -> Iterator[CheckMessage]
         )
 
 
+def _check_classes() -> Iterator[CheckMessage]:
+    settings = _conf.get()
+    for key, attribute, id in _LISTS:
+        base, named = _BASES[attribute], _conf.named_by_apps(attribute)
+        for path in getattr(settings, key):
+            # Another check reports what apps name in vain.
+            if path in named and _unusable(path, base):
+                continue
+            try:
+                _conf.make(path, base, key)
+            except ImproperlyConfigured as error:
+                yield Error(str(error), id=id)
+
+
 def _check_access() -> Iterator[CheckMessage]:
     settings = _conf.get()
     try:
         active = authenticators(settings)
-    except ImproperlyConfigured as error:
-        yield Error(str(error), id="ollama_openai.E003")
+    except ImproperlyConfigured:
         return
     has_keys = any(isinstance(each, StaticKeyAuthenticator) for each in active)
     if settings.API_KEYS and not has_keys:
@@ -133,16 +145,9 @@ def _check_access() -> Iterator[CheckMessage]:
         )
 
 
-def _check_policies() -> Iterator[CheckMessage]:
-    try:
-        policies(_conf.get())
-    except ImproperlyConfigured as error:
-        yield Error(str(error), id="ollama_openai.E010")
-
-
 def _check_left_out() -> Iterator[CheckMessage]:
     settings = _conf.get()
-    for key, attribute in (("AUTHENTICATION", _conf.AUTHENTICATORS), ("POLICIES", _conf.POLICIES)):
+    for key, attribute, _ in _LISTS:
         left_out = [
             path for path in _conf.named_by_apps(attribute) if path not in getattr(settings, key)
         ]
@@ -218,44 +223,56 @@ def _check_store() -> Iterator[CheckMessage]:
 
 @register(Tags.compatibility)
 def check_apps(**kwargs: Any) -> list[CheckMessage]:
-    """Check the attributes ``ollama_openai_…`` of the configs of installed apps."""
+    """Check the attributes by which the configs of installed apps name what they bring."""
     sections: dict[str, str] = dict.fromkeys(_conf.Settings.model_fields, "django_ollama_openai")
     messages: list[CheckMessage] = []
     for app in apps.get_app_configs():
-        for path, base, attribute in _named_by(app):
-            if reason := _unusable(path, base):
-                messages.append(
-                    Error(
-                        f"The app {app.name!r} names {path!r} in {attribute}, which {reason}.",
-                        id="ollama_openai.E008",
-                    )
-                )
-        for name in getattr(app, _conf.SECTIONS, {}):
+        reasons = list(_named_in_vain(app))
+        named = getattr(app, _conf.SECTIONS, None)
+        for name in named if isinstance(named, dict) else ():
             if name in sections:
-                messages.append(
-                    Error(
-                        f"The app {app.name!r} adds the section {name!r} to {_conf.SETTING}, which "
-                        f"{sections[name]!r} has, too.",
-                        id="ollama_openai.E008",
-                    )
+                reasons.append(
+                    f"adds the section {name!r} to {_conf.SETTING}, which {sections[name]!r} has, "
+                    "too"
                 )
             sections.setdefault(name, app.name)
+        messages += [
+            Error(f"The app {app.name!r} {reason}.", id="ollama_openai.E008") for reason in reasons
+        ]
     return messages
 
 
-def _named_by(app: AppConfig) -> Iterator[tuple[str, type, str]]:
-    """Yield each dotted path that ``app`` names, the base of its class, and the attribute."""
-    for attribute, base in _BASES.items():
-        named = getattr(app, attribute, ())
-        for path in named.values() if isinstance(named, dict) else named:
-            yield path, base, attribute
+def _named_in_vain(app: AppConfig) -> Iterator[str]:
+    for attribute, (kind, description) in _TYPES.items():
+        named = getattr(app, attribute, None)
+        if named is None:
+            continue
+        if not isinstance(named, kind):
+            yield f"has {named!r} as {attribute}, which is not {description}"
+        elif attribute in _BASES:
+            for path in named.values() if isinstance(named, dict) else named:
+                if reason := _unusable(path, _BASES[attribute]):
+                    yield f"names {path!r} in {attribute}, which {reason}"
 
+
+_TYPES: Final[dict[str, tuple[Any, str]]] = {
+    _conf.ENDPOINTS: (str, "the dotted path of a module"),
+    _conf.AUTHENTICATORS: ((list, tuple), "a list of dotted paths"),
+    _conf.POLICIES: ((list, tuple), "a list of dotted paths"),
+    _conf.SECTIONS: (dict, "a dict of names and dotted paths"),
+}
 
 _BASES: Final[dict[str, type]] = {
     _conf.AUTHENTICATORS: BaseAuthenticator,
     _conf.POLICIES: BasePolicy,
     _conf.SECTIONS: _conf.Section,
 }
+
+#: The keys whose defaults have what apps name in an attribute, and the ids of their errors.
+_LISTS: Final = (
+    ("AUTHENTICATION", _conf.AUTHENTICATORS, "ollama_openai.E003"),
+    ("POLICIES", _conf.POLICIES, "ollama_openai.E010"),
+)
 
 
 def _unusable(path: str, base: type) -> str | None:

@@ -14,6 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import URLPattern, URLResolver, register_converter
 from django.urls.converters import PathConverter
 
+from . import _conf
 from ._views.endpoint import path
 from ._views.engine import chat_completions, completions, embeddings, responses
 from ._views.health import health
@@ -34,17 +35,19 @@ register_converter(AnythingConverter, "ollama_openai_anything")
 def optional_endpoints() -> Iterator[tuple[AppConfig, list[URLPattern | URLResolver]]]:
     """Yield the installed apps that have endpoints, each with its patterns.
 
+    A system check reports what is no name of a module.
+
     Raises:
         ImproperlyConfigured: The ``urlpatterns`` of an app cannot be imported.
     """
     for app in apps.get_app_configs():
-        module: str | None = getattr(app, "ollama_openai_urls", None)
-        if module is not None:
+        module = getattr(app, _conf.ENDPOINTS, None)
+        if isinstance(module, str):
             try:
                 yield app, import_module(module).urlpatterns
             except Exception as error:
                 raise ImproperlyConfigured(
-                    f"The app {app.name!r} names {module!r} as ollama_openai_urls, whose "
+                    f"The app {app.name!r} names {module!r} as {_conf.ENDPOINTS}, whose "
                     f"urlpatterns cannot be imported: {error}."
                 ) from error
 

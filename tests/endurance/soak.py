@@ -36,8 +36,7 @@ from tests.endurance.test_faults import (
     Told,
     begun,
     check_told,
-    connect,
-    request_by_hand,
+    post,
     site_options,
 )
 from tests.ollama_server import Answer, Hold, OllamaServer, Reply, Step, Wait
@@ -356,9 +355,9 @@ class _Client(threading.Thread):
                 Reply([], before=[Hold()]),
             ]
         )
-        with self._prompt(reply) as prompt, connect(self._site) as connection:
+        with self._prompt(reply) as prompt, self._site.connect() as connection:
             body = json.dumps(_body(prompt, stream=self._random.random() < 0.8)).encode()
-            request = request_by_hand(self._site, body)
+            request = post(self._site, body, len(body))
             if self._random.random() < 0.3:
                 request = request[: self._random.randrange(len(request))]
             connection.sendall(request)
@@ -371,7 +370,7 @@ class _Client(threading.Thread):
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
     def _garbage(self) -> None:
-        with connect(self._site) as connection:
+        with self._site.connect() as connection:
             connection.sendall(self._random.randbytes(200) + b"\r\n\r\n")
             assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
 

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal, TypeAlias
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -482,26 +481,9 @@ def test_an_idle_connection_that_the_engine_has_closed(
 # The client
 
 
-def connect(site: Site) -> socket.socket:
-    address = urlsplit(site.url)
-    assert address.hostname is not None
-    return socket.create_connection((address.hostname, address.port or 80), timeout=60)
-
-
-def request_by_hand(
-    site: Site, content: bytes, *, length: int | None = None, more: tuple[str, ...] = ()
-) -> bytes:
+def post(site: Site, content: bytes, length: int) -> bytes:
     """A request that says its body has ``length`` bytes."""
-    head = [
-        "POST /ai/v1/chat/completions HTTP/1.1",
-        f"Host: {urlsplit(site.url).netloc}",
-        f"Authorization: Bearer {KEY}",
-        "Content-Type: application/json",
-        "Connection: close",
-        f"Content-Length: {len(content) if length is None else length}",
-        *more,
-    ]
-    return "\r\n".join(head).encode() + b"\r\n\r\n" + content
+    return site.post(content, headers={"Connection": "close", "Content-Length": str(length)})
 
 
 def read_all(connection: socket.socket) -> bytes:
@@ -525,9 +507,9 @@ WHOLE = json.dumps(request_body("whole")).encode()
 
 
 def test_a_client_that_sends_its_body_slowly(site: Site, ollama: OllamaServer) -> None:
-    with nothing_left(site, ollama), logging(site) as lines, connect(site) as connection:
+    with nothing_left(site, ollama), logging(site) as lines, site.connect() as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for byte in request_by_hand(site, WHOLE):
+        for byte in post(site, WHOLE, len(WHOLE)):
             connection.sendall(bytes([byte]))
             time.sleep(0.0005)
         answer = read_all(connection)
@@ -538,8 +520,8 @@ def test_a_client_that_sends_its_body_slowly(site: Site, ollama: OllamaServer) -
 
 def test_a_client_that_hangs_up_in_the_middle_of_its_body(site: Site, ollama: OllamaServer) -> None:
     with nothing_left(site, ollama), logging(site) as lines:
-        with connect(site) as connection:
-            connection.sendall(request_by_hand(site, WHOLE[:-10], length=len(WHOLE)))
+        with site.connect() as connection:
+            connection.sendall(post(site, WHOLE[:-10], len(WHOLE)))
             check_answered(ask(site, "whole"), "whole", "Hello!")
         check_answered(ask(site, "stream"), "stream", "Hello!")
     assert lines == []
@@ -547,8 +529,8 @@ def test_a_client_that_hangs_up_in_the_middle_of_its_body(site: Site, ollama: Ol
 
 
 def test_a_client_that_waits_in_the_middle_of_its_body(site: Site, ollama: OllamaServer) -> None:
-    with nothing_left(site, ollama), logging(site) as lines, connect(site) as connection:
-        connection.sendall(request_by_hand(site, WHOLE[:-10], length=len(WHOLE)))
+    with nothing_left(site, ollama), logging(site) as lines, site.connect() as connection:
+        connection.sendall(post(site, WHOLE[:-10], len(WHOLE)))
         for mode in MODES:
             check_answered(ask(site, mode), mode, "Hello!")
         assert len(ollama.chats()) == 2
@@ -559,8 +541,8 @@ def test_a_client_that_waits_in_the_middle_of_its_body(site: Site, ollama: Ollam
 
 def test_a_body_that_is_shorter_than_it_said(site: Site, ollama: OllamaServer) -> None:
     # What is there would do for a request: it must not be taken for one.
-    with nothing_left(site, ollama), logging(site) as lines, connect(site) as connection:
-        connection.sendall(request_by_hand(site, WHOLE, length=len(WHOLE) + 10))
+    with nothing_left(site, ollama), logging(site) as lines, site.connect() as connection:
+        connection.sendall(post(site, WHOLE, len(WHOLE) + 10))
         connection.shutdown(socket.SHUT_WR)
         answer = read_all(connection)
     if site.server == "gunicorn":
@@ -573,8 +555,8 @@ def test_a_body_that_is_shorter_than_it_said(site: Site, ollama: OllamaServer) -
 
 
 def test_a_body_that_is_longer_than_it_said(site: Site, ollama: OllamaServer) -> None:
-    with nothing_left(site, ollama), logging(site) as lines, connect(site) as connection:
-        connection.sendall(request_by_hand(site, WHOLE, length=len(WHOLE) - 10))
+    with nothing_left(site, ollama), logging(site) as lines, site.connect() as connection:
+        connection.sendall(post(site, WHOLE, len(WHOLE) - 10))
         answer = read_all(connection)
     assert status_of(answer) == 400
     assert b'"type":"invalid_request_error"' in answer
@@ -595,7 +577,7 @@ def test_a_body_that_is_longer_than_it_said(site: Site, ollama: OllamaServer) ->
 )
 def test_what_is_no_http(site: Site, ollama: OllamaServer, sent: bytes) -> None:
     start = len(site.log())
-    with nothing_left(site, ollama), connect(site) as connection:
+    with nothing_left(site, ollama), site.connect() as connection:
         connection.sendall(sent)
         assert status_of(read_all(connection)) == 400
     assert "[django_ollama_openai]" not in site.log()[start:]

@@ -218,7 +218,7 @@ def test_without_keys_every_token_is_wrong(browser: Browser, site: Callable[...,
         assert refusal(browser.send(Authorization=f"Bearer {token}"))[0] == 401
 
 
-def test_an_empty_key_in_the_settings_lets_nobody_in(
+def test_an_empty_key_in_the_settings_is_refused(
     browser: Browser, site: Callable[..., None]
 ) -> None:
     site(API_KEYS=[KEY, ""])
@@ -338,7 +338,7 @@ def test_other_schemes_leave_the_session_alone(browser: Browser, user: User) -> 
     assert browser.send(Authorization="Basic dTpw", X_CSRFToken=token).status_code == 200
 
 
-def test_an_inactive_user_is_nobody(browser: Browser, user: User, settings: Settings) -> None:
+def test_an_inactive_user_is_anonymous(browser: Browser, user: User, settings: Settings) -> None:
     backend = "django.contrib.auth.backends.AllowAllUsersModelBackend"
     settings.AUTHENTICATION_BACKENDS = [backend]
     browser.log_in(user, backend)
@@ -349,7 +349,9 @@ def test_an_inactive_user_is_nobody(browser: Browser, user: User, settings: Sett
 
 
 @pytest.mark.parametrize("cookie", ["", "nonsense", "\x7f" * 40])
-def test_a_session_that_does_not_exist_is_nobody(browser: Browser, db: None, cookie: str) -> None:
+def test_a_session_that_does_not_exist_is_anonymous(
+    browser: Browser, db: None, cookie: str
+) -> None:
     browser.client.cookies["sessionid"] = cookie
     assert refusal(browser.send(X_CSRFToken=browser.get_csrf_token()))[0] == 401
 
@@ -376,7 +378,7 @@ def test_it_is_closed_by_default_and_says_how_to_open(
 
 
 @pytest.mark.parametrize("authentication", [[], [STATIC, SESSION]])
-def test_everybody_may_be_let_in(
+def test_anonymous_callers_may_be_allowed(
     browser: Browser, site: Callable[..., None], callers: list[Caller], authentication: list[str]
 ) -> None:
     site(ALLOW_ANONYMOUS=True, AUTHENTICATION=authentication)
@@ -386,7 +388,7 @@ def test_everybody_may_be_let_in(
     assert callers == [Caller(), Caller()]
 
 
-def test_whoever_is_known_is_known_also_where_everybody_gets_in(
+def test_known_callers_are_recognised_where_anonymous_ones_are_allowed(
     browser: Browser, site: Callable[..., None], callers: list[Caller]
 ) -> None:
     site(ALLOW_ANONYMOUS=True)
@@ -483,7 +485,7 @@ def test_raising_ends_the_asking(
         ("crash", 500, None, "The server had an error while processing your request."),
     ],
 )
-def test_what_an_authenticator_raises_is_told_in_the_envelope(
+def test_an_error_of_an_authenticator_is_in_openais_format(
     browser: Browser,
     site: Callable[..., None],
     caplog: pytest.LogCaptureFixture,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -12,7 +11,6 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
 from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply, Wait, error, line
-from tests.servers import KEY, Site
 from tests.site.test_streaming import DONE, part
 
 pytestmark = pytest.mark.lane
@@ -44,13 +42,6 @@ CALL = {
     "id": "call_9mth0lrj",
     "function": {"index": 0, "name": "get_weather", "arguments": {"city": "Paris"}},
 }
-
-
-@pytest.fixture
-def client(site: Site) -> Iterator[openai.OpenAI]:
-    options: dict[str, Any] = {"max_retries": 0, "timeout": 20}
-    with openai.OpenAI(base_url=site.base_url, api_key=KEY, **options) as client:
-        yield client
 
 
 @pytest.mark.compat("chat.response.usage.prompt_tokens", "chat.response.usage.completion_tokens")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -14,7 +13,6 @@ from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolPara
 
 from tests.ollama_server import Answer, Close, OllamaServer, Reply, line, recorded
 from tests.recordings import load
-from tests.servers import KEY, Site
 
 ASK: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Heads or tails?"}]
 MODEL = "smollm2:135m"
@@ -29,13 +27,6 @@ def tool(name: str) -> ChatCompletionToolParam:
 
 def called(name: str) -> dict[str, Any]:
     return {"id": f"call_{name}", "function": {"name": name, "arguments": {"city": "Rome"}}}
-
-
-@pytest.fixture
-def client(site: Site) -> Iterator[openai.OpenAI]:
-    options: dict[str, Any] = {"max_retries": 0, "timeout": 20}
-    with openai.OpenAI(base_url=site.base_url, api_key=KEY, **options) as client:
-        yield client
 
 
 # n
@@ -94,7 +85,7 @@ def _ignoring_errors(client: openai.OpenAI, n: int) -> None:
 
 @pytest.mark.compat("chat.stream.a client that hangs up")
 @pytest.mark.parametrize("stream", [False, True])
-def test_whoever_hangs_up_frees_the_engine_of_all_choices(
+def test_a_disconnect_frees_the_engine_of_all_choices(
     client: openai.OpenAI, ollama: OllamaServer, stream: bool
 ) -> None:
     ollama.reply(*[Answer(["x"] * 1000, pause=0.05 if stream else 30)] * 3)

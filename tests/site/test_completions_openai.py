@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -10,16 +9,9 @@ import pytest
 
 from tests.ollama_server import Answer, Close, OllamaServer, Reply, line, recorded
 from tests.recordings import load
-from tests.servers import KEY, Site
+from tests.servers import Site
 
 MODEL = "smollm2:135m"
-
-
-@pytest.fixture
-def client(site: Site) -> Iterator[openai.OpenAI]:
-    options: dict[str, Any] = {"max_retries": 0, "timeout": 20}
-    with openai.OpenAI(base_url=site.base_url, api_key=KEY, **options) as client:
-        yield client
 
 
 @pytest.mark.compat("completions.request.model")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
-from asgiref.sync import async_to_sync
-from django.test import AsyncClient
 
 from django_ollama_openai._views.cors import EXPOSED_HEADERS
-from tests.fast_lane import CLIENTS, IDS
+from tests.fast_lane import CLIENTS, IDS, sender
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -27,17 +24,13 @@ ASKED = "authorization,content-type,x-stainless-os,x-stainless-retry-count"
 
 @pytest.fixture(params=CLIENTS, ids=IDS)
 def send(request: pytest.FixtureRequest) -> Send:
-    client = request.param(raise_request_exception=False)
+    send = sender(request.param)
 
-    def send_sync(method: str, path: str, body: Any = None, **headers: str) -> Any:
+    def send_named(method: str, path: str, body: Any = "", **headers: str) -> Any:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        content = json.dumps(body) if body is not None else ""
-        return client.generic(method, f"/ai/{path}", content, "application/json", headers=named)
+        return send(method, f"/ai/{path}", body, headers=named)
 
-    async def send_async(*arguments: Any, **headers: str) -> Any:
-        return await send_sync(*arguments, **headers)
-
-    return async_to_sync(send_async) if issubclass(request.param, AsyncClient) else send_sync
+    return send_named
 
 
 @pytest.fixture(autouse=True)

@@ -84,7 +84,7 @@ def mentions(page: str, name: str) -> bool:
 
 
 def check_ids() -> set[str]:
-    return set(re.findall(r'id="(ollama_openai\.\w+)"', (PACKAGE / "checks.py").read_text()))
+    return set(re.findall(r'"(ollama_openai\.[EW]\d+)"', (PACKAGE / "checks.py").read_text()))
 
 
 def error_classes() -> list[type[exceptions.GatewayError]]:

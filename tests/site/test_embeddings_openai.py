@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -12,16 +11,9 @@ import pytest
 
 from tests.ollama_server import OllamaServer, recorded
 from tests.recordings import load
-from tests.servers import KEY, Site
+from tests.servers import Site
 
 MODEL = "all-minilm:22m"
-
-
-@pytest.fixture
-def client(site: Site) -> Iterator[openai.OpenAI]:
-    options: dict[str, Any] = {"max_retries": 0, "timeout": 20}
-    with openai.OpenAI(base_url=site.base_url, api_key=KEY, **options) as client:
-        yield client
 
 
 def vectors() -> list[list[float]]:

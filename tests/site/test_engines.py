@@ -293,7 +293,7 @@ def test_a_model_that_is_not_there(engine: Engine) -> None:
     assert (raised.value.code, raised.value.param) == ("model_not_found", "model")
 
 
-def test_whoever_hangs_up_frees_the_engine(engine: Engine) -> None:
+def test_a_disconnect_frees_the_engine(engine: Engine) -> None:
     long = Answer([f"{number} " for number in range(1000)], pause=0.02)
     engine.script(*[long] * 4)
     model = engine.able_to("completion")

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
-from asgiref.sync import async_to_sync
 from asgiref.testing import ApplicationCommunicator
 from django.core.asgi import get_asgi_application
 from django.core.signals import got_request_exception
 from django.http import HttpRequest
-from django.test import AsyncClient, Client, RequestFactory
+from django.test import Client, RequestFactory
 from django.urls import include, path
 
 from django_ollama_openai._views.http_requests import read_body
@@ -32,7 +31,7 @@ from django_ollama_openai._wire.delta import Delta
 from django_ollama_openai.asgi import fast_lane
 from django_ollama_openai.backends import DummyBackend, backends
 from django_ollama_openai.exceptions import InvalidRequest, ModelNotFound, RequestTooLarge
-from tests.fast_lane import CLIENTS, IDS
+from tests.fast_lane import CLIENTS, IDS, sender
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -69,22 +68,7 @@ class Crashes(DummyBackend):
 @pytest.fixture(params=CLIENTS, ids=IDS)
 def send(request: pytest.FixtureRequest) -> Send:
     """A request by either client, to a site that lets everybody in."""
-    client = request.param(raise_request_exception=False)
-
-    def send_sync(
-        method: str,
-        path: str,
-        body: str | bytes = b"",
-        *,
-        kind: str = "application/json",
-        **more: Any,
-    ) -> Any:
-        return client.generic(method, path, body, kind, **more)
-
-    async def send_async(*arguments: Any, **options: Any) -> Any:
-        return await send_sync(*arguments, **options)
-
-    return async_to_sync(send_async) if issubclass(request.param, AsyncClient) else send_sync
+    return sender(request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -333,15 +317,6 @@ def test_an_image_is_refused_and_nothing_is_read(send: Send, tmp_path: Path, sch
     assert dummy.requests == []
 
 
-@pytest.mark.usefixtures("quiet")
-def test_no_model_and_no_default(send: Send) -> None:
-    for body in ({"messages": [HI]}, {**GOOD, "model": None}):
-        response = send("POST", CHAT, json.dumps(body))
-        error = error_of(response)
-        assert (response.status_code, error["param"]) == (400, "model")
-        assert "no default model" in error["message"]
-
-
 @pytest.mark.compat("errors.status.404")
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize(
@@ -370,7 +345,7 @@ def test_a_model_that_the_site_does_not_offer(
     ],
     ids=["of MODELS", "the default", "a client's own idea"],
 )
-def test_the_owner_is_told_of_a_model_that_the_settings_promise_in_vain(
+def test_a_model_of_the_settings_that_the_engine_lacks_is_logged(
     send: Send,
     configure: Callable[..., None],
     caplog: pytest.LogCaptureFixture,

@@ -5,22 +5,19 @@ Every request is made through Django's test client and through its asynchronous 
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
-from asgiref.sync import async_to_sync
-from django.test import AsyncClient, Client
+from django.test import Client
 
 from django_ollama_openai._wire.chat import ChatCompletionRequest
 from django_ollama_openai._wire.delta import Delta
 from django_ollama_openai.backends import DummyBackend, backends
 from django_ollama_openai.backends._slots import QueueTicket
 from django_ollama_openai.signals import completion_failed, completion_finished
-from tests.fast_lane import CLIENTS, IDS
+from tests.fast_lane import CLIENTS, IDS, sender
 from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply, Send, error, line
 
 if TYPE_CHECKING:
@@ -59,33 +56,17 @@ class Plain(DummyBackend):
 @pytest.fixture(params=CLIENTS, ids=IDS)
 def ask(request: pytest.FixtureRequest) -> Ask:
     """A request by either client, of which all is read."""
-    client = request.param()
+    send = sender(request.param)
 
-    def arguments(kind: str, model: str, changes: dict[str, Any]) -> tuple[str, str]:
+    def ask(kind: str = "chat", model: str = "m", **changes: Any) -> Any:
         endpoint, body = BODIES[kind]
-        return f"/ai/v1/{endpoint}", json.dumps({"model": model, **body, **changes})
-
-    def ask_sync(kind: str = "chat", model: str = "m", **changes: Any) -> Any:
-        path, body = arguments(kind, model, changes)
         headers = {"Authorization": f"Bearer {KEY}"}
-        response = client.post(path, body, content_type="application/json", headers=headers)
-        response.received = b"".join(response) if response.streaming else response.content
+        body = {"model": model, **body, **changes}
+        response = send("POST", f"/ai/v1/{endpoint}", body, headers=headers)
+        response.received = response.getvalue()
         return response
 
-    async def ask_async(kind: str = "chat", model: str = "m", **changes: Any) -> Any:
-        before = asyncio.all_tasks()
-        path, body = arguments(kind, model, changes)
-        headers = {"Authorization": f"Bearer {KEY}"}
-        response = await client.post(path, body, content_type="application/json", headers=headers)
-        response.received = response.content if not response.streaming else b""
-        if response.streaming:
-            response.received = b"".join([part async for part in response])
-        # The end of an answer does not wait for the receivers.
-        if rest := asyncio.all_tasks() - before:
-            await asyncio.wait(rest, timeout=60)
-        return response
-
-    return async_to_sync(ask_async) if issubclass(request.param, AsyncClient) else ask_sync
+    return ask
 
 
 @pytest.fixture
@@ -192,10 +173,10 @@ def test_a_name_in_full_counts_first_then_the_first_pattern(
     assert [request.model for request in answerer.requests] == [asked]
 
 
-def test_what_patterns_let_through_is_listed(client: Client, configure: Configure) -> None:
+def test_what_patterns_let_through_is_listed(configure: Configure) -> None:
     configure(**spread())
     headers = {"Authorization": f"Bearer {KEY}"}
-    listed = client.get("/ai/v1/models", headers=headers).json()["data"]
+    listed = Client().get("/ai/v1/models", headers=headers).json()["data"]
     assert [(card["id"], card["metadata"]["backend"]) for card in listed] == [
         ("gpt-local", "default"),
         ("llama3.2", "default"),
@@ -204,19 +185,19 @@ def test_what_patterns_let_through_is_listed(client: Client, configure: Configur
         ("cloud/big", "cloud"),
     ]
     for card in listed:
-        assert client.get(f"/ai/v1/models/{card['id']}", headers=headers).json() == card
-    tiny = client.get("/ai/v1/models/text-anything", headers=headers).json()
+        assert Client().get(f"/ai/v1/models/{card['id']}", headers=headers).json() == card
+    tiny = Client().get("/ai/v1/models/text-anything", headers=headers).json()
     assert (tiny["id"], tiny["metadata"]["backend"]) == ("text-anything", "small")
 
 
 def test_only_models_that_are_allowed_come_through_a_pattern(
-    ask: Ask, client: Client, configure: Configure
+    ask: Ask, configure: Configure
 ) -> None:
     configure(**spread(), ALLOWED_MODELS=["gpt-5"])
     assert ask(model="gpt-4o").status_code == 404
     assert ask(model="gpt-5").status_code == 200
     headers = {"Authorization": f"Bearer {KEY}"}
-    listed = client.get("/ai/v1/models", headers=headers).json()["data"]
+    listed = Client().get("/ai/v1/models", headers=headers).json()["data"]
     assert [card["id"] for card in listed] == ["gpt-5"]
 
 
@@ -322,14 +303,12 @@ def test_a_fallback_that_cannot_be_made_is_passed_over(
     assert "to the backend 'broken' crashed" in caplog.text
 
 
-def test_a_model_is_listed_as_long_as_somebody_answers_for_it(
-    client: Client, configure: Configure
-) -> None:
+def test_a_model_is_listed_as_long_as_somebody_answers_for_it(configure: Configure) -> None:
     configure(**chain(m=["up"]), ALLOWED_MODELS=["m"])
     headers = {"Authorization": f"Bearer {KEY}"}
-    (card,) = client.get("/ai/v1/models", headers=headers).json()["data"]
+    (card,) = Client().get("/ai/v1/models", headers=headers).json()["data"]
     assert (card["id"], card["metadata"]["backend"]) == ("m", "up")
-    assert client.get("/ai/v1/models/m", headers=headers).json() == card
+    assert Client().get("/ai/v1/models/m", headers=headers).json() == card
 
 
 @pytest.mark.parametrize(
@@ -342,15 +321,15 @@ def test_a_model_is_listed_as_long_as_somebody_answers_for_it(
     ],
 )
 def test_a_site_is_ready_if_others_stand_in_for_what_is_down(
-    client: Client, configure: Configure, fallbacks: dict[str, list[str]], status: int
+    configure: Configure, fallbacks: dict[str, list[str]], status: int
 ) -> None:
     settings = chain(**fallbacks)
     settings["BACKENDS"]["default"] = dummy("d")
     configure(**settings)
-    assert client.get("/ai/health").status_code == status
+    assert Client().get("/ai/health").status_code == status
 
 
-def test_not_after_the_first_delta(
+def test_there_is_no_fallback_after_the_first_delta(
     ask: Ask,
     configure: Configure,
     endings: list[dict[str, Any]],
@@ -369,7 +348,7 @@ def test_not_after_the_first_delta(
     assert ending["signal"] is completion_failed
 
 
-def test_not_for_what_is_wrong_with_the_request(
+def test_there_is_no_fallback_for_an_invalid_request(
     ask: Ask, configure: Configure, ollama: OllamaServer, second: OllamaServer
 ) -> None:
     configure(**two(ollama, second))
@@ -463,7 +442,7 @@ def chain(**fallbacks: list[str]) -> dict[str, Any]:
         ({"m": ["m", "a"], "a": ["a", "b"], "b": ["a", "m", "up"]}, ["a", "b", "up"]),
     ],
 )
-def test_first_those_of_the_model_then_theirs(
+def test_fallbacks_of_fallbacks_come_last(
     ask: Ask,
     configure: Configure,
     caplog: pytest.LogCaptureFixture,
@@ -482,7 +461,7 @@ def test_a_loop_without_a_way_out_ends(ask: Ask, configure: Configure) -> None:
     assert ask().status_code == 503
 
 
-def test_one_that_cannot_do_what_is_asked_for_is_passed_over(
+def test_a_fallback_that_does_not_support_the_request_is_passed_over(
     ask: Ask, configure: Configure
 ) -> None:
     settings = chain(m=["plain", "up"])
@@ -495,13 +474,13 @@ def test_one_that_cannot_do_what_is_asked_for_is_passed_over(
     assert ask("embeddings").status_code == 200
 
 
-def test_one_that_is_not_offered_to_clients(ask: Ask, configure: Configure) -> None:
+def test_a_fallback_may_be_hidden_from_clients(ask: Ask, configure: Configure) -> None:
     configure(**chain(m=["up"]), ALLOWED_MODELS=["m"])
     assert ask(model="up").status_code == 404
     assert ask().json()["choices"][0]["message"]["content"] == "up"
 
 
-def test_a_name_that_a_pattern_fits(ask: Ask, configure: Configure) -> None:
+def test_a_fallback_may_match_a_pattern(ask: Ask, configure: Configure) -> None:
     configure(
         BACKENDS={"default": {"BACKEND": OLLAMA, "HOST": DEAD}, "cloud": dummy("c", says="cloud")},
         MODELS={

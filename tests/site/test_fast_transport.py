@@ -119,7 +119,7 @@ def test_it_is_used_where_it_is_installed() -> None:
         "slow with an error",
     ],
 )
-def test_failures_are_told_alike(
+def test_both_transports_report_the_same_failures(
     ollama: OllamaServer, reply: Reply, error: type[UpstreamError], fast: bool
 ) -> None:
     ollama.reply(reply)
@@ -149,7 +149,7 @@ def test_failures_are_told_alike(
         "slow with an error",
     ],
 )
-def test_a_whole_answer_is_late_alike(ollama: OllamaServer, reply: Reply, fast: bool) -> None:
+def test_both_transports_time_out_alike(ollama: OllamaServer, reply: Reply, fast: bool) -> None:
     ollama.reply(reply)
     backend = OllamaBackend(host=ollama.url, fast=fast, timeout=0.5)
     with pytest.raises(UpstreamTimeout, match="did not answer in time"):
@@ -158,7 +158,7 @@ def test_a_whole_answer_is_late_alike(ollama: OllamaServer, reply: Reply, fast: 
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_an_engine_that_is_not_there_is_told_alike(fast: bool) -> None:
+def test_both_transports_report_an_engine_that_is_down_alike(fast: bool) -> None:
     with pytest.raises(UpstreamUnavailable) as raised:
         ask(DEAD_HOST, fast=fast)
     assert type(raised.value) is UpstreamUnavailable

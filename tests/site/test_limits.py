@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -16,7 +13,7 @@ from pytest_django.fixtures import Settings
 
 from django_ollama_openai.auth import Caller
 from django_ollama_openai.response_store import BaseResponseStore
-from tests.fast_lane import CLIENTS, IDS
+from tests.fast_lane import CLIENTS, IDS, sender
 from tests.ollama_server import Answer, OllamaServer
 from tests.servers import KEY, Site
 
@@ -46,16 +43,8 @@ def post(request: pytest.FixtureRequest, settings: Settings) -> Post:
         "RESPONSE_STORE": f"{__name__}.Kept",
         "BACKENDS": {"default": {"BACKEND": "django_ollama_openai.backends.DummyBackend"}},
     }
-
-    def post(path: str, body: dict[str, Any]) -> Any:
-        asked = request.param().post(
-            f"/ai/v1/{path}",
-            json.dumps({"model": "dummy", **body}),
-            content_type="application/json",
-        )
-        return asyncio.run(asked) if asyncio.iscoroutine(asked) else asked
-
-    return post
+    send = sender(request.param)
+    return lambda path, body: send("POST", f"/ai/v1/{path}", {"model": "dummy", **body})
 
 
 def says(content: Any, role: str = "user", **more: Any) -> dict[str, Any]:
@@ -280,9 +269,7 @@ def test_a_chunked_body_may_not_be_larger_than_the_limit(site: Site, ollama: Oll
 
 
 def test_a_chunk_that_makes_no_sense_is_the_clients_mistake(site: Site) -> None:
-    address = urlsplit(site.url)
-    assert address.hostname and address.port
-    with socket.create_connection((address.hostname, address.port), timeout=10) as sock:
+    with site.connect() as sock:
         head = "POST /ai/v1/chat/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
         sock.sendall(f"{head}Authorization: Bearer {KEY}\r\n\r\n2\r\n{{}}\r\nzz\r\n".encode())
         assert sock.recv(2**16).startswith(b"HTTP/1.1 400 ")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import django
 import pytest
-from asgiref.sync import async_to_sync, iscoroutinefunction
+from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest
 from django.test import AsyncClient, Client
 from django.utils.decorators import sync_and_async_middleware
@@ -24,6 +24,7 @@ from django_ollama_openai._wire.chat import ChatCompletionRequest
 from django_ollama_openai._wire.delta import Delta
 from django_ollama_openai.backends import DummyBackend
 from django_ollama_openai.exceptions import UpstreamUnavailable
+from tests.fast_lane import sender
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -184,27 +185,14 @@ class Fails(DummyBackend):
 def send(request: pytest.FixtureRequest) -> Send:
     """A request by either client; a stream is read to its end."""
 
-    async def aread(response: Any) -> bytes:
-        return b"".join([part async for part in response.streaming_content])
-
-    def made(given: Request) -> Any:
+    def send(given: Request) -> Answer:
         # A client of its own: cookies of one request must not let another in.
-        client = request.param(raise_request_exception=False)
+        send = sender(request.param)
         headers = {"Authorization": f"Bearer {KEY}", "Accept-Encoding": "gzip", **given.headers}
-        kind = "application/json"
-        path = f"/ai/{given.path}"
-        return client.generic(given.method, path, given.content, kind, headers=headers)
-
-    def read(given: Request) -> Answer:
-        response = made(given)
+        response = send(given.method, f"/ai/{given.path}", given.content, headers=headers)
         return answer(response, response.getvalue())
 
-    async def read_async(given: Request) -> Answer:
-        response = await made(given)
-        content = await aread(response) if response.streaming else response.content
-        return answer(response, content)
-
-    return async_to_sync(read_async) if request.param is AsyncClient else read
+    return send
 
 
 def answer(response: Any, content: bytes) -> Answer:

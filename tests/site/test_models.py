@@ -14,9 +14,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import pytest
-from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
-from django.test import AsyncClient, Client, override_settings
+from django.test import Client, override_settings
 from django.urls import include, path
 
 from django_ollama_openai import _conf
@@ -26,7 +25,7 @@ from django_ollama_openai._wire.case import to_camel
 from django_ollama_openai.backends import DummyBackend, backends
 from django_ollama_openai.backends._slots import QueueTicket
 from django_ollama_openai.exceptions import UpstreamTimeout, UpstreamUnavailable
-from tests.fast_lane import CLIENTS, IDS
+from tests.fast_lane import CLIENTS, IDS, sender
 from tests.ollama_server import OllamaServer, Reply, Send, error
 
 if TYPE_CHECKING:
@@ -87,16 +86,12 @@ class Crashes(DummyBackend):
 @pytest.fixture(params=CLIENTS, ids=IDS)
 def get(request: pytest.FixtureRequest) -> Get:
     """A request by either client, with the key of the site unless told otherwise."""
-    client = request.param()
+    send = sender(request.param)
 
-    def get_sync(rest: str, key: str | None = KEY) -> Any:
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return client.get(f"/ai/{rest}", headers=headers)
+    def get(rest: str, key: str | None = KEY) -> Any:
+        return send("GET", f"/ai/{rest}", headers={"Authorization": f"Bearer {key}"} if key else {})
 
-    async def get_async(*arguments: Any, **options: Any) -> Any:
-        return await get_sync(*arguments, **options)
-
-    return async_to_sync(get_async) if issubclass(request.param, AsyncClient) else get_sync
+    return get
 
 
 @pytest.fixture
@@ -386,7 +381,7 @@ def test_strangers_see_the_status_only(get: Get, configure: Configure) -> None:
     assert (response.status_code, response.json()) == (503, {"status": "unavailable"})
 
 
-def test_anybody_is_a_stranger_to_health_also_where_everybody_gets_in(
+def test_anonymous_callers_of_health_get_no_details_where_they_are_allowed(
     get: Get, configure: Configure
 ) -> None:
     configure(BACKENDS={"default": dummy()}, ALLOW_ANONYMOUS=True)

@@ -10,18 +10,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
-from asgiref.sync import async_to_sync
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.base import BaseHandler
 from django.db import connections
-from django.test import AsyncClient
 from django.urls import include, path, resolve, reverse
 
 from django_ollama_openai import urls
 from django_ollama_openai.backends import DummyBackend, backends
 from django_ollama_openai.endpoints import Endpoint
-from tests.fast_lane import CLIENTS, IDS
+from tests.fast_lane import CLIENTS, IDS, sender
 from tests.ollama_server import OllamaServer
 from tests.project import urls as site_urls
 
@@ -93,20 +91,13 @@ class Plain(DummyBackend):
 
 @pytest.fixture(params=CLIENTS, ids=IDS)
 def ask(request: pytest.FixtureRequest) -> Ask:
-    """A chat completion request by either client; a stream is read to its end."""
-    client = request.param(raise_request_exception=False)
+    """A chat completion request by either client."""
+    send = sender(request.param)
 
-    def post(mount: str = "/ai/", **changes: Any) -> Any:
-        body = json.dumps({"messages": [HI], **changes})
-        return client.post(f"{mount}v1/chat/completions", body, content_type="application/json")
+    def ask(mount: str = "/ai/", **changes: Any) -> Any:
+        return send("POST", f"{mount}v1/chat/completions", {"messages": [HI], **changes})
 
-    async def apost(*arguments: Any, **changes: Any) -> Any:
-        response = await post(*arguments, **changes)
-        if response.streaming:
-            response.streaming_content = [part async for part in response.streaming_content]
-        return response
-
-    return async_to_sync(apost) if issubclass(request.param, AsyncClient) else post
+    return ask
 
 
 @pytest.fixture(autouse=True)
@@ -318,9 +309,19 @@ def test_the_default_model(ask: Ask, configure: Configure) -> None:
     assert ask(model="other").json()["model"] == "other"
 
 
-def test_a_default_model_that_is_not_allowed_does_not_exist(ask: Ask, configure: Configure) -> None:
-    configure(DEFAULT_MODEL="secret", ALLOWED_MODELS=["public*"])
-    assert ask().status_code == 404
+@pytest.mark.parametrize("name", ["secret", None])
+def test_a_default_model_that_is_not_allowed_does_not_exist(
+    ask: Ask, configure: Configure, name: str | None
+) -> None:
+    configure(DEFAULT_MODEL=name, ALLOWED_MODELS=["public*"])
+    response = ask()
+    assert response.status_code == 400
+    assert response.json()["error"] == {
+        "message": "Missing required parameter: 'model'. There is no default model.",
+        "type": "invalid_request_error",
+        "param": "model",
+        "code": None,
+    }
     assert ask(model="public-1").status_code == 200
 
 
@@ -505,7 +506,10 @@ def test_an_app_may_add_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     app = apps.get_app_config("site_under_test")
     monkeypatch.setattr(app, "ollama_openai_urls", site_urls.__name__, raising=False)
     assert dict(urls.optional_endpoints())[app] == site_urls.urlpatterns
-    for wrong in ("tests.nowhere", "json", "", 5):
+    for none in (None, 5):
+        monkeypatch.setattr(app, "ollama_openai_urls", none)
+        assert app not in dict(urls.optional_endpoints())
+    for wrong in ("tests.nowhere", "json", ""):
         monkeypatch.setattr(app, "ollama_openai_urls", wrong)
         with pytest.raises(ImproperlyConfigured, match=rf"'tests\.project' names {wrong!r} "):
             list(urls.optional_endpoints())

@@ -237,7 +237,7 @@ class Broken(DummyBackend):
         raise KeyError("of its own")
 
 
-def test_a_crash_of_a_sites_own_backend_is_told_as_what_it_is(
+def test_status_names_the_exception_of_a_backend_that_crashes(
     command: Ollama, settings: Settings
 ) -> None:
     settings.OLLAMA_OPENAI = {"BACKENDS": {"default": {"BACKEND": f"{HERE}.Broken"}}}
@@ -706,7 +706,7 @@ def test_ask_does_without_a_route_that_is_none(
     )
 
 
-def test_ask_is_told_what_the_engine_says_of_the_request(
+def test_ask_shows_the_engines_message_about_the_request(
     command: Ollama, ollama: OllamaServer, settings: Settings
 ) -> None:
     assert "does not support chat" in refused(command, "ask", "x", "--model", "all-minilm:22m")
@@ -913,7 +913,7 @@ def test_a_broken_setting_is_the_error_of_its_check(
     assert "OLLAMA_OPENAI['BACKENDS']['default']: " in refused(command, "ps")
 
 
-def test_a_broken_mount_keeps_nobody_from_pulling(command: Ollama, settings: Settings) -> None:
+def test_models_can_be_pulled_despite_a_broken_mount(command: Ollama, settings: Settings) -> None:
     settings.ROOT_URLCONF = "no.such.module"
     assert "has 'smollm2:135m'" in command("pull", "smollm2:135m", skip_checks=False)
 

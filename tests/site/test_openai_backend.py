@@ -306,7 +306,7 @@ def test_the_key_wins_over_a_header(key: str | None, sent: str) -> None:
         assert client._client.headers["x-tenant"] == "a"
 
 
-def test_the_key_is_told_to_nobody(
+def test_the_key_is_not_in_errors_or_logs(
     ollama: OllamaServer, way: Way, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -733,7 +733,7 @@ HANGS: dict[str, Reply] = {
 
 
 @pytest.mark.parametrize("reply", HANGS.values(), ids=HANGS)
-def test_whoever_hangs_up_frees_the_engine(
+def test_a_disconnect_frees_the_engine(
     backend: OpenAIBackend, ollama: OllamaServer, reply: Reply, way: Way
 ) -> None:
     ollama.routes[CHAT] = reply
@@ -773,7 +773,7 @@ def wait_until(is_so: Callable[[], bool], timeout: float = 60) -> bool:
     return is_so()
 
 
-def test_whoever_does_not_wait_for_a_whole_answer_frees_the_engine(
+def test_a_disconnect_before_a_whole_answer_frees_the_engine(
     backend: OpenAIBackend, ollama: OllamaServer, way: Way
 ) -> None:
     ollama.routes[CHAT] = sse(before=[Hold()])

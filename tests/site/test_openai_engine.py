@@ -453,7 +453,7 @@ def wait_for(engine: LlamaServer, count: int) -> bool:
     return True
 
 
-def test_whoever_hangs_up_frees_the_engine(client: openai.OpenAI, engine: LlamaServer) -> None:
+def test_a_disconnect_frees_the_engine(client: openai.OpenAI, engine: LlamaServer) -> None:
     for _ in range(3):
         stream = client.chat.completions.create(model="small", messages=STORY, stream=True)
         next(iter(stream))

@@ -22,7 +22,7 @@ from django_ollama_openai.exceptions import GatewayError, InvalidRequest, Overlo
 from tests.conftest import site_options
 from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply, error
 from tests.servers import SERVERS_AND_LANE, Site, serve
-from tests.site.test_streaming import HEADERS, MODEL, ask_by_hand, body, part
+from tests.site.test_streaming import HEADERS, MODEL, body, part
 
 pytestmark = pytest.mark.otel
 
@@ -189,7 +189,7 @@ def test_a_failure_within_a_stream(site: Site, ollama: OllamaServer) -> None:
 def test_a_client_that_hangs_up(site: Site, ollama: OllamaServer) -> None:
     ollama.reply(Reply([part("one "), part("two "), Hold()]))
     request_id = f"hangs-up-{time.monotonic_ns()}"
-    connection = ask_by_hand(site, request_id, body(stream=True))
+    connection = site.send(body(stream=True), request_id)
     got = b""
     while b"two " not in got:
         got += connection.recv(65536)

@@ -10,7 +10,6 @@ import asyncio
 import json
 import logging
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
@@ -159,18 +158,6 @@ class Words(DummyBackend):
 
 class NoEndpoints(DummyBackend):
     supports_chat = supports_completions = supports_embeddings = False
-
-
-class Endless(DummyBackend):
-    def stream_chat(self, request: ChatCompletionRequest) -> Iterator[Delta]:
-        while True:
-            yield Delta(content="on ")
-            time.sleep(0.01)
-
-    async def astream_chat(self, request: ChatCompletionRequest) -> AsyncIterator[Delta]:
-        while True:
-            yield Delta(content="on ")
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -664,7 +651,7 @@ async def test_a_settlement_that_takes_too_long(
 
 @pytest.mark.usefixtures("waiting")
 async def test_a_client_that_disconnects_from_a_settlement(configure: Callable[..., None]) -> None:
-    configure(First, NeverSettles, backend=f"{HERE}.Endless")
+    configure(First, NeverSettles, backend="tests.site.test_signals.Endless")
     requester = Requester(stream=True)
     await until(lambda: b"on " in requester.body)
     requester.disconnect()
@@ -724,8 +711,10 @@ def test_a_caller_with_models_gets_no_others(configure: Callable[..., None], ask
         assert response.status_code == status
         if status == 404:
             assert response.json()["error"]["code"] == "model_not_found"
-    # The default model is limited, too.
-    assert ask(model=None).status_code == 404
+    # The default model is limited, too, and is not named.
+    response = ask(model=None)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "model")
+    assert "'a'" not in response.text
 
 
 def test_a_caller_with_models_gets_no_other_fallbacks(

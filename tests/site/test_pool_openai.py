@@ -100,12 +100,6 @@ def hosts(site: Site, servers: list[OllamaServer]) -> list[OllamaServer]:
     return servers
 
 
-@pytest.fixture
-def client(site: Site) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=site.base_url, api_key=KEY, max_retries=0, timeout=60) as client:
-        yield client
-
-
 def health(site: Site) -> dict[str, Any]:
     report: dict[str, Any] = httpx.get(f"{site.url}/ai/health", headers=HEADERS, timeout=60).json()[
         "backends"
@@ -239,7 +233,7 @@ def test_a_request_that_kills_engines_reaches_two_at_most(
     assert sum(counts(hosts)) <= n + 1
 
 
-def test_if_there_is_nobody_it_is_a_503(client: openai.OpenAI) -> None:
+def test_a_pool_without_a_member_that_is_up_is_a_503(client: openai.OpenAI) -> None:
     with pytest.raises(openai.APIStatusError) as raised:
         chat(client, model="dead")
     assert (raised.value.status_code, raised.value.code) == (503, "upstream_unavailable")
@@ -347,7 +341,7 @@ def test_who_has_waited_long_enough_is_refused(
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_whoever_hangs_up_frees_the_engine_and_the_slot(
+def test_a_disconnect_frees_the_engine_and_the_slot(
     client: openai.OpenAI, hosts: list[OllamaServer], site: Site, begun: bool
 ) -> None:
     for host in hosts:

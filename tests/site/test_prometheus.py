@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -23,10 +23,10 @@ from django_ollama_openai.contrib._extras import require
 from django_ollama_openai.contrib._labels import ErrorCodes, ModelNames
 from django_ollama_openai.contrib._tokens import plausible_usage
 from django_ollama_openai.exceptions import GatewayError, InvalidRequest, UpstreamTimeout
-from tests.conftest import site_options
+from tests.conftest import site_fixture, site_options
 from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply, error, line
 from tests.servers import SERVERS_AND_LANE, Site, serve
-from tests.site.test_streaming import HEADERS, MODEL, ask_by_hand, body, part
+from tests.site.test_streaming import HEADERS, MODEL, body, part
 
 pytestmark = pytest.mark.metrics
 
@@ -39,17 +39,8 @@ Sample: TypeAlias = tuple[str, frozenset[tuple[str, str]]]
 Samples: TypeAlias = dict[Sample, float]
 
 
-@pytest.fixture(scope="module", params=SERVERS_AND_LANE)
-def running_site(
-    request: pytest.FixtureRequest,
-    ollama_server: OllamaServer,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Site]:
-    directory = tmp_path_factory.mktemp(request.param)
-    # It has a gate of its own, and needs no second one.
-    environment: Any = {"SITE_APPS": APP, "SITE_MIDDLEWARE": LOGIN_REQUIRED}
-    with serve(request.param, directory, site_options(ollama_server), **environment) as site:
-        yield site
+# It has a gate of its own, and needs no second one.
+running_site = site_fixture(SERVERS_AND_LANE, SITE_APPS=APP, SITE_MIDDLEWARE=LOGIN_REQUIRED)
 
 
 def get(site: Site, path: str = "/ai/metrics", **headers: str) -> httpx.Response:
@@ -149,19 +140,14 @@ def test_a_failure_within_a_stream(site: Site, ollama: OllamaServer) -> None:
     assert rise[sample("tokens_total", {**CHAT, "type": "completion"})] == 1
 
 
-@pytest.fixture(scope="module", params=SERVERS_AND_LANE)
-def pooled(
-    request: pytest.FixtureRequest,
-    ollama_server: OllamaServer,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Site]:
-    """A site with fallbacks, an engine with OpenAI's API, and a pool of one that is there and one
-    that is not."""
+def pooled_options(ollama: OllamaServer) -> dict[str, Any]:
+    """With fallbacks, an engine with OpenAI's API, and a pool of one that is there and one that is
+    not."""
     openai = {"BACKEND": "django_ollama_openai.backends.OpenAIBackend"}
-    options = site_options(ollama_server)
+    options = site_options(ollama)
     backends = {
         **options["BACKENDS"],
-        "openai": {**openai, "BASE_URL": f"{ollama_server.url}/v1"},
+        "openai": {**openai, "BASE_URL": f"{ollama.url}/v1"},
         "pool": {
             "BACKEND": "django_ollama_openai.backends.PoolBackend",
             "OPTIONS": {"members": ["default", "second"], "probe_interval": 0.2},
@@ -173,10 +159,10 @@ def pooled(
         "pooled": {"MODEL": MODEL, "BACKEND": "pool"},
         "cluster": {"MODEL": "m", "BACKEND": "openai"},
     }
-    more = {"BACKENDS": backends, "MODELS": {**options["MODELS"], **models}}
-    directory = tmp_path_factory.mktemp(f"pooled-{request.param}")
-    with serve(request.param, directory, {**options, **more}, SITE_APPS=APP) as site:
-        yield site
+    return {**options, "BACKENDS": backends, "MODELS": {**options["MODELS"], **models}}
+
+
+pooled = site_fixture(SERVERS_AND_LANE, pooled_options, SITE_APPS=APP)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -249,7 +235,7 @@ def test_a_client_that_hangs_up(site: Site, ollama: OllamaServer) -> None:
     ollama.reply(Reply([part("one "), part("two "), Hold()]))
 
     def hang_up() -> None:
-        connection = ask_by_hand(site, "hangs-up", body(stream=True))
+        connection = site.send(body(stream=True), "hangs-up")
         got = b""
         while b"two " not in got:
             got += connection.recv(65536)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -22,6 +21,7 @@ from pytest_django.fixtures import Settings
 from django_ollama_openai.backends import backends
 from django_ollama_openai.backends._slots import QueueTicket
 from django_ollama_openai.signals import completion_started
+from tests.conftest import site_fixture
 from tests.ollama_server import (
     Answer,
     Close,
@@ -32,7 +32,7 @@ from tests.ollama_server import (
     error,
     line,
 )
-from tests.servers import KEY, SERVERS_AND_LANE, Site, serve
+from tests.servers import KEY, SERVERS_AND_LANE, Site
 from tests.site.test_streaming import frames
 
 MODEL = "smollm2:135m"
@@ -57,14 +57,9 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=SERVERS_AND_LANE)
-def queueing_site(
-    request: pytest.FixtureRequest,
-    ollama_server: OllamaServer,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Site]:
-    host = {"HOST": ollama_server.url}
-    options = {
+def options(ollama: OllamaServer) -> dict[str, Any]:
+    host = {"HOST": ollama.url}
+    return {
         "API_KEYS": [{"KEY": KEY, "NAME": "tester"}],
         "MAX_CONCURRENCY": 1,
         "QUEUE_TIMEOUT": 20,
@@ -80,8 +75,9 @@ def queueing_site(
         "STREAM_KEEPALIVE_SECONDS": 30,
         "CLIENT_TIMEOUT": 1,
     }
-    with serve(request.param, tmp_path_factory.mktemp(request.param), options) as site:
-        yield site
+
+
+queueing_site = site_fixture(SERVERS_AND_LANE, options)
 
 
 @pytest.fixture
@@ -214,9 +210,7 @@ def test_other_backends_and_what_is_not_an_answer_do_not_wait(
         let_go()
 
 
-def test_what_waits_and_runs_is_told_to_known_callers_only(
-    site: Site, ollama: OllamaServer
-) -> None:
+def test_only_known_callers_see_the_counts(site: Site, ollama: OllamaServer) -> None:
     with busy(site, ollama) as let_go:
         assert counts(site, "default") == (1, 0)
         assert httpx.get(f"{site.url}/ai/health", timeout=60).json() == {"status": "ok"}
@@ -259,23 +253,10 @@ def test_several_choices_in_one_piece(site: Site, ollama: OllamaServer) -> None:
 # What frees a place
 
 
-@contextmanager
-def raw_request(site: Site, kind: str, request_id: str, **changes: Any) -> Iterator[socket.socket]:
+def send(site: Site, kind: str, request_id: str, **changes: Any) -> socket.socket:
     """A request on a connection of its own, which nobody reads from."""
     path, body = KINDS[kind]
-    content = json.dumps({**body, **changes})
-    url = urlsplit(f"{site.base_url}/{path}")
-    head = [
-        f"POST {url.path} HTTP/1.1",
-        f"Host: {url.netloc}",
-        f"Authorization: Bearer {KEY}",
-        f"x-request-id: {request_id}",
-        "Content-Type: application/json",
-        f"Content-Length: {len(content)}",
-    ]
-    with socket.create_connection((url.hostname, url.port), timeout=60) as connection:
-        connection.sendall(("\r\n".join([*head, "", ""]) + content).encode())
-        yield connection
+    return site.send({**body, **changes}, request_id, path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -284,7 +265,7 @@ def test_a_client_that_hangs_up_while_it_waits_makes_room(
 ) -> None:
     request_id = f"gone-{site.server}-{kind}"
     with busy(site, ollama) as let_go:
-        with raw_request(site, kind, request_id):
+        with send(site, kind, request_id):
             wait_for_counts(site, 1, 1)
         wait_for_counts(site, 1, 0)
         waiting: Future[httpx.Response] = pool.submit(ask, site, *KINDS["chat"])
@@ -301,7 +282,7 @@ def test_a_client_that_hangs_up_while_it_is_answered_frees_its_slot(
     site: Site, ollama: OllamaServer, pool: ThreadPoolExecutor
 ) -> None:
     ollama.reply(Reply([], before=[Hold()]))
-    with raw_request(site, "chat", f"hangs-up-{site.server}"):
+    with send(site, "chat", f"hangs-up-{site.server}"):
         ollama.wait_for_chat()
         waiting = pool.submit(ask, site, *KINDS["chat"])
         wait_for_counts(site, 1, 1)
@@ -316,7 +297,7 @@ FLOOD = Reply(
 def test_a_client_that_stops_reading_loses_its_slot(site: Site, ollama: OllamaServer) -> None:
     request_id = f"stops-reading-{site.server}"
     ollama.reply(FLOOD)
-    with raw_request(site, "stream", request_id) as connection:
+    with send(site, "stream", request_id) as connection:
         received = ollama.wait_for_chat()
         connection.recv(1000)
         assert ask(site, *KINDS["chat"]).status_code == 200
@@ -337,7 +318,7 @@ def test_a_client_that_stops_reading_gets_no_slot_for_its_other_choices(
 ) -> None:
     request_id = f"stops-reading-choices-{site.server}"
     ollama.reply(*[FLOOD] * 4)
-    with raw_request(site, "stream", request_id, n=4) as connection:
+    with send(site, "stream", request_id, n=4) as connection:
         ollama.wait_for_chat()
         connection.recv(1000)
         wait_for_counts(site, 0, 0)
@@ -399,7 +380,7 @@ STREAMS = pytest.mark.parametrize("stream", [sync_stream, async_stream])
 
 
 @STREAMS
-def test_a_stream_that_has_begun_is_told_in_an_event(
+def test_a_stream_that_has_begun_gets_an_error_event(
     canned: Callable[..., None], stream: Callable[[], tuple[int, bytes]]
 ) -> None:
     canned(QUEUE_TIMEOUT=0.3, STREAM_KEEPALIVE_SECONDS=0.1)
@@ -415,7 +396,7 @@ def test_a_stream_that_has_begun_is_told_in_an_event(
 
 
 @STREAMS
-def test_a_receiver_is_told_how_many_wait(
+def test_the_signal_has_the_number_of_waiting_requests(
     canned: Callable[..., None],
     pool: ThreadPoolExecutor,
     stream: Callable[[], tuple[int, bytes]],

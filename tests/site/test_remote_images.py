@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
-import json
 import socket
 import socketserver
 import ssl
@@ -24,7 +23,6 @@ from typing import Any, Self
 
 import pytest
 import trustme
-from asgiref.sync import async_to_sync
 from django.test import AsyncClient, Client
 from pytest_django.fixtures import Settings
 
@@ -38,6 +36,7 @@ from django_ollama_openai._remote_images.rules import (
     is_public,
 )
 from django_ollama_openai.exceptions import InvalidRequest
+from tests.fast_lane import sender
 from tests.ollama_server import OllamaServer
 
 pytestmark = pytest.mark.once
@@ -826,15 +825,8 @@ def post(request: pytest.FixtureRequest, settings: Settings, ollama: OllamaServe
         "DEFAULT_MODEL": "smollm2:135m",
         "REMOTE_IMAGES": True,
     }
-    client = request.param(raise_request_exception=False)
-
-    def post(path: str, body: Any) -> Any:
-        return client.post(f"/ai/v1/{path}", json.dumps(body), content_type="application/json")
-
-    async def apost(path: str, body: Any) -> Any:
-        return await post(path, body)
-
-    return async_to_sync(apost) if request.param is AsyncClient else post
+    send = sender(request.param)
+    return lambda path, body: send("POST", f"/ai/v1/{path}", body)
 
 
 def chat(*urls: str) -> dict[str, Any]:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import openai
 import pytest
-from asgiref.sync import async_to_sync
-from django.test import AsyncClient
 from openai.types.responses import FunctionToolParam
 from pydantic import BaseModel
 from pytest_django.fixtures import Settings
 
 from django_ollama_openai.auth import Caller
 from django_ollama_openai.response_store import BaseResponseStore
-from tests.fast_lane import CLIENTS, IDS
+from tests.fast_lane import CLIENTS, IDS, sender
 from tests.ollama_server import Answer, Close, OllamaServer, Reply, error, line, recorded
 from tests.recordings import load
 from tests.servers import KEY, Site
@@ -36,13 +33,6 @@ WEATHER: FunctionToolParam = {
     },
 }
 CALL = {"id": "call_1", "function": {"name": "get_weather", "arguments": {"city": "Rome"}}}
-
-
-@pytest.fixture
-def client(site: Site) -> Iterator[openai.OpenAI]:
-    options: dict[str, Any] = {"max_retries": 0, "timeout": 20}
-    with openai.OpenAI(base_url=site.base_url, api_key=KEY, **options) as client:
-        yield client
 
 
 @pytest.mark.compat("responses.request.metadata")
@@ -402,23 +392,12 @@ def stored(settings: Settings, ollama: OllamaServer) -> OllamaServer:
 @pytest.fixture(params=CLIENTS, ids=IDS)
 def ask(request: pytest.FixtureRequest) -> Any:
     """A request by either of Django's clients, and the response object in its answer."""
-    client = request.param(raise_request_exception=False)
+    send = sender(request.param)
 
-    def post(key: str = KEY, **body: Any) -> Any:
-        return client.post(
-            "/ai/v1/responses",
-            json.dumps(body),
-            content_type="application/json",
-            headers={"Authorization": f"Bearer {key}"},
-        )
+    def ask(key: str = KEY, **body: Any) -> Any:
+        return send("POST", "/ai/v1/responses", body, headers={"Authorization": f"Bearer {key}"})
 
-    async def apost(**body: Any) -> Any:
-        response = await post(**body)
-        if response.streaming:
-            response.streaming_content = [part async for part in response.streaming_content]
-        return response
-
-    return async_to_sync(apost) if issubclass(request.param, AsyncClient) else post
+    return ask
 
 
 def last_event(response: Any) -> Any:
@@ -480,7 +459,7 @@ def test_what_is_not_to_be_stored_is_not(ask: Any, stored: OllamaServer) -> None
 
 
 @pytest.mark.compat("responses.request.previous_response_id")
-def test_somebody_elses_response_is_not_there(ask: Any, stored: OllamaServer) -> None:
+def test_a_response_of_another_owner_does_not_exist(ask: Any, stored: OllamaServer) -> None:
     first = ask(input="Hi").json()
     for response in (
         ask(key="sk-other", input="Hi", previous_response_id=first["id"]),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Iterator
 from http.client import HTTPConnection, IncompleteRead
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import django
 import httpx
 import pytest
 
-from tests.conftest import site_options
+from tests.conftest import site_fixture, site_options
 from tests.ollama_server import Hold, OllamaServer, Reply, line
 from tests.servers import OTHER_SERVERS, Server, Site, serve
 from tests.site.test_shutdown import Asked
@@ -32,15 +31,7 @@ from tests.site.test_streaming import (
 pytestmark = pytest.mark.once
 
 
-@pytest.fixture(scope="module", params=OTHER_SERVERS)
-def running_site(
-    request: pytest.FixtureRequest,
-    ollama_server: OllamaServer,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Site]:
-    directory = tmp_path_factory.mktemp(request.param)
-    with serve(request.param, directory, site_options(ollama_server)) as site:
-        yield site
+running_site = site_fixture(OTHER_SERVERS)
 
 
 def test_every_token_leaves_when_it_arrives(site: Site, ollama: OllamaServer) -> None:

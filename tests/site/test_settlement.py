@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import socket
 import time
@@ -10,15 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from tests.conftest import site_options
+from tests.conftest import site_fixture, site_options
 from tests.ollama_server import Answer, OllamaServer, Reply, line
 from tests.ollama_server import Hold as Wait
-from tests.servers import KEY, SERVERS_AND_LANE, Server, Site, serve
+from tests.servers import SERVERS_AND_LANE, Server, Site, serve
 from tests.site.test_streaming import body, part
 
 POLICIES = ["tests.project.ledger.Ledger", "tests.project.ledger.AsyncLedger"]
@@ -29,15 +27,7 @@ def options(ollama: OllamaServer) -> dict[str, Any]:
     return {**site_options(ollama), "POLICIES": POLICIES, "MAX_CONCURRENCY": 1}
 
 
-@pytest.fixture(scope="module", params=SERVERS_AND_LANE)
-def running_site(
-    request: pytest.FixtureRequest,
-    ollama_server: OllamaServer,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Site]:
-    directory = tmp_path_factory.mktemp(f"settlement-{request.param}")
-    with serve(request.param, directory, options(ollama_server)) as site:
-        yield site
+running_site = site_fixture(SERVERS_AND_LANE, options)
 
 
 @contextmanager
@@ -46,19 +36,7 @@ def requested(
 ) -> Iterator[tuple[str, socket.socket]]:
     """A request on a connection of its own, which is closed at the end of the block."""
     request_id = f"settlement-{time.monotonic_ns()}"
-    content = json.dumps(body(**changes))
-    url = urlsplit(f"{site.base_url}/chat/completions")
-    head = [
-        f"POST {url.path} HTTP/1.1",
-        f"Host: {url.netloc}",
-        f"Authorization: Bearer {KEY}",
-        f"x-request-id: {request_id}",
-        *(f"{name}: {value}" for name, value in (headers or {}).items()),
-        "Content-Type: application/json",
-        f"Content-Length: {len(content)}",
-    ]
-    with socket.create_connection((url.hostname, url.port), timeout=60) as connection:
-        connection.sendall(("\r\n".join([*head, "", ""]) + content).encode())
+    with site.send(body(**changes), request_id, **(headers or {})) as connection:
         yield request_id, connection
 
 

@@ -21,7 +21,7 @@ from django_ollama_openai.shutdown import POLL_SECONDS, deadline, ended_by_shutd
 from tests.conftest import site_options
 from tests.ollama_server import Hold, OllamaServer, Received, Reply, Send, line
 from tests.servers import SERVERS_AND_LANE, Server, Site, serve
-from tests.site.test_streaming import DONE, ask_by_hand, body, frames, part
+from tests.site.test_streaming import DONE, body, frames, part
 
 GRACE = 3
 
@@ -33,7 +33,7 @@ class Asked:
         ollama.reset()
         ollama.reply(*replies)
         self.id = f"shutdown-{time.monotonic_ns()}"
-        self._connection = ask_by_hand(site, self.id, body(**changes))
+        self._connection = site.send(body(**changes), self.id)
         self.received: list[Received] = [
             ollama.wait_for_chat(number + 1) for number in range(len(replies))
         ]
@@ -168,7 +168,9 @@ def test_what_has_not_begun_is_a_503(stopped: Stopped, name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["stream", "two choices", "silent stream", "one piece", "half of one piece"]
 )
-def test_what_is_ended_frees_the_engine_and_is_told(stopped: Stopped, name: str) -> None:
+def test_a_request_that_is_ended_frees_the_engine_and_is_signalled(
+    stopped: Stopped, name: str
+) -> None:
     asked = stopped.asked[name]
     for received in asked.received:
         assert received.hung_up.wait(60)

@@ -436,7 +436,7 @@ def ends() -> Iterator[list[dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_every_end_is_told_without_its_text(
+def test_every_end_is_signalled_without_its_text(
     ask: Ask, events: list[Event], ends: list[dict[str, Any]], stream: bool
 ) -> None:
     ask(stream=stream, n=2)
@@ -488,7 +488,7 @@ def test_a_measurement_that_fails_disturbs_nothing(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_end_is_told_at_once(ask: Ask, events: list[Event], stream: bool) -> None:
+def test_an_end_is_signalled_at_once(ask: Ask, events: list[Event], stream: bool) -> None:
     """Before the others, and where the completion has run: not in a thread under ASGI."""
     seen: list[tuple[int, bool]] = []
 
@@ -559,7 +559,7 @@ def marking(
 @pytest.mark.parametrize("ask", CLIENTS[:2], ids=IDS[:2], indirect=True)
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("signal", [completion_finished, completion_recorded])
-def test_the_end_is_told_in_the_context_of_the_request(
+def test_the_end_is_signalled_in_the_context_of_the_request(
     ask: Ask, settings: Settings, signal: Signal, stream: bool
 ) -> None:
     settings.MIDDLEWARE = [f"{HERE}.marking"]

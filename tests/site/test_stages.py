@@ -24,6 +24,7 @@ from django_ollama_openai.backends import DummyBackend, backends
 from django_ollama_openai.backends._slots import QueueTicket
 from django_ollama_openai.exceptions import Overloaded, UpstreamUnavailable
 from django_ollama_openai.signals import completion_finished
+from tests.fast_lane import sender
 
 HERE = __name__
 URL = "/ai/v1/chat/completions"
@@ -103,23 +104,15 @@ def engine(settings: Settings) -> Iterator[Callable[..., DummyBackend]]:
 Post = Callable[..., tuple[int, bytes]]
 
 
-@pytest.fixture(params=["wsgi", "asgi"])
+@pytest.fixture(params=[Client, AsyncClient], ids=["wsgi", "asgi"])
 def post(request: pytest.FixtureRequest) -> Post:
-    def sync(**changes: Any) -> tuple[int, bytes]:
-        response: Any = Client(raise_request_exception=False).post(
-            URL, json.dumps({**BODY, **changes}), content_type="application/json"
-        )
+    send = sender(request.param)
+
+    def post(**changes: Any) -> tuple[int, bytes]:
+        response = send("POST", URL, {**BODY, **changes})
         return response.status_code, response.getvalue()
 
-    async def async_(**changes: Any) -> tuple[int, bytes]:
-        response: Any = await AsyncClient(raise_request_exception=False).post(
-            URL, json.dumps({**BODY, **changes}), content_type="application/json"
-        )
-        if response.streaming:
-            return response.status_code, b"".join([each async for each in response])
-        return response.status_code, response.content
-
-    return sync if request.param == "wsgi" else lambda **changes: asyncio.run(async_(**changes))
+    return post
 
 
 def content(answer: bytes) -> str:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -194,7 +192,7 @@ def check_that_a_hang_up_frees_the_engine(
 ) -> dict[str, Any]:
     ollama.reply(reply)
     request_id = f"hang-up-{time.monotonic_ns()}"
-    connection = ask_by_hand(site, request_id, body(stream=stream))
+    connection = site.send(body(stream=stream), request_id)
     received = ollama.wait_for_chat()
     got = b""
     # Not in the head: on some days "5 " stands in its date.
@@ -217,7 +215,7 @@ def test_a_client_that_stops_reading_and_hangs_up_frees_the_engine(
     flood = [part("x" * 100_000) for _ in range(1000)]
     ollama.reply(Reply([*flood, Hold()]))
     request_id = f"slow-reader-{time.monotonic_ns()}"
-    connection = ask_by_hand(site, request_id, body(stream=True))
+    connection = site.send(body(stream=True), request_id)
     received = ollama.wait_for_chat()
     connection.recv(1000)
     time.sleep(1)
@@ -260,22 +258,3 @@ def test_signals_of_a_failure(site: Site, ollama: OllamaServer) -> None:
     assert failed["event"] == "failed"
     assert failed["code"] == "bad_upstream"
     assert failed["usage"]["completion_tokens"] == 1
-
-
-def ask_by_hand(site: Site, request_id: str, request: dict[str, Any]) -> socket.socket:
-    """A request over a socket of its own, which the test can do with as it likes."""
-    address = urlsplit(site.base_url)
-    content = json.dumps(request).encode()
-    head = [
-        f"POST {address.path}/chat/completions HTTP/1.1",
-        f"Host: {address.netloc}",
-        f"Authorization: Bearer {KEY}",
-        "Content-Type: application/json",
-        f"Content-Length: {len(content)}",
-        f"X-Request-Id: {request_id}",
-    ]
-    assert address.hostname is not None
-    assert address.port is not None
-    connection = socket.create_connection((address.hostname, address.port), timeout=60)
-    connection.sendall("\r\n".join(head).encode() + b"\r\n\r\n" + content)
-    return connection

@@ -76,7 +76,7 @@ def test_an_error_of_a_thread_arrives() -> None:
         asyncio.run(Fails().aembed(embeddings()))
 
 
-def test_whoever_goes_ends_the_work_of_a_thread() -> None:
+def test_a_disconnect_ends_the_work_of_a_thread() -> None:
     begun, woken = threading.Event(), threading.Event()
 
     class Waits(Small):
@@ -129,13 +129,13 @@ def test_an_endpoint_that_is_not_there(
 
 
 @pytest.mark.parametrize("way", ["complete", "stream_complete", "embed"])
-def test_what_is_called_all_the_same_says_so_too(way: str) -> None:
+def test_a_method_that_is_not_supported_raises(way: str) -> None:
     request: EngineRequest = embeddings() if way == "embed" else completion()
     with pytest.raises(InvalidRequest, match="does not support"):
         getattr(ChatOnly(), way)(request)
 
 
-def test_what_is_promised_has_to_be_defined() -> None:
+def test_supported_methods_must_be_defined() -> None:
     class Promises(BaseBackend):
         supports_completions = True
         supports_embeddings = True

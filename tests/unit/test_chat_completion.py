@@ -444,9 +444,8 @@ def test_a_failure_is_openais_envelope_in_every_case(error: GatewayError, case: 
 # What OpenAI's own client makes of it
 
 
-@pytest.mark.parametrize("case", ["both", "snake"])
 @few
-@given(deltas=answers(), include_usage=st.booleans())
+@given(case=st.sampled_from(["both", "snake"]), deltas=answers(), include_usage=st.booleans())
 def test_openais_types_take_everything_and_know_every_key(
     case: Case, deltas: list[Delta], include_usage: bool
 ) -> None:
@@ -461,9 +460,8 @@ def test_openais_types_take_everything_and_know_every_key(
         assert parsed_chunk.model_dump(exclude_unset=True) == chunk
 
 
-@pytest.mark.parametrize("case", ["both", "snake"])
 @few
-@given(deltas=answers(), include_usage=st.booleans())
+@given(case=st.sampled_from(["both", "snake"]), deltas=answers(), include_usage=st.booleans())
 def test_what_openais_client_gathers_from_a_stream_is_the_whole_completion(
     case: Case, deltas: list[Delta], include_usage: bool
 ) -> None:
@@ -507,9 +505,10 @@ def test_camel_case_changes_keys_and_never_values(deltas: list[Delta]) -> None:
 
 
 @pytest.mark.compat("chat.response.choices[].delta.content")
-@pytest.mark.parametrize("case", CASES)
 @few
-@given(pieces=st.lists(texts), include_usage=st.booleans(), model=texts)
+@given(
+    case=st.sampled_from(CASES), pieces=st.lists(texts), include_usage=st.booleans(), model=texts
+)
 def test_any_text_arrives_as_it_is_in_as_many_frames_as_it_was_split_into(
     case: Case, pieces: list[str], include_usage: bool, model: str
 ) -> None:
@@ -530,9 +529,8 @@ def test_any_text_arrives_as_it_is_in_as_many_frames_as_it_was_split_into(
     assert message["content"] == "".join(pieces)
 
 
-@pytest.mark.parametrize("case", CASES)
 @few
-@given(deltas=answers())
+@given(case=st.sampled_from(CASES), deltas=answers())
 def test_nothing_in_an_answer_forges_a_frame(case: Case, deltas: list[Delta]) -> None:
     spoken = [
         delta

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 from django.apps import apps
-from django.core.checks import ERROR, WARNING, CheckMessage
+from django.core.checks import ERROR, WARNING, CheckMessage, run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
@@ -20,6 +20,7 @@ from django.urls import include, path, re_path
 from pydantic import Field
 
 from django_ollama_openai import _conf, checks, endpoints
+from django_ollama_openai._gateway.policy import policies
 from django_ollama_openai.auth import BaseAuthenticator, Caller
 from django_ollama_openai.backends import DummyBackend
 from django_ollama_openai.endpoints import Endpoint
@@ -298,12 +299,12 @@ WRONG: list[tuple[dict[str, Any], str, int, list[str]]] = [
 
 
 @pytest.mark.parametrize("options", FINE)
-def test_nothing_is_said_of_what_is_fine(settings: Settings, options: dict[str, Any]) -> None:
+def test_a_valid_configuration_has_no_messages(settings: Settings, options: dict[str, Any]) -> None:
     assert found(settings, options) == []
 
 
 @pytest.mark.parametrize(("options", "id", "level", "named"), WRONG)
-def test_what_is_wrong_is_named(
+def test_each_mistake_is_reported(
     settings: Settings, options: dict[str, Any], id: str, level: int, named: list[str]
 ) -> None:
     (message,) = found(settings, options)
@@ -364,7 +365,7 @@ def test_a_setting_that_is_no_dict_is_an_error(settings: Settings, options: Any)
     assert checks.check_mounts() == []
 
 
-def test_everything_wrong_is_said_at_once(settings: Settings) -> None:
+def test_all_mistakes_are_reported_at_once(settings: Settings) -> None:
     messages = found(
         settings,
         {
@@ -384,7 +385,7 @@ def test_what_a_check_makes_is_closed(settings: Settings) -> None:
     assert ClosesLoudly.open == 0
 
 
-def test_a_host_is_spoken_of_only_where_it_is_what_is_wrong(settings: Settings) -> None:
+def test_a_host_is_named_only_if_it_is_the_mistake(settings: Settings) -> None:
     options = {"HOST": URL, "BACKENDS": {"default": {"OPTIONS": {"tiemout": 1}}}}
     (message,) = found(settings, {"ALLOW_ANONYMOUS": True, **options})
     assert "'tiemout'" in message.msg
@@ -403,7 +404,7 @@ def test_every_id_of_the_table_is_tested() -> None:
 @pytest.mark.parametrize(
     ("command", "count"), [("check", 2), ("runserver", 2), ("migrate", 0), ("shell", 0)]
 )
-def test_an_engine_that_is_not_ready_is_reported_where_somebody_looks(
+def test_an_engine_that_is_not_ready_is_reported_by_check_and_runserver(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, command: str, count: int
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["manage.py", command])
@@ -528,18 +529,41 @@ def test_a_section_of_an_app_that_is_wrong(
         ("settings", {"SHOP": "no.Way"}, "cannot be imported"),
         ("settings", {"SHOP": f"{HERE}.NoAuthenticator"}, "not a subclass of Section"),
         ("settings", {"MODELS": f"{HERE}.ShopSettings"}, "'MODELS'"),
+        ("settings", {"SHOP": 5}, "names 5 in ollama_openai_settings"),
+        ("settings", [f"{HERE}.ShopSettings"], "not a dict of names and dotted paths"),
+        ("authenticators", 5, "has 5 as ollama_openai_authenticators"),
+        ("authenticators", f"{HERE}.Nobody", "not a list of dotted paths"),
+        ("policies", f"{HERE}.Lenient", "not a list of dotted paths"),
+        ("policies", [5], "names 5 in ollama_openai_policies"),
+        ("policies", {5}, "has {5} as ollama_openai_policies"),
+        ("urls", [HERE], "not the dotted path of a module"),
     ],
 )
-def test_what_an_app_names_in_vain(
-    install: Install, attribute: str, named: Any, reason: str
+def test_an_attribute_of_an_app_that_cannot_be_used(
+    settings: Settings, install: Install, attribute: str, named: Any, reason: str
 ) -> None:
     install(**{attribute: named})
-    (message,) = checks.check_apps()
+    settings.ROOT_URLCONF = (path("ai/", include(GATEWAY)),)
+    settings.OLLAMA_OPENAI = {"ALLOW_ANONYMOUS": True}
+    (message,) = run_checks()
     assert (message.id, message.level) == ("ollama_openai.E008", ERROR)
     assert "'tests.project'" in message.msg
     assert reason in message.msg
     # The site can still start, and show it.
     assert "SHOP" not in _conf.section_models()
+
+
+def test_an_app_that_names_nothing(settings: Settings, install: Install) -> None:
+    install(authenticators=None, policies=None, settings=None, urls=None)
+    settings.ROOT_URLCONF = (path("ai/", include(GATEWAY)),)
+    settings.OLLAMA_OPENAI = {"ALLOW_ANONYMOUS": True}
+    assert run_checks() == []
+
+
+def test_a_policy_that_is_named_wrongly_is_not_left_out(install: Install) -> None:
+    install(policies=5)
+    with pytest.raises(ImproperlyConfigured, match="could not create 5"):
+        policies(_conf.get())
 
 
 def test_two_apps_with_one_section(install: Install) -> None:
@@ -642,7 +666,7 @@ def test_a_mount_without_a_backend_needs_the_default_one(settings: Settings) -> 
     assert "'cluster'" in text(message)
 
 
-def test_what_an_include_passes_to_all_its_urls_is_none_of_its_business(
+def test_arguments_of_an_outer_include_are_not_checked(
     settings: Settings,
 ) -> None:
     outer = [path("ai/", include(GATEWAY), {"case": "snake"})]
@@ -672,7 +696,7 @@ def test_a_mount_in_a_namespace_is_checked_too(settings: Settings) -> None:
     assert message.id == "ollama_openai.E005"
 
 
-def test_the_arguments_of_other_urls_are_none_of_its_business(settings: Settings) -> None:
+def test_arguments_of_other_urls_are_not_checked(settings: Settings) -> None:
     def view(request: HttpRequest, **options: Any) -> HttpResponse:
         return HttpResponse()
 

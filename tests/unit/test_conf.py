@@ -202,7 +202,7 @@ def test_refused(setting: Any, path: str, reason: str) -> None:
         assert caught.value.__suppress_context__
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     with override_settings(OLLAMA_OPENAI={"HOTS": 1, "MAX_BODY_BYTES": 0, "MODELS": {"m": 1}}):
         assert {path for path, _ in _conf.problems()} == {"HOTS", "MAX_BODY_BYTES", "MODELS.m"}
 

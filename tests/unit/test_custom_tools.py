@@ -163,7 +163,7 @@ def test_only_requests_with_custom_tools_take_the_trouble() -> None:
     "chat.response.choices[].message.tool_calls[].type",
     "chat.response.choices[].message.tool_calls[].custom",
 )
-def test_a_custom_call_is_told_as_one() -> None:
+def test_a_custom_call_is_written_as_one() -> None:
     custom = {"type": "custom", "custom": {"name": "c", "input": "a"}}
     answer = [Delta(tool_calls=[ToolCallDelta(0, "call_1", "c", "a", is_custom=True)])]
     whole = WholeChatCompletion("m", "snake")

@@ -53,7 +53,7 @@ def written(
 
 @pytest.mark.compat("embeddings.response.usage.prompt_tokens")
 @pytest.mark.parametrize("name", ANSWERS)
-def test_a_recorded_answer_is_told_in_full(name: str) -> None:
+def test_a_recorded_answer_is_translated_in_full(name: str) -> None:
     recording = load(name)
     sent = recording.request["json"]
     request = EmbeddingsRequest.parse(json.dumps(sent).encode())
@@ -134,7 +134,7 @@ def test_more_dimensions_than_the_model_has_are_refused_with_their_number() -> N
     assert ollama_embeddings(load("embed_single").body, asking(dimensions=384)).vectors
 
 
-def test_an_engine_that_does_not_heed_the_dimensions_is_told_on() -> None:
+def test_dimensions_that_an_engine_ignores_are_an_error() -> None:
     with pytest.raises(UnsupportedParameter) as caught:
         ollama_embeddings(load("embed_single").body, asking(dimensions=8))
     assert caught.value.param == "dimensions"

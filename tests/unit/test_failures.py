@@ -66,7 +66,7 @@ def test_the_cause_is_named_and_not_quoted(caplog: pytest.LogCaptureFixture) -> 
     assert line.endswith("failed: The engine sent an invalid response. (ValidationError)")
 
 
-def test_the_reason_of_the_system_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_message_has_the_reason_of_the_system(caplog: pytest.LogCaptureFixture) -> None:
     error = raised(
         UpstreamUnavailable("The engine cannot be reached."),
         httpx.ConnectError("All connection attempts failed to gpu-1"),
@@ -124,7 +124,7 @@ def test_a_refusal_that_clients_do_not_read_is_logged_if_the_site_says_so(
         (UpstreamStatusError(answered(404)), "404 to POST /v1/chat/completions"),
     ],
 )
-def test_the_reason_is_nobodys_text(
+def test_the_message_quotes_no_text_of_others(
     caplog: pytest.LogCaptureFixture, cause: Exception, reason: str | None
 ) -> None:
     line = logged(raised(UpstreamError("No."), cause), caplog)
@@ -132,7 +132,7 @@ def test_the_reason_is_nobodys_text(
     assert line.endswith(f"No. ({kind}: {reason})" if reason else f"No. ({kind})")
 
 
-def test_the_reason_of_tls_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_message_has_the_reason_of_tls(caplog: pytest.LogCaptureFixture) -> None:
     here, there = socket.socketpair()
     with here, there:
         there.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")

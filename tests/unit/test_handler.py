@@ -114,7 +114,7 @@ def test_a_subclass_by_its_path_gets_its_options(settings: Settings) -> None:
     assert [card.id for card in backend.list_models()] == ["m"]
 
 
-def test_nothing_is_made_before_it_is_asked_for(settings: Settings) -> None:
+def test_a_backend_is_created_on_first_use(settings: Settings) -> None:
     settings.OLLAMA_OPENAI = table(
         b={"BACKEND": f"{HERE}.SlowToMake"}, a={"BACKEND": f"{HERE}.SlowToMake"}
     )

@@ -71,7 +71,7 @@ def test_a_recorded_model() -> None:
     )
 
 
-def test_every_recorded_model_is_told_in_full_without_a_second_question() -> None:
+def test_every_recorded_model_has_all_metadata_from_one_request() -> None:
     for each, recorded in zip(tags(load("tags").body), TAGS, strict=True):
         assert not needs_details(each)
         card = model_card(each)
@@ -150,7 +150,7 @@ def test_details_that_tell_nothing_leave_gaps(show: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("show", [None, [], "text", 5])
-def test_details_that_make_no_sense_are_left_aside(show: Any) -> None:
+def test_invalid_details_are_ignored(show: Any) -> None:
     assert completed(tag("smollm2:135m"), show) == tag("smollm2:135m")
 
 
@@ -183,7 +183,7 @@ def test_a_server_without_models(answer: dict[str, Any]) -> None:
     ],
     ids=repr,
 )
-def test_a_list_that_makes_no_sense_is_an_upstream_error(answer: Any) -> None:
+def test_an_invalid_list_is_an_upstream_error(answer: Any) -> None:
     with pytest.raises(UpstreamError):
         listed(answer)
 
@@ -256,7 +256,7 @@ def test_openais_fields_and_all_metadata_always(card: ModelCard) -> None:
     assert json.loads(json.dumps(model)) == model
 
 
-def test_metadata_that_nobody_asked_for_is_not_told() -> None:
+def test_metadata_has_the_documented_keys_only() -> None:
     card = ModelCard("m", metadata={"size": 5, "path": "secret", "backend": "forged"})
     metadata = card.as_openai(name="m", backend="default")["metadata"]
     assert metadata == {**dict.fromkeys(METADATA), "size": 5, "backend": "default"}

@@ -89,7 +89,7 @@ def test_every_recorded_failure_is_covered() -> None:
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_what_a_recorded_failure_is_told_as(name: str) -> None:
+def test_the_error_for_a_recorded_failure(name: str) -> None:
     recording = load(name)
     param = PARAMS.get(name.partition("_")[0], "messages")
     error = ollama_error(recording.status, recording.body, model="asked", param=param)
@@ -159,7 +159,7 @@ def test_a_refusal_is_passed_on_however_it_is_wrapped(error: Any, message: str) 
 @pytest.mark.parametrize(
     "error", [TOO_LONG, json.dumps({"error": TOO_LONG})], ids=["once", "twice"]
 )
-def test_a_prompt_that_is_too_long_is_told_as_such(status: int | None, error: Any) -> None:
+def test_a_prompt_that_is_too_long_has_an_error_of_its_own(status: int | None, error: Any) -> None:
     told = ollama_error(status, body(error))
     assert type(told) is ContextLengthExceeded
     assert (told.message, told.param) == (TOO_LONG_MESSAGE, "messages")

@@ -123,7 +123,7 @@ def test_a_choice_without_a_delta_says_nothing(choice: dict[str, Any]) -> None:
     assert feed({"choices": [choice]}) == Delta(tokens=0)
 
 
-def test_usage_may_lack_what_there_is_none_of() -> None:
+def test_usage_may_lack_counts() -> None:
     for usage in ({"prompt_tokens": 3}, {"prompt_tokens": 3, "completion_tokens": None}):
         assert feed({"choices": [], "usage": usage}).usage == Usage(prompt_tokens=3)
 

@@ -164,7 +164,7 @@ FIGURES: dict[str, tuple[int, Any]] = {
 
 @pytest.mark.parametrize(("status", "body"), FIGURES.values(), ids=FIGURES)
 @pytest.mark.parametrize("param", ["messages", "prompt", "input"])
-def test_a_prompt_that_is_too_long_is_told_with_its_figures(
+def test_the_error_for_a_long_prompt_has_its_figures(
     status: int, body: dict[str, Any], param: str
 ) -> None:
     error = told(status, body, param)
@@ -215,7 +215,7 @@ def test_without_figures_of_the_prompt_the_engine_says_itself_what_is_too_long(
     assert error.message == (inner if isinstance(inner, str) else inner["message"])
 
 
-def test_what_an_engine_says_of_a_failure_of_its_own_is_not_told() -> None:
+def test_the_message_of_an_engines_failure_is_not_quoted() -> None:
     text = "/srv/model: the request exceeds the available context size"
     error = told(500, llama_server(text, 500, "server_error"))
     assert type(error) is ContextLengthExceeded
@@ -495,7 +495,7 @@ LEAKY = "10.0.0.7: cannot open /srv/model with sk-engine"
         (201, UpstreamError, "The engine failed with status 201."),
     ],
 )
-def test_failures_of_the_engine_are_not_told_in_its_words(
+def test_failures_of_the_engine_are_not_quoted(
     status: int, kind: type[GatewayError], message: str, body: Any
 ) -> None:
     error = told(status, body)
@@ -530,7 +530,7 @@ def test_a_failure_within_a_stream(error: Any) -> None:
 
 
 @given(st.integers(min_value=100, max_value=599), any_json | st.binary())
-def test_whatever_comes_is_an_error_of_ours(status: int, body: Any) -> None:
+def test_any_response_becomes_a_gateway_error(status: int, body: Any) -> None:
     error = told(status, body)
     assert isinstance(error.message, str)
     assert error.message

@@ -28,7 +28,7 @@ def test_openais_models() -> None:
     assert known(card) == {}
 
 
-def test_what_is_not_there_is_made_up_for() -> None:
+def test_missing_fields_have_defaults() -> None:
     (card,) = cards({"id": "m"})
     assert (card.created, card.owned_by, card.aliases) == (0, "unknown", ())
     (card,) = cards({"id": "m", "created": -1, "owned_by": None, "aliases": None})

@@ -47,7 +47,7 @@ def options(body: dict[str, Any]) -> dict[str, Any]:
 
 
 @EVERYWHERE
-def test_what_does_not_fit_is_an_error_unless_somebody_says_otherwise(payload: Any) -> None:
+def test_a_long_prompt_is_an_error_by_default(payload: Any) -> None:
     assert payload({})["truncate"] is False
     assert payload({}, truncate=None)["truncate"] is False
     assert payload({"truncate": True})["truncate"] is True
@@ -57,7 +57,7 @@ def test_what_does_not_fit_is_an_error_unless_somebody_says_otherwise(payload: A
 
 @pytest.mark.compat("chat.request.shift")
 @ANSWERS
-def test_a_full_context_ends_the_answer_unless_somebody_says_otherwise(payload: Any) -> None:
+def test_a_full_context_ends_the_answer_by_default(payload: Any) -> None:
     assert payload({})["shift"] is False
     assert payload({"shift": True})["shift"] is True
     assert payload({"shift": True}, shift=False)["shift"] is False
@@ -69,7 +69,7 @@ def test_a_full_context_ends_the_answer_unless_somebody_says_otherwise(payload: 
 
 
 @EVERYWHERE
-def test_nothing_goes_out_that_nobody_asked_for(payload: Any) -> None:
+def test_no_options_are_sent_by_default(payload: Any) -> None:
     expected = {"truncate"} if payload is embed else {"truncate", "shift"}
     assert TOP_LEVEL_OPTIONS & set(payload({})) == expected
     assert options(payload({})) == {}
@@ -133,7 +133,7 @@ def test_openais_fields_win_over_all(
     [({"stop": "x"}, {}), ({}, {"options": {"stop": "x"}}), ({}, {"stop": "x"})],
     ids=["the site", "the client's options", "a field"],
 )
-def test_stop_is_a_list_whoever_says_it(
+def test_stop_is_a_list_from_each_source(
     payload: Any, site: dict[str, Any], fields: dict[str, Any]
 ) -> None:
     assert options(payload(site, **fields)) == {"stop": ["x"]}

@@ -937,7 +937,9 @@ def test_any_answer_is_a_stream_that_clients_can_follow(
 
 
 @given(answers(ended=False), requests)
-def test_any_answer_that_fails_is_one_too(deltas: list[Delta], request: ResponsesRequest) -> None:
+def test_any_answer_that_fails_is_a_valid_stream(
+    deltas: list[Delta], request: ResponsesRequest
+) -> None:
     writer = ResponseStream(request, "m", "snake")
     data = b"".join(map(writer.feed, deltas)) + writer.fail(UpstreamError("Broke off."))
     items = check(told(data))
@@ -966,9 +968,8 @@ def test_nothing_of_an_answer_is_lost(deltas: list[Delta], request: ResponsesReq
 
 
 @pytest.mark.compat("responses.event.response")
-@pytest.mark.parametrize("case", CASES)
 @few
-@given(answers(), requests)
+@given(st.sampled_from(CASES), answers(), requests)
 def test_a_stream_ends_with_what_would_have_been_sent_in_one_piece(
     case: Case, deltas: list[Delta], request: ResponsesRequest
 ) -> None:
@@ -1000,9 +1001,8 @@ def test_any_text_arrives_as_it_is_in_as_many_events_as_it_was_split_into(
 # What OpenAI's own types and clients make of it
 
 
-@pytest.mark.parametrize("case", ["both", "snake"])
 @few
-@given(answers(), requests)
+@given(st.sampled_from(["both", "snake"]), answers(), requests)
 def test_openais_types_take_everything_and_know_every_key(
     case: Case, deltas: list[Delta], request: ResponsesRequest
 ) -> None:

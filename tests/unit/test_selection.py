@@ -210,7 +210,7 @@ def test_versions_of_other_models_do_not_matter() -> None:
     assert order(a, b, model="other") == "a"
 
 
-def test_what_differs_is_told() -> None:
+def test_the_difference_is_described() -> None:
     held = {
         "a": versions([card("same"), card("differs", "1"), card("alone"), card("none", None)]),
         "b": versions([card("same"), card("differs", "2"), card("none", "1")]),

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +18,7 @@ from django_ollama_openai._wire.delta import Delta, Usage
 from django_ollama_openai.exceptions import UpstreamError
 from tests.deltas import (
     CASES,
+    GOLDEN,
     PLAN,
     UPDATE,
     counts,
@@ -28,14 +27,14 @@ from tests.deltas import (
     extras,
     few,
     frames,
+    hold_to_golden,
     keys,
     leaves,
+    normalised,
     snippets,
     without_plan,
 )
 from tests.wire import strictly, texts
-
-GOLDEN = Path(__file__).parents[1] / "golden_completions"
 
 
 def of(index: int, delta: Delta) -> Delta:
@@ -110,28 +109,13 @@ def whole(deltas: list[Delta], case: Case, echo: Sequence[str] = ("",)) -> dict[
 # Golden files: exactly what clients get. UPDATE_GOLDEN=1 writes them anew.
 
 
-def normalised(data: bytes) -> str:
-    text, ids = re.subn(r'"id":"cmpl-[0-9a-f]{30}"', '"id":"cmpl-id"', data.decode())
-    text, times = re.subn(r'"created":\d+', '"created":1700000000', text)
-    assert ids == times > 0
-    return text
-
-
-def hold_to_golden(name: str, text: str) -> None:
-    path = GOLDEN / name
-    if UPDATE:
-        GOLDEN.mkdir(exist_ok=True)
-        path.write_bytes(text.encode())
-    assert text == path.read_bytes().decode()
-
-
 @pytest.mark.compat("completions.stream.order")
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", STREAMS)
 def test_a_stream_is_the_golden_one(name: str, case: Case) -> None:
     deltas, echo, include_usage = STREAMS[name]
     stream = write(deltas, case, echo, include_usage=include_usage)
-    hold_to_golden(f"{name}.{case}.sse", normalised(stream))
+    hold_to_golden(f"completions/{name}.{case}.sse", normalised(stream))
 
 
 @pytest.mark.compat(
@@ -144,7 +128,8 @@ def test_a_stream_is_the_golden_one(name: str, case: Case) -> None:
 def test_a_whole_completion_is_the_golden_one(name: str, case: Case) -> None:
     completion = strictly(normalised(write_whole(WHOLE[name][0], case, WHOLE[name][1])))
     hold_to_golden(
-        f"{name}.{case}.json", json.dumps(completion, indent=2, ensure_ascii=False) + "\n"
+        f"completions/{name}.{case}.json",
+        json.dumps(completion, indent=2, ensure_ascii=False) + "\n",
     )
 
 
@@ -152,7 +137,7 @@ def test_a_whole_completion_is_the_golden_one(name: str, case: Case) -> None:
 def test_every_golden_file_is_held_to() -> None:
     streams = {f"{name}.{case}.sse" for name in STREAMS for case in CASES}
     wholes = {f"{name}.{case}.json" for name in WHOLE for case in CASES}
-    assert {path.name for path in GOLDEN.iterdir()} == streams | wholes
+    assert {path.name for path in (GOLDEN / "completions").iterdir()} == streams | wholes
 
 
 # The three spellings
@@ -430,9 +415,8 @@ def answers(draw: st.DrawFn) -> tuple[list[Delta], list[str]]:
     return [queues[index].pop(0) for index in order], echo
 
 
-@pytest.mark.parametrize("case", ["both", "snake"])
 @few
-@given(answer=answers(), include_usage=st.booleans())
+@given(case=st.sampled_from(["both", "snake"]), answer=answers(), include_usage=st.booleans())
 def test_openais_types_take_everything_and_know_every_key(
     case: Case, answer: tuple[list[Delta], list[str]], include_usage: bool
 ) -> None:
@@ -449,9 +433,8 @@ def test_openais_types_take_everything_and_know_every_key(
         assert parsed.model_dump(exclude_unset=True) == chunk
 
 
-@pytest.mark.parametrize("case", CASES)
 @few
-@given(answer=answers(), include_usage=st.booleans())
+@given(case=st.sampled_from(CASES), answer=answers(), include_usage=st.booleans())
 def test_what_a_stream_adds_up_to_is_the_whole_completion(
     case: Case, answer: tuple[list[Delta], list[str]], include_usage: bool
 ) -> None:
@@ -478,9 +461,8 @@ def test_what_a_stream_adds_up_to_is_the_whole_completion(
         assert chunks[-1]["usage"] == completion["usage"]
 
 
-@pytest.mark.parametrize("case", CASES)
 @few
-@given(pieces=st.lists(texts), echo=texts, model=texts)
+@given(case=st.sampled_from(CASES), pieces=st.lists(texts), echo=texts, model=texts)
 def test_any_text_arrives_as_it_is_in_as_many_frames_as_it_was_split_into(
     case: Case, pieces: list[str], echo: str, model: str
 ) -> None:

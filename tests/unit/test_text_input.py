@@ -95,7 +95,7 @@ def test_what_is_at_fault_is_named(field: str, value: Any, place: str) -> None:
 
 @FIELDS
 @pytest.mark.parametrize("value", [None, 5, True, {}, {"a": 1}, [None], [1.5], [True], [{}]])
-def test_anything_else_is_told_what_there_may_be(field: str, value: Any) -> None:
+def test_the_error_for_another_type_lists_the_types(field: str, value: Any) -> None:
     assert refused(field, value).message == (
         f"Invalid value for '{field}': input should be a string, an array of strings, of tokens, "
         "or of arrays of tokens."

@@ -198,12 +198,10 @@ def test_the_contents_of_schemas_arguments_and_biases_are_no_fields() -> None:
 # What is accepted
 
 
-@pytest.mark.parametrize(
-    "field", [name for name in ChatCompletionRequest.model_fields if name != "messages"]
-)
-def test_null_is_the_same_as_absent(field: str) -> None:
-    assert getattr(parse(asking(**{field: None})), field) is None
-    assert getattr(parse(asking()), field) is None
+def test_null_is_the_same_as_absent() -> None:
+    for field in ChatCompletionRequest.model_fields.keys() - {"messages"}:
+        assert getattr(parse(asking(**{field: None})), field) is None, field
+        assert getattr(parse(asking()), field) is None, field
 
 
 def test_unknown_keys_are_accepted_and_kept_at_every_level() -> None:
@@ -659,7 +657,7 @@ def test_a_function_that_is_chosen_has_to_be_among_the_tools(choice: dict[str, A
     assert parse(asking(tools=[f, g], tool_choice=choice)).dump_known()["tool_choice"] == choice
 
 
-def test_the_first_of_many_errors_is_told() -> None:
+def test_the_first_of_many_errors_is_reported() -> None:
     error = refused(json.dumps({"messages": [{"role": "user"}, {}], "n": 0}).encode())
     assert error.param == "n"
 

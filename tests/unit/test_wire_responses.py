@@ -143,12 +143,10 @@ def test_what_is_declared_is_what_was_sent() -> None:
 # What is accepted
 
 
-@pytest.mark.parametrize(
-    "field", [name for name in ResponsesRequest.model_fields if name != "input"]
-)
-def test_null_is_the_same_as_absent(field: str) -> None:
-    assert getattr(parse(asking(**{field: None})), field) is None
-    assert getattr(parse(asking()), field) is None
+def test_null_is_the_same_as_absent() -> None:
+    for field in ResponsesRequest.model_fields.keys() - {"input"}:
+        assert getattr(parse(asking(**{field: None})), field) is None, field
+        assert getattr(parse(asking()), field) is None, field
 
 
 def test_unknown_keys_are_accepted_and_kept_at_every_level() -> None:

@@ -50,17 +50,18 @@ def resolve_model(
     Fallbacks that ``caller`` may not use are left out.
 
     Raises:
-        InvalidRequest: It names none, and there is no default.
+        InvalidRequest: It names none, and there is no default that ``caller`` may use.
         ModelNotFound: The site does not offer it, or ``caller`` may not use it.
     """
-    name = name or settings.DEFAULT_MODEL
-    if not name:
-        raise InvalidRequest(
-            "Missing required parameter: 'model'. This site has no default model.", param="model"
-        )
-    if not (settings.allows_model(name) and caller.may_use(name)):
+    chosen = name or settings.DEFAULT_MODEL
+    if chosen and settings.allows_model(chosen) and caller.may_use(chosen):
+        return _route(chosen, mount, settings, fallback_routes(chosen, mount, settings, caller))
+    if name:
         raise ModelNotFound(name)
-    return _route(name, mount, settings, fallback_routes(name, mount, settings, caller))
+    # A default that the caller may not use must not be named.
+    raise InvalidRequest(
+        "Missing required parameter: 'model'. There is no default model.", param="model"
+    )
 
 
 def fallback_routes(

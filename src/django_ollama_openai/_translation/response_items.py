@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from .._wire.base import parse_json
@@ -28,12 +27,14 @@ def new_id(prefix: str) -> str:
     return prefix + secrets.token_hex(15)
 
 
-class Item(ABC):
+class Item:
     """The base class of items, with the text so far. ``index`` is the number of the item in the
     output."""
 
     #: The prefix of the id.
     prefix: ClassVar[str]
+
+    type: ClassVar[str]
 
     #: The names of the text's events, without ``.delta`` and ``.done``.
     text_event: ClassVar[str]
@@ -75,9 +76,9 @@ class Item(ABC):
         location: dict[str, Any] = {"item_id": self.id, "output_index": self.index}
         return location if self.part_type is None else {**location, self.part_index: 0}
 
-    @abstractmethod
     def as_openai(self) -> dict[str, Any]:
         """Return OpenAI's object for the item in its current state."""
+        return {"id": self.id, "type": self.type, "status": self.status}
 
     def part(self) -> dict[str, Any]:
         """Return OpenAI's object for the part in its current state."""
@@ -97,6 +98,7 @@ class Item(ABC):
 
 class MessageItem(Item):
     prefix = "msg_"
+    type = "message"
     text_event = "response.output_text"
     part_type = "output_text"
 
@@ -105,13 +107,7 @@ class MessageItem(Item):
         self.logprobs: list[dict[str, Any]] = []
 
     def as_openai(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "type": "message",
-            "status": self.status,
-            "role": "assistant",
-            "content": self._parts(),
-        }
+        return {**super().as_openai(), "role": "assistant", "content": self._parts()}
 
     def part(self) -> dict[str, Any]:
         return {**super().part(), "annotations": [], "logprobs": list(self.logprobs)}
@@ -127,14 +123,12 @@ class ReasoningItem(Item):
     """The reasoning of the model."""
 
     prefix = "rs_"
+    type = "reasoning"
     text_event = "response.reasoning_text"
     part_type = "reasoning_text"
 
     def as_openai(self) -> dict[str, Any]:
-        return self._with(summary=[], content=self._parts())
-
-    def _with(self, **texts: list[dict[str, Any]]) -> dict[str, Any]:
-        return {"id": self.id, "type": "reasoning", "status": self.status, **texts}
+        return {**super().as_openai(), "summary": [], "content": self._parts()}
 
 
 class SummaryItem(ReasoningItem):
@@ -146,7 +140,7 @@ class SummaryItem(ReasoningItem):
     part_index = "summary_index"
 
     def as_openai(self) -> dict[str, Any]:
-        return self._with(summary=self._parts(), content=[])
+        return {**super().as_openai(), "summary": self._parts(), "content": []}
 
 
 class CallItem(Item):
@@ -154,6 +148,8 @@ class CallItem(Item):
     its namespace if any."""
 
     prefix = "fc_"
+    type = "function_call"
+    text_key: ClassVar[str] = "arguments"
     text_event = "response.function_call_arguments"
 
     def __init__(self, index: int, first: ToolCallDelta, name_fields: dict[str, Any]) -> None:
@@ -175,14 +171,8 @@ class CallItem(Item):
         return True
 
     def as_openai(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "type": "function_call",
-            "status": self.status,
-            "call_id": self.call_id,
-            **self.name_fields,
-            "arguments": self.text,
-        }
+        fields = {"call_id": self.call_id, **self.name_fields, self.text_key: self.text}
+        return {**super().as_openai(), **fields}
 
     def done_fields(self) -> dict[str, Any]:
         return {"name": self.name_fields["name"], "arguments": self.text}
@@ -192,22 +182,14 @@ class CustomCallItem(CallItem):
     """A call of a custom tool; its text is the input."""
 
     prefix = "ctc_"
+    type = "custom_tool_call"
+    text_key = "input"
     text_event = "response.custom_tool_call_input"
 
     @property
     def is_complete(self) -> bool:
         """Return whether the input is there, which is never split."""
         return bool(self._pieces)
-
-    def as_openai(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "type": "custom_tool_call",
-            "status": self.status,
-            "call_id": self.call_id,
-            **self.name_fields,
-            "input": self.text,
-        }
 
     def done_fields(self) -> dict[str, Any]:
         return {"input": self.text}

@@ -38,8 +38,9 @@ _LIMITS: Final = "The site may set lower limits for the number of choices, and f
 
 
 def _rules(*rules: str) -> str:
-    """Return the description of an operation: the ``rules`` that its JSON schema cannot express."""
-    return "\n".join(f"- {rule}" for rule in rules)
+    """Return the description of an operation: the ``rules`` that its JSON schema cannot express,
+    and those of all operations."""
+    return "\n".join(f"- {rule}" for rule in (*rules, _LIMITS, _UNSUPPORTED))
 
 
 chat_completions = Endpoint(tags={"Chat": "Chat completions"})
@@ -56,8 +57,6 @@ chat_completions = Endpoint(tags={"Chat": "Chat completions"})
         _STREAMED_ONLY,
         _TOOL_CHOICE,
         _IMAGES,
-        _LIMITS,
-        _UNSUPPORTED,
     ),
 )
 def create_chat_completion(admission: Admission[ChatCompletionRequest]) -> Flow[Reply]:
@@ -81,8 +80,6 @@ responses = Endpoint(tags={"Responses": "OpenAI's Responses API"})
         _STREAMED_ONLY,
         _TOOL_CHOICE,
         _IMAGES,
-        _LIMITS,
-        _UNSUPPORTED,
     ),
 )
 def create_response(admission: Admission[ResponsesRequest]) -> Flow[Reply]:
@@ -104,8 +101,6 @@ completions = Endpoint(tags={"Completions": "OpenAI's older text completions"})
         "All prompts may have up to 100,000 tokens together.",
         "`best_of` must be equal to `n`.",
         _STREAMED_ONLY,
-        _LIMITS,
-        _UNSUPPORTED,
     ),
 )
 def create_completion(admission: Admission[CompletionRequest]) -> Flow[Reply]:
@@ -124,8 +119,6 @@ embeddings = Endpoint(tags={"Embeddings": "Vectors of texts"})
     description=_rules(
         "The vectors cannot be longer than the model's own, and not all models can shorten them: "
         "`dimensions`.",
-        _LIMITS,
-        _UNSUPPORTED,
     ),
 )
 def create_embedding(admission: Admission[EmbeddingsRequest]) -> Flow[Reply]:

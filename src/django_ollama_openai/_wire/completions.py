@@ -18,8 +18,8 @@ from .text_input import (
     MAX_ENTRIES,
     MAX_TOKENS,
     TextInput,
-    first_empty,
     is_tokens,
+    require_texts,
     text_length,
     texts_of,
 )
@@ -60,10 +60,7 @@ class CompletionRequest(GenerationRequest):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
-        place = first_empty(self.prompt)
-        if place is not None:
-            param = f"prompt{place}"
-            raise InvalidRequest(f"'{param}' must not be empty.", param=param)
+        require_texts(self.prompt, "prompt")
         if self.echo and self.logprobs is not None:
             raise InvalidRequest(
                 "'logprobs' cannot be combined with 'echo', since log probabilities of the prompt "

@@ -10,9 +10,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from ..exceptions import InvalidRequest
 from .engine import INT32_MAX, EngineRequest
-from .text_input import TextInput, first_empty, is_tokens, text_length, texts_of
+from .text_input import TextInput, is_tokens, require_texts, text_length, texts_of
 
 __all__ = ["EmbeddingsRequest"]
 
@@ -30,10 +29,7 @@ class EmbeddingsRequest(EngineRequest):
 
     @model_validator(mode="after")
     def _check_empty(self) -> Self:
-        place = first_empty(self.input)
-        if place is not None:
-            param = f"input{place}"
-            raise InvalidRequest(f"'{param}' must not be empty.", param=param)
+        require_texts(self.input, "input")
         return self
 
     @property

@@ -7,14 +7,14 @@ from typing import Annotated, Any, Final, TypeAlias
 from annotated_types import MaxLen
 from pydantic import Discriminator, Field, Tag
 
-from ..exceptions import UnsupportedParameter
+from ..exceptions import InvalidRequest, UnsupportedParameter
 from .base import FirstErrorOnly, JSONSchemaExtra
 from .engine import INT32_MAX
 
 __all__ = [
     "TextInput",
-    "first_empty",
     "is_tokens",
+    "require_texts",
     "text_length",
     "texts_of",
     "tokens_unsupported",
@@ -24,7 +24,7 @@ __all__ = [
 MAX_ENTRIES: Final = 2048
 MAX_TOKENS: Final = 100_000
 
-# Requests check this themselves, with first_empty().
+# Requests check this themselves, with require_texts().
 _NOT_EMPTY: Final = JSONSchemaExtra(minItems=1)
 
 Token: TypeAlias = Annotated[int, Field(ge=0, le=INT32_MAX)]
@@ -70,14 +70,16 @@ def texts_of(value: TextInput) -> list[str | list[int]]:
     return [items] if items and isinstance(items[0], int) else items
 
 
-def first_empty(value: TextInput) -> str | None:
-    """Return the location of the first empty text, to be appended to the name of the field:
-    ``[3]``, or ``""`` if ``value`` itself is empty. Return ``None`` if there is none."""
-    if not value:
-        return ""
-    if isinstance(value, str) or isinstance(value[0], int):
-        return None
-    return next((f"[{place}]" for place, entry in enumerate(value) if not entry), None)
+def require_texts(value: TextInput, field: str) -> None:
+    """Check that no text of ``value``, which is that of ``field``, is empty.
+
+    Raises:
+        InvalidRequest: One is; the error names the first, such as ``input[3]``.
+    """
+    for place, text in enumerate(texts_of(value) or [""]):
+        if not text:
+            param = f"{field}[{place}]" if value else field
+            raise InvalidRequest(f"'{param}' must not be empty.", param=param)
 
 
 def text_length(value: TextInput) -> int:
