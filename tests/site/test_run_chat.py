@@ -250,7 +250,7 @@ def test_a_recorder_of_an_answer_that_never_began(
 
 
 def test_a_recorder_of_a_cancelled_answer(configured: Callable[..., None]) -> None:
-    configured(f"{SITE}.Endless")
+    configured("tests.site.test_signals.Endless")
     delivery = run(answer(chat(stream=True), Recorder())).content
     assert isinstance(delivery, Delivery)
     while b"on " not in next(delivery):
@@ -265,7 +265,7 @@ def test_a_recorder_of_a_cancelled_answer(configured: Callable[..., None]) -> No
 async def test_a_recorder_of_an_answer_cancelled_in_an_event_loop(
     configured: Callable[..., None],
 ) -> None:
-    configured(f"{SITE}.Endless")
+    configured("tests.site.test_signals.Endless")
     delivery = (await arun(answer(chat(stream=True), Recorder()))).content
     assert isinstance(delivery, AsyncDelivery)
     async for piece in delivery:
