@@ -20,8 +20,8 @@ demo: $(VENV)/demo-is-ready ## Run the example site; ASK="A question" prints one
 picture: $(VENV)/demo-is-ready ## Take the screenshot for the README with Chromium
 	@$(VENV)/bin/python example_project/picture.py
 
-fast: $(VENV)/fast-is-ready ## Run the fast tests, in about a minute; the first run also installs and needs a package index; ARGS="tests/unit -k case" selects others
-	@$(VENV)/bin/python -m pytest $(or $(ARGS),tests/unit tests/concurrency)
+fast: $(VENV)/fast-is-ready ## Run the fast tests, in less than a minute; the first run also installs and needs a package index; ARGS="tests/unit -k case" selects others
+	@$(VENV)/bin/python -m pytest $(or $(ARGS),--numprocesses auto tests/unit tests/concurrency)
 
 test: $(VENV)/tox-is-ready ## Run all checks with tox; ARGS="-e lint" runs one, with its output
 	@if command -v pyenv >/dev/null; then PATH="$$($(PYENV_PATH))$$PATH"; fi; \
