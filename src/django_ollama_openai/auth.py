@@ -35,10 +35,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A group of users and keys that share models, limits and stored things."""
+    """A group of users and keys that share models, limits and stored things.
+
+    ``models`` limits the models that exist for it, as :attr:`Caller.models` does.
+    """
 
     id: str
     name: str
+    models: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,8 @@ class Caller:
     """The sender of a request. Without a user, a workspace and a key it is anonymous.
 
     ``scopes`` limits what the caller may do: ``"chat"``, ``"models"`` and so on. ``models`` limits
-    the models that exist for the caller: glob patterns of public names. ``None`` means no limit.
+    the models that exist for the caller: glob patterns of public names, beside those of the
+    workspace. ``None`` means no limit, except that the scope ``"admin"`` has to be named.
     """
 
     user: AbstractBaseUser | None = None
@@ -68,11 +73,14 @@ class Caller:
 
     def may(self, scope: str) -> bool:
         """Return whether the caller's scopes include ``scope``."""
-        return self.scopes is None or scope in self.scopes
+        return scope != "admin" if self.scopes is None else scope in self.scopes
 
     def may_use(self, model: str) -> bool:
         """Return whether the model with the public name ``model`` exists for the caller."""
-        return self.models is None or any(fnmatchcase(model, each) for each in self.models)
+        return all(
+            patterns is None or any(fnmatchcase(model, each) for each in patterns)
+            for patterns in (self.models, self.workspace and self.workspace.models)
+        )
 
 
 def bearer_token(request: HttpRequest) -> str | None:
