@@ -13,9 +13,10 @@ from django.core.validators import MinValueValidator
 # A field is called "models".
 from django.db import transaction
 from django.db.models import (
+    CASCADE,
+    SET_NULL,
     BigIntegerField,
     BooleanField,
-    CASCADE,
     CharField,
     CheckConstraint,
     DateTimeField,
@@ -25,11 +26,10 @@ from django.db.models import (
     JSONField,
     Model,
     Q,
-    SET_NULL,
     SlugField,
     TextChoices,
-    UUIDField,
     UniqueConstraint,
+    UUIDField,
 )
 from django.utils.timezone import now
 from django.utils.translation import gettext_lazy as _

@@ -21,7 +21,7 @@ from ._limits.ledger import Figures
 from ._limits.resolve import AppliedLimit, applied_limits
 from .conf import access_settings
 from .models import Per, Unit
-from .stores import BaseStore, Claim, Settlement, StoreDown, Verdict
+from .stores import BaseStore, Claim, Held, Settlement, StoreDown, Verdict
 from .stores._base import now
 
 __all__ = ["LimitPolicy"]
@@ -105,9 +105,9 @@ def _admitted(
     if verdict.refused is not None:
         number, wait = verdict.refused
         raise _refusal(limits[number], claims[number], verdict.figures[number], wait, admission)
-    if any(claim.is_leased for claim in claims):
-        renewal.add(request, store)
-    return _Reservation(request, store, limits, claims, verdict.periods, admission.prompt_tokens)
+    renewal.add(request, store, verdict.held)
+    units = [Unit(each.limit.unit) for each in limits]
+    return _Reservation(request, store, units, verdict.held, admission.prompt_tokens)
 
 
 @dataclass(slots=True)
@@ -116,9 +116,8 @@ class _Reservation(Hold):
 
     request: UUID
     store: BaseStore
-    limits: Sequence[AppliedLimit]
-    claims: Sequence[Claim]
-    periods: Sequence[int]
+    units: Sequence[Unit]
+    held: Sequence[Held]
     prompt_tokens: int
 
     def settle(self, outcome: Outcome) -> None:
@@ -128,15 +127,14 @@ class _Reservation(Hold):
             Unit.CONCURRENT: 0,
             Unit.TOKENS: self._tokens(outcome),
         }
+        # A request that counts as one has been counted.
         settlements = [
-            Settlement(claim, used[Unit(each.limit.unit)], period)
-            for each, claim, period in zip(self.limits, self.claims, self.periods, strict=True)
+            Settlement(held, used[unit])
+            for unit, held in zip(self.units, self.held, strict=True)
+            if held.claim.is_leased or used[unit] != held.claim.amount
         ]
-        changed = [
-            each for each in settlements if each.claim.is_leased or each.actual != each.claim.amount
-        ]
-        if changed:
-            self.store.settle(self.request, changed)
+        if settlements:
+            self.store.settle(self.request, settlements)
 
     def _tokens(self, outcome: Outcome) -> int:
         if outcome.error is not None:

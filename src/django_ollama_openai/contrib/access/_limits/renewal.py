@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
 from ...._connections import close_connections
-from ..stores import BaseStore, StoreDown
+from ..stores import BaseStore, Held, StoreDown
 
 __all__ = ["add", "remove"]
 
@@ -22,7 +24,7 @@ logger = logging.getLogger("django_ollama_openai")
 class _Renewals:
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.running: dict[UUID, BaseStore] = {}
+        self.running: dict[UUID, tuple[BaseStore, Sequence[Held]]] = {}
         self.thread: threading.Thread | None = None
 
     def run(self) -> None:
@@ -32,11 +34,13 @@ class _Renewals:
                 if not self.running:
                     self.thread = None
                     return
-                stores = set(self.running.values())
                 running = dict(self.running)
-            for store in stores:
+            by_store: dict[BaseStore, dict[UUID, Sequence[Held]]] = defaultdict(dict)
+            for request, (store, held) in running.items():
+                by_store[store][request] = held
+            for store, leases in by_store.items():
                 try:
-                    store.renew([request for request, each in running.items() if each is store])
+                    store.renew(leases)
                 except StoreDown:
                     logger.warning("The leases of running requests could not be renewed")
             close_connections()
@@ -54,10 +58,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_after_fork)
 
 
-def add(request: UUID, store: BaseStore) -> None:
-    """Renew the leases of ``request`` in ``store`` from now on."""
+def add(request: UUID, store: BaseStore, held: Sequence[Held]) -> None:
+    """Renew the leases of ``request`` in ``store``, which are among ``held``, from now on."""
+    leased = [each for each in held if each.claim.is_leased]
+    if not leased:
+        return
     with _renewals.lock:
-        _renewals.running[request] = store
+        _renewals.running[request] = store, leased
         if _renewals.thread is None:
             _renewals.thread = threading.Thread(
                 target=_renewals.run, name="ollama-openai-leases", daemon=True

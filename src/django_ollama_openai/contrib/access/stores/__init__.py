@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._base import BaseStore, Claim, Settlement, StoreDown, Verdict
+from ._base import BaseStore, Claim, Held, Settlement, StoreDown, Verdict
 from ._database import DatabaseStore
 from ._memory import MemoryStore
 
@@ -10,6 +10,7 @@ __all__ = [
     "BaseStore",
     "Claim",
     "DatabaseStore",
+    "Held",
     "MemoryStore",
     "Settlement",
     "StoreDown",

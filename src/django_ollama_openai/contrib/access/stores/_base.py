@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -16,6 +16,7 @@ __all__ = [
     "LEASE_MICROSECONDS",
     "BaseStore",
     "Claim",
+    "Held",
     "Settlement",
     "StoreDown",
     "Verdict",
@@ -54,12 +55,19 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Settlement:
-    """What a request has come to: ``actual`` instead of what it claimed in ``period``."""
+class Held:
+    """A claim that was granted, and the calendar period that it belongs to; 0 for others."""
 
     claim: Claim
-    actual: int
     period: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a request has come to, ``actual``, instead of what it has held."""
+
+    held: Held
+    actual: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +76,13 @@ class Verdict:
 
     Attributes:
         figures: Of each account, in the order of the claims, after the reservation.
-        periods: The periods that the reserved amounts belong to; empty if it was refused.
+        held: The claims, if they were granted; empty if not.
         refused: The number of the claim that was refused, and the microseconds after which it may
             be repeated, -1 for never.
     """
 
     figures: Sequence[Figures]
-    periods: Sequence[int] = ()
+    held: Sequence[Held] = ()
     refused: tuple[int, int] | None = None
 
 
@@ -88,15 +96,14 @@ def reserve_all(
         if (wait := ledger.refusal(accounts[claim.account], claim.rule, claim.amount, moment))
         is not None
     ]
-    periods: list[int] = []
+    held: list[Held] = []
     if not waits:
-        periods = [
-            ledger.reserve(accounts[claim.account], claim.rule, claim.amount, moment)
-            for claim in claims
-        ]
+        for claim in claims:
+            account = accounts[claim.account]
+            held.append(Held(claim, ledger.reserve(account, claim.rule, claim.amount, moment)))
     figures = figures_of(accounts, claims, moment)
     if not waits:
-        return Verdict(figures, periods)
+        return Verdict(figures, held)
     wait, number = min(waits, key=lambda each: (each[0] >= 0, -each[0]))
     return Verdict(figures, refused=(number, wait))
 
@@ -123,8 +130,8 @@ class BaseStore:
         """Replace what ``request`` has reserved by what it has come to."""
         raise NotImplementedError
 
-    def renew(self, requests: Collection[UUID]) -> None:
-        """Renew the leases of ``requests``, which are still running."""
+    def renew(self, running: Mapping[UUID, Sequence[Held]]) -> None:
+        """Renew the leases of requests that are still running, with what they hold."""
         raise NotImplementedError
 
     def read(self, claims: Sequence[Claim]) -> Sequence[Figures]:

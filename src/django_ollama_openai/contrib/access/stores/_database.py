@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar
 from uuid import UUID
@@ -23,6 +23,7 @@ from ._base import (
     LEASE_MICROSECONDS,
     BaseStore,
     Claim,
+    Held,
     Settlement,
     StoreDown,
     Verdict,
@@ -86,35 +87,35 @@ class DatabaseStore(BaseStore):
         LimitReservation.objects.bulk_create(
             LimitReservation(
                 request=request,
-                account_id=claim.account,
-                amount=claim.amount,
-                period=period,
+                account_id=held.claim.account,
+                amount=held.claim.amount,
+                period=held.period,
                 expires=moment + LEASE_MICROSECONDS,
             )
-            for claim, period in zip(claims, verdict.periods, strict=False)
-            if claim.is_leased
+            for held in verdict.held
+            if held.claim.is_leased
         )
         return verdict
 
     @_in_transaction
     def settle(self, request: UUID, settlements: Sequence[Settlement]) -> None:
-        rows = _locked([each.claim for each in settlements])
+        rows = _locked([each.held.claim for each in settlements])
         accounts = {pk: _account(row) for pk, row in rows.items()}
         leases = LimitReservation.objects.filter(request=request)
         leased = set(leases.values_list("account_id", flat=True))
         for each in settlements:
-            claim = each.claim
+            claim = each.held.claim
             # A lease that is missing has expired.
             reserved = claim.amount if not claim.is_leased or claim.account in leased else 0
             account = accounts[claim.account]
-            ledger.settle(account, claim.rule, reserved, each.actual, each.period)
+            ledger.settle(account, claim.rule, reserved, each.actual, each.held.period)
         _save(rows, accounts)
         if leased:
             leases.delete()
 
     @_in_transaction
-    def renew(self, requests: Collection[UUID]) -> None:
-        LimitReservation.objects.filter(request__in=requests).update(
+    def renew(self, running: Mapping[UUID, Sequence[Held]]) -> None:
+        LimitReservation.objects.filter(request__in=list(running)).update(
             expires=self._clock() + LEASE_MICROSECONDS
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from ._base import (
     LEASE_MICROSECONDS,
     BaseStore,
     Claim,
+    Held,
     Settlement,
     Verdict,
     figures_of,
@@ -25,8 +26,7 @@ __all__ = ["MemoryStore"]
 
 @dataclass(slots=True)
 class _Lease:
-    amount: int
-    period: int
+    held: Held
     expires: int
 
 
@@ -46,28 +46,30 @@ class MemoryStore(BaseStore):
             self._expire(claims, moment)
             verdict = reserve_all(self._accounts, claims, moment)
             expires = moment + LEASE_MICROSECONDS
-            for claim, period in zip(claims, verdict.periods, strict=False):
-                if claim.is_leased:
-                    self._leases[claim.account][request] = _Lease(claim.amount, period, expires)
+            for held in verdict.held:
+                if held.claim.is_leased:
+                    self._leases[held.claim.account][request] = _Lease(held, expires)
             return verdict
 
     def settle(self, request: UUID, settlements: Sequence[Settlement]) -> None:
         with self._lock:
             for each in settlements:
-                claim = each.claim
+                claim = each.held.claim
                 reserved = claim.amount
                 if claim.is_leased and self._leases[claim.account].pop(request, None) is None:
                     # It has expired.
                     reserved = 0
                 account = self._accounts[claim.account]
-                ledger.settle(account, claim.rule, reserved, each.actual, each.period)
+                ledger.settle(account, claim.rule, reserved, each.actual, each.held.period)
 
-    def renew(self, requests: Collection[UUID]) -> None:
+    def renew(self, running: Mapping[UUID, Sequence[Held]]) -> None:
         with self._lock:
             expires = self._clock() + LEASE_MICROSECONDS
-            for leases in self._leases.values():
-                for request in leases.keys() & set(requests):
-                    leases[request].expires = expires
+            for request, held in running.items():
+                for each in held:
+                    lease = self._leases[each.claim.account].get(request)
+                    if lease is not None:
+                        lease.expires = expires
 
     def read(self, claims: Sequence[Claim]) -> Sequence[ledger.Figures]:
         with self._lock:
@@ -81,5 +83,5 @@ class MemoryStore(BaseStore):
             for request, lease in list(leases.items()):
                 if lease.expires <= moment:
                     del leases[request]
-                    account = self._accounts[claim.account]
-                    ledger.settle(account, claim.rule, lease.amount, 0, lease.period)
+                    account, held = self._accounts[claim.account], lease.held
+                    ledger.settle(account, claim.rule, held.claim.amount, 0, held.period)
