@@ -21,6 +21,7 @@ __all__ = [
     "Kind",
     "Rule",
     "figures",
+    "follow_clock",
     "refusal",
     "reserve",
     "settle",
@@ -65,11 +66,23 @@ class Figures:
     reset: int
 
 
+def follow_clock(account: Account, rule: Rule, now: int) -> None:
+    """Move the account back with a clock that was ahead and is put back, so that a bucket is not
+    blocked until the clock has caught up. Call it before the functions below.
+
+    Clocks of several hosts differ by less than a minute or an hour, the length of a bucket.
+    """
+    jump = account.seen - now
+    if rule.kind == "bucket" and jump > rule.length:
+        account.tat -= jump
+        account.seen = now
+
+
 def reserve(account: Account, rule: Rule, amount: int, now: int) -> int:
     """Reserve ``amount``, and return the period that it belongs to. See :func:`refusal`."""
     match rule.kind:
         case "bucket":
-            account.tat = _arrival(account, rule, now) + _duration(rule, amount)
+            account.tat = _arrival(account, now) + _duration(rule, amount)
             account.seen = now
         case "calendar":
             _begin_period(account, rule)
@@ -86,7 +99,7 @@ def refusal(account: Account, rule: Rule, amount: int, now: int) -> int | None:
         return -1
     match rule.kind:
         case "bucket":
-            late = _arrival(account, rule, now) + _duration(rule, amount) - now - rule.length
+            late = _arrival(account, now) + _duration(rule, amount) - now - rule.length
             return late if late > 0 else None
         case "calendar":
             taken = account.used + account.held if account.period >= rule.begin else 0
@@ -114,7 +127,7 @@ def figures(account: Account, rule: Rule, now: int) -> Figures:
     """Return what is left of the account."""
     match rule.kind:
         case "bucket":
-            reset = _arrival(account, rule, now) - now
+            reset = _arrival(account, now) - now
             remaining = max(0, rule.length - reset) * rule.amount // max(1, rule.length)
             return Figures(rule.amount - remaining, remaining, reset)
         case "calendar":
@@ -124,12 +137,9 @@ def figures(account: Account, rule: Rule, now: int) -> Figures:
             return Figures(account.held, max(0, rule.amount - account.held), 0)
 
 
-def _arrival(account: Account, rule: Rule, now: int) -> int:
+def _arrival(account: Account, now: int) -> int:
     """Return the theoretical arrival time, not before ``now``."""
-    jump = account.seen - now
-    # A clock that was ahead and is put back must not block a bucket until it has caught up. Clocks
-    # of several hosts differ by less than that.
-    return max(now, account.tat - (jump if jump > rule.length else 0))
+    return max(now, account.tat)
 
 
 def _duration(rule: Rule, amount: int) -> int:

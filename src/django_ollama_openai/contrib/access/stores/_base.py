@@ -90,6 +90,8 @@ def reserve_all(
     accounts: Mapping[str, ledger.Account], claims: Sequence[Claim], moment: int
 ) -> Verdict:
     """Reserve ``claims`` in ``accounts``, all or none; of several refusals the longest counts."""
+    for claim in claims:
+        ledger.follow_clock(accounts[claim.account], claim.rule, moment)
     waits = [
         (wait, number)
         for number, claim in enumerate(claims)
@@ -112,6 +114,8 @@ def figures_of(
     accounts: Mapping[str, ledger.Account], claims: Sequence[Claim], moment: int
 ) -> list[Figures]:
     """Return the figures of the accounts of ``claims``."""
+    for claim in claims:
+        ledger.follow_clock(accounts[claim.account], claim.rule, moment)
     return [ledger.figures(accounts[claim.account], claim.rule, moment) for claim in claims]
 
 

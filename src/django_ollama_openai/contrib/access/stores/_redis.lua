@@ -1,14 +1,18 @@
 -- The account of limits in Redis: the rules of _limits/ledger.py, in one script for a reservation.
 --
 -- KEYS: for each claim the hash of its account, and the sorted set of its leases, by expiry.
--- ARGV: the operation, the request, the life of a lease, then for each claim eight numbers:
+-- ARGV: the operation, the request, the life of a lease, the time or 0 for Redis' own clock, then
+--       for each claim eight numbers:
 --       kind (1 bucket, 2 calendar, 3 concurrent), limit, begin, length, leased, amount, and for
 --       "settle" what the request has come to and the period that it belongs to.
--- Times are microseconds since 1970, from Redis' own clock. A lease is "request:amount:period".
+-- Times are microseconds since 1970. A lease is "request:amount:period".
 
 local operation, request, life = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local time = redis.call("TIME")
-local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local now = tonumber(ARGV[4])
+if now == 0 then
+  local time = redis.call("TIME")
+  now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
 local BUCKET, CALENDAR, CONCURRENT = 1, 2, 3
 local FIELDS = 8
 
@@ -21,10 +25,17 @@ local function duration(claim, amount)
 end
 
 local function arrival(claim)
+  return math.max(now, claim.account.tat)
+end
+
+local function follow_clock(claim)
   local account = claim.account
   local jump = account.seen - now
-  if jump <= claim.length then jump = 0 end
-  return math.max(now, account.tat - jump)
+  if claim.kind == BUCKET and jump > claim.length then
+    account.tat = account.tat - jump
+    account.seen = now
+    claim.changed = true
+  end
 end
 
 local function taken(claim)
@@ -47,7 +58,7 @@ local function settle(claim, reserved, actual, period)
 end
 
 local function load(number)
-  local first = 4 + (number - 1) * FIELDS
+  local first = 5 + (number - 1) * FIELDS
   local claim = {
     key = KEYS[2 * number - 1],
     leases = KEYS[2 * number],
@@ -94,6 +105,7 @@ end
 local claims = {}
 for number = 1, #KEYS / 2 do
   claims[number] = load(number)
+  follow_clock(claims[number])
   if operation == "reserve" or operation == "read" then expire(claims[number]) end
 end
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, Final
 from uuid import UUID
@@ -30,11 +30,19 @@ class RedisStore(BaseStore):
         prefix: The first part of all keys. It is a hash tag, so that one node of a cluster has all
             of them, as a script requires.
         timeout: Seconds for a connection and for an answer.
+        clock: Returns the time in microseconds since 1970; Redis' own clock if absent.
     """
 
     def __init__(
-        self, *, url: str, prefix: str = "{ollama-openai}", timeout: float = 2, **options: Any
+        self,
+        *,
+        url: str,
+        prefix: str = "{ollama-openai}",
+        timeout: float = 2,
+        clock: Callable[[], int] | None = None,
+        **options: Any,
     ) -> None:
+        self._clock = clock
         self._url = url
         self._prefix = prefix
         self._options = {"socket_timeout": timeout, "socket_connect_timeout": timeout, **options}
@@ -84,7 +92,8 @@ class RedisStore(BaseStore):
         self, operation: str, request: UUID, parts: Sequence[Settlement]
     ) -> dict[str, list[Any]]:
         keys: list[Any] = []
-        arguments: list[Any] = [operation, request.hex, LEASE_MICROSECONDS]
+        moment = 0 if self._clock is None else self._clock()
+        arguments: list[Any] = [operation, request.hex, LEASE_MICROSECONDS, moment]
         for part in parts:
             claim, rule = part.held.claim, part.held.claim.rule
             keys += [f"{self._prefix}:{claim.account}", f"{self._prefix}:{claim.account}:leases"]
