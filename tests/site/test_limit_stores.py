@@ -20,6 +20,8 @@ from django_ollama_openai.contrib.access.stores import (
     Settlement,
     Verdict,
 )
+from django_ollama_openai.contrib.access.stores._redis import RedisStore
+from tests.redis_server import RedisServer, redis_server
 
 SECOND = 10**6
 MINUTE = 60 * SECOND
@@ -77,11 +79,21 @@ def at_once(amount: int) -> Rule:
     return Rule("concurrent", amount)
 
 
-@pytest.fixture(params=["memory", "database"])
-def limits(request: pytest.FixtureRequest, transactional_db: None) -> Iterator[Limits]:
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "database", "redis"])
+def limits(request: pytest.FixtureRequest, transactional_db: None) -> Limits:
     clock = Clock()
-    make: dict[str, Callable[..., BaseStore]] = {"memory": MemoryStore, "database": DatabaseStore}
-    yield Limits(make[request.param](clock=clock), clock)
+    make: dict[str, Callable[[], BaseStore]] = {
+        "memory": lambda: MemoryStore(clock=clock),
+        "database": lambda: DatabaseStore(clock=clock),
+        "redis": lambda: RedisStore(url=request.getfixturevalue("redis").url, clock=clock),
+    }
+    return Limits(make[request.param](), clock)
 
 
 @pytest.mark.parametrize("rule", [minute(5), day(5), at_once(5)], ids=lambda rule: rule.kind)
