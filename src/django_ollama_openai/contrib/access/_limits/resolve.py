@@ -57,8 +57,9 @@ class AppliedLimit:
         return Rule("bucket", amount, length=MICROSECONDS[Per(limit.per)])
 
 
-def applied_limits(caller: Caller, model: str) -> list[AppliedLimit]:
-    """Return the limits that a request of ``caller`` for ``model`` has to respect.
+def applied_limits(caller: Caller, model: str | None) -> list[AppliedLimit]:
+    """Return the limits that a request of ``caller`` for ``model`` has to respect, or all that hold
+    for the caller (``None``).
 
     A limit of one workspace, user or key replaces that of each, if both count the same.
     """
@@ -88,7 +89,7 @@ def _bare(public: str) -> str:
 
 
 def _chosen(limits: Iterable[Limit], subjects: dict[Target, str], model: str) -> list[AppliedLimit]:
-    fitting = [limit for limit in limits if fnmatchcase(model, limit.model)]
+    fitting = [limit for limit in limits if model is None or fnmatchcase(model, limit.model)]
     replaced = {
         (REPLACED[Target(limit.target)], limit.unit, limit.per, limit.model)
         for limit in fitting

@@ -10,8 +10,8 @@ from django.db.models import Q, QuerySet
 from ....endpoints import Admission
 from ....exceptions import NotFound, PermissionDenied
 from ..._ids import parse_public_id
-from .._members import managed_by, workspaces_of
-from ..models import APIKey, Workspace
+from .._members import managed_by, role_of, workspaces_of
+from ..models import APIKey, Role, Workspace
 
 __all__ = ["Actor"]
 
@@ -51,12 +51,32 @@ class Actor:
 
     def workspaces(self) -> QuerySet[Workspace]:
         """Return the workspaces that exist for the actor."""
+        if self.is_admin:
+            return Workspace.objects.all()
         if self.key is not None and self.key.workspace_id is not None:
             return Workspace.objects.filter(pk=self.key.workspace_id)
         return Workspace.objects.none() if self.user is None else workspaces_of(self.user)
 
+    @property
+    def is_admin(self) -> bool:
+        """Whether the actor's key has the scope ``admin``: all workspaces exist for it."""
+        return self.key is not None and "admin" in (self.key.scopes or ())
+
+    def has_permission(self, name: str) -> bool:
+        """Return whether the user has a permission of the app, such as ``add_workspace``."""
+        label = Workspace._meta.app_label
+        return self.user is not None and self.user.has_perm(f"{label}.{name}")
+
+    def owns(self, workspace: Workspace) -> bool:
+        """Return whether the actor is an owner of ``workspace``."""
+        if self.is_admin:
+            return True
+        return self.user is not None and role_of(workspace, self.user) == Role.OWNER
+
     def manages(self, workspace: Workspace) -> bool:
         """Return whether the actor is owner or admin of ``workspace``."""
+        if self.is_admin:
+            return True
         return self.user is not None and managed_by(self.user).filter(pk=workspace.pk).exists()
 
     def get_key(self, public: str) -> APIKey:

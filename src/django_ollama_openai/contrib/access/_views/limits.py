@@ -1,0 +1,81 @@
+"""``api/limits/``: the limits that hold for the caller, and what is left of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel
+
+from ....endpoints import Admission, Endpoint
+from ....exceptions import Unavailable
+from .._limits.resolve import COST_SCALE, AppliedLimit, applied_limits
+from ..models import Unit
+from ..policies import limit_store
+from ..stores import Claim, StoreDown
+from ..stores._base import now
+
+__all__ = ["limits"]
+
+TAGS: Final = {"Limits": "What the caller may use, and what is left"}
+
+
+class LimitAnswer(BaseModel):
+    """A limit, and what is left of it. A cost is a decimal number, as text."""
+
+    id: str
+    object: Literal["limit"] = "limit"
+    target: str
+    unit: str
+    amount: int | str
+    per: str | None
+    model: str
+    used: int | str
+    remaining: int | str
+    resets_at: datetime | None
+
+
+class LimitList(BaseModel):
+    """All limits that hold for the caller."""
+
+    object: Literal["list"] = "list"
+    data: list[LimitAnswer]
+
+
+limits = Endpoint(tags=TAGS)
+
+
+@limits.get(scope="models", response=LimitList)
+def list_limits(admission: Admission[None]) -> dict[str, Any]:
+    """List the limits that hold for the caller, and what is left of them."""
+    applied = applied_limits(admission.caller, None)
+    moment = now()
+    claims = [Claim(each.account, each.rule(moment), 0, is_leased=True) for each in applied]
+    try:
+        figures = limit_store().read(claims) if claims else []
+    except StoreDown as error:
+        raise Unavailable("Limits cannot be read at the moment. Try again later.") from error
+    data = [
+        LimitAnswer(
+            id=each.limit.public_id,
+            target=each.limit.target,
+            unit=each.limit.unit,
+            amount=_shown(each, claim.rule.amount),
+            per=each.limit.per or None,
+            model=each.limit.model,
+            used=_shown(each, found.used),
+            remaining=_shown(each, found.remaining),
+            resets_at=None
+            if each.limit.unit == Unit.CONCURRENT
+            else datetime.fromtimestamp((moment + found.reset) / 10**6, UTC),
+        )
+        for each, claim, found in zip(applied, claims, figures, strict=True)
+    ]
+    return LimitList(data=data).model_dump(mode="json")
+
+
+def _shown(applied: AppliedLimit, amount: int) -> int | str:
+    if applied.limit.unit != Unit.COST:
+        return amount
+    return f"{(Decimal(amount) / COST_SCALE).normalize():f}"
