@@ -21,9 +21,17 @@ class AccessConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     ollama_openai_urls = f"{PACKAGE}.urls"
-    ollama_openai_authenticators: ClassVar = [f"{PACKAGE}.authentication.APIKeyAuthenticator"]
+    ollama_openai_authenticators: ClassVar = [
+        f"{PACKAGE}.authentication.APIKeyAuthenticator",
+        f"{PACKAGE}.authentication.MemberAuthenticator",
+    ]
     ollama_openai_policies: ClassVar = [f"{PACKAGE}.policies.LimitPolicy"]
     ollama_openai_settings: ClassVar = {"ACCESS": f"{PACKAGE}.conf.AccessSettings"}
+    ollama_openai_commands: ClassVar = {
+        "keys": f"{PACKAGE}.commands.Keys",
+        "limits": f"{PACKAGE}.commands.Limits",
+        "workspaces": f"{PACKAGE}.commands.Workspaces",
+    }
 
     def ready(self) -> None:
         from . import _invalidation

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.contrib.auth.models import Group
+from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
 
 # A field is called "models".
@@ -360,6 +361,46 @@ class Limit(PublicModel):
     def save(self, *args: Any, **kwargs: Any) -> None:
         self.subject = self._subject()
         super().save(*args, **kwargs)
+
+    def clean(self) -> None:
+        if (self.unit == Unit.CONCURRENT) != (not self.per):
+            raise ValidationError(
+                {"per": _("All limits but that of simultaneous requests need a period.")}
+            )
+        if self.unit != Unit.COST and self.amount != int(self.amount):
+            raise ValidationError({"amount": _("This must be a whole number.")})
+        named = {"workspace": self.workspace_id, "user": self.user_id, "key": self.key_id}
+        for name, value in named.items():
+            if (self.target == name) != (value is not None):
+                raise ValidationError({name: _("This goes with the target of the same name.")})
+
+    @transaction.atomic
+    def put(self) -> Limit:
+        """Save this limit in the place of one for the same target, unit, period and models."""
+        same = Limit.objects.filter(
+            target=self.target,
+            subject=self._subject(),
+            unit=self.unit,
+            per=self.per,
+            model=self.model,
+        ).first()
+        if same is None:
+            self.save()
+            return self
+        same.amount, same.timezone = self.amount, self.timezone
+        same.save()
+        return same
+
+    def describe_target(self) -> str:
+        """Return the target as ``manage.py ollama limits set`` takes it."""
+        match self.target:
+            case Target.WORKSPACE if self.workspace is not None:
+                return f"{self.target}:{self.workspace.slug}"
+            case Target.USER if self.user is not None:
+                return f"{self.target}:{self.user.get_username()}"
+            case Target.KEY if self.key is not None:
+                return f"{self.target}:{self.key.public_id}"
+        return str(self.target)
 
     def _subject(self) -> str:
         match self.target:
