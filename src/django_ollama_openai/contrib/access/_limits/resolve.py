@@ -19,7 +19,7 @@ from ..models import Limit, Per, Target, Unit
 from .ledger import Rule
 from .periods import CALENDAR, period_of
 
-__all__ = ["COST_SCALE", "AppliedLimit", "applied_limits"]
+__all__ = ["COST_SCALE", "AppliedLimit", "account_id", "applied_limits"]
 
 #: A cost of 1 in the integers of an account.
 COST_SCALE: Final = 10**9
@@ -97,11 +97,13 @@ def _chosen(limits: Iterable[Limit], subjects: dict[Target, str], model: str) ->
     }
     of_each = {each: subjects[target] for target, each in REPLACED.items() if target in subjects}
     return [
-        AppliedLimit(limit, _account(limit, of_each.get(Target(limit.target), "")))
+        AppliedLimit(limit, account_id(limit, of_each.get(Target(limit.target), "")))
         for limit in fitting
         if (limit.target, limit.unit, limit.per, limit.model) not in replaced
     ]
 
 
-def _account(limit: Limit, subject: str) -> str:
+def account_id(limit: Limit, subject: str) -> str:
+    """Return the id of the account of ``limit`` and ``subject``, the id of one of those whom the
+    limit counts each by itself; ``""`` for other limits."""
     return hashlib.sha256(f"{limit.pk.hex}:{subject}".encode()).hexdigest()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
 from ....endpoints import Admission, Endpoint
 from ....exceptions import Unavailable
-from .._limits.resolve import COST_SCALE, AppliedLimit, applied_limits
+from .._limits.resolve import applied_limits
+from .._limits.usage import shown
 from ..models import Unit
 from ..policies import limit_store
 from ..stores import Claim, StoreDown
@@ -61,11 +61,11 @@ def list_limits(admission: Admission[None]) -> dict[str, Any]:
             id=each.limit.public_id,
             target=each.limit.target,
             unit=each.limit.unit,
-            amount=_shown(each, claim.rule.amount),
+            amount=shown(each, claim.rule.amount),
             per=each.limit.per or None,
             model=each.limit.model,
-            used=_shown(each, found.used),
-            remaining=_shown(each, found.remaining),
+            used=shown(each, found.used),
+            remaining=shown(each, found.remaining),
             resets_at=None
             if each.limit.unit == Unit.CONCURRENT
             else datetime.fromtimestamp((moment + found.reset) / 10**6, UTC),
@@ -73,9 +73,3 @@ def list_limits(admission: Admission[None]) -> dict[str, Any]:
         for each, claim, found in zip(applied, claims, figures, strict=True)
     ]
     return LimitList(data=data).model_dump(mode="json")
-
-
-def _shown(applied: AppliedLimit, amount: int) -> int | str:
-    if applied.limit.unit != Unit.COST:
-        return amount
-    return f"{(Decimal(amount) / COST_SCALE).normalize():f}"
