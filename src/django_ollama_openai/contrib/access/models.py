@@ -95,6 +95,7 @@ class Workspace(PublicModel):
         help_text=_("Its users are members, too."),
     )
     created_at = DateTimeField(_("created"), default=now, editable=False)
+    archived_at = DateTimeField(_("archived"), null=True, editable=False)
 
     class Meta:
         verbose_name = _("workspace")
