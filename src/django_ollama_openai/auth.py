@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
 
 __all__ = [
+    "ANY_SCOPE",
     "BaseAuthenticator",
     "Caller",
     "SessionAuthenticator",
@@ -31,6 +32,10 @@ __all__ = [
     "Workspace",
     "bearer_token",
 ]
+
+
+#: The scope of endpoints that are for all callers with credentials, whatever theirs are.
+ANY_SCOPE: Final = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,8 @@ class Caller:
 
     def may(self, scope: str) -> bool:
         """Return whether the caller's scopes include ``scope``."""
+        if scope == ANY_SCOPE:
+            return True
         return scope != "admin" if self.scopes is None else scope in self.scopes
 
     def may_use(self, model: str) -> bool:

@@ -30,8 +30,8 @@ CALLERS: Final = (
 #: For each request the statuses of all callers, in their order. The things are those of the
 #: workspace "Lab" and of its member.
 TABLE: Final[dict[str, str]] = {
-    "GET api/me/": "401 200 200 200 200 200 200 200 403 403",
-    "GET api/limits/": "401 200 200 200 200 200 200 200 403 403",
+    "GET api/me/": "401 200 200 200 200 200 200 200 200 200",
+    "GET api/limits/": "401 200 200 200 200 200 200 200 200 200",
     "GET api/keys/": "401 403 200 200 200 200 200 200 403 403",
     "POST api/keys/": "401 403 201 201 201 201 201 403 403 403",
     "GET api/keys/{key}/": "401 403 404 200 200 200 404 404 403 403",

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
+from ....auth import ANY_SCOPE
 from ....endpoints import Admission, Endpoint
 from ....exceptions import Unavailable
 from .._limits.resolve import applied_limits
@@ -46,7 +47,7 @@ class LimitList(BaseModel):
 limits = Endpoint(tags=TAGS)
 
 
-@limits.get(scope="models", response=LimitList)
+@limits.get(scope=ANY_SCOPE, response=LimitList)
 def list_limits(admission: Admission[None]) -> dict[str, Any]:
     """List the limits that hold for the caller, and what is left of them."""
     applied = applied_limits(admission.caller, None)

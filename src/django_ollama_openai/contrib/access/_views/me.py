@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
+from ....auth import ANY_SCOPE
 from ....endpoints import Admission, Endpoint
 from .._members import role_of, workspaces_of
 from ..models import Role, Workspace
@@ -50,7 +51,7 @@ class CallerAnswer(BaseModel):
 me = Endpoint(tags=TAGS)
 
 
-@me.get(scope="models", response=CallerAnswer)
+@me.get(scope=ANY_SCOPE, response=CallerAnswer)
 def retrieve_me(admission: Admission[None]) -> dict[str, Any]:
     """Retrieve the caller."""
     caller = admission.caller
