@@ -84,9 +84,10 @@ class Caller:
 
     def may_use(self, model: str) -> bool:
         """Return whether the model with the public name ``model`` exists for the caller."""
+        of_workspace = None if self.workspace is None else self.workspace.models
         return all(
             patterns is None or any(fnmatchcase(model, each) for each in patterns)
-            for patterns in (self.models, self.workspace and self.workspace.models)
+            for patterns in (self.models, of_workspace)
         )
 
 

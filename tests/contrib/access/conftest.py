@@ -45,7 +45,7 @@ class Caller:
             f"/ai/{path}",
             data,
             content_type="application/json",
-            headers=headers,  # type: ignore[arg-type]  # django-stubs knows str values only
+            headers=headers,
         )
         parsed = json.loads(response.content) if response.content else None
         return Answer(response.status_code, parsed, dict(response.headers))

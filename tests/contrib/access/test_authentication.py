@@ -54,12 +54,14 @@ def _deactivate(thing: Any) -> None:
     thing.save()
 
 
+def _expire(key: Any) -> None:
+    key.expires_at = now() - timedelta(seconds=1)
+    key.save()
+
+
 ENDS: dict[str, Callable[[Any], None]] = {
     "revoked": lambda it: it.key.row.revoke(),
-    "expired": lambda it: (
-        setattr(it.key.row, "expires_at", now() - timedelta(seconds=1)),
-        it.key.row.save(),
-    )[-1],
+    "expired": lambda it: _expire(it.key.row),
     "the secret ended": lambda it: it.key.row.rotate("site", timedelta(0)) and None,
     "deleted": lambda it: it.key.row.delete(),
     "user deactivated": lambda it: _deactivate(it.user),

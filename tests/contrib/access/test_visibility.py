@@ -202,7 +202,8 @@ def test_a_list_is_walked_to_its_end(site: Site) -> None:
 def test_a_key_gives_no_more_than_it_has(world: World, field: str) -> None:
     few = {"scopes": ["keys", "chat"], "models": ["llama*"], "networks": ["127.0.0.0/8"]}[field]
     more = {"scopes": ["models"], "models": ["*"], "networks": ["0.0.0.0/0"]}[field]
-    caller = world.key(world.user("ada"), **{field: few})
+    restricted: dict[str, Any] = {field: few}
+    caller = world.key(world.user("ada"), **restricted)
     assert caller("POST", "api/keys/", {"name": "new", field: more}).status == 403
     made = caller("POST", "api/keys/", {"name": "new"})
     assert made.status == 201

@@ -19,7 +19,7 @@ MAX_NOTED: Final = 10_000
 
 
 def _write(ids: list[str]) -> None:
-    keys = [parse_public_id(APIKey.prefix, each) for each in ids]
+    keys = [pk for each in ids if (pk := parse_public_id(APIKey.prefix, each)) is not None]
     APIKey.objects.filter(pk__in=keys).update(last_used_at=timezone.now())
 
 

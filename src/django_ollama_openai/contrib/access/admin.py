@@ -45,7 +45,7 @@ class _LimitInline(admin.TabularInline):  # type: ignore[type-arg]  # not generi
 
     @admin.display(description=_("used now"))
     def use(self, limit: Limit) -> str:
-        return "" if limit.pk is None or limit._state.adding else current_use(limit)
+        return "" if limit._state.adding else current_use(limit)
 
 
 class WorkspaceLimitInline(_LimitInline):
@@ -220,4 +220,4 @@ def add_to_user_admin() -> None:
     """Show the limits of a user in the admin of users, if the site has one with inlines."""
     users = admin.site._registry.get(get_user_model())
     if users is not None and UserLimitInline not in users.inlines:
-        users.inlines = (*users.inlines, UserLimitInline)
+        type(users).inlines = (*users.inlines, UserLimitInline)

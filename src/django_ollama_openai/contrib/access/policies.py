@@ -46,7 +46,8 @@ class LimitPolicy(BasePolicy):
             claims = _claims(limits, admission)
             verdict = store.reserve(request, claims)
         except StoreDown as error:
-            return _when_down(error)
+            _when_down(error)
+            return None
         return _admitted(admission, request, store, limits, claims, verdict)
 
 

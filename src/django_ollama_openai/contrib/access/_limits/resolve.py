@@ -88,7 +88,9 @@ def _bare(public: str) -> str:
     return public if uuid is None else uuid.hex
 
 
-def _chosen(limits: Iterable[Limit], subjects: dict[Target, str], model: str) -> list[AppliedLimit]:
+def _chosen(
+    limits: Iterable[Limit], subjects: dict[Target, str], model: str | None
+) -> list[AppliedLimit]:
     fitting = [limit for limit in limits if model is None or fnmatchcase(model, limit.model)]
     replaced = {
         (REPLACED[Target(limit.target)], limit.unit, limit.per, limit.model)

@@ -41,7 +41,7 @@ class Actor:
         """Return the keys that exist for the actor: the user's, and those of workspaces that the
         user manages. A key without a user knows itself; one of a workspace, that workspace's."""
         if self.user is None:
-            return APIKey.objects.filter(pk=self.key and self.key.pk)
+            return APIKey.objects.filter(pk__in=[] if self.key is None else [self.key.pk])
         keys = APIKey.objects.filter(
             Q(user=self.user) | Q(workspace__in=managed_by(self.user).values("pk"))
         )

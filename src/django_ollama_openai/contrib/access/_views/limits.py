@@ -10,9 +10,9 @@ from pydantic import BaseModel
 from ....auth import ANY_SCOPE
 from ....endpoints import Admission, Endpoint
 from ....exceptions import Unavailable
+from .._limits.ledger import Figures, Rule
 from .._limits.resolve import applied_limits
 from .._limits.usage import shown
-from ..models import Unit
 from ..policies import limit_store
 from ..stores import Claim, StoreDown
 from ..stores._base import now
@@ -67,10 +67,20 @@ def list_limits(admission: Admission[None]) -> dict[str, Any]:
             model=each.limit.model,
             used=shown(each, found.used),
             remaining=shown(each, found.remaining),
-            resets_at=None
-            if each.limit.unit == Unit.CONCURRENT
-            else datetime.fromtimestamp((moment + found.reset) / 10**6, UTC),
+            resets_at=_resets_at(claim.rule, found, moment),
         )
         for each, claim, found in zip(applied, claims, figures, strict=True)
     ]
     return LimitList(data=data).model_dump(mode="json")
+
+
+def _resets_at(rule: Rule, figures: Figures, moment: int) -> datetime | None:
+    """Return when all of a limit is free again; ``None`` for concurrent requests."""
+    match rule.kind:
+        case "calendar":
+            at = rule.begin + rule.length
+        case "bucket":
+            at = moment + figures.reset
+        case "concurrent":
+            return None
+    return datetime.fromtimestamp(at / 10**6, UTC)

@@ -270,7 +270,10 @@ def present_project(row: Workspace) -> dict[str, Any]:
 
 
 def _project(admission: Admission[Any]) -> Workspace:
-    return _find(Workspace.objects.all(), Workspace.prefix, admission, "project_id", "project")
+    found: Workspace = _find(
+        Workspace.objects.all(), Workspace.prefix, admission, "project_id", "project"
+    )
+    return found
 
 
 def _find(rows: Any, prefix: str, admission: Admission[Any], name: str, kind: str) -> Any:
@@ -339,7 +342,8 @@ def present_key(row: APIKey) -> dict[str, Any]:
                 "created_at": created,
             },
         }
-        is_active = row.user.is_active and is_member(row.workspace, row.user)
+        workspace = row.workspace
+        is_active = row.user.is_active and workspace is not None and is_member(workspace, row.user)
     else:
         account = row.service_account
         owner = {
@@ -599,7 +603,8 @@ def add_project_user(admission: Admission[UserBody]) -> dict[str, Any]:
     manager = get_user_model()._default_manager
     found = None
     if body.user_id is not None:
-        found = _quietly(lambda: manager.filter(pk=body.user_id).first())
+        user_id = body.user_id
+        found = _quietly(lambda: manager.filter(pk=user_id).first())
     elif body.email:
         found = manager.filter(email__iexact=body.email).first()
     if found is None:
@@ -657,7 +662,8 @@ def _user(admission: Admission[Any]) -> Membership:
 
 
 def _membership(rows: Any, user_id: str) -> Membership | None:
-    return _quietly(lambda: rows.filter(user=user_id).first())
+    found: Membership | None = _quietly(lambda: rows.filter(user=user_id).first())
+    return found
 
 
 def _quietly(look_up: Callable[[], Any]) -> Any:

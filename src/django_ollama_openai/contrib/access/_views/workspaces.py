@@ -266,7 +266,7 @@ def _keep_an_owner(row: Workspace, found: Membership, role: Role | None) -> None
 
 def _membership(row: Workspace, user_id: str) -> Membership:
     try:
-        found = row.memberships.select_related("user").filter(user=user_id).first()
+        found = row.memberships.select_related("user").filter(user__pk=user_id).first()
     except (ValueError, ValidationError):
         found = None
     if found is None:

@@ -73,7 +73,7 @@ class RedisStore(BaseStore):
 
     def _run(self, operation: str, request: UUID, parts: Sequence[Settlement]) -> list[int]:
         try:
-            return _numbers(self._script(**self._call(operation, request, parts)))
+            return _numbers(self._script(*self._call(operation, request, parts)))
         except redis.RedisError as error:
             raise StoreDown from error
 
@@ -84,13 +84,14 @@ class RedisStore(BaseStore):
             client = redis.asyncio.Redis.from_url(self._url, **self._options)
             script = self._scripts[loop] = client.register_script(SCRIPT)
         try:
-            return _numbers(await script(**self._call(operation, request, parts)))
+            return _numbers(await script(*self._call(operation, request, parts)))
         except redis.RedisError as error:
             raise StoreDown from error
 
     def _call(
         self, operation: str, request: UUID, parts: Sequence[Settlement]
-    ) -> dict[str, list[Any]]:
+    ) -> tuple[list[Any], list[Any]]:
+        """Return the keys and the arguments of the script."""
         keys: list[Any] = []
         moment = 0 if self._clock is None else self._clock()
         arguments: list[Any] = [operation, request.hex, LEASE_MICROSECONDS, moment]
@@ -107,7 +108,7 @@ class RedisStore(BaseStore):
                 part.actual,
                 part.held.period,
             ]
-        return {"keys": keys, "args": arguments}
+        return keys, arguments
 
 
 def _unheld(claims: Sequence[Claim]) -> list[Settlement]:
