@@ -205,7 +205,7 @@ def test_setting_a_limit_again_replaces_it(world: World) -> None:
 @pytest.mark.parametrize("when_down", ["refuse", "allow"])
 def test_a_store_that_is_down(world: World, settings: Settings, when_down: str) -> None:
     redis = {
-        "STORE": "django_ollama_openai.contrib.access.stores._redis.RedisStore",
+        "STORE": "django_ollama_openai.contrib.access.stores.RedisStore",
         "OPTIONS": {"url": "redis://127.0.0.1:9/0"},
     }
     settings.OLLAMA_OPENAI = {

@@ -17,10 +17,10 @@ from django_ollama_openai.contrib.access.stores import (
     Claim,
     DatabaseStore,
     MemoryStore,
+    RedisStore,
     Settlement,
     Verdict,
 )
-from django_ollama_openai.contrib.access.stores._redis import RedisStore
 from tests.redis_server import RedisServer, redis_server
 
 SECOND = 10**6

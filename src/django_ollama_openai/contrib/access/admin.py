@@ -218,6 +218,8 @@ class LimitAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at 
 
 def add_to_user_admin() -> None:
     """Show the limits of a user in the admin of users, if the site has one with inlines."""
-    users = admin.site._registry.get(get_user_model())
-    if users is not None and UserLimitInline not in users.inlines:
-        type(users).inlines = (*users.inlines, UserLimitInline)
+    model = get_user_model()
+    if admin.site.is_registered(model):
+        users = type(admin.site.get_model_admin(model))
+        if UserLimitInline not in users.inlines:
+            users.inlines = (*users.inlines, UserLimitInline)
