@@ -184,8 +184,9 @@ class SessionAuthenticator(BaseAuthenticator):
         """
         if request.method in ("GET", "HEAD", "OPTIONS"):
             return
-        # HTML forms have another type; a request without a body, such as DELETE, has none.
-        if request.content_type not in ("application/json", ""):
+        # Forms and pages of other sites can only send POST without the browser's permission.
+        has_body = bool(request.content_type) or request.method == "POST"
+        if has_body and request.content_type != "application/json":
             raise InvalidRequest("Requests of a session must be sent as application/json.")
         check = _CsrfCheck(_no_view)
         check.process_request(request)
