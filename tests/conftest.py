@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
+from django.apps import apps
 from hypothesis import HealthCheck, settings
 
 from tests.ollama_server import OllamaServer
@@ -27,6 +28,9 @@ if MISSING_CLIENTS:
 if missing_proxies():
     LEFT_OUT["site/test_proxies.py"] = missing_proxies()
 collect_ignore = list(LEFT_OUT)
+if not apps.is_installed("django_ollama_openai.contrib.access"):
+    # They take the settings in tests/contrib/settings.py.
+    collect_ignore.append("contrib")
 
 
 def pytest_configure() -> None:

@@ -37,6 +37,7 @@ from ._wire.case import Case
 __all__ = [
     "ANY_ORIGIN",
     "AUTHENTICATORS",
+    "COMMANDS",
     "DEFAULT_BACKEND",
     "ENDPOINTS",
     "POLICIES",
@@ -67,6 +68,7 @@ ANY_ORIGIN: Final = "*"
 
 #: The attributes by which the ``AppConfig`` of an app names what it brings: nothing if ``None``.
 AUTHENTICATORS: Final = "ollama_openai_authenticators"
+COMMANDS: Final = "ollama_openai_commands"
 ENDPOINTS: Final = "ollama_openai_urls"
 POLICIES: Final = "ollama_openai_policies"
 SECTIONS: Final = "ollama_openai_settings"

@@ -8,6 +8,9 @@ attributes:
     :func:`~django_ollama_openai.endpoints.path`, are below every mount.
 ``ollama_openai_authenticators``, ``ollama_openai_policies``
     Lists of dotted paths, which are part of the defaults of ``AUTHENTICATION`` and ``POLICIES``.
+``ollama_openai_commands``
+    A dict: the names of subcommands of ``manage.py ollama`` → dotted paths of subclasses of
+    :class:`~django_ollama_openai.management.subcommands.BaseSubcommand`.
 ``ollama_openai_settings``
     A dict: the names of sections of ``OLLAMA_OPENAI`` → dotted paths of subclasses of
     :class:`Section`. :func:`section` returns their current values.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
 
 __all__ = [
+    "ANY_SCOPE",
     "BaseAuthenticator",
     "Caller",
     "SessionAuthenticator",
@@ -33,12 +34,20 @@ __all__ = [
 ]
 
 
+#: The scope of endpoints that are for all callers with credentials, whatever theirs are.
+ANY_SCOPE: Final = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A group of users and keys that share models, limits and stored things."""
+    """A group of users and keys that share models, limits and stored things.
+
+    ``models`` limits the models that exist for it, as :attr:`Caller.models` does.
+    """
 
     id: str
     name: str
+    models: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +55,8 @@ class Caller:
     """The sender of a request. Without a user, a workspace and a key it is anonymous.
 
     ``scopes`` limits what the caller may do: ``"chat"``, ``"models"`` and so on. ``models`` limits
-    the models that exist for the caller: glob patterns of public names. ``None`` means no limit.
+    the models that exist for the caller: glob patterns of public names, beside those of the
+    workspace. ``None`` means no limit, except that the scope ``"admin"`` has to be named.
     """
 
     user: AbstractBaseUser | None = None
@@ -68,11 +78,17 @@ class Caller:
 
     def may(self, scope: str) -> bool:
         """Return whether the caller's scopes include ``scope``."""
-        return self.scopes is None or scope in self.scopes
+        if scope == ANY_SCOPE:
+            return True
+        return scope != "admin" if self.scopes is None else scope in self.scopes
 
     def may_use(self, model: str) -> bool:
         """Return whether the model with the public name ``model`` exists for the caller."""
-        return self.models is None or any(fnmatchcase(model, each) for each in self.models)
+        of_workspace = None if self.workspace is None else self.workspace.models
+        return all(
+            patterns is None or any(fnmatchcase(model, each) for each in patterns)
+            for patterns in (self.models, of_workspace)
+        )
 
 
 def bearer_token(request: HttpRequest) -> str | None:
@@ -168,7 +184,9 @@ class SessionAuthenticator(BaseAuthenticator):
         """
         if request.method in ("GET", "HEAD", "OPTIONS"):
             return
-        if request.content_type != "application/json":
+        # Forms and pages of other sites can only send POST without the browser's permission.
+        has_body = bool(request.content_type) or request.method == "POST"
+        if has_body and request.content_type != "application/json":
             raise InvalidRequest("Requests of a session must be sent as application/json.")
         check = _CsrfCheck(_no_view)
         check.process_request(request)

@@ -258,6 +258,7 @@ def _named_in_vain(app: AppConfig) -> Iterator[str]:
 _TYPES: Final[dict[str, tuple[Any, str]]] = {
     _conf.ENDPOINTS: (str, "the dotted path of a module"),
     _conf.AUTHENTICATORS: ((list, tuple), "a list of dotted paths"),
+    _conf.COMMANDS: (dict, "a dict of names and dotted paths"),
     _conf.POLICIES: ((list, tuple), "a list of dotted paths"),
     _conf.SECTIONS: (dict, "a dict of names and dotted paths"),
 }

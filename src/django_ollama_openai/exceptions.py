@@ -13,6 +13,7 @@
     ├── MethodNotAllowed                405 method_not_allowed
     ├── ClientTimeout                   408 client_timeout
     ├── RateLimited                     429 rate_limit_exceeded
+    ├── InsufficientQuota               429 insufficient_quota
     ├── Unavailable                     503 server_error
     │   ├── Overloaded                  503 overloaded
     │   └── ShuttingDown                503 shutting_down
@@ -37,6 +38,7 @@ __all__ = [
     "ClientTimeout",
     "ContextLengthExceeded",
     "GatewayError",
+    "InsufficientQuota",
     "InvalidRequest",
     "MethodNotAllowed",
     "ModelNotFound",
@@ -238,6 +240,19 @@ class RateLimited(GatewayError):
             "Retry-After": str(math.ceil(self.retry_after)),
             "retry-after-ms": str(milliseconds),
         }
+
+
+class InsufficientQuota(GatewayError):
+    """The caller has used up a limit that does not free up soon, such as a budget."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        # OpenAI's clients repeat a 429 otherwise.
+        return {"x-should-retry": "false"}
 
 
 class Unavailable(GatewayError):

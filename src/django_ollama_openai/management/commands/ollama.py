@@ -15,6 +15,7 @@ from ..ask import ask
 from ..inventory import list_loaded, list_models, remove_models, show_model
 from ..pull import pull_model
 from ..status import report_status
+from ..subcommands import subcommands as subcommands_of_apps
 from ..terminal import Terminal
 
 __all__ = ["Command"]
@@ -91,6 +92,12 @@ class Command(BaseCommand):
             "--model", metavar="NAME", help="Public name of the model; DEFAULT_MODEL by default."
         )
         ask_parser.add_argument("--system", metavar="TEXT", help="A system message.")
+        for name, subcommand in subcommands_of_apps().items():
+            parser_of_app: CommandParser = subcommands.add_parser(
+                name, help=subcommand.help, description=subcommand.help, parents=[_django_options()]
+            )
+            subcommand.add_arguments(parser_of_app)
+            parser_of_app.set_defaults(subcommand_of_app=subcommand)
 
     def handle(self, *args: Any, **options: Any) -> None:
         terminal = Terminal(self.stdout, self.stderr, self.style, options["verbosity"])
@@ -108,6 +115,9 @@ class Command(BaseCommand):
             raise SystemExit(1) from None
 
     def _run(self, terminal: Terminal, options: dict[str, Any]) -> None:
+        if (subcommand := options.get("subcommand_of_app")) is not None:
+            subcommand.handle(terminal, options)
+            return
         alias = options["backend"]
         match options["subcommand"]:
             case "status":

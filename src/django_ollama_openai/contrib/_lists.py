@@ -1,0 +1,67 @@
+"""Lists of rows, newest first, with OpenAI's cursors: ``limit`` and ``after``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, Literal, TypeVar
+
+from django.db.models import Model, QuerySet
+from pydantic import BaseModel, Field
+
+from ..endpoints import QueryParameters
+from ..exceptions import InvalidRequest
+from ._ids import parse_public_id
+
+__all__ = ["Deleted", "ListAnswer", "ListQuery", "list_rows"]
+
+M = TypeVar("M", bound=Model)
+T = TypeVar("T", bound=BaseModel)
+
+
+class ListQuery(QueryParameters):
+    """The query of a list."""
+
+    limit: int = Field(20, ge=1, le=100)
+    after: str | None = None
+
+
+class ListAnswer(BaseModel, Generic[T]):
+    """A page of a list, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[T]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class Deleted(BaseModel):
+    """The answer to DELETE."""
+
+    id: str
+    object: str
+    deleted: Literal[True] = True
+
+
+def list_rows(
+    rows: QuerySet[M], query: ListQuery, prefix: str, present: Callable[[M], Any]
+) -> dict[str, Any]:
+    """Return the page of ``rows``, whose public ids begin with ``prefix``, that ``query`` names.
+
+    Raises:
+        InvalidRequest: There is no row ``after`` among them.
+    """
+    if query.after is not None:
+        last = parse_public_id(prefix, query.after)
+        if last is None or not rows.filter(pk=last).exists():
+            raise InvalidRequest(f"There is no {query.after[:100]!r} in this list.", param="after")
+        rows = rows.filter(pk__lt=last)
+    found = list(rows.order_by("-pk")[: query.limit + 1])
+    data = [present(row) for row in found[: query.limit]]
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": len(found) > query.limit,
+    }

@@ -1,0 +1,104 @@
+"""Who manages keys, workspaces and limits by a request, and which of them exist for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Q, QuerySet
+
+from ....endpoints import Admission
+from ....exceptions import NotFound, PermissionDenied
+from ..._ids import parse_public_id
+from .._members import managed_by, role_of, workspaces_of
+from ..models import APIKey, Role, Workspace
+
+__all__ = ["Actor"]
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """The user or the key, or both, behind a request. Nothing else exists for them."""
+
+    user: Any
+    key: APIKey | None
+
+    @classmethod
+    def of(cls, admission: Admission[Any]) -> Actor:
+        """Return the actor of ``admission``.
+
+        Raises:
+            PermissionDenied: It is neither a user nor a key of this app.
+        """
+        caller = admission.caller
+        key_id = parse_public_id(APIKey.prefix, caller.key_id or "")
+        key = None if key_id is None else APIKey.objects.filter(pk=key_id).first()
+        if key is None and caller.user is None:
+            raise PermissionDenied("This key has no keys of its own: it is one of the settings.")
+        return cls(caller.user, key)
+
+    def keys(self) -> QuerySet[APIKey]:
+        """Return the keys that exist for the actor: the user's, and those of workspaces that the
+        user manages. A key without a user knows itself; one of a workspace, that workspace's."""
+        if self.user is None:
+            return APIKey.objects.filter(pk__in=[] if self.key is None else [self.key.pk])
+        keys = APIKey.objects.filter(
+            Q(user=self.user) | Q(workspace__in=managed_by(self.user).values("pk"))
+        )
+        if self.key is not None and self.key.workspace_id is not None:
+            return keys.filter(workspace=self.key.workspace_id)
+        return keys
+
+    def workspaces(self) -> QuerySet[Workspace]:
+        """Return the workspaces that exist for the actor."""
+        if self.is_admin:
+            return Workspace.objects.all()
+        if self.key is not None and self.key.workspace_id is not None:
+            return Workspace.objects.filter(pk=self.key.workspace_id)
+        return Workspace.objects.none() if self.user is None else workspaces_of(self.user)
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether the actor's key has the scope ``admin``: all workspaces exist for it."""
+        return self.key is not None and "admin" in (self.key.scopes or ())
+
+    def has_permission(self, name: str) -> bool:
+        """Return whether the user has a permission of the app, such as ``add_workspace``."""
+        label = Workspace._meta.app_label
+        return self.user is not None and self.user.has_perm(f"{label}.{name}")
+
+    def owns(self, workspace: Workspace) -> bool:
+        """Return whether the actor is an owner of ``workspace``."""
+        if self.is_admin:
+            return True
+        return self.user is not None and role_of(workspace, self.user) == Role.OWNER
+
+    def manages(self, workspace: Workspace) -> bool:
+        """Return whether the actor is owner or admin of ``workspace``."""
+        if self.is_admin:
+            return True
+        return self.user is not None and managed_by(self.user).filter(pk=workspace.pk).exists()
+
+    def get_key(self, public: str) -> APIKey:
+        """Return a key by its public id.
+
+        Raises:
+            NotFound: It does not exist for the actor.
+        """
+        pk = parse_public_id(APIKey.prefix, public)
+        found = None if pk is None else self.keys().filter(pk=pk).first()
+        if found is None:
+            raise NotFound(f"There is no API key {public[:100]!r}.")
+        return found
+
+    def get_workspace(self, public: str, param: str | None = None) -> Workspace:
+        """Return a workspace by its public id; ``param`` is the field that names it.
+
+        Raises:
+            NotFound: It does not exist for the actor.
+        """
+        pk = parse_public_id(Workspace.prefix, public)
+        found = None if pk is None else self.workspaces().filter(pk=pk).first()
+        if found is None:
+            raise NotFound(f"There is no workspace {public[:100]!r}.", param=param)
+        return found

@@ -1,0 +1,254 @@
+"""``api/keys/``: API keys of the caller, and of workspaces that the caller manages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, Literal
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.utils.timezone import now
+from pydantic import BaseModel, BeforeValidator, Field
+
+from ....endpoints import Admission, Endpoint, RequestBody
+from ....exceptions import InvalidRequest, NotFound, PermissionDenied
+from ..._lists import Deleted, ListAnswer, ListQuery, list_rows
+from .._members import is_member
+from ..conf import access_settings
+from ..models import APIKey, Workspace
+from ..validators import validate_models, validate_networks, validate_scopes
+from .actor import Actor
+
+__all__ = ["key", "keys", "rotation"]
+
+TAGS: Final = {"API keys": "API keys of the caller, and of workspaces that the caller manages"}
+SCOPE: Final = "keys"
+MAX_OVERLAP: Final = 30 * 24 * 3600
+
+
+def _parse_moment(value: Any) -> Any:
+    if isinstance(value, str):
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            raise ValueError("a time zone is missing, such as Z")
+        return moment.astimezone(UTC)
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_parse_moment)]
+
+
+class KeyChange(RequestBody):
+    """The fields of a key that can be changed."""
+
+    name: str = Field("", min_length=1, max_length=100)
+    scopes: list[str] | None = None
+    models: list[str] | None = None
+    networks: list[str] | None = None
+    expires_at: Moment | None = None
+
+
+class NewKey(KeyChange):
+    """A key to create."""
+
+    name: str = Field(min_length=1, max_length=100)
+    workspace: str | None = None
+    user: int | str | None = None
+
+
+class Rotation(RequestBody):
+    """How long the secrets before the new one are accepted."""
+
+    overlap_seconds: int = Field(86400, ge=0, le=MAX_OVERLAP)
+
+
+class KeyAnswer(BaseModel):
+    """An API key."""
+
+    id: str
+    object: Literal["api_key"] = "api_key"
+    name: str
+    workspace: str | None
+    user: int | str | None
+    redacted_value: str
+    scopes: list[str] | None
+    models: list[str] | None
+    networks: list[str] | None
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+class NewKeyAnswer(KeyAnswer):
+    """An API key, with its value, which is shown once."""
+
+    value: str
+
+
+def present(key: APIKey) -> dict[str, Any]:
+    """Return ``key`` as its answer, without any secret."""
+    secrets = sorted(key.secrets.all(), key=lambda secret: secret.pk)
+    return KeyAnswer(
+        id=key.public_id,
+        name=key.name,
+        workspace=None if key.workspace is None else key.workspace.public_id,
+        user=key.user_id,
+        redacted_value=str(secrets[-1]) if secrets else "",
+        scopes=key.scopes,
+        models=key.models,
+        networks=key.networks,
+        created_at=key.created_at,
+        expires_at=key.expires_at,
+        last_used_at=key.last_used_at,
+        revoked_at=key.revoked_at,
+    ).model_dump(mode="json")
+
+
+keys = Endpoint(tags=TAGS)
+
+
+@keys.get(scope=SCOPE, owner=True, query=ListQuery, response=ListAnswer[KeyAnswer])
+def list_keys(admission: Admission[None]) -> dict[str, Any]:
+    """List API keys."""
+    rows = Actor.of(admission).keys().select_related("workspace").prefetch_related("secrets")
+    return list_rows(rows, admission.query, APIKey.prefix, present)
+
+
+@keys.post(
+    scope=SCOPE, owner=True, body=NewKey, response=NewKeyAnswer, status=201, errors=(NotFound,)
+)
+def create_key(admission: Admission[NewKey]) -> dict[str, Any]:
+    """Create an API key."""
+    actor, body = Actor.of(admission), admission.body
+    workspace = _workspace(actor, body)
+    key = APIKey(name=body.name, workspace=workspace, user=_user(actor, body, workspace))
+    _change(key, actor, body, {"scopes", "models", "networks", "expires_at"})
+    with transaction.atomic():
+        key.save()
+        value = key.new_secret(access_settings().KEY_PREFIX)
+    return {**present(key), "value": value}
+
+
+key = Endpoint(tags=TAGS)
+
+
+@key.get(scope=SCOPE, owner=True, response=KeyAnswer, errors=(NotFound,))
+def retrieve_key(admission: Admission[None]) -> dict[str, Any]:
+    """Retrieve an API key."""
+    return present(_get(admission))
+
+
+@key.patch(scope=SCOPE, owner=True, body=KeyChange, response=KeyAnswer, errors=(NotFound,))
+def update_key(admission: Admission[KeyChange]) -> dict[str, Any]:
+    """Change an API key."""
+    actor, found = Actor.of(admission), _get(admission)
+    _refuse_revoked(found)
+    _change(found, actor, admission.body, admission.body.model_fields_set)
+    found.save()
+    return present(found)
+
+
+@key.delete(scope=SCOPE, owner=True, response=Deleted, errors=(NotFound,))
+def revoke_key(admission: Admission[None]) -> dict[str, Any]:
+    """Revoke an API key. It stays in the list."""
+    found = _get(admission)
+    found.revoke()
+    return Deleted(id=found.public_id, object="api_key.deleted").model_dump()
+
+
+rotation = Endpoint(tags=TAGS)
+
+
+@rotation.post(
+    scope=SCOPE,
+    owner=True,
+    body=Rotation,
+    response=NewKeyAnswer,
+    status=201,
+    errors=(NotFound,),
+)
+def rotate_key(admission: Admission[Rotation]) -> dict[str, Any]:
+    """Give an API key a new value. The value before it is accepted for a while."""
+    found = _get(admission)
+    _refuse_revoked(found)
+    overlap = timedelta(seconds=admission.body.overlap_seconds)
+    value = found.rotate(access_settings().KEY_PREFIX, overlap)
+    return {**present(found), "value": value}
+
+
+def _get(admission: Admission[Any]) -> APIKey:
+    return Actor.of(admission).get_key(admission.captured["key_id"])
+
+
+def _refuse_revoked(key: APIKey) -> None:
+    if key.revoked_at is not None:
+        raise InvalidRequest("This API key is revoked.", code="api_key_revoked")
+
+
+def _workspace(actor: Actor, body: NewKey) -> Workspace | None:
+    if body.workspace is not None:
+        return actor.get_workspace(body.workspace, param="workspace")
+    return None if actor.key is None else actor.key.workspace
+
+
+def _user(actor: Actor, body: NewKey, workspace: Workspace | None) -> Any:
+    """Return the user of a new key: the caller, unless the caller manages the workspace and names a
+    member of it, or nobody."""
+    if "user" not in body.model_fields_set or (actor.user and body.user == actor.user.pk):
+        if actor.user is None:
+            raise PermissionDenied("A key without a user cannot make keys.")
+        return actor.user
+    if workspace is None or not actor.manages(workspace):
+        raise NotFound("There is no such user.", param="user")
+    if body.user is None:
+        return None
+    try:
+        member = get_user_model()._default_manager.filter(pk=body.user).first()
+    except (ValueError, ValidationError):
+        member = None
+    if member is None or not is_member(workspace, member):
+        raise NotFound("There is no such user.", param="user")
+    return member
+
+
+def _change(key: APIKey, actor: Actor, body: KeyChange, names: set[str]) -> None:
+    """Set the fields ``names`` of ``key``. A key gives no more than it has.
+
+    Raises:
+        InvalidRequest: A value is invalid.
+        PermissionDenied: The caller's own key has less.
+    """
+    own = actor.key
+    checks: dict[str, Callable[[Any], None]] = {
+        "scopes": validate_scopes,
+        "models": validate_models,
+        "networks": validate_networks,
+    }
+    for name, check in checks.items():
+        if name not in names:
+            continue
+        value = getattr(body, name)
+        if value is not None:
+            try:
+                check(value)
+            except ValidationError as error:
+                raise InvalidRequest(" ".join(error.messages), param=name) from error
+        most = None if own is None else getattr(own, name)
+        if most is not None:
+            value = most if value is None else value
+            if not set(value) <= set(most):
+                raise PermissionDenied(f"Your own key has fewer {name}.", code="exceeds_own_key")
+        setattr(key, name, value)
+    if "admin" in (key.scopes or ()) and not (actor.user and actor.user.is_superuser):
+        raise PermissionDenied("Only superusers make keys with the scope 'admin'.")
+    if "name" in names:
+        key.name = body.name
+    if "expires_at" in names:
+        if body.expires_at is not None and body.expires_at <= now():
+            raise InvalidRequest("This time has passed.", param="expires_at")
+        key.expires_at = body.expires_at
+    if own is not None and own.expires_at is not None:
+        key.expires_at = min(filter(None, (key.expires_at, own.expires_at)))

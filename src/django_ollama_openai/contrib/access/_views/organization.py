@@ -1,0 +1,674 @@
+"""``v1/organization/projects…``: OpenAI's admin API. A project is a workspace.
+
+Source: the types and resources of ``openai.admin.organization.projects``. Updates are POST, times
+are seconds since 1970, and ids of users are texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.utils.text import slugify
+from django.utils.timezone import now
+from pydantic import BaseModel, Field
+
+from ....endpoints import Admission, Endpoint, RequestBody
+from ....exceptions import InvalidRequest, NotFound
+from ..._ids import parse_public_id
+from ..._lists import Deleted, ListAnswer, ListQuery, list_rows
+from .._members import is_member
+from ..conf import access_settings
+from ..models import (
+    APIKey,
+    Limit,
+    Membership,
+    Per,
+    Role,
+    ServiceAccount,
+    Target,
+    Unit,
+    Workspace,
+)
+from ..validators import validate_scopes
+
+__all__ = [
+    "account",
+    "account_keys",
+    "accounts",
+    "archive",
+    "key",
+    "keys",
+    "project",
+    "projects",
+    "rate_limit",
+    "rate_limits",
+    "user",
+    "users",
+]
+
+TAGS: Final = {"Organization": "OpenAI's admin API: a project is a workspace"}
+SCOPE: Final = "admin"
+MAX_SECONDS: Final = 10 * 366 * 86400
+
+
+class ProjectQuery(ListQuery):
+    """The query of the list of projects."""
+
+    include_archived: bool = False
+
+
+class ProjectBody(RequestBody):
+    """A project to create or to rename. What OpenAI's clouds need is ignored."""
+
+    name: str = Field(min_length=1, max_length=100)
+    external_key_id: str | None = None
+    geography: str | None = None
+    residency: Any = None
+
+
+class ProjectAnswer(BaseModel):
+    """A project."""
+
+    id: str
+    object: Literal["organization.project"] = "organization.project"
+    name: str
+    created_at: int
+    archived_at: int | None
+    status: Literal["active", "archived"]
+
+
+class KeyBody(RequestBody):
+    """The fields of a key that can be changed."""
+
+    expires_in_seconds: int | None = Field(None, ge=1, le=MAX_SECONDS)
+    scopes: list[str] | None = None
+
+
+class NewKeyBody(KeyBody):
+    """A further key of a service account."""
+
+    name: str | None = Field(None, min_length=1, max_length=100)
+
+
+class KeyAnswer(BaseModel):
+    """A key of a project."""
+
+    id: str
+    object: Literal["organization.project.api_key"] = "organization.project.api_key"
+    name: str
+    redacted_value: str
+    created_at: int
+    last_used_at: int | None
+    expires_at: int | None
+    owner: dict[str, Any]
+    owner_project_access: Literal["active", "inactive"]
+
+
+class AccountBody(RequestBody):
+    """A service account to create."""
+
+    name: str = Field(min_length=1, max_length=100)
+    create_service_account_only: bool | None = None
+    expires_in_seconds: int | None = Field(None, ge=1, le=MAX_SECONDS)
+
+
+class AccountChange(RequestBody):
+    """The fields of a service account that can be changed. Its role is always ``member``."""
+
+    name: str | None = Field(None, min_length=1, max_length=100)
+    role: Literal["member"] | None = None
+
+
+class AccountAnswer(BaseModel):
+    """A service account."""
+
+    id: str
+    object: Literal["organization.project.service_account"] = "organization.project.service_account"
+    name: str
+    role: Literal["member", "none"] = "member"
+    created_at: int
+
+
+class AccountKeyAnswer(BaseModel):
+    """A key of a service account, with its value, which is shown once."""
+
+    id: str
+    object: Literal["organization.project.service_account.api_key"] = (
+        "organization.project.service_account.api_key"
+    )
+    name: str
+    value: str
+    created_at: int
+    expires_at: int | None
+
+
+class NewAccountAnswer(AccountAnswer):
+    """A service account with its first key."""
+
+    api_key: AccountKeyAnswer | None
+
+
+class RateLimitBody(RequestBody):
+    """Limits to set; those of other units than requests and tokens are refused."""
+
+    max_requests_per_1_minute: int | None = Field(None, ge=0)
+    max_tokens_per_1_minute: int | None = Field(None, ge=0)
+    max_requests_per_1_day: int | None = Field(None, ge=0)
+
+
+class RateLimitAnswer(BaseModel):
+    """The limits of a project for a pattern of models; ``null`` for none."""
+
+    id: str
+    object: Literal["project.rate_limit"] = "project.rate_limit"
+    model: str
+    max_requests_per_1_minute: int | None
+    max_tokens_per_1_minute: int | None
+    max_requests_per_1_day: int | None
+
+
+class UserBody(RequestBody):
+    """A user to add to a project, by id or by address."""
+
+    user_id: str | None = None
+    email: str | None = None
+    role: Literal["owner", "member"]
+
+
+class UserChange(RequestBody):
+    """The role of a user."""
+
+    role: Literal["owner", "member"]
+
+
+class UserAnswer(BaseModel):
+    """A user of a project."""
+
+    id: str
+    object: Literal["organization.project.user"] = "organization.project.user"
+    name: str
+    email: str
+    role: str
+    added_at: int
+
+
+def _seconds(moment: datetime | None) -> int | None:
+    return None if moment is None else int(moment.timestamp())
+
+
+# Projects
+
+projects = Endpoint(tags=TAGS)
+
+
+@projects.get(scope=SCOPE, query=ProjectQuery, response=ListAnswer[ProjectAnswer])
+def list_projects(admission: Admission[None]) -> dict[str, Any]:
+    """List projects."""
+    query: ProjectQuery = admission.query
+    rows = Workspace.objects.all()
+    if not query.include_archived:
+        rows = rows.filter(is_active=True)
+    return list_rows(rows, query, Workspace.prefix, present_project)
+
+
+@projects.post(scope=SCOPE, body=ProjectBody, response=ProjectAnswer)
+def create_project(admission: Admission[ProjectBody]) -> dict[str, Any]:
+    """Create a project."""
+    name = admission.body.name
+    row = Workspace(name=name)
+    # The id makes it unique.
+    row.slug = f"{slugify(name)[:60] or 'project'}-{row.pk.hex[-12:]}"
+    row.save()
+    return present_project(row)
+
+
+project = Endpoint(tags=TAGS)
+
+
+@project.get(scope=SCOPE, response=ProjectAnswer, errors=(NotFound,))
+def retrieve_project(admission: Admission[None]) -> dict[str, Any]:
+    """Retrieve a project."""
+    return present_project(_project(admission))
+
+
+@project.post(scope=SCOPE, body=ProjectBody, response=ProjectAnswer, errors=(NotFound,))
+def update_project(admission: Admission[ProjectBody]) -> dict[str, Any]:
+    """Rename a project."""
+    row = _project(admission)
+    row.name = admission.body.name
+    row.save()
+    return present_project(row)
+
+
+archive = Endpoint(tags=TAGS)
+
+
+@archive.post(scope=SCOPE, response=ProjectAnswer, errors=(NotFound,))
+def archive_project(admission: Admission[None]) -> dict[str, Any]:
+    """Archive a project: its keys are refused from then on."""
+    row = _project(admission)
+    if row.is_active:
+        row.is_active, row.archived_at = False, now()
+        row.save()
+    return present_project(row)
+
+
+def present_project(row: Workspace) -> dict[str, Any]:
+    """Return ``row`` as its answer."""
+    return ProjectAnswer(
+        id=row.public_id,
+        name=row.name,
+        created_at=int(row.created_at.timestamp()),
+        archived_at=_seconds(row.archived_at),
+        status="active" if row.is_active else "archived",
+    ).model_dump()
+
+
+def _project(admission: Admission[Any]) -> Workspace:
+    found: Workspace = _find(
+        Workspace.objects.all(), Workspace.prefix, admission, "project_id", "project"
+    )
+    return found
+
+
+def _find(rows: Any, prefix: str, admission: Admission[Any], name: str, kind: str) -> Any:
+    public = admission.captured[name]
+    pk = parse_public_id(prefix, public)
+    found = None if pk is None else rows.filter(pk=pk).first()
+    if found is None:
+        raise NotFound(f"There is no {kind} {public[:100]!r}.", code=f"{kind}_not_found")
+    return found
+
+
+# Keys
+
+keys = Endpoint(tags=TAGS)
+
+
+@keys.get(scope=SCOPE, query=ListQuery, response=ListAnswer[KeyAnswer], errors=(NotFound,))
+def list_project_keys(admission: Admission[None]) -> dict[str, Any]:
+    """List the API keys of a project that are not revoked."""
+    rows = _keys(_project(admission))
+    return list_rows(rows, admission.query, APIKey.prefix, present_key)
+
+
+key = Endpoint(tags=TAGS)
+
+
+@key.get(scope=SCOPE, response=KeyAnswer, errors=(NotFound,))
+def retrieve_project_key(admission: Admission[None]) -> dict[str, Any]:
+    """Retrieve an API key of a project."""
+    return present_key(_key(admission))
+
+
+@key.post(scope=SCOPE, body=KeyBody, response=KeyAnswer, errors=(NotFound,))
+def update_project_key(admission: Admission[KeyBody]) -> dict[str, Any]:
+    """Change the scopes or the end of an API key of a project."""
+    found, body = _key(admission), admission.body
+    if body.scopes is not None:
+        found.scopes = _scopes(body.scopes)
+    if body.expires_in_seconds is not None:
+        found.expires_at = _end(body.expires_in_seconds)
+    found.save()
+    return present_key(found)
+
+
+@key.delete(scope=SCOPE, response=Deleted, errors=(NotFound,))
+def delete_project_key(admission: Admission[None]) -> dict[str, Any]:
+    """Revoke an API key of a project."""
+    found = _key(admission)
+    found.revoke()
+    return Deleted(id=found.public_id, object="organization.project.api_key.deleted").model_dump()
+
+
+def present_key(row: APIKey) -> dict[str, Any]:
+    """Return ``row`` as its answer."""
+    created = int(row.created_at.timestamp())
+    owner: dict[str, Any]
+    is_active = True
+    if row.user is not None:
+        owner = {
+            "type": "user",
+            "user": {
+                "id": str(row.user.pk),
+                "name": row.user.get_full_name() or row.user.get_username(),
+                "email": getattr(row.user, "email", ""),
+                "role": "member",
+                "created_at": created,
+            },
+        }
+        workspace = row.workspace
+        is_active = row.user.is_active and workspace is not None and is_member(workspace, row.user)
+    else:
+        account = row.service_account
+        owner = {
+            "type": "service_account",
+            "service_account": {
+                "id": row.public_id if account is None else account.public_id,
+                "name": row.name if account is None else account.name,
+                "role": "member",
+                "created_at": created,
+            },
+        }
+    return KeyAnswer(
+        id=row.public_id,
+        name=row.name,
+        redacted_value=str(max(row.secrets.all(), key=lambda each: each.pk, default="")),
+        created_at=created,
+        last_used_at=_seconds(row.last_used_at),
+        expires_at=_seconds(row.expires_at),
+        owner=owner,
+        owner_project_access="active" if is_active else "inactive",
+    ).model_dump()
+
+
+def _keys(row: Workspace) -> Any:
+    found = row.keys.filter(revoked_at=None).select_related("user", "service_account", "workspace")
+    return found.prefetch_related("secrets")
+
+
+def _key(admission: Admission[Any]) -> APIKey:
+    found: APIKey = _find(_keys(_project(admission)), APIKey.prefix, admission, "key_id", "api_key")
+    return found
+
+
+def _scopes(scopes: list[str]) -> list[str] | None:
+    """Return the scopes of a key; OpenAI's empty list is all of them."""
+    try:
+        validate_scopes(scopes)
+    except ValidationError as error:
+        raise InvalidRequest(" ".join(error.messages), param="scopes") from error
+    if "admin" in scopes:
+        raise InvalidRequest("Keys of projects have no scope 'admin'.", param="scopes")
+    return scopes or None
+
+
+def _end(seconds: int | None) -> datetime | None:
+    return None if seconds is None else now() + timedelta(seconds=seconds)
+
+
+# Service accounts
+
+accounts = Endpoint(tags=TAGS)
+
+
+@accounts.get(scope=SCOPE, query=ListQuery, response=ListAnswer[AccountAnswer], errors=(NotFound,))
+def list_service_accounts(admission: Admission[None]) -> dict[str, Any]:
+    """List the service accounts of a project."""
+    rows = _project(admission).service_accounts.all()
+    return list_rows(rows, admission.query, ServiceAccount.prefix, present_account)
+
+
+@accounts.post(scope=SCOPE, body=AccountBody, response=NewAccountAnswer, errors=(NotFound,))
+def create_service_account(admission: Admission[AccountBody]) -> dict[str, Any]:
+    """Create a service account with a key, whose value is shown once."""
+    row, body = _project(admission), admission.body
+    only = bool(body.create_service_account_only)
+    if only and body.expires_in_seconds is not None:
+        raise InvalidRequest(
+            "There is no key to expire with 'create_service_account_only'.",
+            param="expires_in_seconds",
+        )
+    with transaction.atomic():
+        made = ServiceAccount.objects.create(workspace=row, name=body.name)
+        api_key = None if only else _new_key(made, body.name, body.expires_in_seconds, None)
+    return {**present_account(made), "role": "none" if only else "member", "api_key": api_key}
+
+
+account = Endpoint(tags=TAGS)
+
+
+@account.get(scope=SCOPE, response=AccountAnswer, errors=(NotFound,))
+def retrieve_service_account(admission: Admission[None]) -> dict[str, Any]:
+    """Retrieve a service account."""
+    return present_account(_account(admission))
+
+
+@account.post(scope=SCOPE, body=AccountChange, response=AccountAnswer, errors=(NotFound,))
+def update_service_account(admission: Admission[AccountChange]) -> dict[str, Any]:
+    """Rename a service account."""
+    found = _account(admission)
+    if admission.body.name is not None:
+        found.name = admission.body.name
+        found.save()
+    return present_account(found)
+
+
+@account.delete(scope=SCOPE, response=Deleted, errors=(NotFound,))
+def delete_service_account(admission: Admission[None]) -> dict[str, Any]:
+    """Delete a service account, and revoke its keys."""
+    found = _account(admission)
+    public = found.public_id
+    with transaction.atomic():
+        for each in found.keys.filter(revoked_at=None):
+            each.revoke()
+        found.delete()
+    return Deleted(id=public, object="organization.project.service_account.deleted").model_dump()
+
+
+account_keys = Endpoint(tags=TAGS)
+
+
+@account_keys.post(scope=SCOPE, body=NewKeyBody, response=AccountKeyAnswer, errors=(NotFound,))
+def create_service_account_key(admission: Admission[NewKeyBody]) -> dict[str, Any]:
+    """Create a further key of a service account. Its value is shown once."""
+    found, body = _account(admission), admission.body
+    scopes = None if body.scopes is None else _scopes(body.scopes)
+    with transaction.atomic():
+        return _new_key(found, body.name or found.name, body.expires_in_seconds, scopes)
+
+
+def present_account(row: ServiceAccount) -> dict[str, Any]:
+    """Return ``row`` as its answer."""
+    return AccountAnswer(
+        id=row.public_id, name=row.name, created_at=int(row.created_at.timestamp())
+    ).model_dump()
+
+
+def _account(admission: Admission[Any]) -> ServiceAccount:
+    rows = _project(admission).service_accounts.all()
+    found: ServiceAccount = _find(
+        rows, ServiceAccount.prefix, admission, "account_id", "service_account"
+    )
+    return found
+
+
+def _new_key(
+    owner: ServiceAccount, name: str, seconds: int | None, scopes: list[str] | None
+) -> dict[str, Any]:
+    made = APIKey.objects.create(
+        name=name,
+        workspace=owner.workspace,
+        service_account=owner,
+        scopes=scopes,
+        expires_at=_end(seconds),
+    )
+    return AccountKeyAnswer(
+        id=made.public_id,
+        name=name,
+        value=made.new_secret(access_settings().KEY_PREFIX),
+        created_at=int(made.created_at.timestamp()),
+        expires_at=_seconds(made.expires_at),
+    ).model_dump()
+
+
+# Rate limits
+
+#: The fields of a rate limit, and the limits that they are.
+RATE_LIMITS: Final = {
+    "max_requests_per_1_minute": (Unit.REQUESTS, Per.MINUTE),
+    "max_tokens_per_1_minute": (Unit.TOKENS, Per.MINUTE),
+    "max_requests_per_1_day": (Unit.REQUESTS, Per.DAY),
+}
+RATE_LIMIT_PREFIX: Final = "rl-"
+
+rate_limits = Endpoint(tags=TAGS)
+
+
+@rate_limits.get(
+    scope=SCOPE, query=ListQuery, response=ListAnswer[RateLimitAnswer], errors=(NotFound,)
+)
+def list_rate_limits(admission: Admission[None]) -> dict[str, Any]:
+    """List the limits of a project per minute, by pattern of models."""
+    row, query = _project(admission), admission.query
+    patterns = sorted(set(_rate_limits(row).values_list("model", flat=True)))
+    names = [f"{RATE_LIMIT_PREFIX}{pattern}" for pattern in patterns]
+    start = 0
+    if query.after is not None:
+        if query.after not in names:
+            raise InvalidRequest(f"There is no {query.after[:100]!r} in this list.", param="after")
+        start = names.index(query.after) + 1
+    page = patterns[start : start + query.limit]
+    data = [_present_rate_limit(row, pattern) for pattern in page]
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": start + query.limit < len(patterns),
+    }
+
+
+rate_limit = Endpoint(tags=TAGS)
+
+
+@rate_limit.post(scope=SCOPE, body=RateLimitBody, response=RateLimitAnswer, errors=(NotFound,))
+def update_rate_limit(admission: Admission[RateLimitBody]) -> dict[str, Any]:
+    """Set limits of a project for a pattern of models."""
+    row, body = _project(admission), admission.body
+    name: str = admission.captured["rate_limit_id"]
+    pattern = name.removeprefix(RATE_LIMIT_PREFIX)
+    if pattern == name or not pattern or len(pattern) > 200:
+        raise NotFound(f"There is no rate limit {name[:100]!r}.", code="rate_limit_not_found")
+    with transaction.atomic():
+        for field, (unit, per) in RATE_LIMITS.items():
+            if field not in body.model_fields_set:
+                continue
+            amount = getattr(body, field)
+            if amount is None:
+                _rate_limits(row).filter(model=pattern, unit=unit, per=per).delete()
+            else:
+                Limit(
+                    target=Target.WORKSPACE,
+                    workspace=row,
+                    unit=unit,
+                    per=per,
+                    amount=amount,
+                    model=pattern,
+                ).put()
+    return _present_rate_limit(row, pattern)
+
+
+def _rate_limits(row: Workspace) -> Any:
+    return row.limits.filter(target=Target.WORKSPACE)
+
+
+def _present_rate_limit(row: Workspace, pattern: str) -> dict[str, Any]:
+    amounts = {
+        (each.unit, each.per): int(each.amount) for each in _rate_limits(row).filter(model=pattern)
+    }
+    values = {field: amounts.get(kind) for field, kind in RATE_LIMITS.items()}
+    return RateLimitAnswer(id=f"{RATE_LIMIT_PREFIX}{pattern}", model=pattern, **values).model_dump()
+
+
+# Users
+
+users = Endpoint(tags=TAGS)
+
+
+@users.get(scope=SCOPE, query=ListQuery, response=ListAnswer[UserAnswer], errors=(NotFound,))
+def list_project_users(admission: Admission[None]) -> dict[str, Any]:
+    """List the users of a project."""
+    rows = _project(admission).memberships.select_related("user")
+    query: ListQuery = admission.query
+    # The ids are those of users.
+    if query.after is not None:
+        found = _membership(rows, query.after)
+        if found is None:
+            raise InvalidRequest(f"There is no {query.after[:100]!r} in this list.", param="after")
+        rows = rows.filter(pk__lt=found.pk)
+    page = list_rows(rows, query.model_copy(update={"after": None}), "", present_user)
+    return page
+
+
+@users.post(scope=SCOPE, body=UserBody, response=UserAnswer, errors=(NotFound,))
+def add_project_user(admission: Admission[UserBody]) -> dict[str, Any]:
+    """Add a user to a project."""
+    row, body = _project(admission), admission.body
+    manager = get_user_model()._default_manager
+    found = None
+    if body.user_id is not None:
+        user_id = body.user_id
+        found = _quietly(lambda: manager.filter(pk=user_id).first())
+    elif body.email:
+        found = manager.filter(email__iexact=body.email).first()
+    if found is None:
+        raise NotFound("There is no such user.", param="user_id")
+    made, _ = Membership.objects.update_or_create(
+        workspace=row, user=found, defaults={"role": body.role}
+    )
+    return present_user(made)
+
+
+user = Endpoint(tags=TAGS)
+
+
+@user.get(scope=SCOPE, response=UserAnswer, errors=(NotFound,))
+def retrieve_project_user(admission: Admission[None]) -> dict[str, Any]:
+    """Retrieve a user of a project."""
+    return present_user(_user(admission))
+
+
+@user.post(scope=SCOPE, body=UserChange, response=UserAnswer, errors=(NotFound,))
+def update_project_user(admission: Admission[UserChange]) -> dict[str, Any]:
+    """Change the role of a user of a project."""
+    found = _user(admission)
+    found.role = Role(admission.body.role)
+    found.save()
+    return present_user(found)
+
+
+@user.delete(scope=SCOPE, response=Deleted, errors=(NotFound,))
+def remove_project_user(admission: Admission[None]) -> dict[str, Any]:
+    """Remove a user from a project."""
+    found = _user(admission)
+    found.delete()
+    return Deleted(id=str(found.user.pk), object="organization.project.user.deleted").model_dump()
+
+
+def present_user(row: Membership) -> dict[str, Any]:
+    """Return ``row`` as its answer. OpenAI knows no admins of a project."""
+    member = row.user
+    return UserAnswer(
+        id=str(member.pk),
+        name=member.get_full_name() or member.get_username(),
+        email=getattr(member, "email", ""),
+        role="member" if row.role == Role.MEMBER else "owner",
+        added_at=(row.pk.int >> 80) // 1000,
+    ).model_dump()
+
+
+def _user(admission: Admission[Any]) -> Membership:
+    rows = _project(admission).memberships.select_related("user")
+    found = _membership(rows, admission.captured["user_id"])
+    if found is None:
+        raise NotFound("There is no such user.", code="user_not_found")
+    return found
+
+
+def _membership(rows: Any, user_id: str) -> Membership | None:
+    found: Membership | None = _quietly(lambda: rows.filter(user=user_id).first())
+    return found
+
+
+def _quietly(look_up: Callable[[], Any]) -> Any:
+    """Return what is found; ``None`` also for an id that the field of users cannot have."""
+    try:
+        return look_up()
+    except (ValueError, ValidationError):
+        return None

@@ -1,0 +1,89 @@
+"""Authenticators of the app: API keys, and session users in their workspaces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from django.http import HttpRequest
+
+from ..._connections import run_and_close
+from ..._threads import run_sync
+from ...auth import BaseAuthenticator, Caller, SessionAuthenticator, bearer_token
+from ...auth import Workspace as WorkspaceRecord
+from ...exceptions import AuthenticationFailed, NotFound
+from . import _key_cache, _keys, _last_used
+from ._members import workspaces_of
+from .conf import access_settings
+
+__all__ = ["APIKeyAuthenticator", "MemberAuthenticator"]
+
+#: The header of OpenAI's clients that names a project, here a workspace.
+PROJECT: Final = "OpenAI-Project"
+
+
+class APIKeyAuthenticator(BaseAuthenticator):
+    """Recognizes the API keys in the database, sent as bearer tokens."""
+
+    def authenticate(self, request: HttpRequest) -> Caller | None:
+        token = bearer_token(request)
+        if token is None or not _keys.is_well_formed(token):
+            return None
+        digest = _keys.digest(token)
+        is_known, record = _key_cache.remembered(digest, access_settings().KEY_CACHE_SECONDS)
+        return _caller(record if is_known else _key_cache.load(digest), request)
+
+    async def aauthenticate(self, request: HttpRequest) -> Caller | None:
+        token = bearer_token(request)
+        if token is None or not _keys.is_well_formed(token):
+            return None
+        digest = _keys.digest(token)
+        is_known, record = _key_cache.remembered(digest, access_settings().KEY_CACHE_SECONDS)
+        if not is_known:
+            record = await run_sync(run_and_close, _key_cache.load, digest)
+        return _caller(record, request)
+
+
+class MemberAuthenticator(SessionAuthenticator):
+    """Recognizes the logged-in user, as :class:`SessionAuthenticator` does, in their workspace."""
+
+    def authenticate(self, request: HttpRequest) -> Caller | None:
+        caller = super().authenticate(request)
+        if caller is None:
+            return None
+        found = [each.as_record() for each in workspaces_of(caller.user).order_by("pk")]
+        return Caller(user=caller.user, workspace=_chosen(found, request))
+
+
+def _caller(record: _key_cache.KeyRecord | None, request: HttpRequest) -> Caller | None:
+    if record is None or not record.is_valid():
+        return None
+    if not record.admits(request.META.get("REMOTE_ADDR", "")):
+        raise AuthenticationFailed(
+            "This API key may not be used from your IP address.", code="ip_not_authorized"
+        )
+    _last_used.note(record.id)
+    available = record.workspaces if record.workspace is None else (record.workspace,)
+    return Caller(
+        user=record.user,
+        key_id=record.id,
+        key_name=record.name,
+        scopes=record.scopes,
+        workspace=_chosen(available, request),
+        models=record.models,
+    )
+
+
+def _chosen(available: Sequence[WorkspaceRecord], request: HttpRequest) -> WorkspaceRecord | None:
+    """Return the workspace that the request names, or the only one.
+
+    Raises:
+        NotFound: The request names another.
+    """
+    wanted = request.headers.get(PROJECT)
+    if wanted:
+        for each in available:
+            if each.id == wanted:
+                return each
+        raise NotFound(f"There is no project {wanted[:100]!r}.", code="project_not_found")
+    return available[0] if len(available) == 1 else None

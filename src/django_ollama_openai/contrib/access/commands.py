@@ -1,0 +1,279 @@
+"""The subcommands ``keys``, ``workspaces`` and ``limits`` of ``manage.py ollama``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.core.management.base import CommandError, CommandParser
+from django.db import transaction
+from django.utils.text import slugify
+from django.utils.timezone import now
+
+from ...management.subcommands import BaseSubcommand
+from ...management.terminal import Terminal, local_time
+from .._ids import parse_public_id
+from .conf import access_settings
+from .models import APIKey, Limit, Membership, Per, Role, Target, Unit, Workspace
+
+__all__ = ["Keys", "Limits", "Workspaces"]
+
+_DURATION: Final = re.compile(r"(\d{1,6})([smhdw])")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+class _Actions(BaseSubcommand):
+    """A subcommand with actions of its own, such as ``keys create``."""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        actions = parser.add_subparsers(dest="action", required=True, metavar="action")
+
+        def add(action: Callable[..., None], name: str, help: str) -> CommandParser:
+            made: CommandParser = actions.add_parser(name, help=help, description=help)
+            made.set_defaults(run_action=action)
+            return made
+
+        self.add_actions(add)
+
+    def add_actions(self, add: Callable[[Callable[..., None], str, str], CommandParser]) -> None:
+        """Add the actions with ``add(method, name, help)``, which returns the action's parser."""
+        raise NotImplementedError
+
+    def handle(self, terminal: Terminal, options: dict[str, Any]) -> None:
+        try:
+            options["run_action"](terminal, options)
+        except ValidationError as error:
+            raise CommandError(" ".join(error.messages)) from error
+
+
+class Keys(_Actions):
+    help = "Create, list, rotate and revoke API keys."
+
+    def add_actions(self, add: Callable[[Callable[..., None], str, str], CommandParser]) -> None:
+        create = add(self.create, "create", "Create a key, and print it alone. It is shown once.")
+        create.add_argument("name", metavar="NAME")
+        create.add_argument("--user", metavar="USERNAME")
+        create.add_argument("--workspace", metavar="WORKSPACE", help="Its id or slug.")
+        create.add_argument("--scope", metavar="SCOPE", action="append", dest="scopes")
+        create.add_argument("--model", metavar="PATTERN", action="append", dest="models")
+        create.add_argument("--network", metavar="CIDR", action="append", dest="networks")
+        create.add_argument("--expires", metavar="DURATION", type=_duration, help="Such as 30d.")
+        add(self.list, "list", "List all keys, without their values.")
+        revoke = add(self.revoke, "revoke", "Refuse a key from now on.")
+        revoke.add_argument("id", metavar="ID")
+        rotate = add(self.rotate, "rotate", "Print a new value of a key. It is shown once.")
+        rotate.add_argument("id", metavar="ID")
+        rotate.add_argument(
+            "--overlap",
+            metavar="DURATION",
+            type=_duration,
+            default=timedelta(hours=24),
+            help="How long the values before it are accepted; 24h by default.",
+        )
+
+    def create(self, terminal: Terminal, options: dict[str, Any]) -> None:
+        """Create a key and print it."""
+        key = APIKey(
+            name=options["name"],
+            user=_user(options["user"]),
+            workspace=_workspace(options["workspace"]),
+            scopes=options["scopes"],
+            models=options["models"],
+            networks=options["networks"],
+            expires_at=None if options["expires"] is None else now() + options["expires"],
+        )
+        if key.user is None and key.workspace is None:
+            raise CommandError("A key needs --user, --workspace, or both.")
+        key.full_clean()
+        with transaction.atomic():
+            key.save()
+            value = key.new_secret(access_settings().KEY_PREFIX)
+        terminal.line(value)
+
+    def list(self, terminal: Terminal, options: dict[str, Any]) -> None:
+        """List all keys."""
+        keys = APIKey.objects.select_related("user", "workspace").prefetch_related("secrets")
+        rows = [
+            (
+                key.public_id,
+                key.name,
+                str(max(key.secrets.all(), key=lambda secret: secret.pk, default="")),
+                "" if key.user is None else key.user.get_username(),
+                "" if key.workspace is None else key.workspace.slug,
+                local_time(key.last_used_at),
+                f"revoked {local_time(key.revoked_at)}"
+                if key.revoked_at
+                else local_time(key.expires_at),
+            )
+            for key in keys.order_by("pk")
+        ]
+        terminal.table(("ID", "NAME", "KEY", "USER", "WORKSPACE", "LAST USED", "EXPIRES"), rows)
+
+    def revoke(self, terminal: Terminal, options: dict[str, Any]) -> None:
+        """Revoke a key."""
+        _find(APIKey, options["id"]).revoke()
+        terminal.info(f"Revoked {options['id']}.")
+
+    def rotate(self, terminal: Terminal, options: dict[str, Any]) -> None:
+        """Rotate a key, and print its new value."""
+        key = _find(APIKey, options["id"])
+        if key.revoked_at is not None:
+            raise CommandError("This key is revoked.")
+        terminal.line(key.rotate(access_settings().KEY_PREFIX, options["overlap"]))
+
+
+class Workspaces(_Actions):
+    help = "Create and list workspaces, and add members to them."
+
+    def add_actions(self, add: Callable[[Callable[..., None], str, str], CommandParser]) -> None:
+        create = add(self.create, "create", "Create a workspace, and print its id.")
+        create.add_argument("name", metavar="NAME")
+        create.add_argument("--owner", metavar="USERNAME", required=True)
+        create.add_argument("--slug", metavar="SLUG")
+        create.add_argument("--model", metavar="PATTERN", action="append", dest="models")
+        add(self.list, "list", "List all workspaces.")
+        member = add(self.add, "add", "Add a user to a workspace, or change their role.")
+        member.add_argument("workspace", metavar="WORKSPACE", help="Its id or slug.")
+        member.add_argument("user", metavar="USERNAME")
+        member.add_argument("--role", choices=Role.values, default=Role.MEMBER.value)
+
+    def create(self, terminal: Terminal, options: dict[str, Any]) -> None:
+        """Create a workspace and print its id."""
+        slug = options["slug"] or slugify(options["name"]) or "workspace"
+        row = Workspace(name=options["name"], slug=slug, models=options["models"])
+        row.full_clean()
+        with transaction.atomic():
+            row.save()
+            Membership.objects.create(workspace=row, user=_user(options["owner"]), role=Role.OWNER)
+        terminal.line(row.public_id)
+
+    def list(self, terminal: Terminal, options: dict[str, Any]) -> None:
+        """List all workspaces."""
+        rows = [
+            (
+                row.public_id,
+                row.slug,
+                row.name,
+                str(row.memberships.count()),
+                "" if row.is_active else "inactive",
+            )
+            for row in Workspace.objects.order_by("pk")
+        ]
+        terminal.table(("ID", "SLUG", "NAME", "MEMBERS", ""), rows)
+
+    def add(self, terminal: Terminal, options: dict[str, Any]) -> None:
+        """Add a member."""
+        workspace, user = _workspace(options["workspace"]), _user(options["user"])
+        Membership.objects.update_or_create(
+            workspace=workspace, user=user, defaults={"role": options["role"]}
+        )
+        terminal.info(f"{options['user']} is {options['role']} of {workspace}.")
+
+
+class Limits(_Actions):
+    help = "Set, list and remove limits."
+
+    def add_actions(self, add: Callable[[Callable[..., None], str, str], CommandParser]) -> None:
+        limit = add(self.set, "set", "Set a limit, in the place of one that counts the same.")
+        limit.add_argument(
+            "--target",
+            required=True,
+            help="everybody, each_workspace, each_user, each_key, workspace:ID, user:USERNAME or "
+            "key:ID.",
+        )
+        limit.add_argument("--unit", choices=Unit.values, required=True)
+        limit.add_argument("--amount", type=_amount, required=True)
+        limit.add_argument("--per", choices=Per.values)
+        limit.add_argument("--model", metavar="PATTERN", default="*")
+        limit.add_argument("--timezone", default="UTC", metavar="ZONE", help="Of calendar periods.")
+        add(self.list, "list", "List all limits.")
+        remove = add(self.remove, "remove", "Remove a limit.")
+        remove.add_argument("id", metavar="ID")
+
+    def set(self, terminal: Terminal, options: dict[str, Any]) -> None:
+        """Set a limit and print its id."""
+        limit = Limit(
+            unit=options["unit"],
+            amount=options["amount"],
+            per=options["per"] or "",
+            model=options["model"],
+            timezone=options["timezone"],
+            **_target(options["target"]),
+        )
+        limit.full_clean(validate_unique=False, validate_constraints=False)
+        terminal.line(limit.put().public_id)
+
+    def list(self, terminal: Terminal, options: dict[str, Any]) -> None:
+        """List all limits."""
+        rows = [
+            (row.public_id, row.describe_target(), str(row), row.model, row.timezone)
+            for row in Limit.objects.select_related("workspace", "user", "key").order_by("pk")
+        ]
+        terminal.table(("ID", "TARGET", "LIMIT", "MODEL", "TIME ZONE"), rows)
+
+    def remove(self, terminal: Terminal, options: dict[str, Any]) -> None:
+        """Remove a limit."""
+        _find(Limit, options["id"]).delete()
+        terminal.info(f"Removed {options['id']}.")
+
+
+def _duration(text: str) -> timedelta:
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    return timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
+
+
+def _amount(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation as error:
+        raise ValueError(text) from error
+
+
+def _find(model: Any, public: str) -> Any:
+    pk = parse_public_id(model.prefix, public)
+    found = None if pk is None else model.objects.filter(pk=pk).first()
+    if found is None:
+        raise CommandError(f"There is no {model._meta.verbose_name} {public!r}.")
+    return found
+
+
+def _user(username: str | None) -> Any:
+    if username is None:
+        return None
+    users = get_user_model()
+    found = users._default_manager.filter(**{users.USERNAME_FIELD: username}).first()
+    if found is None:
+        raise CommandError(f"There is no user {username!r}.")
+    return found
+
+
+def _workspace(text: str | None) -> Workspace | None:
+    if text is None:
+        return None
+    found = Workspace.objects.filter(slug=text).first()
+    return found or _find(Workspace, text)
+
+
+def _target(text: str) -> dict[str, Any]:
+    kind, _, name = text.partition(":")
+    match kind:
+        case Target.WORKSPACE if name:
+            return {"target": kind, "workspace": _workspace(name)}
+        case Target.USER if name:
+            return {"target": kind, "user": _user(name)}
+        case Target.KEY if name:
+            return {"target": kind, "key": _find(APIKey, name)}
+        case Target.EVERYBODY | Target.EACH_WORKSPACE | Target.EACH_USER | Target.EACH_KEY:
+            if not name:
+                return {"target": kind}
+    raise CommandError(
+        f"{text!r} is not a target. Use everybody, each_workspace, each_user, each_key, "
+        "workspace:ID, user:USERNAME or key:ID."
+    )

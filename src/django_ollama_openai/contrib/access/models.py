@@ -1,0 +1,457 @@
+"""Workspaces, their members, API keys and limits, and the accounts of the limits."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib.auth.models import Group
+from django.core.exceptions import ValidationError
+from django.core.validators import MinValueValidator
+
+# A field is called "models".
+from django.db import transaction
+from django.db.models import (
+    CASCADE,
+    SET_NULL,
+    BigIntegerField,
+    BooleanField,
+    CharField,
+    CheckConstraint,
+    DateTimeField,
+    DecimalField,
+    ForeignKey,
+    Index,
+    JSONField,
+    Model,
+    Q,
+    SlugField,
+    TextChoices,
+    UniqueConstraint,
+    UUIDField,
+)
+from django.utils.timezone import now
+from django.utils.translation import gettext_lazy as _
+
+from ...auth import Workspace as WorkspaceRecord
+from .._ids import public_id, uuid7
+from . import _keys
+from .validators import validate_models, validate_networks, validate_scopes, validate_timezone
+
+__all__ = [
+    "APIKey",
+    "APIKeySecret",
+    "Limit",
+    "LimitAccount",
+    "LimitReservation",
+    "Membership",
+    "ServiceAccount",
+    "Workspace",
+]
+
+
+class PublicModel(Model):
+    """A row with a UUID that sorts by time, and a public id with the prefix of its kind."""
+
+    prefix: ClassVar[str]
+
+    id = UUIDField(primary_key=True, default=uuid7, editable=False)
+
+    class Meta:
+        abstract = True
+
+    @property
+    def public_id(self) -> str:
+        """The id that clients see, such as ``ws_0192…``."""
+        return public_id(self.prefix, self.id)
+
+
+class Workspace(PublicModel):
+    """A group of users and keys that share models and limits."""
+
+    prefix = "ws"
+
+    name = CharField(_("name"), max_length=100)
+    slug = SlugField(_("slug"), max_length=100, unique=True)
+    is_active = BooleanField(
+        _("active"), default=True, help_text=_("The keys of an inactive workspace are refused.")
+    )
+    models = JSONField(
+        _("models"),
+        null=True,
+        blank=True,
+        validators=[validate_models],
+        help_text=_('Patterns of models, such as ["llama3*"]. Empty for all.'),
+    )
+    group = ForeignKey(
+        Group,
+        verbose_name=_("group"),
+        null=True,
+        blank=True,
+        on_delete=SET_NULL,
+        related_name="+",
+        help_text=_("Its users are members, too."),
+    )
+    created_at = DateTimeField(_("created"), default=now, editable=False)
+    archived_at = DateTimeField(_("archived"), null=True, editable=False)
+
+    class Meta:
+        verbose_name = _("workspace")
+        verbose_name_plural = _("workspaces")
+
+    def __str__(self) -> str:
+        return self.name
+
+    def as_record(self) -> WorkspaceRecord:
+        """Return the workspace as callers have it."""
+        patterns = None if self.models is None else tuple(self.models)
+        return WorkspaceRecord(id=self.public_id, name=self.name, models=patterns)
+
+
+class Role(TextChoices):
+    """What a member may do in a workspace."""
+
+    OWNER = "owner", _("owner")
+    ADMIN = "admin", _("admin")
+    MEMBER = "member", _("member")
+
+
+class Membership(PublicModel):
+    """A user in a workspace."""
+
+    prefix = "mem"
+
+    workspace = ForeignKey(
+        Workspace,
+        verbose_name=_("workspace"),
+        on_delete=CASCADE,
+        related_name="memberships",
+    )
+    user = ForeignKey(
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("user"),
+        on_delete=CASCADE,
+        related_name="ollama_memberships",
+    )
+    role = CharField(_("role"), max_length=10, choices=Role, default=Role.MEMBER)
+
+    class Meta:
+        verbose_name = _("member")
+        verbose_name_plural = _("members")
+        constraints: ClassVar = [
+            UniqueConstraint(fields=["workspace", "user"], name="ollama_access_member")
+        ]
+
+    def __str__(self) -> str:
+        return str(self.user)
+
+
+class ServiceAccount(PublicModel):
+    """A member of a workspace that is no person. Its keys end with it."""
+
+    prefix = "svc"
+
+    workspace = ForeignKey(
+        Workspace,
+        verbose_name=_("workspace"),
+        on_delete=CASCADE,
+        related_name="service_accounts",
+    )
+    name = CharField(_("name"), max_length=100)
+    created_at = DateTimeField(_("created"), default=now, editable=False)
+
+    class Meta:
+        verbose_name = _("service account")
+        verbose_name_plural = _("service accounts")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class APIKey(PublicModel):
+    """A key of a user, of a workspace, or of a user in a workspace. Its secrets are shown once."""
+
+    prefix = "key"
+
+    name = CharField(_("name"), max_length=100)
+    user = ForeignKey(
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("user"),
+        null=True,
+        blank=True,
+        on_delete=CASCADE,
+        related_name="ollama_keys",
+    )
+    workspace = ForeignKey(
+        Workspace,
+        verbose_name=_("workspace"),
+        null=True,
+        blank=True,
+        on_delete=CASCADE,
+        related_name="keys",
+    )
+    service_account = ForeignKey(
+        ServiceAccount,
+        verbose_name=_("service account"),
+        null=True,
+        blank=True,
+        editable=False,
+        on_delete=SET_NULL,
+        related_name="keys",
+    )
+    scopes = JSONField(
+        _("scopes"),
+        null=True,
+        blank=True,
+        validators=[validate_scopes],
+        help_text=_('What the key may do, such as ["chat", "models"]. Empty for all but "admin".'),
+    )
+    models = JSONField(
+        _("models"),
+        null=True,
+        blank=True,
+        validators=[validate_models],
+        help_text=_('Patterns of models, such as ["llama3*"]. Empty for all.'),
+    )
+    networks = JSONField(
+        _("networks"),
+        null=True,
+        blank=True,
+        validators=[validate_networks],
+        help_text=_('Networks that may use the key, such as ["10.0.0.0/8"]. Empty for all.'),
+    )
+    created_at = DateTimeField(_("created"), default=now, editable=False)
+    expires_at = DateTimeField(_("expires"), null=True, blank=True)
+    last_used_at = DateTimeField(_("last used"), null=True, editable=False)
+    revoked_at = DateTimeField(_("revoked"), null=True, editable=False)
+
+    class Meta:
+        verbose_name = _("API key")
+        verbose_name_plural = _("API keys")
+        constraints: ClassVar = [
+            CheckConstraint(
+                condition=Q(user__isnull=False) | Q(workspace__isnull=False),
+                name="ollama_access_key_owner",
+                violation_error_message=_("A key needs a user, a workspace, or both."),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def new_secret(self, site: str) -> str:
+        """Return a new secret of the key. It is not stored, and cannot be shown again."""
+        value = _keys.new_key(site)
+        self.secrets.create(
+            digest=_keys.digest(value), start=_keys.start(value), last_four=_keys.last_four(value)
+        )
+        return value
+
+    @transaction.atomic
+    def rotate(self, site: str, overlap: timedelta = timedelta(hours=24)) -> str:
+        """Return a new secret. Those before it are accepted for ``overlap`` at most."""
+        end = now() + overlap
+        self.secrets.filter(Q(expires_at=None) | Q(expires_at__gt=end)).update(expires_at=end)
+        return self.new_secret(site)
+
+    def revoke(self) -> None:
+        """Refuse the key from now on."""
+        if self.revoked_at is None:
+            self.revoked_at = now()
+            self.save(update_fields=["revoked_at"])
+
+
+class APIKeySecret(Model):
+    """A secret of a key, as its digest. A key has several while it is rotated."""
+
+    id = UUIDField(primary_key=True, default=uuid7, editable=False)
+    key = ForeignKey(APIKey, on_delete=CASCADE, related_name="secrets")
+    digest = CharField(max_length=64, unique=True, editable=False)
+    start = CharField(max_length=32, editable=False)
+    last_four = CharField(max_length=4, editable=False)
+    created_at = DateTimeField(default=now, editable=False)
+    expires_at = DateTimeField(null=True, editable=False)
+
+    class Meta:
+        verbose_name = _("secret")
+        verbose_name_plural = _("secrets")
+
+    def __str__(self) -> str:
+        return _keys.redacted(self.start, self.last_four)
+
+
+class Target(TextChoices):
+    """Whom a limit concerns."""
+
+    EVERYBODY = "everybody", _("everybody together")
+    EACH_WORKSPACE = "each_workspace", _("each workspace")
+    EACH_USER = "each_user", _("each user")
+    EACH_KEY = "each_key", _("each key")
+    WORKSPACE = "workspace", _("one workspace")
+    USER = "user", _("one user")
+    KEY = "key", _("one key")
+
+
+class Unit(TextChoices):
+    """What a limit counts."""
+
+    REQUESTS = "requests", _("requests")
+    TOKENS = "tokens", _("tokens")
+    COST = "cost", _("cost")
+    CONCURRENT = "concurrent", _("requests at the same time")
+
+
+class Per(TextChoices):
+    """The period of a limit. Minutes and hours refill evenly, the others are the calendar's."""
+
+    MINUTE = "minute", _("minute")
+    HOUR = "hour", _("hour")
+    DAY = "day", _("day")
+    WEEK = "week", _("week")
+    MONTH = "month", _("month")
+
+
+class Limit(PublicModel):
+    """The most that its target may use."""
+
+    prefix = "lim"
+
+    target = CharField(_("target"), max_length=20, choices=Target)
+    workspace = ForeignKey(
+        Workspace, null=True, blank=True, on_delete=CASCADE, related_name="limits"
+    )
+    user = ForeignKey(
+        settings.AUTH_USER_MODEL,
+        null=True,
+        blank=True,
+        on_delete=CASCADE,
+        related_name="ollama_limits",
+    )
+    key = ForeignKey(APIKey, null=True, blank=True, on_delete=CASCADE, related_name="limits")
+    #: The id of the workspace, user or key; empty for other targets. NULLs are never equal, so the
+    #: foreign keys cannot be part of a unique constraint.
+    subject = CharField(max_length=64, default="", editable=False)
+    model = CharField(
+        _("models"), max_length=200, default="*", help_text=_("A pattern, such as llama3*.")
+    )
+    unit = CharField(_("unit"), max_length=20, choices=Unit)
+    amount = DecimalField(
+        _("amount"), max_digits=19, decimal_places=9, validators=[MinValueValidator(0)]
+    )
+    #: Empty for concurrent requests.
+    per = CharField(_("per"), max_length=10, choices=Per, blank=True, default="")
+    timezone = CharField(
+        _("time zone"), max_length=64, default="UTC", validators=[validate_timezone]
+    )
+    created_at = DateTimeField(_("created"), default=now, editable=False)
+
+    class Meta:
+        verbose_name = _("limit")
+        verbose_name_plural = _("limits")
+        constraints: ClassVar = [
+            UniqueConstraint(
+                fields=["target", "subject", "unit", "per", "model"], name="ollama_access_limit"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.amount.normalize():f} {self.unit}" + (f" per {self.per}" if self.per else "")
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.subject = self._subject()
+        super().save(*args, **kwargs)
+
+    def clean(self) -> None:
+        if (self.unit == Unit.CONCURRENT) != (not self.per):
+            raise ValidationError(
+                {"per": _("All limits but that of simultaneous requests need a period.")}
+            )
+        if self.unit != Unit.COST and self.amount != int(self.amount):
+            raise ValidationError({"amount": _("This must be a whole number.")})
+        named = {"workspace": self.workspace_id, "user": self.user_id, "key": self.key_id}
+        for name, value in named.items():
+            if (self.target == name) != (value is not None):
+                raise ValidationError({name: _("This goes with the target of the same name.")})
+
+    @transaction.atomic
+    def put(self) -> Limit:
+        """Save this limit in the place of one for the same target, unit, period and models."""
+        same = Limit.objects.filter(
+            target=self.target,
+            subject=self._subject(),
+            unit=self.unit,
+            per=self.per,
+            model=self.model,
+        ).first()
+        if same is None:
+            self.save()
+            return self
+        same.amount, same.timezone = self.amount, self.timezone
+        same.save()
+        return same
+
+    def describe_target(self) -> str:
+        """Return the target as ``manage.py ollama limits set`` takes it."""
+        match self.target:
+            case Target.WORKSPACE if self.workspace is not None:
+                return f"{self.target}:{self.workspace.slug}"
+            case Target.USER if self.user is not None:
+                return f"{self.target}:{self.user.get_username()}"
+            case Target.KEY if self.key is not None:
+                return f"{self.target}:{self.key.public_id}"
+        return str(self.target)
+
+    def _subject(self) -> str:
+        match self.target:
+            case Target.WORKSPACE:
+                return _hex(self.workspace_id)
+            case Target.USER:
+                return str(self.user_id)
+            case Target.KEY:
+                return _hex(self.key_id)
+        return ""
+
+
+class LimitAccount(Model):
+    """The account of a limit and one of its subjects: see ``_limits.ledger``."""
+
+    id = CharField(primary_key=True, max_length=64)
+    tat = BigIntegerField(default=0)
+    seen = BigIntegerField(default=0)
+    used = BigIntegerField(default=0)
+    held = BigIntegerField(default=0)
+    period = BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class LimitReservation(Model):
+    """What a running request holds of an account, until ``expires``."""
+
+    id = UUIDField(primary_key=True, default=uuid7)
+    request = UUIDField()
+    account = ForeignKey(LimitAccount, on_delete=CASCADE, db_index=False)
+    amount = BigIntegerField()
+    period = BigIntegerField()
+    expires = BigIntegerField()
+
+    class Meta:
+        indexes: ClassVar = [
+            Index(fields=["account", "expires"], name="ollama_access_expiry"),
+            Index(fields=["request"], name="ollama_access_request"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+def _hex(value: UUID | None) -> str:
+    return "" if value is None else value.hex
+
+
+def is_live(moment: datetime | None, at: datetime) -> bool:
+    """Return whether an end at ``moment`` (``None`` for none) is still to come."""
+    return moment is None or moment > at

@@ -1,0 +1,151 @@
+"""The interface of stores, which keep the accounts of limits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from ...._threads import in_separate_thread
+from .._limits import ledger
+from .._limits.ledger import Figures, Rule
+
+__all__ = [
+    "LEASE_MICROSECONDS",
+    "BaseStore",
+    "Claim",
+    "Held",
+    "Settlement",
+    "StoreDown",
+    "Verdict",
+    "figures_of",
+    "now",
+    "reserve_all",
+]
+
+#: The time after which a reservation ends that is not renewed, such as after a crash.
+LEASE_MICROSECONDS: Final = 60 * 10**6
+
+
+def now() -> int:
+    """Return the time in microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+class StoreDown(Exception):
+    """The store cannot be reached, or takes no writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a request claims of one account.
+
+    Attributes:
+        account: The id of the account, 64 hexadecimal digits.
+        is_leased: Whether the reservation has to be renewed. Requests need no lease: they count as
+            used from the beginning, and are given back if they have not reached an engine.
+    """
+
+    account: str
+    rule: Rule
+    amount: int
+    is_leased: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A claim that was granted, and the calendar period that it belongs to; 0 for others."""
+
+    claim: Claim
+    period: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a request has come to, ``actual``, instead of what it has held."""
+
+    held: Held
+    actual: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The result of a reservation.
+
+    Attributes:
+        figures: Of each account, in the order of the claims, after the reservation.
+        held: The claims, if they were granted; empty if not.
+        refused: The number of the claim that was refused, and the microseconds after which it may
+            be repeated, -1 for never.
+    """
+
+    figures: Sequence[Figures]
+    held: Sequence[Held] = ()
+    refused: tuple[int, int] | None = None
+
+
+def reserve_all(
+    accounts: Mapping[str, ledger.Account], claims: Sequence[Claim], moment: int
+) -> Verdict:
+    """Reserve ``claims`` in ``accounts``, all or none; of several refusals the longest counts."""
+    for claim in claims:
+        ledger.follow_clock(accounts[claim.account], claim.rule, moment)
+    waits = [
+        (wait, number)
+        for number, claim in enumerate(claims)
+        if (wait := ledger.refusal(accounts[claim.account], claim.rule, claim.amount, moment))
+        is not None
+    ]
+    held: list[Held] = []
+    if not waits:
+        for claim in claims:
+            account = accounts[claim.account]
+            held.append(Held(claim, ledger.reserve(account, claim.rule, claim.amount, moment)))
+    figures = figures_of(accounts, claims, moment)
+    if not waits:
+        return Verdict(figures, held)
+    wait, number = min(waits, key=lambda each: (each[0] >= 0, -each[0]))
+    return Verdict(figures, refused=(number, wait))
+
+
+def figures_of(
+    accounts: Mapping[str, ledger.Account], claims: Sequence[Claim], moment: int
+) -> list[Figures]:
+    """Return the figures of the accounts of ``claims``."""
+    for claim in claims:
+        ledger.follow_clock(accounts[claim.account], claim.rule, moment)
+    return [ledger.figures(accounts[claim.account], claim.rule, moment) for claim in claims]
+
+
+class BaseStore:
+    """Keeps the accounts of limits. Its methods may be called from many threads and event loops.
+
+    Raises:
+        StoreDown: In each method: the store cannot be reached.
+    """
+
+    def reserve(self, request: UUID, claims: Sequence[Claim]) -> Verdict:
+        """Reserve all of ``claims`` for ``request``, or none of them."""
+        raise NotImplementedError
+
+    def settle(self, request: UUID, settlements: Sequence[Settlement]) -> None:
+        """Replace what ``request`` has reserved by what it has come to."""
+        raise NotImplementedError
+
+    def renew(self, running: Mapping[UUID, Sequence[Held]]) -> None:
+        """Renew the leases of requests that are still running, with what they hold."""
+        raise NotImplementedError
+
+    def read(self, claims: Sequence[Claim]) -> Sequence[Figures]:
+        """Return the figures of the accounts of ``claims``, and reserve nothing."""
+        raise NotImplementedError
+
+    async def areserve(self, request: UUID, claims: Sequence[Claim]) -> Verdict:
+        """Async version of :meth:`reserve`; runs it in a thread unless overridden."""
+        return await in_separate_thread(self.reserve, request, claims)
+
+    async def asettle(self, request: UUID, settlements: Sequence[Settlement]) -> None:
+        """Async version of :meth:`settle`; runs it in a thread unless overridden."""
+        await in_separate_thread(self.settle, request, settlements)

@@ -1,0 +1,178 @@
+"""A store in the site's database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, Final, ParamSpec, TypeVar
+from uuid import UUID
+
+from django.db import (
+    DatabaseError,
+    InterfaceError,
+    OperationalError,
+    connections,
+    router,
+    transaction,
+)
+from django.db.models import F
+
+from .._limits import ledger
+from ..models import LimitAccount, LimitReservation
+from ._base import (
+    LEASE_MICROSECONDS,
+    BaseStore,
+    Claim,
+    Held,
+    Settlement,
+    StoreDown,
+    Verdict,
+    figures_of,
+    now,
+    reserve_all,
+)
+
+__all__ = ["DatabaseStore"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+FIELDS: Final = ("tat", "seen", "used", "held", "period")
+#: A transaction that the database gives up, because two wait for each other, is repeated.
+ATTEMPTS: Final = 3
+
+
+def _in_transaction(method: Callable[P, R]) -> Callable[P, R]:
+    """Run ``method`` in a transaction, again if the database gives it up.
+
+    Raises:
+        StoreDown: The database cannot be reached, or takes no writes.
+    """
+
+    @wraps(method)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                with transaction.atomic(using=_alias()):
+                    return method(*args, **kwargs)
+            except OperationalError as error:
+                if attempt == ATTEMPTS:
+                    raise StoreDown from error
+            except (DatabaseError, InterfaceError) as error:
+                raise StoreDown from error
+        raise AssertionError
+
+    return run
+
+
+def _alias() -> str:
+    return router.db_for_write(LimitAccount)
+
+
+class DatabaseStore(BaseStore):
+    """Keeps accounts in the site's database. A reservation is one short transaction."""
+
+    def __init__(self, *, clock: Callable[[], int] = now) -> None:
+        self._clock = clock
+
+    @_in_transaction
+    def reserve(self, request: UUID, claims: Sequence[Claim]) -> Verdict:
+        rows = _locked(claims)
+        # After the wait for the lock.
+        moment = self._clock()
+        accounts = {pk: _account(row) for pk, row in rows.items()}
+        self._expire(accounts, claims, moment)
+        verdict = reserve_all(accounts, claims, moment)
+        _save(rows, accounts)
+        LimitReservation.objects.bulk_create(
+            LimitReservation(
+                request=request,
+                account_id=held.claim.account,
+                amount=held.claim.amount,
+                period=held.period,
+                expires=moment + LEASE_MICROSECONDS,
+            )
+            for held in verdict.held
+            if held.claim.is_leased
+        )
+        return verdict
+
+    @_in_transaction
+    def settle(self, request: UUID, settlements: Sequence[Settlement]) -> None:
+        rows = _locked([each.held.claim for each in settlements])
+        accounts = {pk: _account(row) for pk, row in rows.items()}
+        leases = LimitReservation.objects.filter(request=request)
+        leased = set(leases.values_list("account_id", flat=True))
+        for each in settlements:
+            claim = each.held.claim
+            # A lease that is missing has expired.
+            reserved = claim.amount if not claim.is_leased or claim.account in leased else 0
+            account = accounts[claim.account]
+            ledger.settle(account, claim.rule, reserved, each.actual, each.held.period)
+        _save(rows, accounts)
+        if leased:
+            leases.delete()
+
+    @_in_transaction
+    def renew(self, running: Mapping[UUID, Sequence[Held]]) -> None:
+        LimitReservation.objects.filter(request__in=list(running)).update(
+            expires=self._clock() + LEASE_MICROSECONDS
+        )
+
+    @_in_transaction
+    def read(self, claims: Sequence[Claim]) -> Sequence[ledger.Figures]:
+        ids = [claim.account for claim in claims]
+        accounts = {claim.account: ledger.Account() for claim in claims}
+        accounts |= {row.pk: _account(row) for row in LimitAccount.objects.filter(pk__in=ids)}
+        moment = self._clock()
+        for lease in LimitReservation.objects.filter(account__in=ids, expires__lte=moment):
+            rule = next(claim.rule for claim in claims if claim.account == lease.account_id)
+            ledger.settle(accounts[lease.account_id], rule, lease.amount, 0, lease.period)
+        return figures_of(accounts, claims, moment)
+
+    def _expire(
+        self, accounts: dict[str, ledger.Account], claims: Sequence[Claim], moment: int
+    ) -> None:
+        rules = {claim.account: claim.rule for claim in claims if claim.is_leased}
+        if not rules:
+            return
+        expired = list(LimitReservation.objects.filter(account__in=rules, expires__lte=moment))
+        for lease in expired:
+            account = accounts[lease.account_id]
+            ledger.settle(account, rules[lease.account_id], lease.amount, 0, lease.period)
+        if expired:
+            LimitReservation.objects.filter(pk__in=[lease.pk for lease in expired]).delete()
+
+
+def _locked(claims: Sequence[Claim]) -> dict[str, LimitAccount]:
+    """Return the rows of the accounts, which this transaction has locked."""
+    ids = sorted({claim.account for claim in claims})
+    accounts = LimitAccount.objects.filter(pk__in=ids)
+    if not connections[accounts.db].features.has_select_for_update:
+        # SQLite locks the whole database, but only once a transaction writes. One that has read
+        # before could not do so if another has written meanwhile.
+        accounts.filter(pk=ids[0]).update(seen=F("seen"))
+    rows = {row.pk: row for row in accounts.select_for_update().order_by("pk")}
+    missing = [pk for pk in ids if pk not in rows]
+    if missing:
+        LimitAccount.objects.bulk_create(
+            [LimitAccount(pk=pk) for pk in missing], ignore_conflicts=True
+        )
+        rows = {row.pk: row for row in accounts.select_for_update().order_by("pk")}
+    return rows
+
+
+def _account(row: LimitAccount) -> ledger.Account:
+    return ledger.Account(**{name: getattr(row, name) for name in FIELDS})
+
+
+def _save(rows: dict[str, LimitAccount], accounts: dict[str, ledger.Account]) -> None:
+    changed = []
+    for pk, row in rows.items():
+        values: dict[str, Any] = {name: getattr(accounts[pk], name) for name in FIELDS}
+        if any(getattr(row, name) != value for name, value in values.items()):
+            for name, value in values.items():
+                setattr(row, name, value)
+            changed.append(row)
+    if changed:
+        LimitAccount.objects.bulk_update(changed, FIELDS)

@@ -1,0 +1,106 @@
+"""Validators of keys, workspaces and limits, for models and for requests alike."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from django.core.exceptions import ValidationError
+from django.utils.translation import gettext_lazy as _
+
+__all__ = [
+    "SCOPES",
+    "validate_models",
+    "validate_networks",
+    "validate_scopes",
+    "validate_timezone",
+]
+
+#: Everything that a key may do. ``None`` in the place of a list is all of it but ``"admin"``.
+SCOPES: Final = (
+    "chat",
+    "embeddings",
+    "models",
+    "keys",
+    "sessions",
+    "usage",
+    "tools",
+    "admin",
+)
+
+MAX_ENTRIES: Final = 100
+MAX_LENGTH: Final = 200
+
+
+def validate_models(value: Any) -> None:
+    """Check a list of patterns of models.
+
+    Raises:
+        ValidationError: It is not a list of up to 100 texts of 1 to 200 characters.
+    """
+    _validate_list(value, lambda entry: None)
+
+
+def validate_scopes(value: Any) -> None:
+    """Check a list of scopes.
+
+    Raises:
+        ValidationError: It is not a list, or names a scope that does not exist.
+    """
+    _validate_list(value, _check_scope)
+
+
+def validate_networks(value: Any) -> None:
+    """Check a list of networks, such as ``10.0.0.0/8``.
+
+    Raises:
+        ValidationError: It is not a list, or an entry is not a network.
+    """
+    _validate_list(value, _check_network)
+
+
+def validate_timezone(value: str) -> None:
+    """Check the name of a time zone.
+
+    Raises:
+        ValidationError: There is no such zone.
+    """
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValidationError(
+            _("There is no time zone %(name)r."), params={"name": value}
+        ) from error
+
+
+def _validate_list(value: Any, check: Callable[[str], None]) -> None:
+    if not isinstance(value, list) or len(value) > MAX_ENTRIES:
+        raise ValidationError(
+            _("This must be a list of up to %(count)d texts."), params={"count": MAX_ENTRIES}
+        )
+    for entry in value:
+        if not isinstance(entry, str) or not 0 < len(entry) <= MAX_LENGTH:
+            raise ValidationError(
+                _("%(entry)r is not a text of 1 to %(length)d characters."),
+                params={"entry": str(entry)[:MAX_LENGTH], "length": MAX_LENGTH},
+            )
+        check(entry)
+
+
+def _check_scope(entry: str) -> None:
+    if entry not in SCOPES:
+        raise ValidationError(
+            _("There is no scope %(entry)r; there are %(known)s."),
+            params={"entry": entry, "known": ", ".join(SCOPES)},
+        )
+
+
+def _check_network(entry: str) -> None:
+    try:
+        ipaddress.ip_network(entry)
+    except ValueError as error:
+        raise ValidationError(
+            _("%(entry)r is not a network such as 10.0.0.0/8."), params={"entry": entry}
+        ) from error

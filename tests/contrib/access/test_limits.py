@@ -1,0 +1,219 @@
+"""Limits of requests: which apply, the estimate, the settlement, and what clients get."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pytest_django import Settings
+
+from django_ollama_openai.contrib.access.models import Limit, LimitReservation
+from tests.contrib.access.conftest import DUMMY, Caller, World
+
+ENDLESS = "tests.site.test_signals.Endless"
+
+
+def limit(target: str, unit: str, amount: Any, per: str = "minute", **more: Any) -> Limit:
+    if unit == "concurrent":
+        per = ""
+    return Limit.objects.create(target=target, unit=unit, amount=amount, per=per, **more)
+
+
+def admitted(caller: Caller, most: int = 20, **options: Any) -> int:
+    """Return how many chats of ``caller`` are admitted one after another."""
+    count = 0
+    while count < most and caller.chat(**options).status == 200:
+        count += 1
+    return count
+
+
+def test_a_request_without_limits_has_no_headers(world: World) -> None:
+    answer = world.key(world.user("ada")).chat()
+    assert answer.status == 200
+    assert not [name for name in answer.headers if "ratelimit" in name]
+
+
+@pytest.mark.parametrize("target", ["everybody", "each_user", "each_key", "each_workspace"])
+def test_who_shares_a_limit(world: World, target: str) -> None:
+    limit(target, "requests", 2)
+    ada, bob = world.user("ada"), world.user("bob")
+    lab = world.workspace("Lab", member=ada)
+    first, second, third = world.key(ada), world.key(ada), world.key(bob)
+    shared = world.key(None, lab)
+    counts = [admitted(caller) for caller in (first, second, shared, third)]
+    # A user in one workspace calls in it; bob is in none.
+    assert (
+        counts
+        == {
+            "everybody": [2, 0, 0, 0],
+            "each_user": [2, 0, 20, 2],
+            "each_key": [2, 2, 2, 2],
+            "each_workspace": [2, 0, 0, 20],
+        }[target]
+    )
+
+
+def test_the_most_particular_limit_of_a_kind_counts(world: World) -> None:
+    ada, bob = world.user("ada"), world.user("bob")
+    limit("each_user", "requests", 1)
+    limit("user", "requests", 3, user=ada)
+    assert admitted(world.key(ada)) == 3
+    assert admitted(world.key(bob)) == 1
+
+
+@pytest.mark.parametrize("more", [{"per": "hour"}, {"unit": "tokens"}, {"model": "m*"}])
+def test_a_particular_limit_of_another_kind_counts_beside(
+    world: World, more: dict[str, Any]
+) -> None:
+    ada = world.user("ada")
+    limit("each_user", "requests", 2)
+    limit("user", **{"unit": "requests", "amount": 100, "user": ada, **more})
+    assert admitted(world.key(ada)) == 2
+
+
+def test_a_limit_of_some_models(world: World) -> None:
+    caller = world.key(world.user("ada"))
+    limit("each_user", "requests", 1, model="big-*")
+    assert admitted(caller, model="big-one") == 1
+    assert caller.chat("big-two").status == 429
+    assert caller.chat("small").status == 200
+
+
+def test_a_rate_limit_is_told(world: World) -> None:
+    caller = world.key(world.user("ada"))
+    limit("each_user", "requests", 2)
+    headers = caller.chat().headers
+    assert headers["x-ratelimit-limit-requests"] == "2"
+    assert headers["x-ratelimit-remaining-requests"] == "1"
+    assert headers["x-ratelimit-reset-requests"] == "30s"
+    caller.chat()
+    refused = caller.chat()
+    assert refused.status == 429
+    assert refused.error["code"] == "rate_limit_exceeded"
+    assert refused.error["type"] == "requests"
+    assert "Please try again in " in refused.error["message"]
+    assert 25 <= int(refused.headers["Retry-After"]) <= 30
+    assert 25_000 < int(refused.headers["retry-after-ms"]) <= 30_000
+    assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+
+
+@pytest.mark.parametrize(("unit", "amount"), [("requests", 1), ("tokens", 8)])
+def test_a_quota_is_told(world: World, unit: str, amount: int) -> None:
+    caller = world.key(world.user("ada"))
+    limit("each_user", unit, amount, "day")
+    assert admitted(caller) == 1
+    refused = caller.chat()
+    assert refused.status == 429
+    assert (refused.error["code"], refused.error["type"]) == ("insufficient_quota",) * 2
+    assert refused.headers["x-should-retry"] == "false"
+
+
+def test_tokens_are_reserved_and_settled(world: World) -> None:
+    caller = world.key(world.user("ada"))
+    limit("each_user", "tokens", 10_000, "day")
+    body = {
+        "model": "m",
+        "messages": [{"role": "user", "content": "x" * 40}],
+        "max_tokens": 4096,
+    }
+    total = 0
+    for _ in range(9):
+        answer = caller("POST", "v1/chat/completions", body)
+        assert answer.status == 200
+        # The most that is reserved of the completion, and a quarter of the characters.
+        left = 10_000 - total - 1000 - 10
+        assert answer.headers["x-ratelimit-remaining-tokens"] == str(left)
+        total += answer.body["usage"]["total_tokens"]
+    (row,) = caller("GET", "api/limits/").body["data"]
+    assert (row["used"], row["remaining"]) == (total, 10_000 - total)
+    assert not LimitReservation.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("send", "counts"),
+    [
+        (lambda caller: caller("POST", "v1/chat/completions", {"model": "m"}), False),
+        (lambda caller: caller("GET", "v1/models"), False),
+        (lambda caller: caller("GET", "api/me/"), False),
+        (lambda caller: caller.chat(), True),
+    ],
+    ids=["invalid", "models", "me", "chat"],
+)
+def test_what_reaches_no_engine_uses_nothing(
+    world: World, send: Callable[[Caller], Any], counts: bool
+) -> None:
+    caller = world.key(world.user("ada"))
+    limit("each_user", "requests", 10, "day")
+    send(caller)
+    (row,) = caller("GET", "api/limits/").body["data"]
+    assert row["used"] == int(counts)
+
+
+def test_a_failure_gives_tokens_back(world: World, settings: Settings) -> None:
+    settings.OLLAMA_OPENAI = {
+        "BACKENDS": {
+            "default": {
+                "BACKEND": "tests.site.test_policies.Words",
+                "OPTIONS": {"fail_after": 0},
+            }
+        }
+    }
+    caller = world.key(world.user("ada"))
+    limit("each_user", "tokens", 1000, "day")
+    limit("each_user", "requests", 10, "day")
+    limit("each_user", "concurrent", 1)
+    for _ in range(2):
+        assert caller.chat().status >= 500
+    used = {row["unit"]: row["used"] for row in caller("GET", "api/limits/").body["data"]}
+    assert used == {"tokens": 0, "requests": 2, "concurrent": 0}
+
+
+def test_a_refused_request_uses_nothing(world: World) -> None:
+    caller = world.key(world.user("ada"))
+    limit("each_user", "requests", 1)
+    limit("each_user", "tokens", 1000, "day")
+    limit("everybody", "requests", 100, "month")
+    assert admitted(caller) == 1
+    before = caller("GET", "api/limits/").body["data"]
+    for _ in range(3):
+        assert caller.chat().status == 429
+    after = caller("GET", "api/limits/").body["data"]
+    assert [row["used"] for row in after] == [row["used"] for row in before]
+
+
+def test_a_request_that_is_larger_than_its_limit(world: World) -> None:
+    limit("each_user", "tokens", 10)
+    answer = world.key(world.user("ada"))(
+        "POST",
+        "v1/chat/completions",
+        {"model": "m", "messages": [{"role": "user", "content": "x" * 400}]},
+    )
+    assert answer.status == 429
+    assert answer.headers["x-should-retry"] == "false"
+    assert "too large" in answer.error["message"]
+
+
+def test_setting_a_limit_again_replaces_it(world: World) -> None:
+    first = Limit(target="each_user", unit="requests", amount=1, per="minute").put()
+    second = Limit(target="each_user", unit="requests", amount=5, per="minute").put()
+    assert first.pk == second.pk
+    assert Limit.objects.get().amount == 5
+    assert admitted(world.key(world.user("ada"))) == 5
+
+
+@pytest.mark.parametrize("when_down", ["refuse", "allow"])
+def test_a_store_that_is_down(world: World, settings: Settings, when_down: str) -> None:
+    redis = {
+        "STORE": "django_ollama_openai.contrib.access.stores.RedisStore",
+        "OPTIONS": {"url": "redis://127.0.0.1:9/0"},
+    }
+    settings.OLLAMA_OPENAI = {
+        "BACKENDS": DUMMY,
+        "ACCESS": {"LIMIT_STORE": redis, "WHEN_DOWN": when_down},
+    }
+    caller = world.key(world.user("ada"))
+    # No limit concerns them yet.
+    assert caller.chat().status == 200
+    limit("each_user", "requests", 1)
+    assert caller.chat().status == (503 if when_down == "refuse" else 200)
