@@ -88,6 +88,7 @@ BODIES: Final[dict[str, Any]] = {
     "PATCH api/workspaces/{workspace}/members/{user}/": {"role": "member"},
     "POST v1/organization/projects": {"name": "New"},
     "POST v1/organization/projects/{workspace}": {"name": "New"},
+    "POST v1/organization/projects/{workspace}/archive": {},
     "POST v1/organization/projects/{workspace}/api_keys/{key}": {"scopes": ["chat"]},
     "POST v1/organization/projects/{workspace}/service_accounts": {"name": "bot"},
     "POST v1/organization/projects/{workspace}/service_accounts/{account}": {"name": "bot"},
