@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin
-from django.contrib.auth import get_user_model
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -19,11 +18,11 @@ from ._limits.usage import current_use
 from .conf import access_settings
 from .models import APIKey, Limit, Membership, ServiceAccount, Target, Workspace
 
-__all__ = ["APIKeyAdmin", "LimitAdmin", "UserLimitInline", "WorkspaceAdmin"]
+__all__ = ["APIKeyAdmin", "LimitAdmin", "WorkspaceAdmin"]
 
 
 class _LimitInline(admin.TabularInline):  # type: ignore[type-arg]  # not generic at run time
-    """Limits of one workspace, user or key, with their current use."""
+    """Limits of one workspace or key, with their current use."""
 
     model = Limit
     extra = 0
@@ -51,13 +50,6 @@ class _LimitInline(admin.TabularInline):  # type: ignore[type-arg]  # not generi
 class WorkspaceLimitInline(_LimitInline):
     fk_name = "workspace"
     target = Target.WORKSPACE
-
-
-class UserLimitInline(_LimitInline):
-    """Limits of a user, for the admin of the site's users."""
-
-    fk_name = "user"
-    target = Target.USER
 
 
 class KeyLimitInline(_LimitInline):
@@ -214,12 +206,3 @@ class LimitAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at 
     @admin.display(description=_("used now"))
     def use(self, limit: Limit) -> str:
         return current_use(limit)
-
-
-def add_to_user_admin() -> None:
-    """Show the limits of a user in the admin of users, if the site has one with inlines."""
-    model = get_user_model()
-    if admin.site.is_registered(model):
-        users = type(admin.site.get_model_admin(model))
-        if UserLimitInline not in users.inlines:
-            users.inlines = (*users.inlines, UserLimitInline)

@@ -26,18 +26,16 @@ class APIKeyAuthenticator(BaseAuthenticator):
     """Recognizes the API keys in the database, sent as bearer tokens."""
 
     def authenticate(self, request: HttpRequest) -> Caller | None:
-        token = bearer_token(request)
-        if token is None or not _keys.is_well_formed(token):
+        digest = _digest(request)
+        if digest is None:
             return None
-        digest = _keys.digest(token)
         is_known, record = _key_cache.remembered(digest, access_settings().KEY_CACHE_SECONDS)
         return _caller(record if is_known else _key_cache.load(digest), request)
 
     async def aauthenticate(self, request: HttpRequest) -> Caller | None:
-        token = bearer_token(request)
-        if token is None or not _keys.is_well_formed(token):
+        digest = _digest(request)
+        if digest is None:
             return None
-        digest = _keys.digest(token)
         is_known, record = _key_cache.remembered(digest, access_settings().KEY_CACHE_SECONDS)
         if not is_known:
             record = await run_sync(run_and_close, _key_cache.load, digest)
@@ -53,6 +51,12 @@ class MemberAuthenticator(SessionAuthenticator):
             return None
         found = [each.as_record() for each in workspaces_of(caller.user).order_by("pk")]
         return Caller(user=caller.user, workspace=_chosen(found, request))
+
+
+def _digest(request: HttpRequest) -> str | None:
+    """Return the digest of the bearer token of ``request``, if that can be a key of this app."""
+    token = bearer_token(request)
+    return _keys.digest(token) if token is not None and _keys.is_well_formed(token) else None
 
 
 def _caller(record: _key_cache.KeyRecord | None, request: HttpRequest) -> Caller | None:
