@@ -5,9 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 
 from ..models import Limit, Target, Unit
-from ..policies import limit_store
 from ..stores import Claim, StoreDown
 from ..stores._base import now
+from ..stores._configured import limit_store
 from .resolve import COST_SCALE, AppliedLimit, account_id
 
 __all__ = ["current_use", "shown"]
