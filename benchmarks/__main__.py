@@ -29,7 +29,7 @@ def main() -> int:
     arguments = _arguments()
     try:
         known = contenders(arguments.litellm)
-        only = [known[name] for name in _chosen(arguments.only, list(known))]
+        only = _complete([known[name] for name in _chosen(arguments.only, list(known))])
         scenarios = _chosen(arguments.scenarios, ALL_SCENARIOS)
         samples = run(only, scenarios, arguments.rounds, arguments.share)
     except BenchmarkError as error:
@@ -81,8 +81,19 @@ def run(
                     for metric, figure in figures.items():
                         samples[contender.name][metric].append(figure)
                     said = ", ".join(f"{metric} {figure:.4g}" for metric, figure in figures.items())
-                    print(f"  {contender.name:12}  {said}", file=sys.stderr)
+                    print(f"  {contender.name:20}  {said}", file=sys.stderr)
     return samples
+
+
+def _complete(contenders: Sequence[Contender]) -> list[Contender]:
+    """Return the contenders without those that lack something, which is named."""
+    complete = []
+    for contender in contenders:
+        if missing := contender.missing():
+            print(f"{contender.name} is left out without {', '.join(missing)}.", file=sys.stderr)
+        else:
+            complete.append(contender)
+    return complete
 
 
 def _in_turn(contenders: Sequence[Contender], number: int) -> Sequence[Contender]:

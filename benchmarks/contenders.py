@@ -1,25 +1,33 @@
 """The contenders: each is one process between the load generator and the engine.
 
 All of them run in uvicorn with one worker, and its default HTTP parser and event loop. LiteLLM
-starts its own server, in an environment of its own.
+starts its own server, in an environment of its own. Servers of databases, and Redis, run beside
+those that need them.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, Final, Literal
+
+from django_ollama_openai.contrib.access._keys import new_key
+from tests.database_servers import Kind, running_server
+from tests.run import SEARCHED
 
 from .load import Dialect
-from .processes import Served, free_port, module, serving
+from .processes import Served, free_port, module, run_module, serving
 
-__all__ = ["KEY", "Contender", "contenders"]
+__all__ = ["KEY", "Contender", "WithAccess", "contenders"]
 
-KEY = "sk-benchmark"
+KEY = new_key("benchmark")
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,10 @@ class Contender:
         """What is not installed where this runs, and its version."""
         return None
 
+    def missing(self) -> list[str]:
+        """Return the names of programs and packages that it needs and that are not installed."""
+        return []
+
 
 @dataclass(frozen=True)
 class Application(Contender):
@@ -49,6 +61,11 @@ class Application(Contender):
 
     @contextmanager
     def serving(self, upstream: Served) -> Iterator[Served]:
+        with self._serving(upstream, {"DJANGO_SETTINGS_MODULE": "benchmarks.site.settings"}) as site:
+            yield site
+
+    @contextmanager
+    def _serving(self, upstream: Served, settings: dict[str, str]) -> Iterator[Served]:
         port = free_port()
         command = module(
             "uvicorn",
@@ -57,13 +74,80 @@ class Application(Contender):
             *("--lifespan", "off", "--no-access-log", "--log-level", "warning"),
         )
         environment = {
-            "DJANGO_SETTINGS_MODULE": "benchmarks.site.settings",
+            **settings,
             "BENCHMARK_UPSTREAM": f"http://127.0.0.1:{upstream.port}",
             "BENCHMARK_KEY": KEY,
             "BENCHMARK_OPTIONS": self.options,
         }
         with serving(command, port, environment) as served:
             yield served
+
+
+STORES = "django_ollama_openai.contrib.access.stores"
+SQLITE = {
+    "ENGINE": "django.db.backends.sqlite3",
+    "OPTIONS": {
+        "timeout": 20,
+        "transaction_mode": "IMMEDIATE",
+        "init_command": "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL",
+    },
+    "CONN_MAX_AGE": 60,
+}
+POSTGRESQL = {
+    "ENGINE": "django.db.backends.postgresql",
+    "NAME": "postgres",
+    "USER": "test",
+    "HOST": "127.0.0.1",
+    "CONN_MAX_AGE": 60,
+}
+KINDS: Final[tuple[Kind | Literal["sqlite"], ...]] = ("redis", "sqlite", "postgresql")
+PROGRAMS = {"redis": "redis-server", "postgresql": "postgres"}
+PACKAGES = {"redis": "redis", "postgresql": "psycopg"}
+
+
+@dataclass(frozen=True)
+class WithAccess(Application):
+    """The site with ``contrib.access``, whose accounts of limits are in ``kind``. What is in the
+    database is in PostgreSQL if that is ``kind``, else in SQLite."""
+
+    kind: Kind | Literal["sqlite"] = "sqlite"
+
+    @contextmanager
+    def serving(self, upstream: Served) -> Iterator[Served]:
+        with self.settings() as (settings, store):
+            environment = {"BENCHMARK_UPSTREAM": "", "BENCHMARK_KEY": KEY, **settings}
+            run_module("benchmarks.site.prepare", environment)
+            with self._serving(upstream, settings) as served:
+                yield replace(served, store=store)
+
+    @contextmanager
+    def settings(self) -> Iterator[tuple[dict[str, str], int | None]]:
+        """Start the servers, and return the environment variables of the site's settings, and the
+        process id of the server that has the accounts."""
+        with ExitStack() as stack:
+            directory = stack.enter_context(tempfile.TemporaryDirectory())
+            database: dict[str, Any] = {**SQLITE, "NAME": str(Path(directory, "database"))}
+            store = {"STORE": f"{STORES}.DatabaseStore", "OPTIONS": {}}
+            pid = None
+            if self.kind != "sqlite":
+                server = stack.enter_context(running_server(self.kind))
+                pid = server.pid
+                if self.kind == "postgresql":
+                    database = {**POSTGRESQL, "PORT": server.port}
+                else:
+                    store = {"STORE": f"{STORES}.RedisStore", "OPTIONS": {"url": server.url}}
+            yield {
+                "DJANGO_SETTINGS_MODULE": "benchmarks.site.access_settings",
+                "BENCHMARK_DATABASE": json.dumps(database),
+                "BENCHMARK_STORE": json.dumps(store),
+            }, pid
+
+    def missing(self) -> list[str]:
+        if self.kind == "sqlite":
+            return []
+        program, package = PROGRAMS[self.kind], PACKAGES[self.kind]
+        without_program = shutil.which(program, path=SEARCHED) is None
+        return [program] * without_program + [package] * (find_spec(package) is None)
 
 
 @dataclass(frozen=True)
@@ -106,7 +190,7 @@ class LiteLLM(Contender):
 def contenders(litellm: str | None) -> dict[str, Contender]:
     """Return all contenders, including LiteLLM if ``litellm`` is the path of its command."""
     completions = "v1/chat/completions"
-    site = "benchmarks.site.asgi:application"
+    site, lane = "benchmarks.site.asgi:application", "benchmarks.site.asgi:with_fast_lane"
     everybody = [
         Contender("direct", "/api/chat", "ollama"),
         Application(
@@ -114,8 +198,10 @@ def contenders(litellm: str | None) -> dict[str, Contender]:
         ),
         Application("handwritten", f"/handwritten/{completions}", application=site),
         Application("ours", f"/ai/{completions}", application=site),
-        Application(
-            "fast-lane", f"/ai/{completions}", application="benchmarks.site.asgi:with_fast_lane"
+        Application("fast-lane", f"/ai/{completions}", application=lane),
+        *(
+            WithAccess(f"fast-lane-{kind}", f"/ai/{completions}", application=lane, kind=kind)
+            for kind in KINDS
         ),
         Application(
             "ours-plain", f"/ai/{completions}", application=site, options='{"fast": false}'

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ROOT", "BenchmarkError", "Served", "free_port", "module", "serving"]
+__all__ = ["ROOT", "BenchmarkError", "Served", "free_port", "module", "run_module", "serving"]
 
 ROOT = Path(__file__).parent.parent
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -24,37 +24,43 @@ class BenchmarkError(Exception):
 
 @dataclass(frozen=True)
 class Served:
-    """A server process that listens on ``port``, with its children."""
+    """A server process that listens on ``port``, with its children.
+
+    ``store`` is the process id of the server of its database or of Redis, if it has one.
+    """
 
     process: subprocess.Popen[bytes]
     port: int
+    store: int | None = None
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of the processes so far, in user and in system mode."""
-        return sum(_cpu_ticks(pid) for pid in self._tree()) / _TICKS_PER_SECOND
+        return _cpu_seconds(self.process.pid)
+
+    def store_cpu_seconds(self) -> float | None:
+        """Return the CPU time of the store's processes so far, if there is a store."""
+        return None if self.store is None else _cpu_seconds(self.store)
 
     def private_kilobytes(self) -> int:
         """Return the private memory of the processes."""
-        return sum(_private_kilobytes(pid) for pid in self._tree())
-
-    def _tree(self) -> list[int]:
-        children: dict[int, list[int]] = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    parent = int(_stat(int(entry.name))[1])
-                except (FileNotFoundError, ProcessLookupError):
-                    continue
-                children.setdefault(parent, []).append(int(entry.name))
-        tree = [self.process.pid]
-        for pid in tree:
-            tree += children.get(pid, [])
-        return tree
+        return sum(_private_kilobytes(pid) for pid in _tree(self.process.pid))
 
 
 def module(name: str, *arguments: str) -> list[str]:
     """Return the command that runs a module with this Python."""
     return [sys.executable, "-m", name, *arguments]
+
+
+def run_module(name: str, environment: Mapping[str, str]) -> None:
+    """Run a module with this Python to its end.
+
+    Raises:
+        BenchmarkError: It failed.
+    """
+    command = module(name)
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise BenchmarkError(f"{command!r} failed; the reason stands above.")
 
 
 def free_port() -> int:
@@ -109,6 +115,26 @@ def _wait_until_it_listens(
 def _stat(pid: int) -> list[str]:
     """Return the fields of ``/proc/PID/stat`` after the name."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def _tree(root: int) -> list[int]:
+    """Return the process ids of ``root`` and of those that it has started."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int(_stat(int(entry.name))[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            children.setdefault(parent, []).append(int(entry.name))
+    tree = [root]
+    for pid in tree:
+        tree += children.get(pid, [])
+    return tree
+
+
+def _cpu_seconds(root: int) -> float:
+    return sum(_cpu_ticks(pid) for pid in _tree(root)) / _TICKS_PER_SECOND
 
 
 def _cpu_ticks(pid: int) -> int:

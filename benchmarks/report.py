@@ -31,6 +31,9 @@ _PACKAGES = (
     "h11",
     "httptools",
     "uvloop",
+    "redis",
+    "hiredis",
+    "psycopg",
 )
 
 
@@ -102,7 +105,9 @@ def _in_each_round(
 def _ratios(samples: Samples, metrics: Iterable[Metric], reference: str) -> Iterator[Sequence[str]]:
     for metric in metrics:
         of_all = [_in_each_round(samples, metric.key, name, reference) for name in samples]
-        yield [metric.title, *(f"{statistics.median(of):.2f}" if of else "" for of in of_all)]
+        # The reference has no store.
+        if any(of_all):
+            yield [metric.title, *(f"{statistics.median(of):.2f}" if of else "" for of in of_all)]
 
 
 def _targets(samples: Samples) -> list[Sequence[str]]:

@@ -94,11 +94,14 @@ _HELD = Scenario("hold", 1, True, 500, 500, lambda result, cpu: {})
 METRICS = (
     Metric("flood chunks/s", "Flood: chunks/s"),
     Metric("flood CPU", "Flood: CPU ms per stream"),
+    Metric("flood CPU of store", "Flood: CPU ms of the store"),
     Metric("paced CPU", "Paced: CPU ms per stream"),
+    Metric("paced CPU of store", "Paced: CPU ms of the store"),
     Metric("paced p99", "Paced: p99 of a stream, s"),
     Metric("paced late", "Paced: p99 beyond the engine's own time, ms"),
     Metric("plain requests/s", "Plain: requests/s"),
     Metric("plain CPU", "Plain: CPU ms per request"),
+    Metric("plain CPU of store", "Plain: CPU ms of the store"),
     Metric("ttft median", "TTFT, ms"),
     Metric("memory", "KiB per open stream"),
 )
@@ -110,9 +113,13 @@ def measure(
     """Return the figures of one run of ``scenario``, with the fraction ``share`` of its
     requests."""
     job = scenario.job(contender, served, max(1, round(scenario.requests * share)))
-    before = served.cpu_seconds()
+    before, store_before = served.cpu_seconds(), served.store_cpu_seconds()
     result = _do(job)
-    return scenario.figures(result, served.cpu_seconds() - before)
+    figures = scenario.figures(result, served.cpu_seconds() - before)
+    if store_before is not None and (store_after := served.store_cpu_seconds()) is not None:
+        of_store = scenario.figures(result, store_after - store_before)
+        figures |= {f"{key} of store": of_store[key] for key in figures if key.endswith(" CPU")}
+    return figures
 
 
 def warm_up(contender: Contender, served: Served) -> None:

@@ -33,6 +33,8 @@ TARGETS = (
     Target("plain requests/s", "fast-lane", "at least", 1.5, "pass-through"),
     Target("ttft median", "fast-lane", "at most", 1.2, "pass-through"),
     Target("memory", "fast-lane", "at most", 1.3, "pass-through"),
+    Target("plain CPU", "fast-lane-redis", "at most", 1.0, "pass-through"),
+    Target("flood CPU", "fast-lane-redis", "at most", 0.5, "pass-through"),
     Target("flood CPU", "litellm", "at least", 35.0, "fast-lane"),
     Target("plain CPU", "litellm", "at least", 15.0, "fast-lane"),
     Target("flood chunks/s", "ours", "at least", 2.0, "handwritten"),

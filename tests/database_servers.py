@@ -53,6 +53,11 @@ class RunningServer:
         """The address of Redis or Valkey."""
         return f"redis://127.0.0.1:{self.port}/0"
 
+    @property
+    def pid(self) -> int:
+        """The process id of the server, the parent of its other processes."""
+        return self._process.pid
+
     def start(self) -> None:
         """Start the server, and wait until it answers."""
         with (self.directory / "log").open("ab") as log:
