@@ -2,16 +2,19 @@
 --
 -- KEYS: the epochs of limits and of keys, then for each claim the hash of its account, and the sorted
 --       set of its leases, by expiry.
--- ARGV: the operation, the request, the life of a lease, the time or 0 for Redis' own clock, "known"
---       if the epoch of limits has to be the next argument, then for each claim eight numbers:
---       kind (1 bucket, 2 calendar, 3 concurrent), limit, begin, length, leased, amount, and for
---       "settle" what the request has come to and the period that it belongs to.
+-- ARGV: the operation, the request, the time (0 for Redis' own clock) and the life of a lease, "="
+--       and the epoch in which limits were read or an empty text, then for each claim eight numbers
+--       in one text, which is cheaper for the client: kind (1 bucket, 2 calendar, 3 concurrent),
+--       limit, begin, length, leased, amount, and for "settle" what the request has come to and the
+--       period that it belongs to.
 -- Times are microseconds since 1970. A lease is "request:amount:period".
--- The answer: both epochs, the number of the claim that is refused (0 for none, -1 if the epoch of
---       limits is another), the time to wait, and for each claim used, remaining, reset, period.
+-- The answer is a text: both epochs, the number of the claim that is refused (0 for none, -1 if the
+--       epoch of limits is another), the time to wait, and for each claim used, remaining, reset and
+--       period, unless the operation is "settle" or "renew".
 
-local operation, request, life = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local now = tonumber(ARGV[4])
+local operation, request = ARGV[1], ARGV[2]
+local now, life = string.match(ARGV[3], "(%d+) (%d+)")
+now, life = tonumber(now), tonumber(life)
 if now == 0 then
   local time = redis.call("TIME")
   now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -26,13 +29,13 @@ for index = 1, 2 do
   end
 end
 local answer = {epochs[1], epochs[2], "0", "0"}
-if ARGV[5] == "known" and ARGV[6] ~= epochs[1] then
+if ARGV[4] ~= "" and ARGV[4] ~= "=" .. epochs[1] then
   answer[3] = "-1"
-  return answer
+  return table.concat(answer, " ")
 end
 
 local BUCKET, CALENDAR, CONCURRENT = 1, 2, 3
-local FIRST, FIELDS = 7, 8
+local NUMBERS = string.rep("(%d+) ?", 8)
 
 local function whole(number)
   return string.format("%.0f", number)
@@ -76,25 +79,30 @@ local function settle(claim, reserved, actual, period)
 end
 
 local function load(number)
-  local first = FIRST + (number - 1) * FIELDS
-  local claim = {
+  local kind, limit, begin, length, leased, amount, actual, period =
+    string.match(ARGV[4 + number], NUMBERS)
+  local stored = redis.call(
+    "HMGET", KEYS[2 * number + 1], "tat", "seen", "used", "held", "period"
+  )
+  return {
     key = KEYS[2 * number + 1],
     leases = KEYS[2 * number + 2],
-    kind = tonumber(ARGV[first]),
-    limit = tonumber(ARGV[first + 1]),
-    begin = tonumber(ARGV[first + 2]),
-    length = tonumber(ARGV[first + 3]),
-    leased = ARGV[first + 4] == "1",
-    amount = tonumber(ARGV[first + 5]),
-    actual = tonumber(ARGV[first + 6]),
-    period = tonumber(ARGV[first + 7]),
-    account = {},
+    kind = tonumber(kind),
+    limit = tonumber(limit),
+    begin = tonumber(begin),
+    length = tonumber(length),
+    leased = leased == "1",
+    amount = tonumber(amount),
+    actual = tonumber(actual),
+    period = tonumber(period),
+    account = {
+      tat = tonumber(stored[1] or 0),
+      seen = tonumber(stored[2] or 0),
+      used = tonumber(stored[3] or 0),
+      held = tonumber(stored[4] or 0),
+      period = tonumber(stored[5] or 0),
+    },
   }
-  local stored = redis.call("HMGET", claim.key, "tat", "seen", "used", "held", "period")
-  for index, name in ipairs({"tat", "seen", "used", "held", "period"}) do
-    claim.account[name] = tonumber(stored[index] or 0)
-  end
-  return claim
 end
 
 local function expire(claim)
@@ -186,19 +194,22 @@ end
 
 for _, claim in ipairs(claims) do
   if claim.changed then save(claim) end
-  local used, reset = taken(claim), 0
-  local remaining = math.max(0, claim.limit - used)
-  if claim.kind == BUCKET then
-    reset = arrival(claim) - now
-    local free = math.max(0, claim.length - reset)
-    remaining = math.floor(free * claim.limit / math.max(1, claim.length))
-    used = claim.limit - remaining
-  elseif claim.kind == CALENDAR then
-    reset = claim.begin + claim.length - now
-  end
-  answer[#answer + 1] = whole(used)
-  answer[#answer + 1] = whole(remaining)
-  answer[#answer + 1] = whole(reset)
-  answer[#answer + 1] = whole(claim.account.period)
 end
-return answer
+if operation == "reserve" or operation == "read" then
+  for _, claim in ipairs(claims) do
+    local used, reset = taken(claim), 0
+    local remaining = math.max(0, claim.limit - used)
+    if claim.kind == BUCKET then
+      reset = arrival(claim) - now
+      local free = math.max(0, claim.length - reset)
+      remaining = math.floor(free * claim.limit / math.max(1, claim.length))
+      used = claim.limit - remaining
+    elseif claim.kind == CALENDAR then
+      reset = claim.begin + claim.length - now
+    end
+    for _, number in ipairs({used, remaining, reset, claim.account.period}) do
+      answer[#answer + 1] = whole(number)
+    end
+  end
+end
+return table.concat(answer, " ")

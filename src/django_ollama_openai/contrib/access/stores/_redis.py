@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
@@ -12,7 +13,9 @@ from weakref import WeakKeyDictionary
 
 import redis
 import redis.asyncio
-from redis.commands.core import AsyncScript, Script
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError
+from redis.retry import Retry
 
 from .._limits.ledger import Figures, Kind
 from ._base import (
@@ -25,10 +28,12 @@ from ._base import (
     StoreDown,
     Verdict,
 )
+from ._redis_pipe import Pipe, packed
 
 __all__ = ["RedisStore"]
 
-SCRIPT: Final = files(__package__).joinpath("_redis.lua").read_text()
+SCRIPT: Final = files(__package__).joinpath("_redis.lua").read_bytes()
+DIGEST: Final = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
 #: Seconds for which a server that has not answered is not called for what can do without it.
 DOWN_SECONDS: Final = 1.0
 KINDS: Final[dict[Kind, int]] = {"bucket": 1, "calendar": 2, "concurrent": 3}
@@ -61,14 +66,16 @@ class RedisStore(BaseStore):
         self._clock = clock
         self._url = url
         self._prefix = prefix
-        self._options = {"socket_timeout": timeout, "socket_connect_timeout": timeout, **options}
-        self._client = redis.Redis.from_url(url, **self._options)
-        self._script: Script = self._client.register_script(SCRIPT)
+        self._timeout = timeout
+        self._options = {**options, "socket_connect_timeout": timeout, "decode_responses": True}
+        # A script whose answer is missing may have been executed: it is not repeated.
+        once = Retry(NoBackoff(), 0)
+        self._client = redis.Redis.from_url(
+            url, **{**self._options, "socket_timeout": timeout, "retry": once}
+        )
         self._down_until = 0.0
         # Connections belong to the event loop that has made them.
-        self._scripts: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncScript] = (
-            WeakKeyDictionary()
-        )
+        self._pipes: WeakKeyDictionary[asyncio.AbstractEventLoop, Pipe] = WeakKeyDictionary()
 
     def announce(self, what: Literal["limits", "keys"]) -> None:
         try:
@@ -114,11 +121,16 @@ class RedisStore(BaseStore):
         request: UUID,
         parts: Sequence[Settlement],
         epoch: str | None = None,
-    ) -> list[Any]:
+    ) -> list[str]:
+        call = self._call(operation, request, parts, epoch)
         try:
-            return _list(self._script(*self._call(operation, request, parts, epoch)))
+            try:
+                answer = self._client.execute_command(b"EVALSHA", DIGEST, *call)
+            except NoScriptError:
+                answer = self._client.execute_command(b"EVAL", SCRIPT, *call)
         except redis.RedisError as error:
             raise self._down() from error
+        return str(answer).split()
 
     async def _arun(
         self,
@@ -126,16 +138,21 @@ class RedisStore(BaseStore):
         request: UUID,
         parts: Sequence[Settlement],
         epoch: str | None = None,
-    ) -> list[Any]:
+    ) -> list[str]:
         loop = asyncio.get_running_loop()
-        script = self._scripts.get(loop)
-        if script is None:
+        pipe = self._pipes.get(loop)
+        if pipe is None:
             client = redis.asyncio.Redis.from_url(self._url, **self._options)
-            script = self._scripts[loop] = client.register_script(SCRIPT)
+            pipe = self._pipes[loop] = Pipe(client, self._timeout)
+        call = self._call(operation, request, parts, epoch)
         try:
-            return _list(await script(*self._call(operation, request, parts, epoch)))
+            try:
+                answer = await pipe.call(packed(b"EVALSHA", DIGEST, *call))
+            except NoScriptError:
+                answer = await pipe.call(packed(b"EVAL", SCRIPT, *call))
         except redis.RedisError as error:
             raise self._down() from error
+        return str(answer).split()
 
     def _down(self) -> StoreDown:
         self._down_until = time.monotonic() + DOWN_SECONDS
@@ -143,58 +160,45 @@ class RedisStore(BaseStore):
 
     def _call(
         self, operation: str, request: UUID, parts: Sequence[Settlement], epoch: str | None
-    ) -> tuple[list[Any], list[Any]]:
-        """Return the keys and the arguments of the script."""
-        keys: list[Any] = [f"{self._prefix}:limits", f"{self._prefix}:keys"]
+    ) -> list[bytes]:
+        """Return the number of keys, the keys, and the arguments of the script."""
+        prefix = self._prefix
+        keys = [f"{prefix}:limits", f"{prefix}:keys"]
         moment = 0 if self._clock is None else self._clock()
-        arguments: list[Any] = [
-            operation,
-            request.hex,
-            LEASE_MICROSECONDS,
-            moment,
-            "" if epoch is None else "known",
-            epoch or "",
-        ]
+        known = "" if epoch is None else f"={epoch}"
+        arguments = [operation, request.hex, f"{moment} {LEASE_MICROSECONDS}", known]
         for part in parts:
             claim, rule = part.held.claim, part.held.claim.rule
-            keys += [f"{self._prefix}:{claim.account}", f"{self._prefix}:{claim.account}:leases"]
-            arguments += [
-                KINDS[rule.kind],
-                rule.amount,
-                rule.begin,
-                rule.length,
-                int(claim.is_leased),
-                claim.amount,
-                part.actual,
-                part.held.period,
-            ]
-        return keys, arguments
+            account = f"{prefix}:{claim.account}"
+            keys += [account, f"{account}:leases"]
+            arguments.append(
+                f"{KINDS[rule.kind]} {rule.amount} {rule.begin} {rule.length} {claim.is_leased:d} "
+                f"{claim.amount} {part.actual} {part.held.period}"
+            )
+        return [each.encode() for each in (str(len(keys)), *keys, *arguments)]
 
 
 def _unheld(claims: Sequence[Claim]) -> list[Settlement]:
     return [Settlement(Held(claim, 0), 0) for claim in claims]
 
 
-def _list(answer: Any) -> list[Any]:
-    """Return the answer of the script: two epochs, the number of the refused claim, 0 for none and
-    -1 if limits have changed, the microseconds to wait, and four numbers for each claim."""
-    return [each.decode() if isinstance(each, bytes) else each for each in answer]
-
-
-def _verdict(claims: Sequence[Claim], answer: Sequence[Any]) -> Verdict:
+def _verdict(claims: Sequence[Claim], answer: Sequence[str]) -> Verdict:
+    """Return what the script has answered: two epochs, the number of the refused claim, 0 for none
+    and -1 if limits have changed, the microseconds to wait, and four numbers for each claim."""
     limits, keys, worst, wait, *rest = answer
     epochs = Epochs(limits, keys)
-    if int(worst) < 0:
+    refused = int(worst)
+    if refused < 0:
         return Verdict((), epochs=epochs, is_stale=True)
     figures = _figures(rest)
-    if int(worst):
-        return Verdict(figures, refused=(int(worst) - 1, int(wait)), epochs=epochs)
+    if refused:
+        return Verdict(figures, refused=(refused - 1, int(wait)), epochs=epochs)
     periods = map(int, rest[3::4])
     held = [Held(claim, period) for claim, period in zip(claims, periods, strict=True)]
     return Verdict(figures, held, epochs=epochs)
 
 
-def _figures(numbers: Sequence[Any]) -> list[Figures]:
+def _figures(numbers: Sequence[str]) -> list[Figures]:
     return [
         Figures(int(used), int(remaining), int(reset))
         for used, remaining, reset in zip(numbers[::4], numbers[1::4], numbers[2::4], strict=True)
