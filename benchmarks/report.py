@@ -13,7 +13,7 @@ from typing import TypeAlias
 from .scenarios import METRICS, Metric
 from .targets import TARGETS
 
-__all__ = ["Samples", "report"]
+__all__ = ["Samples", "report", "table"]
 
 #: For each contender and metric, the figures of all rounds.
 Samples: TypeAlias = Mapping[str, Mapping[str, Sequence[float]]]
@@ -48,7 +48,7 @@ def report(samples: Samples, rounds: int, versions: Sequence[str]) -> str:
     sections = [
         _environment(versions),
         f"Medians of {rounds} rounds; the CPU time of ``direct`` is the engine's own",
-        _table(
+        table(
             ["Figure", *medians],
             (
                 [metric.title, *(_figure(of.get(metric.key)) for of in medians.values())]
@@ -59,10 +59,10 @@ def report(samples: Samples, rounds: int, versions: Sequence[str]) -> str:
     for reference in _REFERENCES:
         if reference in medians:
             title = f"As a multiple of {reference}; medians of the rounds' ratios"
-            sections += [title, _table(["Figure", *medians], _ratios(samples, metrics, reference))]
+            sections += [title, table(["Figure", *medians], _ratios(samples, metrics, reference))]
     if reached := _targets(samples):
         head = ["Figure", "Contender", "Target", "Measured", "In the rounds", "Result"]
-        table = _table(head, reached)
+        table = table(head, reached)
         sections += ["Targets", table]
     return "\n\n".join(sections)
 
@@ -135,7 +135,8 @@ def _figure(value: float | None) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in reStructuredText."""
     # An empty first column would continue the row above; other columns may be empty.
     cells = [list(head), *map(list, rows)]
     widths = [max(map(len, column)) or 1 for column in zip(*cells, strict=True)]

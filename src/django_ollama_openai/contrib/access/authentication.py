@@ -20,8 +20,8 @@ from .conf import access_settings
 
 __all__ = ["APIKeyAuthenticator", "KeyCaller", "MemberAuthenticator"]
 
-#: The header of OpenAI's clients that names a project, here a workspace.
-PROJECT: Final = "OpenAI-Project"
+#: The header of OpenAI's clients that names a project, here a workspace: ``OpenAI-Project``.
+PROJECT: Final = "HTTP_OPENAI_PROJECT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def _chosen(available: Sequence[WorkspaceRecord], request: HttpRequest) -> Works
     Raises:
         NotFound: The request names another.
     """
-    wanted = request.headers.get(PROJECT)
+    wanted = request.META.get(PROJECT)
     if wanted:
         for each in available:
             if each.id == wanted:
