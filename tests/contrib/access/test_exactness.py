@@ -496,8 +496,8 @@ if KIND == "sqlite":
         streams = [sites.stream(site, key) for site in sites.sites]
         assert sites.used_in(60, *limits) == [2, 0, 0]
         # They are renewed every 20 seconds.
-        time.sleep(23)
-        assert sites.used_in(45, *limits) == [2, 2 * RESERVED, 2]
+        time.sleep(24)
+        assert sites.used_in(37, *limits) == [2, 2 * RESERVED, 2]
         sites.gate.set()
         for stream in streams:
             stream.read_until(b"[DONE]")
