@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -24,7 +25,7 @@ def django_db_modify_db_settings(
     database_server: RunningServer | None, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Tell Django where the database is. Overrides the fixture of pytest-django."""
-    database = settings.DATABASES["default"]
+    database: dict[str, Any] = settings.DATABASES["default"]
     if database_server is None:
         database["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "db.sqlite3")
     else:

@@ -11,13 +11,17 @@ import os
 from typing import Any, Final
 
 from tests.project.settings import *  # noqa: F403
+from tests.project.settings import DATABASES as CORE_DATABASES
 from tests.project.settings import INSTALLED_APPS as CORE_APPS
 
 __all__ = ["KIND"]
 
 KIND: Final = os.environ.get("TEST_DATABASE", "sqlite")
-# Of the server processes that tests start.
-NAME: Final = os.environ.get("TEST_DATABASE_NAME", "ollama_openai")
+# Of the server processes that tests start. The tests' own database is Django's test database, which
+# for SQLite is a file, too: see conftest.py.
+NAME: Final = os.environ.get(
+    "TEST_DATABASE_NAME", ":memory:" if KIND == "sqlite" else "ollama_openai"
+)
 PORT: Final = os.environ.get("TEST_DATABASE_PORT", "")
 
 INSTALLED_APPS = [*CORE_APPS, "django_ollama_openai.contrib.access"]
@@ -37,4 +41,13 @@ ENGINES: Final[dict[str, dict[str, Any]]] = {
         "USER": "root",
     },
 }
-DATABASES = {"default": {**ENGINES[KIND], "NAME": NAME, "HOST": "127.0.0.1", "PORT": PORT}}
+DATABASES = {
+    "default": {
+        **CORE_DATABASES["default"],
+        **ENGINES[KIND],
+        "NAME": NAME,
+        "HOST": "127.0.0.1",
+        "PORT": PORT,
+        "CONN_HEALTH_CHECKS": True,
+    }
+}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar
 from uuid import UUID
@@ -53,7 +56,7 @@ def _in_transaction(method: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                with transaction.atomic(using=_alias()):
+                with _turn(), transaction.atomic(using=_alias()):
                     return method(*args, **kwargs)
             except OperationalError as error:
                 if attempt == ATTEMPTS:
@@ -63,6 +66,25 @@ def _in_transaction(method: Callable[P, R]) -> Callable[P, R]:
         raise AssertionError
 
     return run
+
+
+def _turn() -> AbstractContextManager[object]:
+    """Return a context that waits until no other thread of this process writes to SQLite. SQLite
+    itself tries again after pauses, so that some wait for seconds while others overtake them."""
+    connection = connections[_alias()]
+    is_needed = connection.vendor == "sqlite" and not connection.in_atomic_block
+    return _writing if is_needed else nullcontext()
+
+
+def _new_lock() -> None:
+    global _writing
+    _writing = threading.Lock()
+
+
+_writing: threading.Lock
+_new_lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
 
 
 def _alias() -> str:
