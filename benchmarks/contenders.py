@@ -61,7 +61,9 @@ class Application(Contender):
 
     @contextmanager
     def serving(self, upstream: Served) -> Iterator[Served]:
-        with self._serving(upstream, {"DJANGO_SETTINGS_MODULE": "benchmarks.site.settings"}) as site:
+        with self._serving(
+            upstream, {"DJANGO_SETTINGS_MODULE": "benchmarks.site.settings"}
+        ) as site:
             yield site
 
     @contextmanager
@@ -136,11 +138,14 @@ class WithAccess(Application):
                     database = {**POSTGRESQL, "PORT": server.port}
                 else:
                     store = {"STORE": f"{STORES}.RedisStore", "OPTIONS": {"url": server.url}}
-            yield {
-                "DJANGO_SETTINGS_MODULE": "benchmarks.site.access_settings",
-                "BENCHMARK_DATABASE": json.dumps(database),
-                "BENCHMARK_STORE": json.dumps(store),
-            }, pid
+            yield (
+                {
+                    "DJANGO_SETTINGS_MODULE": "benchmarks.site.access_settings",
+                    "BENCHMARK_DATABASE": json.dumps(database),
+                    "BENCHMARK_STORE": json.dumps(store),
+                },
+                pid,
+            )
 
     def missing(self) -> list[str]:
         if self.kind == "sqlite":

@@ -58,7 +58,9 @@ def run_module(name: str, environment: Mapping[str, str]) -> None:
         BenchmarkError: It failed.
     """
     command = module(name)
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL
+    )
     if done.returncode:
         raise BenchmarkError(f"{command!r} failed; the reason stands above.")
 

@@ -62,8 +62,7 @@ def report(samples: Samples, rounds: int, versions: Sequence[str]) -> str:
             sections += [title, table(["Figure", *medians], _ratios(samples, metrics, reference))]
     if reached := _targets(samples):
         head = ["Figure", "Contender", "Target", "Measured", "In the rounds", "Result"]
-        table = table(head, reached)
-        sections += ["Targets", table]
+        sections += ["Targets", table(head, reached)]
     return "\n\n".join(sections)
 
 

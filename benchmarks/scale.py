@@ -1,6 +1,6 @@
 """Compare a site that has ten keys with a large one: ``python -m benchmarks.scale``.
 
-It prints what a request costs, and the pages of the admin and of the APIs, in SQLite and PostgreSQL.
+It measures what a request needs, and pages of the admin and of the APIs, in SQLite and PostgreSQL.
 """
 
 from __future__ import annotations
@@ -61,9 +61,7 @@ def _measured(contender: WithAccess, size: tuple[int, int], samples: int) -> dic
             "BENCHMARK_KEY": KEY,
             "BENCHMARK_REDIS": redis.url,
         }
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
-        )
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise BenchmarkError(f"{command!r} failed; the reason stands above.")
     results: dict[str, Any] = json.loads(done.stdout)
@@ -75,7 +73,9 @@ def _report(small: dict[str, Any], large: dict[str, Any]) -> str:
     rows = []
     for title, result in large.items():
         before, after = small[title]["durations"], result["durations"]
-        figures = [f"{of(each):.2f}" for of in (statistics.median, _p99) for each in (before, after)]
+        figures = [
+            f"{of(each):.2f}" for of in (statistics.median, _p99) for each in (before, after)
+        ]
         rows.append([title, *figures, ", ".join(result["scans"])])
     return table(head, rows)
 

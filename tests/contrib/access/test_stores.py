@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,6 +13,7 @@ from typing import Any
 
 import pytest
 from django.db import connections
+from redis import Redis
 
 from django_ollama_openai.contrib.access._limits.ledger import Rule
 from django_ollama_openai.contrib.access.stores import (
@@ -19,6 +23,7 @@ from django_ollama_openai.contrib.access.stores import (
     MemoryStore,
     RedisStore,
     Settlement,
+    StoreDown,
     Verdict,
 )
 from tests.contrib.settings import KIND
@@ -238,3 +243,42 @@ def test_many_threads(limits: Limits, rule: Rule) -> None:
         admitted: list[Any] = list(threads.map(some, range(8)))
     assert sum(admitted) == 20
     assert limits.remaining(claims[1]) == [980]
+
+
+async def test_one_connection_for_all_requests_of_an_event_loop(redis: RunningServer) -> None:
+    store = RedisStore(url=redis.url)
+    claim = Claim(uuid.uuid4().hex, at_once(50), 1, is_leased=True)
+    verdicts = await asyncio.gather(*(store.areserve(uuid.uuid4(), [claim]) for _ in range(120)))
+    assert sum(bool(verdict.held) for verdict in verdicts) == 50
+    # Each has got its own answer.
+    used = sorted(verdict.figures[0].used for verdict in verdicts)
+    assert used == [*range(1, 50), *[50] * 71]
+
+
+@pytest.mark.parametrize("fault", ["hangs", "restarts", "drops the connection"])
+async def test_redis_comes_back(redis: RunningServer, fault: str) -> None:
+    store = RedisStore(url=redis.url, timeout=0.5)
+    claim = Claim(uuid.uuid4().hex, at_once(100), 1, is_leased=True)
+    await store.areserve(uuid.uuid4(), [claim])
+
+    async def several() -> list[Any]:
+        calls = (store.areserve(uuid.uuid4(), [claim]) for _ in range(3))
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    match fault:
+        case "hangs":
+            os.kill(redis.pid, signal.SIGSTOP)
+            try:
+                outcomes = await asyncio.wait_for(several(), 1)
+            finally:
+                os.kill(redis.pid, signal.SIGCONT)
+            assert [type(each) for each in outcomes] == [StoreDown] * 3
+        case "restarts":
+            redis.stop()
+            assert [type(each) for each in await several()] == [StoreDown] * 3
+            redis.start()
+        case _:
+            with Redis.from_url(redis.url) as other:
+                other.client_kill_filter(_type="normal", skipme=True)
+            await asyncio.sleep(0.1)
+    assert all(isinstance(each, Verdict) and each.held for each in await several())

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 import redis
 import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 from redis.retry import Retry
@@ -123,11 +124,12 @@ class RedisStore(BaseStore):
         epoch: str | None = None,
     ) -> list[str]:
         call = self._call(operation, request, parts, epoch)
+        execute: Callable[..., Any] = self._client.execute_command
         try:
             try:
-                answer = self._client.execute_command(b"EVALSHA", DIGEST, *call)
+                answer = execute(b"EVALSHA", DIGEST, *call)
             except NoScriptError:
-                answer = self._client.execute_command(b"EVAL", SCRIPT, *call)
+                answer = execute(b"EVAL", SCRIPT, *call)
         except redis.RedisError as error:
             raise self._down() from error
         return str(answer).split()
@@ -142,7 +144,8 @@ class RedisStore(BaseStore):
         loop = asyncio.get_running_loop()
         pipe = self._pipes.get(loop)
         if pipe is None:
-            client = redis.asyncio.Redis.from_url(self._url, **self._options)
+            once = AsyncRetry(NoBackoff(), 0)
+            client = redis.asyncio.Redis.from_url(self._url, **self._options, retry=once)
             pipe = self._pipes[loop] = Pipe(client, self._timeout)
         call = self._call(operation, request, parts, epoch)
         try:
