@@ -63,7 +63,7 @@ $(VENV)/fast-is-ready: pyproject.toml | $(VENV)/pip-is-ready
 	@touch $@
 
 $(VENV)/bench-is-ready: pyproject.toml | $(VENV)/pip-is-ready
-	@$(PIP) install --editable '.[fast]' --group bench
+	@$(PIP) install --editable '.[fast,progress,redis]' --group bench
 	@touch $@
 
 # In an environment of its own, since it pins the versions of its dependencies.

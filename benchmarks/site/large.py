@@ -212,7 +212,7 @@ def _scans(operation: Callable[[], object]) -> list[str]:
         operation()
     is_sqlite = connection.vendor == "sqlite"
     explain, scan = (
-        ("EXPLAIN QUERY PLAN ", r"SCAN (\w+)(?! USING)")
+        ("EXPLAIN QUERY PLAN ", r"SCAN (\w+)\b(?! USING)")
         if is_sqlite
         else ("EXPLAIN ", r"Seq Scan on (\w+)")
     )

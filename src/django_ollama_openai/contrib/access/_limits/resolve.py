@@ -118,9 +118,10 @@ def applied_limits(subjects: Subjects, model: str | None) -> list[AppliedLimit]:
     present = {
         target: subject for target, subject in zip(REPLACED, subjects, strict=True) if subject
     }
-    wanted = Q(target=Target.EVERYBODY)
+    # The subject is always named, or SQLite would read all limits instead of using the index.
+    wanted = Q(target__in=[Target.EVERYBODY, *(REPLACED[each] for each in present)], subject="")
     for target, subject in present.items():
-        wanted |= Q(target=REPLACED[target]) | Q(target=target, subject=subject)
+        wanted |= Q(target=target, subject=subject)
     return _chosen(Limit.objects.filter(wanted).order_by("pk"), present, model)
 
 
