@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from asgiref.sync import ThreadSensitiveContext
+from django.db import transaction
+from django.db.models import F
+from django.test import AsyncClient
 from pytest_django import Settings
 
-from django_ollama_openai.contrib.access.models import Limit, LimitReservation
+from django_ollama_openai._connections import run_and_close
+from django_ollama_openai.contrib.access.models import Limit, LimitAccount, LimitReservation
 from tests.contrib.access.conftest import DUMMY, Caller, World
 
 ENDLESS = "tests.site.test_signals.Endless"
@@ -217,3 +225,45 @@ def test_a_store_that_is_down(world: World, settings: Settings, when_down: str) 
     assert caller.chat().status == 200
     limit("each_user", "requests", 1)
     assert caller.chat().status == (503 if when_down == "refuse" else 200)
+
+
+async def test_the_event_loop_does_not_wait_for_the_database(
+    transactional_db: None, world: World
+) -> None:
+    def prepare() -> Caller:
+        limit("each_user", "concurrent", 5)
+        caller = world.key(world.user("ada"))
+        # Makes the account.
+        assert caller.chat().status == 200
+        return caller
+
+    is_locked, may_end = threading.Event(), threading.Event()
+
+    def lock() -> None:
+        with transaction.atomic():
+            LimitAccount.objects.update(seen=F("seen"))
+            is_locked.set()
+            may_end.wait(10)
+
+    async def chat() -> int:
+        body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+        headers = {"Authorization": f"Bearer {caller.key}"}
+        async with ThreadSensitiveContext():
+            response = await AsyncClient().post(
+                "/ai/v1/chat/completions", body, content_type="application/json", headers=headers
+            )
+        return response.status_code
+
+    caller = await asyncio.to_thread(run_and_close, prepare)
+    locking = asyncio.create_task(asyncio.to_thread(run_and_close, lock))
+    await asyncio.to_thread(is_locked.wait, 10)
+    waiting = asyncio.create_task(chat())
+    longest, last, end = 0.0, time.monotonic(), time.monotonic() + 2
+    while last < end:
+        await asyncio.sleep(0.01)
+        longest, last = max(longest, time.monotonic() - last), time.monotonic()
+    assert not waiting.done()
+    assert longest < 1
+    may_end.set()
+    await locking
+    assert await waiting == 200
