@@ -145,7 +145,9 @@ class RedisStore(BaseStore):
         pipe = self._pipes.get(loop)
         if pipe is None:
             once = AsyncRetry(NoBackoff(), 0)
-            client = redis.asyncio.Redis.from_url(self._url, **self._options, retry=once)
+            # The pipe has the timeouts.
+            options = {**self._options, "socket_timeout": None, "retry": once}
+            client = redis.asyncio.Redis.from_url(self._url, **options)
             pipe = self._pipes[loop] = Pipe(client, self._timeout)
         call = self._call(operation, request, parts, epoch)
         try:
