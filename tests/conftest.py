@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,10 @@ from tests.servers import KEY, SERVERS, SERVERS_AND_LANE, Server, Site, serve
 # How long an example takes says nothing where several environments share a machine.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
+
+# Tests connect to this machine only, also those in the processes that they start. Each HTTP client
+# reads what it trusts; to read the system's hundreds of authorities takes longer than a request.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("authority.pem"))
 
 DEAD_HOST = "http://127.0.0.1:9"  # the discard port: nothing listens there
 
