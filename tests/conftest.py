@@ -32,6 +32,8 @@ if MISSING_CLIENTS:
     LEFT_OUT["clients"] = MISSING_CLIENTS
 if missing_proxies():
     LEFT_OUT["site/test_proxies.py"] = missing_proxies()
+if find_spec("schemathesis") is None:
+    LEFT_OUT["endurance/test_schemathesis.py"] = ["schemathesis"]
 collect_ignore = list(LEFT_OUT)
 if not apps.is_installed("django_ollama_openai.contrib.access"):
     # They take the settings in tests/contrib/settings.py.
