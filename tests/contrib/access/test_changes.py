@@ -46,10 +46,11 @@ class Elsewhere:
     """Makes changes as another process does: this one learns of them from Redis alone."""
 
     def __enter__(self) -> None:
-        self.kept = {cache: dict(cache._entries) for cache in (_key_cache.cache, resolve.cache)}
+        caches: list[Any] = [_key_cache.cache, resolve.cache]
+        self.kept = [(cache, dict(cache._entries)) for cache in caches]
 
     def __exit__(self, *error: Any) -> None:
-        for cache, entries in self.kept.items():
+        for cache, entries in self.kept:
             cache._entries.update(entries)
 
 
