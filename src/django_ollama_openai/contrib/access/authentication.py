@@ -7,7 +7,7 @@ from typing import Final
 
 from django.http import HttpRequest
 
-from ..._connections import run_and_close
+from ..._connections import close_expired_connections, run_and_close
 from ..._threads import run_sync
 from ...auth import BaseAuthenticator, Caller, SessionAuthenticator, bearer_token
 from ...auth import Workspace as WorkspaceRecord
@@ -30,7 +30,11 @@ class APIKeyAuthenticator(BaseAuthenticator):
         if digest is None:
             return None
         is_known, record = _key_cache.remembered(digest, access_settings().KEY_CACHE_SECONDS)
-        return _caller(record if is_known else _key_cache.load(digest), request)
+        if not is_known:
+            record = _key_cache.load(digest)
+            # A stream may last minutes: the connection that read the key is not kept for it.
+            close_expired_connections()
+        return _caller(record, request)
 
     async def aauthenticate(self, request: HttpRequest) -> Caller | None:
         digest = _digest(request)
@@ -50,6 +54,8 @@ class MemberAuthenticator(SessionAuthenticator):
         if caller is None:
             return None
         found = [each.as_record() for each in workspaces_of(caller.user).order_by("pk")]
+        # As the base class does: a stream may last minutes.
+        close_expired_connections()
         return Caller(user=caller.user, workspace=_chosen(found, request))
 
 

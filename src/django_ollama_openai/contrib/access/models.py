@@ -198,7 +198,7 @@ class APIKey(PublicModel):
         null=True,
         blank=True,
         editable=False,
-        on_delete=SET_NULL,
+        on_delete=CASCADE,
         related_name="keys",
     )
     scopes = JSONField(
