@@ -27,6 +27,7 @@ class Database:
 
     directory: Path
     options: Mapping[str, Any]
+    more: Mapping[str, str]
 
     @property
     def path(self) -> Path:
@@ -40,6 +41,7 @@ class Database:
             "SITE_APPS": APP,
             "SITE_DATABASE": str(self.path),
             "SITE_OLLAMA_OPENAI": json.dumps(self.options),
+            **self.more,
         }
 
     def command(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -80,10 +82,10 @@ class AccessSite:
         return self.site.base_url
 
 
-def migrated(directory: Path, **options: Any) -> Database:
+def migrated(directory: Path, environment: Mapping[str, str], **options: Any) -> Database:
     """Return a database with the tables of the app, and the users ada, bob and root, of whom the
     last is a superuser."""
-    database = Database(directory, {**OPTIONS, **options})
+    database = Database(directory, {**OPTIONS, **options}, environment)
     database.run(
         "from django.core.management import call_command\n"
         "from django.contrib.auth.models import User\n"
@@ -96,8 +98,10 @@ def migrated(directory: Path, **options: Any) -> Database:
 
 
 @contextmanager
-def access_site(server: Server, directory: Path, **options: Any) -> Iterator[AccessSite]:
-    """Run a site with ``options`` in its settings in ``server``."""
-    database = migrated(directory, **options)
+def access_site(
+    server: Server, directory: Path, environment: Mapping[str, str] | None = None, **options: Any
+) -> Iterator[AccessSite]:
+    """Run a site with ``options`` in its settings, and in ``environment``, in ``server``."""
+    database = migrated(directory, environment or {}, **options)
     with serve(server, directory, dict(database.options), **database.environment) as site:
         yield AccessSite(site, database)

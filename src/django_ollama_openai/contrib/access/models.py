@@ -34,6 +34,7 @@ from django.db.models import (
 )
 from django.utils.timezone import now
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.debug import sensitive_variables
 
 from ...auth import Workspace as WorkspaceRecord
 from .._ids import public_id, uuid7
@@ -241,6 +242,7 @@ class APIKey(PublicModel):
     def __str__(self) -> str:
         return self.name
 
+    @sensitive_variables("value")
     def new_secret(self, site: str) -> str:
         """Return a new secret of the key. It is not stored, and cannot be shown again."""
         value = _keys.new_key(site)

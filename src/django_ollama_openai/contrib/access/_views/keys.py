@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils.timezone import now
+from django.views.decorators.debug import sensitive_variables
 from pydantic import BaseModel, BeforeValidator, Field
 
 from ....endpoints import Admission, Endpoint, RequestBody
@@ -129,6 +130,7 @@ def list_keys(admission: Admission[None]) -> dict[str, Any]:
 @keys.post(
     scope=SCOPE, owner=True, body=NewKey, response=NewKeyAnswer, status=201, errors=(NotFound,)
 )
+@sensitive_variables("value")
 def create_key(admission: Admission[NewKey]) -> dict[str, Any]:
     """Create an API key."""
     actor, body = Actor.of(admission), admission.body
@@ -179,6 +181,7 @@ rotation = Endpoint(tags=TAGS)
     status=201,
     errors=(NotFound,),
 )
+@sensitive_variables("value")
 def rotate_key(admission: Admission[Rotation]) -> dict[str, Any]:
     """Give an API key a new value. The value before it is accepted for a while."""
     actor, found = Actor.of(admission), _get(admission)

@@ -18,6 +18,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils.text import slugify
 from django.utils.timezone import now
+from django.views.decorators.debug import sensitive_variables
 from pydantic import BaseModel, Field
 
 from ....endpoints import Admission, Endpoint, QueryParameters, RequestBody
@@ -469,6 +470,7 @@ def list_service_accounts(admission: Admission[None]) -> dict[str, Any]:
 
 
 @accounts.post(scope=SCOPE, body=AccountBody, response=NewAccountAnswer, errors=(NotFound,))
+@sensitive_variables("api_key")
 def create_service_account(admission: Admission[AccountBody]) -> dict[str, Any]:
     """Create a service account with a key, whose value is shown once."""
     row, body = _project(admission), admission.body
@@ -545,6 +547,7 @@ def _account(admission: Admission[Any]) -> ServiceAccount:
     return found
 
 
+@sensitive_variables("value")
 def _new_key(
     owner: ServiceAccount, name: str, seconds: int | None, scopes: list[str] | None
 ) -> dict[str, Any]:
@@ -555,10 +558,11 @@ def _new_key(
         scopes=scopes,
         expires_at=_end(seconds),
     )
+    value = made.new_secret(access_settings().KEY_PREFIX)
     return AccountKeyAnswer(
         id=made.public_id,
         name=name,
-        value=made.new_secret(access_settings().KEY_PREFIX),
+        value=value,
         created_at=int(made.created_at.timestamp()),
         expires_at=_seconds(made.expires_at),
     ).model_dump()
