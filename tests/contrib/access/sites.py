@@ -103,5 +103,6 @@ def access_site(
 ) -> Iterator[AccessSite]:
     """Run a site with ``options`` in its settings, and in ``environment``, in ``server``."""
     database = migrated(directory, environment or {}, **options)
-    with serve(server, directory, dict(database.options), **database.environment) as site:
+    variables: dict[str, Any] = database.environment
+    with serve(server, directory, dict(database.options), **variables) as site:
         yield AccessSite(site, database)

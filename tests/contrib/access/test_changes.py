@@ -168,7 +168,7 @@ ELSEWHERE = {
     "key.user.is_active = False; key.user.save()": "invalid_api_key",
     "key.workspace.is_active = False; key.workspace.save()": "invalid_api_key",
     "key.workspace.memberships.all().delete()": "invalid_api_key",
-    "APIKey.objects.update(networks=['10.0.0.0/8'])": "ip_not_authorized",
+    "rows.update(networks=['10.0.0.0/8'])": "ip_not_authorized",
 }
 MAKE = """
 from django.contrib.auth.models import User
@@ -200,7 +200,7 @@ def test_other_processes_notice_in_time(site: AccessSite) -> None:
 
         assert codes() == [None] * len(made)
         scripts = (
-            f"key = keys[{number}]; {each.replace('APIKey.objects', 'APIKey.objects.filter(pk=key.pk)')}"
+            f"key = keys[{number}]; rows = APIKey.objects.filter(pk=key.pk); {each}"
             for number, each in enumerate(ELSEWHERE)
         )
         site.database.run(CHANGE + "\n".join(scripts))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from decimal import Decimal
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -179,7 +180,7 @@ def test_limits_of_each_target(site: World, target: str) -> None:
     assert Ran(f"{line} --amount 7 --timezone Asia/Tokyo").out == first.out
     (row,) = Limit.objects.all()
     assert first.out == f"{row.public_id}\n"
-    assert (row.amount, row.timezone, row.model) == (7, "Asia/Tokyo", "a*")
+    assert (row.amount, row.timezone, row.model) == (Decimal(7), "Asia/Tokyo", "a*")
     listed = Ran("limits list").out
     assert all(part in listed for part in (row.public_id, target, "7 requests per day", "a*"))
     Ran(f"limits remove {row.public_id}")
