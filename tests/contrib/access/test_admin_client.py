@@ -25,6 +25,7 @@ def site(
 ) -> Iterator[AccessSite]:
     with access_site(request.param, tmp_path_factory.mktemp("site")) as running:
         yield running
+        assert "Traceback" not in running.site.log()
 
 
 @pytest.fixture(scope="module")

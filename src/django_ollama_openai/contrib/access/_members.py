@@ -97,9 +97,10 @@ def keep_an_owner(workspace: Workspace, user: Any, role: Role | None) -> None:
     Raises:
         LastOwnerError: It would have none.
     """
-    # Locked, so that two owners cannot remove each other.
-    rows = workspace.memberships.select_for_update().filter(role=Role.OWNER)
-    if role != Role.OWNER and [each.user_id for each in rows] == [user.pk]:
+    owners = workspace.memberships.filter(role=Role.OWNER)
+    # Locked, so that two owners cannot remove each other. SQLite has only the lock of a write.
+    owners.update(role=Role.OWNER)
+    if role != Role.OWNER and list(owners.values_list("user", flat=True)) == [user.pk]:
         raise LastOwnerError("The last owner stays.")
 
 

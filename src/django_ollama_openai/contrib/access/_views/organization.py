@@ -510,13 +510,12 @@ def delete_service_account(admission: Admission[None]) -> dict[str, Any]:
     """Delete a service account, and revoke its keys."""
     found = _account(admission)
     public = found.public_id
-    with transaction.atomic():
-        for each in found.keys.all():
-            each.revoke()
-            # So that it stays listed.
-            each.service_account = None
-            each.save(update_fields=["service_account"])
-        found.delete()
+    for each in found.keys.all():
+        each.revoke()
+        # So that it stays listed.
+        each.service_account = None
+        each.save(update_fields=["service_account"])
+    found.delete()
     return Deleted(id=public, object="organization.project.service_account.deleted").model_dump()
 
 
