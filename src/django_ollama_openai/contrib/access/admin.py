@@ -14,6 +14,7 @@ from django.utils.timezone import now
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
+from ._keys import ShownOnce
 from ._limits.usage import current_use
 from .conf import access_settings
 from .models import APIKey, Limit, Membership, ServiceAccount, Target, Workspace
@@ -152,7 +153,7 @@ class APIKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
             **self.admin_site.each_context(request),
             "title": _("Copy now"),
             "opts": self.model._meta,
-            "values": values,
+            "values": [(key, ShownOnce(value)) for key, value in values],
         }
         response = TemplateResponse(
             request, "admin/ollama_openai_access/apikey/values.html", context

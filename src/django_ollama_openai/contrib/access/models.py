@@ -34,6 +34,7 @@ from django.db.models import (
 )
 from django.utils.timezone import now
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.debug import sensitive_variables
 
 from ...auth import Workspace as WorkspaceRecord
 from .._ids import public_id, uuid7
@@ -198,7 +199,7 @@ class APIKey(PublicModel):
         null=True,
         blank=True,
         editable=False,
-        on_delete=SET_NULL,
+        on_delete=CASCADE,
         related_name="keys",
     )
     scopes = JSONField(
@@ -241,6 +242,7 @@ class APIKey(PublicModel):
     def __str__(self) -> str:
         return self.name
 
+    @sensitive_variables("value")
     def new_secret(self, site: str) -> str:
         """Return a new secret of the key. It is not stored, and cannot be shown again."""
         value = _keys.new_key(site)
