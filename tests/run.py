@@ -15,16 +15,32 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 PROGRAMS = {
+    "access": {
+        # Of the database servers without their services. The driver for MariaDB has to be compiled.
+        "redis-server": "redis-server",
+        "pg_ctl": "postgresql",
+        "mariadbd": "mariadb-server-core",
+        "my_print_defaults": "mariadb-client-core",
+        "mariadb_config": "libmariadb-dev",
+        "gcc": "gcc libc6-dev",
+        "pkg-config": "pkg-config",
+    },
     # Debian's Caddy is older than the one from PyPI. Both are supported.
-    "access": {"redis-server": "redis-server"},
     "proxies": {"nginx": "nginx-light caddy"},
 }
 """The programs that each environment needs, and the Debian packages that contain them."""
 
-# Debian leaves /usr/sbin out of the PATH of users.
-SEARCHED = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
+# Debian leaves /usr/sbin out of the PATH of users, and PostgreSQL's server out of anybody's.
+SEARCHED = os.pathsep.join(
+    [
+        os.environ.get("PATH", os.defpath),
+        "/usr/sbin",
+        *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True),
+    ]
+)
 
 # The tests start these programs themselves, so policy-rc.d keeps the services from starting.
 INSTALL = r"""

@@ -153,11 +153,13 @@ def serve(
     *,
     grace: int | None = 2,
     prefix: str = "",
+    threads: int = 16,
     **environment: str,
 ) -> Iterator[Site]:
     """Run the site in ``server`` with ``options`` as its ``OLLAMA_OPENAI``; ``grace`` is for how
     many seconds requests may go on when it is told to stop, ``prefix`` the path that the site is
-    below: a proxy cuts it off before uvicorn, gunicorn does so itself."""
+    below: a proxy cuts it off before uvicorn, gunicorn does so itself. ``threads`` are gunicorn's,
+    of which each request takes one."""
     port = free_port()
     output, signal_log = directory / "output.txt", directory / "signals.jsonl"
     environ = {
@@ -172,7 +174,7 @@ def serve(
     name = server.removesuffix(FAST_LANE)
     if name != server:
         environ["SITE_FAST_LANE"] = "1"
-    command = _command(name, port, grace)
+    command = _command(name, port, grace, threads)
     url = f"http://127.0.0.1:{port}"
     if prefix and name == "uvicorn":
         command += ["--root-path", prefix]
@@ -212,7 +214,7 @@ def running(
             process.wait()
 
 
-def _command(server: str, port: int, grace: int | None) -> list[str]:
+def _command(server: str, port: int, grace: int | None, threads: int) -> list[str]:
     address = ["--host", "127.0.0.1", "--port", str(port)]
     quiet = ["--log-level", "warning"]
     stop: list[str] = []
@@ -222,7 +224,8 @@ def _command(server: str, port: int, grace: int | None) -> list[str]:
         stop = ["--timeout-graceful-shutdown", str(grace)]
     elif server == "gunicorn":
         arguments = ["tests.project.wsgi:application", "--bind", f"127.0.0.1:{port}", *quiet]
-        arguments += ["--worker-class", "gthread", "--threads", "16", "--no-control-socket"]
+        arguments += ["--worker-class", "gthread", "--threads", str(threads)]
+        arguments += ["--no-control-socket"]
         arguments += ["--keep-alive", KEEP_ALIVE]
         stop = ["--graceful-timeout", str(grace)]
     elif server == "granian":

@@ -22,11 +22,13 @@ def close_connections() -> None:
 
 
 def close_expired_connections() -> None:
-    """Close this thread's connections that are past their ``CONN_MAX_AGE``, except those within a
-    transaction. Unlike Django's ``close_old_connections`` it sends no query."""
+    """Close this thread's connections that are past their ``CONN_MAX_AGE`` or have had an error,
+    after which they may be broken, except those within a transaction. Unlike Django's
+    ``close_old_connections`` it sends no query."""
     for connection in connections.all(initialized_only=True):
         expires = connection.close_at
-        if expires is not None and time.monotonic() >= expires and not connection.in_atomic_block:
+        has_expired = expires is not None and time.monotonic() >= expires
+        if (has_expired or connection.errors_occurred) and not connection.in_atomic_block:
             connection.close()
 
 

@@ -1,7 +1,8 @@
 """The test site with the optional apps that have tables: ``pytest --ds tests.contrib.settings``.
 
-``TEST_DATABASE`` is the kind of the database. Unlike that of the other tests it is never in memory,
-where SQLite would neither wait for locks nor be shared by processes.
+``TEST_DATABASE`` is the kind of the database: ``sqlite`` (default), ``postgresql`` or ``mariadb``,
+whose server the tests start. Unlike that of the other tests it is never in memory, where SQLite
+would neither wait for locks nor be shared by processes.
 """
 
 from __future__ import annotations
@@ -10,10 +11,18 @@ import os
 from typing import Any, Final
 
 from tests.project.settings import *  # noqa: F403
+from tests.project.settings import DATABASES as CORE_DATABASES
 from tests.project.settings import INSTALLED_APPS as CORE_APPS
 
+__all__ = ["KIND"]
+
 KIND: Final = os.environ.get("TEST_DATABASE", "sqlite")
-NAME: Final = os.environ.get("TEST_DATABASE_NAME", "ollama_openai")
+# Of the server processes that tests start. The tests' own database is Django's test database, which
+# for SQLite is a file, too: see conftest.py.
+NAME: Final = os.environ.get(
+    "TEST_DATABASE_NAME", ":memory:" if KIND == "sqlite" else "ollama_openai"
+)
+PORT: Final = os.environ.get("TEST_DATABASE_PORT", "")
 
 INSTALLED_APPS = [*CORE_APPS, "django_ollama_openai.contrib.access"]
 TIME_ZONE = "Europe/Berlin"
@@ -21,23 +30,24 @@ TIME_ZONE = "Europe/Berlin"
 ENGINES: Final[dict[str, dict[str, Any]]] = {
     "sqlite": {
         "ENGINE": "django.db.backends.sqlite3",
-        "NAME": f"{NAME}.sqlite3",
-        "TEST": {"NAME": f"{NAME}-test.sqlite3"},
         "OPTIONS": {"timeout": 30},
     },
     "postgresql": {
         "ENGINE": "django.db.backends.postgresql",
-        "NAME": NAME,
         "USER": "test",
-        "HOST": os.environ.get("TEST_DATABASE_HOST", ""),
-        "PORT": os.environ.get("TEST_DATABASE_PORT", ""),
     },
     "mariadb": {
         "ENGINE": "django.db.backends.mysql",
-        "NAME": NAME,
-        "USER": "test",
-        "HOST": os.environ.get("TEST_DATABASE_HOST", ""),
-        "PORT": os.environ.get("TEST_DATABASE_PORT", ""),
+        "USER": "root",
     },
 }
-DATABASES = {"default": ENGINES[KIND]}
+DATABASES = {
+    "default": {
+        **CORE_DATABASES["default"],
+        **ENGINES[KIND],
+        "NAME": NAME,
+        "HOST": "127.0.0.1",
+        "PORT": PORT,
+        "CONN_HEALTH_CHECKS": True,
+    }
+}

@@ -19,17 +19,17 @@ from django_ollama_openai.contrib.access.stores import Claim
 from django_ollama_openai.contrib.access.stores._base import now
 from django_ollama_openai.contrib.access.stores._configured import limit_store
 from tests.contrib.access.conftest import DUMMY, Caller, World
-from tests.redis_server import RedisServer, redis_server
+from tests.database_servers import RunningServer, running_server
 
 
 @pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with redis_server() as server:
+def redis() -> Iterator[RunningServer]:
+    with running_server("redis") as server:
         yield server
 
 
 @pytest.fixture(autouse=True)
-def with_redis(settings: Settings, redis: RedisServer, transactional_db: None) -> None:
+def with_redis(settings: Settings, redis: RunningServer, transactional_db: None) -> None:
     store = {
         "STORE": "django_ollama_openai.contrib.access.stores.RedisStore",
         "OPTIONS": {"url": redis.url},

@@ -21,7 +21,8 @@ from django_ollama_openai.contrib.access.stores import (
     Settlement,
     Verdict,
 )
-from tests.redis_server import RedisServer, redis_server
+from tests.contrib.settings import KIND
+from tests.database_servers import RunningServer, running_server
 
 SECOND = 10**6
 MINUTE = 60 * SECOND
@@ -80,20 +81,30 @@ def at_once(amount: int) -> Rule:
 
 
 @pytest.fixture(scope="session")
-def redis() -> Iterator[RedisServer]:
-    with redis_server() as server:
+def redis() -> Iterator[RunningServer]:
+    with running_server("redis") as server:
         yield server
 
 
-@pytest.fixture(params=["memory", "database", "redis"])
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[RunningServer]:
+    with running_server("valkey") as server:
+        yield server
+
+
+# The others are the same whatever the database is.
+@pytest.fixture(
+    params=["memory", "database", "redis", "valkey"] if KIND == "sqlite" else ["database"]
+)
 def limits(request: pytest.FixtureRequest, transactional_db: None) -> Limits:
     clock = Clock()
     make: dict[str, Callable[[], BaseStore]] = {
         "memory": lambda: MemoryStore(clock=clock),
         "database": lambda: DatabaseStore(clock=clock),
-        "redis": lambda: RedisStore(url=request.getfixturevalue("redis").url, clock=clock),
     }
-    return Limits(make[request.param](), clock)
+    if request.param in make:
+        return Limits(make[request.param](), clock)
+    return Limits(RedisStore(url=request.getfixturevalue(request.param).url, clock=clock), clock)
 
 
 @pytest.mark.parametrize("rule", [minute(5), day(5), at_once(5)], ids=lambda rule: rule.kind)

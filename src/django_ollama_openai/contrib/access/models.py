@@ -32,6 +32,7 @@ from django.db.models import (
     UniqueConstraint,
     UUIDField,
 )
+from django.db.models.deletion import Collector
 from django.utils.timezone import now
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_variables
@@ -171,6 +172,15 @@ class ServiceAccount(PublicModel):
         return self.name
 
 
+def delete_before(collector: Collector, field: Any, objects: Any, using: str) -> None:
+    """Delete ``objects`` before what ``field`` refers to.
+
+    Where a database checks foreign keys at once, such as MySQL, Django's ``CASCADE`` first sets a
+    nullable one to NULL, which the constraint on the owner of a key forbids.
+    """
+    collector.collect(objects, source=field.remote_field.model, fail_on_restricted=False)
+
+
 class APIKey(PublicModel):
     """A key of a user, of a workspace, or of a user in a workspace. Its secrets are shown once."""
 
@@ -182,7 +192,7 @@ class APIKey(PublicModel):
         verbose_name=_("user"),
         null=True,
         blank=True,
-        on_delete=CASCADE,
+        on_delete=delete_before,
         related_name="ollama_keys",
     )
     workspace = ForeignKey(
@@ -190,7 +200,7 @@ class APIKey(PublicModel):
         verbose_name=_("workspace"),
         null=True,
         blank=True,
-        on_delete=CASCADE,
+        on_delete=delete_before,
         related_name="keys",
     )
     service_account = ForeignKey(

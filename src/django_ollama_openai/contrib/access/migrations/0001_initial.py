@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import migrations, models
 
 import django_ollama_openai.contrib._ids
+import django_ollama_openai.contrib.access.models
 import django_ollama_openai.contrib.access.validators
 
 
@@ -122,7 +123,7 @@ class Migration(migrations.Migration):
                     models.ForeignKey(
                         blank=True,
                         null=True,
-                        on_delete=django.db.models.deletion.CASCADE,
+                        on_delete=django_ollama_openai.contrib.access.models.delete_before,
                         related_name="ollama_keys",
                         to=settings.AUTH_USER_MODEL,
                         verbose_name="user",
@@ -256,7 +257,7 @@ class Migration(migrations.Migration):
             field=models.ForeignKey(
                 blank=True,
                 null=True,
-                on_delete=django.db.models.deletion.CASCADE,
+                on_delete=django_ollama_openai.contrib.access.models.delete_before,
                 related_name="keys",
                 to="ollama_openai_access.workspace",
                 verbose_name="workspace",
