@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.contrib.auth import get_user_model
 from django.db.models import Q, QuerySet
 
 from .models import Membership, Role, Workspace
 
-__all__ = ["is_member", "managed_by", "role_of", "workspaces_of"]
+__all__ = ["is_member", "managed_by", "members_of", "role_of", "workspaces_of"]
 
 
 def workspaces_of(user: Any) -> QuerySet[Workspace]:
@@ -27,6 +28,15 @@ def managed_by(user: Any) -> QuerySet[Workspace]:
         pk__in=Membership.objects.filter(user=user, role__in=roles).values("workspace"),
         is_active=True,
     )
+
+
+def members_of(workspace: Workspace) -> QuerySet[Any]:
+    """Return the users who are members of ``workspace``, by membership or by group."""
+    users = get_user_model()._default_manager
+    members = Q(pk__in=Membership.objects.filter(workspace=workspace).values("user"))
+    if workspace.group_id is not None:
+        members |= Q(groups=workspace.group_id)
+    return users.filter(members).distinct()
 
 
 def role_of(workspace: Workspace, user: Any) -> Role | None:
