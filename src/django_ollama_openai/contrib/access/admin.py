@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from django.contrib import admin
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.html import format_html_join
+from django.utils.html import format_html, format_html_join
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -29,7 +29,7 @@ admin.site.register(Limit, LimitAdmin)
 
 class MembershipInline(TabularInline):
     model = Membership
-    raw_id_fields = ("user",)
+    related_fields = ("user",)
 
 
 @admin.register(Workspace)
@@ -43,7 +43,7 @@ class WorkspaceAdmin(ModelAdmin):
     ordering = ("name", "pk")
     search_fields = ("name", "slug")
     prepopulated_fields: ClassVar[dict[str, Sequence[str]]] = {"slug": ("name",)}
-    raw_id_fields = ("group",)
+    related_fields = ("group",)
     readonly_fields = ("keys",)
     inlines = (MembershipInline, WorkspaceLimitInline)
 
@@ -65,7 +65,8 @@ class WorkspaceAdmin(ModelAdmin):
         if 0 < len(members) <= MOST_KEYS:
             everybody = {**chosen, "users": ",".join(map(str, members))}
             links.append((self._keys_url("add", everybody), gettext("Create one for each member")))
-        return format_html_join(" · ", '<a href="{}">{}</a>', links)
+        joined = format_html_join(" · ", '<a href="{}">{}</a>', links)
+        return format_html('<span class="ooa-links">{}</span>', joined)
 
     def _keys_url(self, page: str, query: dict[str, Any]) -> str:
         name = f"admin:{APIKey._meta.app_label}_{APIKey._meta.model_name}_{page}"
@@ -80,4 +81,4 @@ class ServiceAccountAdmin(ModelAdmin):
     list_select_related = ("workspace",)
     ordering = ("-pk",)
     search_fields = ("name", "workspace__name")
-    raw_id_fields = ("workspace",)
+    related_fields = ("workspace",)

@@ -42,8 +42,7 @@ def _widget(unfold: str, stock: type[Widget]) -> type[Widget]:
 
 
 Textarea = _widget("UnfoldAdminTextareaWidget", AdminTextareaWidget)
-Checkboxes = _widget("UnfoldAdminCheckboxSelectMultiple", CheckboxSelectMultiple)
-_SeveralUsers = _widget("UnfoldAdminMultipleAutocompleteWidget", AutocompleteSelectMultiple)
+Checkboxes = _widget("UnfoldAdminCheckboxSelectMultipleWidget", CheckboxSelectMultiple)
 
 
 def is_searchable(site: admin.AdminSite, model: type[Model]) -> bool:
@@ -54,7 +53,7 @@ def is_searchable(site: admin.AdminSite, model: type[Model]) -> bool:
 def several_users(site: admin.AdminSite, field: Any) -> Widget:
     """Return a widget to choose several of what the foreign key ``field`` refers to."""
     if is_searchable(site, field.related_model):
-        return _SeveralUsers(field, site)  # type: ignore[call-arg]  # not of every widget
+        return AutocompleteSelectMultiple(field, site)
     return ManyToManyRawIdWidget(field.remote_field, site)
 
 
@@ -62,19 +61,20 @@ class _Related:
     """Chooses related rows by search where the admin can search them, and by id elsewhere: a list
     of all workspaces, users or keys may be very long."""
 
-    raw_id_fields: ClassVar[Sequence[str]] = ()
+    related_fields: ClassVar[Sequence[str]] = ()
     model: type[Model]
     admin_site: admin.AdminSite
 
+    @property
+    def raw_id_fields(self) -> list[str]:
+        return [name for name in self.related_fields if not self._is_searchable(name)]
+
     def get_autocomplete_fields(self, request: HttpRequest) -> list[str]:
-        models = {
-            name: self.model._meta.get_field(name).related_model for name in self.raw_id_fields
-        }
-        return [
-            name
-            for name, model in models.items()
-            if isinstance(model, type) and is_searchable(self.admin_site, model)
-        ]
+        return [name for name in self.related_fields if self._is_searchable(name)]
+
+    def _is_searchable(self, name: str) -> bool:
+        model: Any = self.model._meta.get_field(name).related_model
+        return is_searchable(self.admin_site, model)
 
 
 class ModelAdmin(_Related, _ModelAdmin):  # type: ignore[type-arg, misc]  # not generic at run time

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
 from ..validators import SCOPES
@@ -72,12 +73,12 @@ SCOPES_HELP = _("What the key may do. None chosen: everything but “admin”.")
 class WorkspaceForm(_ListsForm):
     """A workspace."""
 
-    models = LinesField(label=_("models"), help_text=MODELS_HELP)
+    models = LinesField(label=capfirst(_("models")), help_text=MODELS_HELP)
 
 
 class KeyForm(_ListsForm):
     """An API key."""
 
-    scopes = ScopesField(label=_("scopes"), help_text=SCOPES_HELP)
-    models = LinesField(label=_("models"), help_text=MODELS_HELP)
-    networks = LinesField(label=_("networks"), help_text=NETWORKS_HELP)
+    scopes = ScopesField(label=capfirst(_("scopes")), help_text=SCOPES_HELP)
+    models = LinesField(label=capfirst(_("models")), help_text=MODELS_HELP)
+    networks = LinesField(label=capfirst(_("networks")), help_text=NETWORKS_HELP)

@@ -15,11 +15,13 @@ from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError
 from django.db.models import Q, QuerySet, TextField
 from django.db.models.functions import Cast
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.formats import date_format
 from django.utils.html import format_html
-from django.utils.timezone import now
+from django.utils.text import capfirst
+from django.utils.timezone import localtime, now
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_variables
@@ -73,7 +75,7 @@ class _AddForm(_ChangeForm):
     users = forms.ModelMultipleChoiceField(
         queryset=get_user_model()._default_manager.all(),
         required=False,
-        label=_("users"),
+        label=capfirst(_("users")),
         help_text=_("Each gets a key. Without a user, one key of the workspace is made."),
     )
     first_id = forms.UUIDField(widget=forms.HiddenInput, initial=uuid7)
@@ -209,7 +211,7 @@ class _ScopeFilter(admin.SimpleListFilter):
 class APIKeyAdmin(ModelAdmin):
     """API keys: make one or several, rotate, revoke."""
 
-    list_display = ("name", "value", "user", "workspace", "state", "last_used_at", "expires_at")
+    list_display = ("name", "value", "user", "workspace", "state", "last_used_at")
     list_filter = (_StateFilter, _ScopeFilter, _WorkspaceFilter)
     list_select_related = ("user", "workspace")
     ordering = ("-pk",)
@@ -221,11 +223,11 @@ class APIKeyAdmin(ModelAdmin):
         "secrets__last_four__exact",
     )
     search_help_text = _("Name, user, workspace, or a value as the list shows it.")
-    raw_id_fields = ("workspace",)
+    related_fields = ("workspace",)
     readonly_fields = (
         "user",
         "value",
-        "renewal",
+        "manage",
         "state",
         "created_at",
         "last_used_at",
@@ -263,7 +265,7 @@ class APIKeyAdmin(ModelAdmin):
                 (None, {"fields": ("name", "users", "workspace", "first_id")}),
                 (_("What it may do"), self._what),
             ]
-        renewal = ["renewal"] if self.has_change_permission(request, obj) else []
+        manage = ["manage"] if self.has_change_permission(request, obj) else []
         times = ("state", "created_at", "last_used_at", "revoked_at")
         ends = {
             "fields": times,
@@ -273,7 +275,7 @@ class APIKeyAdmin(ModelAdmin):
             ),
         }
         return [
-            (None, {"fields": ["name", "user", "workspace", "value", *renewal]}),
+            (None, {"fields": ["name", "user", "workspace", "value", *manage]}),
             (_("What it may do"), self._what),
             (_("State"), ends),
         ]
@@ -347,19 +349,19 @@ class APIKeyAdmin(ModelAdmin):
         newest = max(key.secrets.all(), key=lambda secret: secret.pk, default="")
         return format_html('<code class="ooa-redacted">{}</code>', newest)
 
-    @admin.display(description=_("new value"))
-    def renewal(self, key: APIKey) -> str:
+    @admin.display(description=_("actions"))
+    def manage(self, key: APIKey) -> str:
         if key.revoked_at is not None:
             return gettext("The key is revoked.")
         return format_html(
-            '<a href="{}">{}</a> · <a href="{}">{}</a>',
-            self._url("act", key.pk, "rotate"),
+            '<span class="ooa-links"><a href="{}">{}</a> · <a href="{}">{}</a></span>',
+            self._url("rotate", key.pk),
             gettext("Rotate"),
-            self._url("act", key.pk, "revoke"),
+            self._url("revoke", key.pk),
             gettext("Revoke"),
         )
 
-    @admin.display(description=_("state"))
+    @admin.display(description=_("state"), ordering="expires_at")
     def state(self, key: APIKey) -> Any:
         if key.revoked_at is not None:
             return _("revoked")
@@ -369,6 +371,9 @@ class APIKeyAdmin(ModelAdmin):
             return _("refused: the user is inactive")
         if key.workspace is not None and not key.workspace.is_active:
             return _("refused: the workspace is inactive")
+        if key.expires_at is not None:
+            day = date_format(localtime(key.expires_at), "SHORT_DATE_FORMAT")
+            return gettext("valid until %(day)s") % {"day": day}
         return _("valid")
 
     @admin.action(description=_("Rotate: give new values"), permissions=["change"])
@@ -416,19 +421,21 @@ class APIKeyAdmin(ModelAdmin):
         return None
 
     def get_urls(self) -> list[URLPattern]:
-        act = self.admin_site.admin_view(self._act)
-        name = f"{self.opts.app_label}_{self.opts.model_name}_act"
-        return [path("<uuid:pk>/<slug:action>/", act, name=name), *super().get_urls()]
+        ask = self.admin_site.admin_view(self._ask)
+        name = f"{self.opts.app_label}_{self.opts.model_name}"
+        own = [
+            path(f"<uuid:pk>/{action}/", ask, {"action": action}, name=f"{name}_{action}")
+            for action in ("rotate", "revoke")
+        ]
+        return [*own, *super().get_urls()]
 
-    def _act(self, request: HttpRequest, pk: UUID, action: str) -> HttpResponse:
+    def _ask(self, request: HttpRequest, pk: UUID, action: str) -> HttpResponse:
         """Ask whether one key is to be rotated or revoked; the list's actions do it."""
-        keys = self.get_queryset(request).filter(pk=pk)
-        if action not in self.actions or not keys:
-            raise Http404
-        if not self.has_change_permission(request, keys[0]):
+        keys = self._changeable(request, self.get_queryset(request).filter(pk=pk))
+        if not self.has_change_permission(request):
             raise PermissionDenied
         form = _RotateForm() if action == "rotate" else forms.Form()
-        return self._confirm(request, action, [key for key in keys if key.revoked_at is None], form)
+        return self._confirm(request, action, keys, form)
 
     def _changeable(self, request: HttpRequest, queryset: QuerySet[APIKey]) -> list[APIKey]:
         keys = queryset.filter(revoked_at=None).order_by("pk")

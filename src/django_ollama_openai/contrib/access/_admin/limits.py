@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any, ClassVar
 
 from django import forms
@@ -23,6 +24,12 @@ __all__ = ["KeyLimitInline", "LimitAdmin", "UserLimitInline", "WorkspaceLimitInl
 
 class _LimitForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
     """A limit. What it concerns is part of its unique constraint, but no field of the form."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Without the nine zeros that only costs need.
+        if (amount := self.initial.get("amount")) is not None:
+            self.initial["amount"] = Decimal(f"{amount.normalize():f}")
 
     def _get_validation_exclusions(self) -> set[str]:
         return super()._get_validation_exclusions() - {"subject"}  # type: ignore[misc, no-any-return]  # no stub has it
@@ -108,7 +115,7 @@ class LimitAdmin(ShowsUse, ModelAdmin):
     list_filter = ("target", "unit", "per")
     list_select_related = ("workspace", "user", "key")
     search_fields = ("workspace__name", "key__name", "model")
-    raw_id_fields = ("workspace", "user", "key")
+    related_fields = ("workspace", "user", "key")
     readonly_fields = ("use",)
     fieldsets = (
         (
