@@ -217,7 +217,9 @@ class Account:
             ),
             finish_reason=finish_reason,
             error=error,
-            answered_by=self._current.name,
+            answered_by=self._current.name
+            if any(ticket.admitted for ticket in self._tickets)
+            else None,
             messages=tuple(
                 chat_message(fold(tally.deltas)) for tally in self._tallies[: self._choices]
             ),

@@ -93,6 +93,6 @@ def configured(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     settings.OLLAMA_OPENAI = {"BACKENDS": DUMMY}
     # Its thread would wait for the transaction of the test.
     monkeypatch.setattr(_last_used, "note", lambda key_id: None)
-    _key_cache.clear()
+    _key_cache.cache.clear()
     yield
-    _key_cache.clear()
+    _key_cache.cache.clear()

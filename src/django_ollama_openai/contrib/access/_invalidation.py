@@ -1,8 +1,10 @@
-"""Forget remembered keys when something changes that they depend on."""
+"""Forget what is remembered of keys and limits when something changes that it depends on."""
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from functools import partial
+from typing import Any, Final, Literal
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
@@ -10,9 +12,17 @@ from django.db import transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
 from . import _key_cache
-from .models import APIKey, APIKeySecret, Membership, Workspace
+from ._limits import resolve
+from .models import APIKey, APIKeySecret, Limit, Membership, Workspace
+from .stores import StoreDown
+from .stores._configured import limit_store
 
 __all__ = ["connect"]
+
+#: Fields of users whose changes other processes have to know at once.
+URGENT: Final = frozenset({"is_active", "is_superuser"})
+
+logger = logging.getLogger("django_ollama_openai")
 
 
 def connect() -> None:
@@ -21,15 +31,39 @@ def connect() -> None:
     for model in (APIKey, APIKeySecret, Membership, Workspace, Group, user):
         for signal in (post_save, post_delete):
             signal.connect(_changed, sender=model, dispatch_uid=f"{__name__}.{model.__name__}")
+    for signal in (post_save, post_delete):
+        signal.connect(_limit_changed, sender=Limit, dispatch_uid=f"{__name__}.Limit")
     groups = getattr(user, "groups", None)
     if groups is not None:
         m2m_changed.connect(_changed, sender=groups.through, dispatch_uid=f"{__name__}.groups")
 
 
-def _changed(using: str | None = None, update_fields: Any = None, **kwargs: Any) -> None:
+def _changed(
+    sender: Any, using: str | None = None, update_fields: Any = None, **kwargs: Any
+) -> None:
     # Django saves it at each login.
     if update_fields is not None and set(update_fields) == {"last_login"}:
         return
     # At once, for this transaction, and again for what others read before its end.
-    _key_cache.clear()
-    transaction.on_commit(_key_cache.clear, using=using)
+    _key_cache.cache.clear()
+    transaction.on_commit(_key_cache.cache.clear, using=using)
+    # Some sites save users at each request.
+    if sender is not get_user_model() or update_fields is None or URGENT & set(update_fields):
+        transaction.on_commit(partial(_announce, "keys"), using=using)
+
+
+def _limit_changed(using: str | None = None, **kwargs: Any) -> None:
+    resolve.cache.clear()
+    transaction.on_commit(resolve.cache.clear, using=using)
+    transaction.on_commit(partial(_announce, "limits"), using=using)
+
+
+def _announce(what: Literal["keys", "limits"]) -> None:
+    try:
+        limit_store().announce(what)
+    except StoreDown as error:
+        logger.error(
+            "Other processes learn of a change of %s only after KEY_CACHE_SECONDS",
+            what,
+            exc_info=error,
+        )

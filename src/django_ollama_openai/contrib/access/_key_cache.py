@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
-import threading
-import time
-from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 from django.utils import timezone
 
+from ..._threads import in_separate_thread
 from ...auth import Workspace
+from ._epoch_cache import EpochCache, Remembered
 from ._members import is_member, workspaces_of
 from .models import APIKeySecret, is_live
 
-__all__ = ["KeyRecord", "clear", "load", "remembered"]
-
-#: Keys, and digests that belong to no key, that are remembered at most.
-MAX_RECORDS: Final = 10_000
+__all__ = ["KeyRecord", "ais_usable", "cache", "is_usable", "load", "remembered"]
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -59,44 +55,30 @@ class KeyRecord:
         return any(parsed in network for network in self.networks)
 
 
-class _Cache:
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.generation = 0
-        self.records: OrderedDict[str, tuple[float, KeyRecord | None]] = OrderedDict()
+#: The records of keys, by digest. A digest that belongs to no key is not remembered: others could
+#: fill the cache with such, and a key would be refused for a while after it is made.
+cache: Final = EpochCache[str, "KeyRecord | None"](max_entries=10_000)
 
 
-_cache = _Cache()
+def remembered(digest: str, seconds: float) -> Remembered[KeyRecord | None] | None:
+    """Return the record of the key with ``digest`` if it was loaded within ``seconds``."""
+    return cache.get(digest, seconds)
 
 
-def clear() -> None:
-    """Forget all keys, and what is being loaded at the moment."""
-    with _cache.lock:
-        _cache.generation += 1
-        _cache.records.clear()
-
-
-def remembered(digest: str, seconds: float) -> tuple[bool, KeyRecord | None]:
-    """Return whether ``digest`` was loaded within ``seconds``, and the record of its key if it has
-    one."""
-    entry = _cache.records.get(digest)
-    if entry is None or time.monotonic() - entry[0] >= seconds:
-        return False, None
-    return True, entry[1]
-
-
-def load(digest: str) -> KeyRecord | None:
+def load(digest: str) -> Remembered[KeyRecord | None]:
     """Load the key with ``digest`` from the database, and remember it."""
-    generation, started = _cache.generation, time.monotonic()
-    record = _read(digest)
-    with _cache.lock:
-        # What was read before a change must not be kept after it.
-        if generation == _cache.generation:
-            _cache.records[digest] = started, record
-            _cache.records.move_to_end(digest)
-            while len(_cache.records) > MAX_RECORDS:
-                _cache.records.popitem(last=False)
-    return record
+    return cache.load(digest, lambda: _read(digest))
+
+
+def is_usable(digest: str) -> bool:
+    """Return whether a key with ``digest`` may be used at the moment, as the database says."""
+    record = load(digest).value
+    return record is not None and record.is_valid()
+
+
+async def ais_usable(digest: str) -> bool:
+    """Async version of :func:`is_usable`; runs it in a thread."""
+    return await in_separate_thread(is_usable, digest)
 
 
 def _read(digest: str) -> KeyRecord | None:

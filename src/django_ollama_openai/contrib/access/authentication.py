@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from django.http import HttpRequest
@@ -13,13 +14,26 @@ from ...auth import BaseAuthenticator, Caller, SessionAuthenticator, bearer_toke
 from ...auth import Workspace as WorkspaceRecord
 from ...exceptions import AuthenticationFailed, NotFound
 from . import _key_cache, _keys, _last_used
+from ._epoch_cache import Remembered
 from ._members import workspaces_of
 from .conf import access_settings
 
-__all__ = ["APIKeyAuthenticator", "MemberAuthenticator"]
+__all__ = ["APIKeyAuthenticator", "KeyCaller", "MemberAuthenticator"]
 
 #: The header of OpenAI's clients that names a project, here a workspace.
 PROJECT: Final = "OpenAI-Project"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCaller(Caller):
+    """A caller with an API key of this app.
+
+    ``digest`` is the digest of the secret that was sent, ``epoch`` the epoch of all keys in which
+    the key was read from the database.
+    """
+
+    digest: str = field(default="", repr=False)
+    epoch: str = field(default="", repr=False)
 
 
 class APIKeyAuthenticator(BaseAuthenticator):
@@ -29,17 +43,17 @@ class APIKeyAuthenticator(BaseAuthenticator):
         digest = _digest(request)
         if digest is None:
             return None
-        is_known, record = _key_cache.remembered(digest, access_settings().KEY_CACHE_SECONDS)
-        return _caller(record if is_known else _key_cache.load(digest), request)
+        known = _key_cache.remembered(digest, access_settings().KEY_CACHE_SECONDS)
+        return _caller(digest, known or _key_cache.load(digest), request)
 
     async def aauthenticate(self, request: HttpRequest) -> Caller | None:
         digest = _digest(request)
         if digest is None:
             return None
-        is_known, record = _key_cache.remembered(digest, access_settings().KEY_CACHE_SECONDS)
-        if not is_known:
-            record = await run_sync(run_and_close, _key_cache.load, digest)
-        return _caller(record, request)
+        known = _key_cache.remembered(digest, access_settings().KEY_CACHE_SECONDS)
+        if known is None:
+            known = await run_sync(run_and_close, _key_cache.load, digest)
+        return _caller(digest, known, request)
 
 
 class MemberAuthenticator(SessionAuthenticator):
@@ -59,7 +73,10 @@ def _digest(request: HttpRequest) -> str | None:
     return _keys.digest(token) if token is not None and _keys.is_well_formed(token) else None
 
 
-def _caller(record: _key_cache.KeyRecord | None, request: HttpRequest) -> Caller | None:
+def _caller(
+    digest: str, known: Remembered[_key_cache.KeyRecord | None], request: HttpRequest
+) -> Caller | None:
+    record = known.value
     if record is None or not record.is_valid():
         return None
     if not record.admits(request.META.get("REMOTE_ADDR", "")):
@@ -68,13 +85,15 @@ def _caller(record: _key_cache.KeyRecord | None, request: HttpRequest) -> Caller
         )
     _last_used.note(record.id)
     available = record.workspaces if record.workspace is None else (record.workspace,)
-    return Caller(
+    return KeyCaller(
         user=record.user,
         key_id=record.id,
         key_name=record.name,
         scopes=record.scopes,
         workspace=_chosen(available, request),
         models=record.models,
+        digest=digest,
+        epoch=known.epoch,
     )
 
 

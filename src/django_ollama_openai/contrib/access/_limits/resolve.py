@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Final, TypeAlias
 from zoneinfo import ZoneInfo
 
 from django.db.models import Q
 
+from ...._threads import in_separate_thread
 from ....auth import Caller
 from ..._ids import parse_public_id
+from .._epoch_cache import EpochCache, Remembered
 from ..models import Limit, Per, Target, Unit
 from .ledger import Rule
 from .periods import CALENDAR, period_of
 
-__all__ = ["COST_SCALE", "AppliedLimit", "account_id", "applied_limits"]
+__all__ = [
+    "COST_SCALE",
+    "AppliedLimit",
+    "Subjects",
+    "account_id",
+    "aload",
+    "applied_limits",
+    "cache",
+    "load",
+    "subjects_of",
+]
 
 #: A cost of 1 in the integers of an account.
 COST_SCALE: Final = 10**9
@@ -32,23 +44,34 @@ REPLACED: Final = {
     Target.KEY: Target.EACH_KEY,
 }
 
+#: The hexadecimal ids of a caller's workspace and key, and the primary key of its user, as text.
+#: Empty where the caller has none.
+Subjects: TypeAlias = tuple[str, str, str]
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class AppliedLimit:
     """A limit, and the id of the account that a caller shares with all whom it counts together."""
 
     limit: Limit
     account: str
+    _rule: Rule | None = field(default=None, repr=False)
 
     def rule(self, moment: int) -> Rule:
         """Return the limit as it holds at ``moment``, in microseconds since 1970."""
+        rule = self._rule
+        if rule is None or (rule.begin and not rule.begin <= moment < rule.begin + rule.length):
+            rule = self._rule = self._rule_at(moment)
+        return rule
+
+    def _rule_at(self, moment: int) -> Rule:
         limit = self.limit
         scale = COST_SCALE if limit.unit == Unit.COST else 1
         amount = int(limit.amount * Decimal(scale))
         if limit.unit == Unit.CONCURRENT:
             return Rule("concurrent", amount)
         if limit.per in CALENDAR:
-            now = datetime.fromtimestamp(moment / 10**6, UTC)
+            now = datetime.fromtimestamp(moment // 10**6, UTC)
             begin, end = (
                 round(each.timestamp() * 10**6)
                 for each in period_of(limit.per, ZoneInfo(limit.timezone), now)  # type: ignore[arg-type]  # narrowed by "in"
@@ -57,29 +80,27 @@ class AppliedLimit:
         return Rule("bucket", amount, length=MICROSECONDS[Per(limit.per)])
 
 
-def applied_limits(caller: Caller, model: str | None) -> list[AppliedLimit]:
-    """Return the limits that a request of ``caller`` for ``model`` has to respect, or all that hold
-    for the caller (``None``).
-
-    A limit of one workspace, user or key replaces that of each, if both count the same.
-    """
-    subjects = _subjects(caller)
-    wanted = Q(target=Target.EVERYBODY)
-    for target, each in REPLACED.items():
-        if target in subjects:
-            wanted |= Q(target=each) | Q(target=target, subject=subjects[target])
-    return _chosen(Limit.objects.filter(wanted), subjects, model)
+#: Limits by those whom they concern, and the model, for stores that announce changes.
+cache: Final = EpochCache[tuple[Subjects, str], list[AppliedLimit]](max_entries=10_000)
 
 
-def _subjects(caller: Caller) -> dict[Target, str]:
-    subjects = {}
-    if caller.workspace is not None:
-        subjects[Target.WORKSPACE] = _bare(caller.workspace.id)
-    if caller.user is not None:
-        subjects[Target.USER] = str(caller.user.pk)
-    if caller.key_id is not None:
-        subjects[Target.KEY] = _bare(caller.key_id)
-    return subjects
+def load(subjects: Subjects, model: str) -> Remembered[list[AppliedLimit]]:
+    """Read the limits of :func:`applied_limits`, and remember them."""
+    return cache.load((subjects, model), lambda: applied_limits(subjects, model))
+
+
+async def aload(subjects: Subjects, model: str) -> Remembered[list[AppliedLimit]]:
+    """Async version of :func:`load`; runs it in a thread."""
+    return await in_separate_thread(load, subjects, model)
+
+
+def subjects_of(caller: Caller) -> Subjects:
+    """Return the ids of those whose limits concern ``caller``."""
+    return (
+        "" if caller.workspace is None else _bare(caller.workspace.id),
+        "" if caller.user is None else str(caller.user.pk),
+        "" if caller.key_id is None else _bare(caller.key_id),
+    )
 
 
 def _bare(public: str) -> str:
@@ -88,10 +109,25 @@ def _bare(public: str) -> str:
     return public if uuid is None else uuid.hex
 
 
+def applied_limits(subjects: Subjects, model: str | None) -> list[AppliedLimit]:
+    """Read the limits that a request of ``subjects`` for ``model`` has to respect, or all that
+    concern them (``None``).
+
+    A limit of one workspace, user or key replaces that of each, if both count the same.
+    """
+    present = {
+        target: subject for target, subject in zip(REPLACED, subjects, strict=True) if subject
+    }
+    wanted = Q(target=Target.EVERYBODY)
+    for target, subject in present.items():
+        wanted |= Q(target=REPLACED[target]) | Q(target=target, subject=subject)
+    return _chosen(Limit.objects.filter(wanted).order_by("pk"), present, model)
+
+
 def _chosen(
     limits: Iterable[Limit], subjects: dict[Target, str], model: str | None
 ) -> list[AppliedLimit]:
-    fitting = [limit for limit in limits if model is None or fnmatchcase(model, limit.model)]
+    fitting = [limit for limit in limits if model is None or _fits(limit.model, model)]
     replaced = {
         (REPLACED[Target(limit.target)], limit.unit, limit.per, limit.model)
         for limit in fitting
@@ -103,6 +139,18 @@ def _chosen(
         for limit in fitting
         if (limit.target, limit.unit, limit.per, limit.model) not in replaced
     ]
+
+
+def _fits(pattern: str, model: str) -> bool:
+    """Return whether ``pattern`` includes ``model``, however the client spells its name.
+
+    Ollama ignores case in names, and takes ``llama3``, ``llama3:latest``, ``library/llama3`` and
+    ``registry.ollama.ai/library/llama3`` for one model.
+    """
+    name = model.lower().removeprefix("registry.ollama.ai/").removeprefix("library/")
+    untagged = name.removesuffix(":latest")
+    tagged = untagged if ":" in untagged else f"{untagged}:latest"
+    return any(fnmatchcase(each, pattern.lower()) for each in (model.lower(), untagged, tagged))
 
 
 def account_id(limit: Limit, subject: str) -> str:

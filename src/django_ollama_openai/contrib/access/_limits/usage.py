@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from ..models import Limit, Target, Unit
-from ..policies import limit_store
 from ..stores import Claim, StoreDown
 from ..stores._base import now
+from ..stores._configured import limit_store
 from .resolve import COST_SCALE, AppliedLimit, account_id
 
 __all__ = ["Use", "account_of", "current_uses", "shown"]

@@ -11,11 +11,11 @@ from ....auth import ANY_SCOPE
 from ....endpoints import Admission, Endpoint
 from ....exceptions import Unavailable
 from .._limits.ledger import Figures, Rule
-from .._limits.resolve import applied_limits
+from .._limits.resolve import applied_limits, subjects_of
 from .._limits.usage import shown
-from ..policies import limit_store
 from ..stores import Claim, StoreDown
 from ..stores._base import now
+from ..stores._configured import limit_store
 
 __all__ = ["limits"]
 
@@ -50,7 +50,7 @@ limits = Endpoint(tags=TAGS)
 @limits.get(scope=ANY_SCOPE, response=LimitList)
 def list_limits(admission: Admission[None]) -> dict[str, Any]:
     """List the limits that hold for the caller, and what is left of them."""
-    applied = applied_limits(admission.caller, None)
+    applied = applied_limits(subjects_of(admission.caller), None)
     moment = now()
     claims = [Claim(each.account, each.rule(moment), 0, is_leased=True) for each in applied]
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._base import BaseStore, Claim, Held, Settlement, StoreDown, Verdict
+from ._base import BaseStore, Claim, Epochs, Held, Settlement, StoreDown, Verdict
 from ._database import DatabaseStore
 from ._memory import MemoryStore
 
@@ -15,6 +15,7 @@ __all__ = [
     "BaseStore",
     "Claim",
     "DatabaseStore",
+    "Epochs",
     "Held",
     "MemoryStore",
     "RedisStore",

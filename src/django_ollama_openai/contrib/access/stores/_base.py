@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final, Literal
 from uuid import UUID
 
 from ...._threads import in_separate_thread
@@ -16,6 +16,7 @@ __all__ = [
     "LEASE_MICROSECONDS",
     "BaseStore",
     "Claim",
+    "Epochs",
     "Held",
     "Settlement",
     "StoreDown",
@@ -71,6 +72,17 @@ class Settlement:
 
 
 @dataclass(frozen=True, slots=True)
+class Epochs:
+    """The present epochs of all limits and of all keys in a store that announces changes.
+
+    A change of any limit, or of anything that a key depends on, replaces the epoch by another text.
+    """
+
+    limits: str
+    keys: str
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """The result of a reservation.
 
@@ -79,11 +91,15 @@ class Verdict:
         held: The claims, if they were granted; empty if not.
         refused: The number of the claim that was refused, and the microseconds after which it may
             be repeated, -1 for never.
+        epochs: The present epochs, if the store announces changes.
+        is_stale: Whether limits have changed since the claims were made; nothing is decided then.
     """
 
     figures: Sequence[Figures]
     held: Sequence[Held] = ()
     refused: tuple[int, int] | None = None
+    epochs: Epochs | None = None
+    is_stale: bool = False
 
 
 def reserve_all(
@@ -126,8 +142,19 @@ class BaseStore:
         StoreDown: In each method: the store cannot be reached.
     """
 
-    def reserve(self, request: UUID, claims: Sequence[Claim]) -> Verdict:
-        """Reserve all of ``claims`` for ``request``, or none of them."""
+    #: Whether processes learn of each other's changes through the store, see :meth:`announce`. If
+    #: not, limits are read from the database for every request.
+    announces: ClassVar[bool] = False
+
+    def announce(self, what: Literal["limits", "keys"]) -> None:
+        """Begin a new epoch of ``what``, after a change. Does nothing unless overridden."""
+
+    def reserve(self, request: UUID, claims: Sequence[Claim], epoch: str | None = None) -> Verdict:
+        """Reserve all of ``claims`` for ``request``, or none of them.
+
+        A store that announces changes reserves nothing if the present epoch of limits is not
+        ``epoch``; ``None`` stands for any.
+        """
         raise NotImplementedError
 
     def settle(self, request: UUID, settlements: Sequence[Settlement]) -> None:
@@ -142,9 +169,11 @@ class BaseStore:
         """Return the figures of the accounts of ``claims``, and reserve nothing."""
         raise NotImplementedError
 
-    async def areserve(self, request: UUID, claims: Sequence[Claim]) -> Verdict:
+    async def areserve(
+        self, request: UUID, claims: Sequence[Claim], epoch: str | None = None
+    ) -> Verdict:
         """Async version of :meth:`reserve`; runs it in a thread unless overridden."""
-        return await in_separate_thread(self.reserve, request, claims)
+        return await in_separate_thread(self.reserve, request, claims, epoch)
 
     async def asettle(self, request: UUID, settlements: Sequence[Settlement]) -> None:
         """Async version of :meth:`settle`; runs it in a thread unless overridden."""

@@ -76,7 +76,7 @@ class DatabaseStore(BaseStore):
         self._clock = clock
 
     @_in_transaction
-    def reserve(self, request: UUID, claims: Sequence[Claim]) -> Verdict:
+    def reserve(self, request: UUID, claims: Sequence[Claim], epoch: str | None = None) -> Verdict:
         rows = _locked(claims)
         # After the wait for the lock.
         moment = self._clock()

@@ -40,7 +40,7 @@ class MemoryStore(BaseStore):
         #: By account and request.
         self._leases: dict[str, dict[UUID, _Lease]] = defaultdict(dict)
 
-    def reserve(self, request: UUID, claims: Sequence[Claim]) -> Verdict:
+    def reserve(self, request: UUID, claims: Sequence[Claim], epoch: str | None = None) -> Verdict:
         with self._lock:
             moment = self._clock()
             self._expire(claims, moment)

@@ -1,11 +1,14 @@
 -- The account of limits in Redis: the rules of _limits/ledger.py, in one script for a reservation.
 --
--- KEYS: for each claim the hash of its account, and the sorted set of its leases, by expiry.
--- ARGV: the operation, the request, the life of a lease, the time or 0 for Redis' own clock, then
---       for each claim eight numbers:
+-- KEYS: the epochs of limits and of keys, then for each claim the hash of its account, and the sorted
+--       set of its leases, by expiry.
+-- ARGV: the operation, the request, the life of a lease, the time or 0 for Redis' own clock, "known"
+--       if the epoch of limits has to be the next argument, then for each claim eight numbers:
 --       kind (1 bucket, 2 calendar, 3 concurrent), limit, begin, length, leased, amount, and for
 --       "settle" what the request has come to and the period that it belongs to.
 -- Times are microseconds since 1970. A lease is "request:amount:period".
+-- The answer: both epochs, the number of the claim that is refused (0 for none, -1 if the epoch of
+--       limits is another), the time to wait, and for each claim used, remaining, reset, period.
 
 local operation, request, life = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local now = tonumber(ARGV[4])
@@ -13,8 +16,23 @@ if now == 0 then
   local time = redis.call("TIME")
   now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
+
+-- A server that has lost its keys begins new epochs.
+local epochs = redis.call("MGET", KEYS[1], KEYS[2])
+for index = 1, 2 do
+  if not epochs[index] then
+    epochs[index] = request .. ":" .. string.format("%.0f", now)
+    redis.call("SET", KEYS[index], epochs[index])
+  end
+end
+local answer = {epochs[1], epochs[2], "0", "0"}
+if ARGV[5] == "known" and ARGV[6] ~= epochs[1] then
+  answer[3] = "-1"
+  return answer
+end
+
 local BUCKET, CALENDAR, CONCURRENT = 1, 2, 3
-local FIELDS = 8
+local FIRST, FIELDS = 7, 8
 
 local function whole(number)
   return string.format("%.0f", number)
@@ -58,10 +76,10 @@ local function settle(claim, reserved, actual, period)
 end
 
 local function load(number)
-  local first = 5 + (number - 1) * FIELDS
+  local first = FIRST + (number - 1) * FIELDS
   local claim = {
-    key = KEYS[2 * number - 1],
-    leases = KEYS[2 * number],
+    key = KEYS[2 * number + 1],
+    leases = KEYS[2 * number + 2],
     kind = tonumber(ARGV[first]),
     limit = tonumber(ARGV[first + 1]),
     begin = tonumber(ARGV[first + 2]),
@@ -96,20 +114,20 @@ local function save(claim)
     "tat", whole(account.tat), "seen", whole(account.seen), "used", whole(account.used),
     "held", whole(account.held), "period", whole(account.period)
   )
-  -- Long after it is empty. A calendar period ends at its end, whatever the clock says.
-  local seconds = math.ceil((2 * claim.length + 2 * life) / 1000000)
+  -- Long after it is empty. A calendar period ends at its end, whatever the clock says. A bucket may
+  -- owe more than it holds.
+  local owed = math.max(0, account.tat - now)
+  local seconds = math.ceil((owed + 2 * claim.length + 2 * life) / 1000000)
   redis.call("EXPIRE", claim.key, seconds)
   if claim.leased then redis.call("EXPIRE", claim.leases, seconds) end
 end
 
 local claims = {}
-for number = 1, #KEYS / 2 do
+for number = 1, #KEYS / 2 - 1 do
   claims[number] = load(number)
   follow_clock(claims[number])
   if operation == "reserve" or operation == "read" then expire(claims[number]) end
 end
-
-local answer = {}
 
 if operation == "reserve" then
   local worst, wait = 0, 0
@@ -129,7 +147,7 @@ if operation == "reserve" then
       worst, wait = number, late
     end
   end
-  answer[1], answer[2] = whole(worst), whole(wait)
+  answer[3], answer[4] = whole(worst), whole(wait)
   if worst == 0 then
     for _, claim in ipairs(claims) do
       local account = claim.account

@@ -1,0 +1,100 @@
+"""What a request reserves of its limits, and what it has come to at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from ....policies import Admission, Hold, Outcome
+from ..models import Unit
+from ..stores import BaseStore, Claim, Held, Settlement, StoreDown
+from ..stores._base import now
+from . import renewal
+from .resolve import AppliedLimit
+
+__all__ = ["Reservation", "claims_of"]
+
+#: The most completion tokens of a choice that are reserved: clients ask for far more than they use.
+MAX_RESERVED: Final = 1000
+
+
+def claims_of(limits: Sequence[AppliedLimit], admission: Admission[Any]) -> list[Claim]:
+    """Return what the request claims of each of ``limits``."""
+    moment = now()
+    amounts = {
+        Unit.REQUESTS: 1,
+        Unit.CONCURRENT: 1,
+        Unit.TOKENS: _estimated_tokens(admission),
+    }
+    return [
+        Claim(
+            each.account,
+            each.rule(moment),
+            amounts[Unit(each.limit.unit)],
+            is_leased=each.limit.unit != Unit.REQUESTS,
+        )
+        for each in limits
+    ]
+
+
+def _estimated_tokens(admission: Admission[Any]) -> int:
+    """Return the tokens to reserve: those of the prompt, and what each choice may add."""
+    choice = max(1, min(MAX_RESERVED, admission.max_completion_tokens or 0))
+    return admission.prompt_tokens + admission.choices * choice
+
+
+@dataclass(slots=True)
+class Reservation(Hold):
+    """What one request has reserved of all its limits."""
+
+    request: UUID
+    store: BaseStore
+    limits: Sequence[AppliedLimit]
+    held: Sequence[Held]
+    prompt_tokens: int
+
+    def settle(self, outcome: Outcome) -> None:
+        if settlements := self._end(outcome):
+            try:
+                self.store.settle(self.request, settlements)
+            except StoreDown as error:
+                renewal.settle_later(self.request, self.store, settlements, error)
+
+    async def asettle(self, outcome: Outcome) -> None:
+        if settlements := self._end(outcome):
+            try:
+                await self.store.asettle(self.request, settlements)
+            except StoreDown as error:
+                renewal.settle_later(self.request, self.store, settlements, error)
+
+    def _end(self, outcome: Outcome) -> list[Settlement]:
+        """Return what has to be settled; the leases are not renewed any more."""
+        renewal.remove(self.request)
+        counts = _counts(outcome)
+        used = {
+            Unit.REQUESTS: int(counts),
+            Unit.CONCURRENT: 0,
+            Unit.TOKENS: self._tokens(outcome) if counts else 0,
+        }
+        return [
+            Settlement(held, used[Unit(applied.limit.unit)])
+            for applied, held in zip(self.limits, self.held, strict=False)
+            # A request that counts as one has been counted.
+            if held.claim.is_leased or not counts
+        ]
+
+    def _tokens(self, outcome: Outcome) -> int:
+        if outcome.error is not None:
+            return 0
+        usage = outcome.usage
+        # A client that disconnects gets no count of its prompt, which the engine has read.
+        prompt = usage.prompt_tokens or (self.prompt_tokens if usage.estimated else 0)
+        return prompt + usage.completion_tokens
+
+
+def _counts(outcome: Outcome) -> bool:
+    """Return whether the request has reached an engine, and was not the client's mistake."""
+    error = outcome.error
+    return outcome.answered_by is not None and (error is None or error.status >= 500)
