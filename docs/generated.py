@@ -51,7 +51,13 @@ _DIRECTIVE = re.compile(r"^\.\. generated:: (\w+)$", re.MULTILINE)
 
 def sources() -> list[Path]:
     """The files that the generated parts are made from."""
-    names = ["_conf.py", "checks.py", "exceptions.py", "backends/_base.py"]
+    names = [
+        "_conf.py",
+        "checks.py",
+        "contrib/access/checks.py",
+        "exceptions.py",
+        "backends/_base.py",
+    ]
     return [CHANGELOG, COMPATIBILITY, FAULTS, Path(__file__), *(PACKAGE / name for name in names)]
 
 
@@ -161,9 +167,10 @@ def _annotation(annotation: Any) -> str:
 
 
 def checks() -> str:
-    """The ids of the system checks, from the docstring of ``checks.py``."""
-    docstring = ast.get_docstring(ast.parse((PACKAGE / "checks.py").read_text())) or ""
-    rows = re.findall(r"^``(\S+)``\s+(.+)$", docstring, re.MULTILINE)
+    """The ids of the system checks, from the docstrings of the modules ``checks.py``."""
+    modules = [PACKAGE / "checks.py", *PACKAGE.glob("contrib/*/checks.py")]
+    docstrings = [ast.get_docstring(ast.parse(module.read_text())) or "" for module in modules]
+    rows = sorted(re.findall(r"^``(\S+)``\s+(.+)$", "\n".join(docstrings), re.MULTILINE))
     kinds = {"E": "error", "W": "warning"}
     return _table(
         ["Id", "Kind", "Meaning"],

@@ -11,12 +11,16 @@ from typing import Any, Final
 
 from tests.project.settings import *  # noqa: F403
 from tests.project.settings import INSTALLED_APPS as CORE_APPS
+from tests.project.settings import TEMPLATES as CORE_TEMPLATES
 
 KIND: Final = os.environ.get("TEST_DATABASE", "sqlite")
 NAME: Final = os.environ.get("TEST_DATABASE_NAME", "ollama_openai")
 
 INSTALLED_APPS = [*CORE_APPS, "django_ollama_openai.contrib.access"]
 TIME_ZONE = "Europe/Berlin"
+STATIC_URL = "static/"
+# Those of the admin.
+TEMPLATES = [{**CORE_TEMPLATES[0], "APP_DIRS": True}]
 
 ENGINES: Final[dict[str, dict[str, Any]]] = {
     "sqlite": {

@@ -19,8 +19,8 @@ from django.db import connections, router
 
 from ... import _conf
 from .models import Limit, Unit
-from .policies import limit_store
 from .stores import MemoryStore
+from .stores._configured import limit_store
 
 __all__ = ["check_limits", "check_store", "connect"]
 

@@ -405,7 +405,7 @@ class Limit(PublicModel):
             raise ValidationError(
                 {"per": _("All limits but that of simultaneous requests need a period.")}
             )
-        if self.amount is not None and self.unit != Unit.COST and self.amount != int(self.amount):
+        if self.unit != Unit.COST and self.amount != int(self.amount):
             raise ValidationError({"amount": _("This must be a whole number.")})
         named = {"workspace": self.workspace_id, "user": self.user_id, "key": self.key_id}
         for name, value in named.items():

@@ -32,7 +32,7 @@ class LinesField(forms.CharField):
         return [line.strip() for line in value.splitlines() if line.strip()] or None
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        return (initial or None) != self.to_python(data)
+        return bool((initial or None) != self.to_python(data))
 
 
 class ScopesField(forms.MultipleChoiceField):

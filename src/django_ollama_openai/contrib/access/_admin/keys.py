@@ -182,7 +182,10 @@ class _WorkspaceFilter(admin.SimpleListFilter):
         return True
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[APIKey]) -> QuerySet[APIKey]:
-        return queryset if self.value() is None else queryset.filter(workspace=self._chosen())
+        if self.value() is None:
+            return queryset
+        chosen = self._chosen()
+        return queryset.none() if chosen is None else queryset.filter(workspace=chosen)
 
     def _chosen(self) -> UUID | None:
         try:
@@ -205,7 +208,7 @@ class _ScopeFilter(admin.SimpleListFilter):
         # SQLite has no lookup for the entries of a list.
         queryset = queryset.alias(scopes_text=Cast("scopes", TextField()))
         named = Q(scopes_text__contains=f'"{scope}"')
-        return queryset.filter(named if scope == "admin" else named | Q(scopes=None))
+        return queryset.filter(named if scope == "admin" else named | Q(scopes__isnull=True))
 
 
 class APIKeyAdmin(ModelAdmin):

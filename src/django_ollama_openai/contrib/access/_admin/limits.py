@@ -14,7 +14,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from ....auth import Caller
-from .._limits.resolve import applied_limits
+from .._limits.resolve import applied_limits, subjects_of
 from ..models import APIKey, Limit, Target, Unit, Workspace
 from .base import ModelAdmin, TabularInline
 from .use import ShowsUse, UseChangeList, attach_uses, limits_with_uses
@@ -23,7 +23,7 @@ __all__ = ["KeyLimitInline", "LimitAdmin", "UserLimitInline", "WorkspaceLimitInl
 
 
 class _LimitForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
-    """A limit. What it concerns is part of its unique constraint, but no field of the form."""
+    """A limit. Whom it concerns is part of its unique constraint, but not always of its form."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -32,7 +32,7 @@ class _LimitForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at r
             self.initial["amount"] = Decimal(f"{amount.normalize():f}")
 
     def _get_validation_exclusions(self) -> set[str]:
-        return super()._get_validation_exclusions() - {"subject"}  # type: ignore[misc, no-any-return]  # no stub has it
+        return super()._get_validation_exclusions() - {"subject", "target"}  # type: ignore[misc, no-any-return]  # no stub has it
 
 
 class _InlineFormSet(TabularInline.formset):  # type: ignore[name-defined, misc]  # Django's or unfold's
@@ -58,7 +58,7 @@ class _InlineFormSet(TabularInline.formset):  # type: ignore[name-defined, misc]
 
     def others(self) -> list[tuple[Limit, str]]:
         """Return the limits that also hold for the row of the page, with what it has used."""
-        limits = applied_limits(_caller(self.instance), None)
+        limits = applied_limits(subjects_of(_caller(self.instance)), None)
         return limits_with_uses([each for each in limits if each.limit.target != self.target])
 
 

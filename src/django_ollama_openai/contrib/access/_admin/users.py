@@ -23,26 +23,28 @@ __all__ = ["AccessUserAdmin", "extend_user_admin"]
 class AccessUserAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
     """Mix-in for admins of users: their limits, and an action that makes keys for them."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # None: the site wants no actions.
+        if self.actions is not None:
+            self.actions = [*self.actions, create_api_keys]
+
     def get_inlines(self, request: HttpRequest, obj: Any) -> Sequence[Any]:
         inlines = super().get_inlines(request, obj)
         return inlines if obj is None else [*inlines, UserLimitInline]
 
-    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
-        actions = super().get_actions(request)
+    def has_create_api_keys_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user of ``request`` may create API keys."""
         site = self.admin_site
-        # None without any action: in a popup, for example.
-        may_add = site.is_registered(APIKey) and site.get_model_admin(APIKey).has_add_permission(
+        return site.is_registered(APIKey) and site.get_model_admin(APIKey).has_add_permission(
             request
         )
-        if actions and may_add:
-            actions["create_api_keys"] = (_create_api_keys, "create_api_keys", _LABEL)
-        return actions
 
 
-_LABEL = _("Create an API key for each selected user")
-
-
-def _create_api_keys(
+@admin.action(
+    description=_("Create an API key for each selected user"), permissions=["create_api_keys"]
+)
+def create_api_keys(
     model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]
 ) -> HttpResponse | None:
     users = list(queryset.values_list("pk", flat=True)[: MOST_KEYS + 1])
