@@ -18,7 +18,7 @@ import sys
 
 PROGRAMS = {
     # Debian's Caddy is older than the one from PyPI. Both are supported.
-    "access": {"redis-server": "redis-server"},
+    "access": {"redis-server": "redis-server", "xgettext": "gettext"},
     "proxies": {"nginx": "nginx-light caddy"},
 }
 """The programs that each environment needs, and the Debian packages that contain them."""

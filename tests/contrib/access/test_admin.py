@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +18,10 @@ from django.contrib.auth.models import Group, Permission
 from django.test import Client
 from django.urls import include, path, reverse
 from django.utils.timezone import now, timedelta
+from django.utils.translation import override
 from pytest_django import DjangoAssertNumQueries, Settings
 
+from django_ollama_openai.contrib import access
 from django_ollama_openai.contrib._ids import uuid7
 from django_ollama_openai.contrib.access.admin import AccessUserAdmin
 from django_ollama_openai.contrib.access.models import (
@@ -436,3 +443,45 @@ def test_a_workspace_leads_to_a_key_for_each_member(lead: Client, world: World) 
     form = lead.get(link.replace("&amp;", "&")).context["adminform"].form
     assert form.initial["workspace"] == str(workspace.pk)
     assert len(form.initial["users"]) == 2
+
+
+# Translations
+
+
+LOCALE = Path(access.__file__).parent / "locale" / "de" / "LC_MESSAGES"
+
+
+def gettext_tool(name: str, *arguments: str | Path) -> str:
+    """Return what a program of gettext prints."""
+    path = shutil.which(name)
+    assert path is not None, f"{name} is missing: install gettext"
+    done = subprocess.run([path, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_german_is_complete(tmp_path: Path) -> None:
+    shutil.copytree(LOCALE.parents[2], tmp_path / "access")
+    command = [sys.executable, "-m", "django", "makemessages", "--locale", "de", "--no-location"]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("DJANGO_")}
+    subprocess.run(command, cwd=tmp_path / "access", env=env, check=True, capture_output=True)
+    made = tmp_path / "access" / LOCALE.relative_to(LOCALE.parents[2]) / "django.po"
+    for missing in ("--untranslated", "--only-fuzzy", "--only-obsolete"):
+        assert gettext_tool("msgattrib", missing, made) == ""
+    compiled = tmp_path / "django.mo"
+    gettext_tool("msgfmt", "--check-format", "-o", compiled, LOCALE / "django.po")
+    assert gettext_tool("msgunfmt", compiled) == gettext_tool("msgunfmt", LOCALE / "django.mo")
+
+
+def test_the_admin_speaks_german_and_clients_get_english(
+    lead: Client, world: World, settings: Settings
+) -> None:
+    settings.LANGUAGE_CODE = "de"
+    caller = world.key(world.user("ada"))
+    Limit.objects.create(target="everybody", amount=0, unit="requests", per="day")
+    html = lead.get(url("ollama_openai_access_limit_changelist")).content.decode()
+    assert "0 Anfragen pro Tag" in html
+    assert "0 von 0" in html
+    with override("de"):
+        answer = caller.chat()
+    assert answer.status == 429
+    assert "requests per day" in answer.error["message"]
