@@ -20,7 +20,7 @@ INSTALLED_APPS = [*CORE_APPS, "django_ollama_openai.contrib.access"]
 TIME_ZONE = "Europe/Berlin"
 STATIC_URL = "static/"
 # Those of the admin.
-TEMPLATES = [{**CORE_TEMPLATES[0], "APP_DIRS": True}]
+TEMPLATES = [CORE_TEMPLATES[0] | {"APP_DIRS": True}]  # type: ignore[list-item]  # bool, too
 
 ENGINES: Final[dict[str, dict[str, Any]]] = {
     "sqlite": {

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
 from django.test import Client
 from django.urls import include, path, reverse
-from django.utils.timezone import now, timedelta
+from django.utils.timezone import now
 from django.utils.translation import override
 from pytest_django import DjangoAssertNumQueries, Settings
 
@@ -276,6 +277,16 @@ def test_only_superusers_give_the_scope_admin(lead: Client, world: World) -> Non
     assert (key.name, key.secrets.count()) == ("laptop", 1)
 
 
+def test_only_superusers_make_and_rotate_keys_of_superusers(lead: Client, world: World) -> None:
+    client = staff(world, "view_apikey", "add_apikey", "change_apikey")
+    root = world.user("root", is_superuser=True)
+    assert list(errors(add(client, new_keys(users=[root.pk])))) == ["users"]
+    add(lead, new_keys(users=[root.pk]))
+    key = APIKey.objects.get()
+    act(client, "rotate", key, confirmed="1", overlap=24, first_id=str(uuid7()))
+    assert key.secrets.count() == 1
+
+
 # Limits
 
 
@@ -414,7 +425,9 @@ def test_a_filter_does_not_list_thousands_of_workspaces(lead: Client, world: Wor
     chosen = Workspace.objects.get(name="Team150")
     html = lead.get(url(f"{KEYS}_changelist")).content.decode()
     assert "Team" not in html
-    html = lead.get(url(f"{KEYS}_changelist"), {"workspace__id__exact": chosen.pk}).content.decode()
+    html = lead.get(
+        url(f"{KEYS}_changelist"), {"workspace__id__exact": str(chosen.pk)}
+    ).content.decode()
     assert set(re.findall(r"Team\d+", html)) == {"Team150"}
 
 

@@ -47,7 +47,7 @@ class WorkspaceAdmin(ModelAdmin):
     readonly_fields = ("keys",)
     inlines = (MembershipInline, WorkspaceLimitInline)
 
-    def get_fields(self, request: HttpRequest, obj: Workspace | None = None) -> list[str]:
+    def get_fields(self, request: HttpRequest, obj: Workspace | None = None) -> Any:
         fields = ["name", "slug", "group", "models", "is_active"]
         return fields if obj is None else [*fields, "keys"]
 

@@ -65,9 +65,11 @@ class _Related:
     model: type[Model]
     admin_site: admin.AdminSite
 
-    @property
-    def raw_id_fields(self) -> list[str]:
-        return [name for name in self.related_fields if not self._is_searchable(name)]
+    if not TYPE_CHECKING:
+        # The stubs know an attribute only.
+        @property
+        def raw_id_fields(self) -> list[str]:
+            return [name for name in self.related_fields if not self._is_searchable(name)]
 
     def get_autocomplete_fields(self, request: HttpRequest) -> list[str]:
         return [name for name in self.related_fields if self._is_searchable(name)]
@@ -77,7 +79,7 @@ class _Related:
         return is_searchable(self.admin_site, model)
 
 
-class ModelAdmin(_Related, _ModelAdmin):  # type: ignore[type-arg, misc]  # not generic at run time
+class ModelAdmin(_Related, _ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
     """The base of this app's admins."""
 
     show_full_result_count = False
@@ -88,7 +90,7 @@ class ModelAdmin(_Related, _ModelAdmin):  # type: ignore[type-arg, misc]  # not 
         js: ClassVar = ["ollama_openai_access/admin.js"]
 
 
-class TabularInline(_Related, _TabularInline):  # type: ignore[type-arg, misc]  # as above
+class TabularInline(_Related, _TabularInline):  # type: ignore[type-arg]  # as above
     """The base of this app's inlines."""
 
     extra = 0

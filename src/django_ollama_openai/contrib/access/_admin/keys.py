@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, ClassVar, Final
 from uuid import UUID
@@ -12,7 +12,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.db.models import Q, QuerySet, TextField
 from django.db.models.functions import Cast
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -86,6 +86,8 @@ class _AddForm(_ChangeForm):
             raise forms.ValidationError(
                 _("Choose up to %(count)d users."), params={"count": MOST_KEYS}
             )
+        if not self.is_superuser and any(map(_is_superuser, users)):
+            raise forms.ValidationError(_("Only superusers make keys for superusers."))
         return users
 
     def clean_first_id(self) -> UUID:
@@ -175,7 +177,8 @@ class _WorkspaceFilter(admin.SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
         first = list(Workspace.objects.order_by("name")[: MOST_CHOICES + 1])
         if len(first) > MOST_CHOICES:
-            first = list(Workspace.objects.filter(pk=self._chosen()))
+            chosen = self._chosen()
+            first = [] if chosen is None else list(Workspace.objects.filter(pk=chosen))
         return [(str(each.pk), each.name) for each in first]
 
     def has_output(self) -> bool:
@@ -216,7 +219,6 @@ class APIKeyAdmin(ModelAdmin):
 
     list_display = ("name", "value", "user", "workspace", "state", "last_used_at")
     list_filter = (_StateFilter, _ScopeFilter, _WorkspaceFilter)
-    list_select_related = ("user", "workspace")
     ordering = ("-pk",)
     search_fields = (
         "name",
@@ -245,7 +247,12 @@ class APIKeyAdmin(ModelAdmin):
     }
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[APIKey]:
-        return super().get_queryset(request).prefetch_related("secrets")
+        return (
+            super()
+            .get_queryset(request)
+            .select_related("user", "workspace")
+            .prefetch_related("secrets")
+        )
 
     def get_search_fields(self, request: HttpRequest) -> list[str]:
         username = get_user_model().USERNAME_FIELD
@@ -256,10 +263,10 @@ class APIKeyAdmin(ModelAdmin):
     ) -> tuple[QuerySet[APIKey], bool]:
         return super().get_search_results(request, queryset, search_term.replace("…", " "))
 
-    def get_inlines(self, request: HttpRequest, obj: APIKey | None) -> Sequence[Any]:
+    def get_inlines(self, request: HttpRequest, obj: APIKey | None) -> Any:
         return super().get_inlines(request, obj) if obj is not None else ()
 
-    def get_readonly_fields(self, request: HttpRequest, obj: APIKey | None = None) -> Sequence[str]:
+    def get_readonly_fields(self, request: HttpRequest, obj: APIKey | None = None) -> list[str]:
         return [*self.readonly_fields, *(["workspace"] if obj is not None else [])]
 
     def get_fieldsets(self, request: HttpRequest, obj: APIKey | None = None) -> Any:
@@ -310,9 +317,9 @@ class APIKeyAdmin(ModelAdmin):
         return super().render_change_form(request, context, *args, **kwargs)
 
     def has_change_permission(self, request: HttpRequest, obj: APIKey | None = None) -> bool:
-        # Who changes or rotates a key could use it.
-        is_admin_key = obj is not None and "admin" in (obj.scopes or ())
-        if is_admin_key and not request.user.is_superuser:
+        # Staff who change or rotate a key can use it.
+        is_powerful = obj is not None and ("admin" in (obj.scopes or ()) or _is_superuser(obj.user))
+        if is_powerful and not request.user.is_superuser:
             return False
         return super().has_change_permission(request, obj)
 
@@ -397,12 +404,13 @@ class APIKeyAdmin(ModelAdmin):
             return self._again(request)
         prefix, values = access_settings().KEY_PREFIX, []
         try:
-            for number, key in enumerate(keys):
-                values.append((key, key.rotate(prefix, overlap, nth_id(first, number))))
-                self.log_change(request, key, gettext("Rotated."))
+            with transaction.atomic():
+                for number, key in enumerate(keys):
+                    values.append((key, key.rotate(prefix, overlap, nth_id(first, number))))
+                    self.log_change(request, key, gettext("Rotated."))
         except IntegrityError:
             # The same form at the same time.
-            if values or not _is_made(APIKeySecret, first):
+            if not _is_made(APIKeySecret, first):
                 raise
             return self._again(request)
         return self._show(request, values)
@@ -484,6 +492,10 @@ class APIKeyAdmin(ModelAdmin):
     def _url(self, page: str, *args: Any) -> str:
         name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{page}"
         return reverse(name, args=args, current_app=self.admin_site.name)
+
+
+def _is_superuser(user: Any) -> bool:
+    return bool(getattr(user, "is_superuser", False))
 
 
 def _is_made(model: type[APIKey | APIKeySecret], pk: Any) -> bool:

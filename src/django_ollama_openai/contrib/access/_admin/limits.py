@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
-from django.db.models import Model, QuerySet
+from django.contrib.auth import get_user_model
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -35,7 +36,7 @@ class _LimitForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at r
         return super()._get_validation_exclusions() - {"subject", "target"}  # type: ignore[misc, no-any-return]  # no stub has it
 
 
-class _InlineFormSet(TabularInline.formset):  # type: ignore[name-defined, misc]  # Django's or unfold's
+class _InlineFormSet(TabularInline.formset):  # type: ignore[valid-type, misc]  # Django's or unfold's
     target: ClassVar[Target]
 
     def get_queryset(self) -> QuerySet[Limit]:
@@ -62,7 +63,7 @@ class _InlineFormSet(TabularInline.formset):  # type: ignore[name-defined, misc]
         return limits_with_uses([each for each in limits if each.limit.target != self.target])
 
 
-def _caller(row: Model) -> Caller:
+def _caller(row: Any) -> Caller:
     if isinstance(row, Workspace):
         return Caller(workspace=row.as_record())
     if isinstance(row, APIKey):
@@ -158,4 +159,4 @@ class LimitAdmin(ShowsUse, ModelAdmin):
 
 
 def _username() -> str:
-    return Limit._meta.get_field("user").related_model.USERNAME_FIELD  # type: ignore[union-attr, no-any-return]  # a user model
+    return get_user_model().USERNAME_FIELD

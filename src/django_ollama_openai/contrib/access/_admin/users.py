@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin, messages
@@ -29,7 +28,7 @@ class AccessUserAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generi
         if self.actions is not None:
             self.actions = [*self.actions, create_api_keys]
 
-    def get_inlines(self, request: HttpRequest, obj: Any) -> Sequence[Any]:
+    def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
         inlines = super().get_inlines(request, obj)
         return inlines if obj is None else [*inlines, UserLimitInline]
 
