@@ -24,6 +24,7 @@ import django_ollama_openai
 from django_ollama_openai import _conf, exceptions
 from django_ollama_openai import backends as shipped
 from django_ollama_openai.backends._base import OPTIONAL_PARAMETERS
+from django_ollama_openai.contrib.access.conf import AccessSettings, LimitStoreConfig
 from django_ollama_openai.exceptions import GatewayError
 
 __all__ = [
@@ -53,10 +54,11 @@ def sources() -> list[Path]:
     """The files that the generated parts are made from."""
     names = [
         "_conf.py",
+        "backends/_base.py",
         "checks.py",
         "contrib/access/checks.py",
+        "contrib/access/conf.py",
         "exceptions.py",
-        "backends/_base.py",
     ]
     return [CHANGELOG, COMPATIBILITY, FAULTS, Path(__file__), *(PACKAGE / name for name in names)]
 
@@ -113,6 +115,16 @@ def model_entries() -> str:
 def api_key_entries() -> str:
     """The keys of an entry of ``API_KEYS``."""
     return _fields(_conf.APIKey)
+
+
+def access_settings() -> str:
+    """The keys of ``ACCESS``."""
+    return _fields(AccessSettings)
+
+
+def limit_store_settings() -> str:
+    """The keys of ``ACCESS["LIMIT_STORE"]``."""
+    return _fields(LimitStoreConfig)
 
 
 def _fields(model: type[BaseModel]) -> str:
@@ -533,6 +545,8 @@ def _sentence(text: str) -> str:
 
 PARTS: Final[dict[str, Callable[[], str]]] = {
     "settings": settings,
+    "access_settings": access_settings,
+    "limit_store_settings": limit_store_settings,
     "backend_entries": backend_entries,
     "model_entries": model_entries,
     "api_key_entries": api_key_entries,

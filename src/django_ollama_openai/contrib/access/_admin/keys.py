@@ -247,12 +247,8 @@ class APIKeyAdmin(ModelAdmin):
     }
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[APIKey]:
-        return (
-            super()
-            .get_queryset(request)
-            .select_related("user", "workspace")
-            .prefetch_related("secrets")
-        )
+        keys = super().get_queryset(request).select_related("user", "workspace")
+        return keys.prefetch_related("secrets")
 
     def get_search_fields(self, request: HttpRequest) -> list[str]:
         username = get_user_model().USERNAME_FIELD
