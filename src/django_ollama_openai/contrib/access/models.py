@@ -37,6 +37,7 @@ from django.utils.formats import number_format
 from django.utils.timezone import now
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.debug import sensitive_variables
 
 from ...auth import Workspace as WorkspaceRecord
 from .._ids import public_id, uuid7
@@ -201,7 +202,7 @@ class APIKey(PublicModel):
         null=True,
         blank=True,
         editable=False,
-        on_delete=SET_NULL,
+        on_delete=CASCADE,
         related_name="keys",
     )
     scopes = JSONField(
@@ -244,6 +245,7 @@ class APIKey(PublicModel):
     def __str__(self) -> str:
         return self.name
 
+    @sensitive_variables("value")
     def new_secret(self, site: str, pk: UUID | None = None) -> str:
         """Return a new secret of the key. It is not stored, and cannot be shown again. With
         ``pk``, the id of its row, a form that is sent twice makes one secret."""

@@ -27,6 +27,7 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_variables
 
 from ..._ids import uuid7
+from .._keys import ShownOnce
 from .._members import members_of
 from ..conf import access_settings
 from ..models import APIKey, APIKeySecret, Workspace, is_live
@@ -474,7 +475,7 @@ class APIKeyAdmin(ModelAdmin):
             "title": ngettext("Copy the new value now", "Copy the new values now", len(values)),
             "opts": self.opts,
             "media": self.media,
-            "values": values,
+            "values": [(key, ShownOnce(value)) for key, value in values],
             "list_url": self._url("changelist"),
         }
         response = TemplateResponse(request, f"{TEMPLATES}/values.html", context)

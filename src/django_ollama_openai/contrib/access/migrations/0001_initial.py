@@ -134,7 +134,7 @@ class Migration(migrations.Migration):
                         blank=True,
                         editable=False,
                         null=True,
-                        on_delete=django.db.models.deletion.SET_NULL,
+                        on_delete=django.db.models.deletion.CASCADE,
                         related_name="keys",
                         to="ollama_openai_access.serviceaccount",
                         verbose_name="service account",
