@@ -56,6 +56,7 @@ def sources() -> list[Path]:
         "_conf.py",
         "backends/_base.py",
         "checks.py",
+        "contrib/access/checks.py",
         "contrib/access/conf.py",
         "exceptions.py",
     ]
@@ -178,9 +179,10 @@ def _annotation(annotation: Any) -> str:
 
 
 def checks() -> str:
-    """The ids of the system checks, from the docstring of ``checks.py``."""
-    docstring = ast.get_docstring(ast.parse((PACKAGE / "checks.py").read_text())) or ""
-    rows = re.findall(r"^``(\S+)``\s+(.+)$", docstring, re.MULTILINE)
+    """The ids of the system checks, from the docstrings of the modules ``checks.py``."""
+    modules = [PACKAGE / "checks.py", *PACKAGE.glob("contrib/*/checks.py")]
+    docstrings = [ast.get_docstring(ast.parse(module.read_text())) or "" for module in modules]
+    rows = sorted(re.findall(r"^``(\S+)``\s+(.+)$", "\n".join(docstrings), re.MULTILINE))
     kinds = {"E": "error", "W": "warning"}
     return _table(
         ["Id", "Kind", "Meaning"],

@@ -27,6 +27,7 @@ PROGRAMS = {
         "mariadb_config": "libmariadb-dev",
         "gcc": "gcc libc6-dev",
         "pkg-config": "pkg-config",
+        "xgettext": "gettext",
     },
     # Debian's Caddy is older than the one from PyPI. Both are supported.
     "proxies": {"nginx": "nginx-light caddy"},

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from django.views.debug import ExceptionReporter
 
+from django_ollama_openai.contrib._ids import uuid7
 from django_ollama_openai.contrib.access._views import keys, organization
 from django_ollama_openai.contrib.access.models import APIKey, ServiceAccount
 from tests.contrib.access.conftest import World
@@ -190,13 +191,14 @@ def _make_and_use(leaks: Leaks, database: Database) -> None:
     leaks.login()
     page = "/admin/ollama_openai_access/apikey/"
     inlines = {"limits-TOTAL_FORMS": 0, "limits-INITIAL_FORMS": 0}
-    user = {"name": "by hand", "user": listed["user"]}
+    user = {"name": "by hand", "users": listed["user"], "first_id": str(uuid7())}
     leaks.form(f"{page}add/", **user, expires_at_0="", expires_at_1="", **inlines)
     chosen = database.run(
         "from django_ollama_openai.contrib.access.models import APIKey\n"
         "answer = str(APIKey.objects.get(name='by hand').pk)"
     )
-    leaks.form(page, action="rotate", _selected_action=chosen)
+    sent = {"confirmed": "1", "overlap": "24", "first_id": str(uuid7())}
+    leaks.form(page, action="rotate", _selected_action=chosen, **sent)
     leaks.send("GET", page)
     leaks.send("GET", f"{page}{chosen}/history/")
 
@@ -233,8 +235,8 @@ def test_a_report_of_an_error_has_no_secret(
     made: list[str] = []
     new_secret = APIKey.new_secret
 
-    def remember(key: APIKey, site: str) -> str:
-        made.append(new_secret(key, site))
+    def remember(key: APIKey, *arguments: Any) -> str:
+        made.append(new_secret(key, *arguments))
         return made[-1]
 
     def fail(*arguments: Any, **options: Any) -> Any:

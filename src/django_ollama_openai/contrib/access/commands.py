@@ -278,7 +278,7 @@ class Limits(_Actions):
     def list(self, terminal: Terminal, options: dict[str, Any]) -> None:
         """List all limits."""
         rows = [
-            (row.public_id, row.describe_target(), str(row), row.model, row.timezone)
+            (row.public_id, row.describe_target(), row.in_english(), row.model, row.timezone)
             for row in Limit.objects.select_related("workspace", "user", "key").order_by("pk")
         ]
         terminal.table(("ID", "TARGET", "LIMIT", "MODEL", "TIME ZONE"), rows)
