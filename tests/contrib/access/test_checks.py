@@ -55,6 +55,11 @@ def test_a_path_that_is_no_store_is_an_error(settings: Settings) -> None:
     assert ids() == ["ollama_openai.E011"]
 
 
+def test_times_have_to_have_zones(settings: Settings) -> None:
+    settings.USE_TZ = False
+    assert "ollama_openai.E012" in [each.id for each in checks.run_checks()]
+
+
 def test_limits_that_restrict_nothing(settings: Settings) -> None:
     settings.OLLAMA_OPENAI = {**settings.OLLAMA_OPENAI, "ALLOWED_MODELS": ["llama3*"]}
 

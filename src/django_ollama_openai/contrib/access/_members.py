@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 from django.db.models import OuterRef, Q, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce
@@ -13,6 +14,7 @@ from .models import Membership, Role, Workspace
 
 __all__ = [
     "LastOwnerError",
+    "is_in_group",
     "is_member",
     "joined_by",
     "keep_an_owner",
@@ -33,8 +35,14 @@ def joined_by(user: Any) -> QuerySet[Workspace]:
     """Return the workspaces of ``user``, by membership or by group, inactive ones too."""
     return Workspace.objects.filter(
         Q(pk__in=Membership.objects.filter(user=user).values("workspace"))
-        | Q(group__in=user.groups.all())
+        | Q(group__in=_groups_of(user))
     )
+
+
+def _groups_of(user: Any) -> QuerySet[Group]:
+    """Return the groups of ``user``; none if the site's users have no groups."""
+    groups = getattr(user, "groups", None)
+    return Group.objects.none() if groups is None else groups.all()
 
 
 def workspaces_of(user: Any) -> QuerySet[Workspace]:
@@ -56,9 +64,14 @@ def role_of(workspace: Workspace, user: Any) -> Role | None:
     found = role.first()
     if found is not None:
         return Role(found)
-    if workspace.group_id is not None and user.groups.filter(pk=workspace.group_id).exists():
-        return Role.MEMBER
-    return None
+    return Role.MEMBER if is_in_group(workspace, user) else None
+
+
+def is_in_group(workspace: Workspace, user: Any) -> bool:
+    """Return whether ``user`` is in the group of ``workspace``."""
+    return (
+        workspace.group_id is not None and _groups_of(user).filter(pk=workspace.group_id).exists()
+    )
 
 
 def is_member(workspace: Workspace, user: Any) -> bool:
@@ -72,7 +85,7 @@ def members_of(workspace: Workspace) -> QuerySet[Any]:
     memberships = Membership.objects.filter(workspace=workspace)
     users = get_user_model()._default_manager
     is_in = Q(pk__in=memberships.values("user"))
-    if workspace.group_id is not None:
+    if workspace.group_id is not None and hasattr(get_user_model(), "groups"):
         is_in |= Q(pk__in=users.filter(groups=workspace.group_id).values("pk"))
     own = memberships.filter(user=OuterRef("pk"))
     return users.filter(is_in).annotate(

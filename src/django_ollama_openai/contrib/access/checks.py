@@ -2,6 +2,7 @@
 
 ======================  ==========================================================
 ``ollama_openai.E011``  ``ACCESS["LIMIT_STORE"]`` cannot be imported or created
+``ollama_openai.E012``  ``USE_TZ`` is off
 ``ollama_openai.W007``  ``MemoryStore`` keeps the limits, without ``DEBUG``
 ``ollama_openai.W008``  a limit of costs restricts nothing (``check --database`` only)
 ``ollama_openai.W009``  a limit is for a model that is not allowed (``check --database`` only)
@@ -22,7 +23,7 @@ from .models import Limit, Unit
 from .stores import MemoryStore
 from .stores._configured import limit_store
 
-__all__ = ["check_limits", "check_store", "connect"]
+__all__ = ["check_limits", "check_store", "check_time_zones", "connect"]
 
 STORE = f"{_conf.SETTING}['ACCESS']['LIMIT_STORE']"
 
@@ -30,6 +31,7 @@ STORE = f"{_conf.SETTING}['ACCESS']['LIMIT_STORE']"
 def connect() -> None:
     """Register the checks."""
     register(check_store, Tags.compatibility)
+    register(check_time_zones, Tags.compatibility)
     register(check_limits, Tags.database)
 
 
@@ -57,6 +59,19 @@ def check_store(**kwargs: Any) -> list[CheckMessage]:
             )
         ]
     return []
+
+
+def check_time_zones(**kwargs: Any) -> list[CheckMessage]:
+    """Check that the site's times have time zones."""
+    if settings.USE_TZ:
+        return []
+    return [
+        Error(
+            "The app for access needs USE_TZ = True: the ends of keys and the periods of limits "
+            "are times in time zones.",
+            id="ollama_openai.E012",
+        )
+    ]
 
 
 def check_limits(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:

@@ -18,6 +18,7 @@ from ....exceptions import InvalidRequest, NotFound, PermissionDenied
 from ..._lists import Deleted, ListAnswer, ListQuery, list_rows
 from .._members import (
     LastOwnerError,
+    is_in_group,
     keep_an_owner,
     member_of,
     members_of,
@@ -229,7 +230,7 @@ def remove_member(admission: Admission[None]) -> dict[str, Any]:
     actor, row = _managed(admission)
     found = _member(row, admission.captured["user_id"])
     _check_role(actor, row, Role(found.ollama_role))
-    if row.group is not None and found.groups.filter(pk=row.group_id).exists():
+    if is_in_group(row, found):
         raise InvalidRequest(
             f"This user is a member by the group {row.group.name!r}.", code="member_by_group"
         )
