@@ -230,7 +230,7 @@ def remove_member(admission: Admission[None]) -> dict[str, Any]:
     actor, row = _managed(admission)
     found = _member(row, admission.captured["user_id"])
     _check_role(actor, row, Role(found.ollama_role))
-    if is_in_group(row, found):
+    if row.group is not None and is_in_group(row, found):
         raise InvalidRequest(
             f"This user is a member by the group {row.group.name!r}.", code="member_by_group"
         )
