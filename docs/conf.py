@@ -20,7 +20,12 @@ import generated
 
 # The modules are imported for their docstrings, some of which need a configured site.
 settings.configure(
-    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "django_ollama_openai"]
+    INSTALLED_APPS=[
+        "django.contrib.auth",
+        "django.contrib.contenttypes",
+        "django_ollama_openai",
+        "django_ollama_openai.contrib.access",
+    ]
 )
 django.setup()
 

@@ -24,6 +24,7 @@ import django_ollama_openai
 from django_ollama_openai import _conf, exceptions
 from django_ollama_openai import backends as shipped
 from django_ollama_openai.backends._base import OPTIONAL_PARAMETERS
+from django_ollama_openai.contrib.access.conf import AccessSettings, LimitStoreConfig
 from django_ollama_openai.exceptions import GatewayError
 
 __all__ = [
@@ -51,7 +52,14 @@ _DIRECTIVE = re.compile(r"^\.\. generated:: (\w+)$", re.MULTILINE)
 
 def sources() -> list[Path]:
     """The files that the generated parts are made from."""
-    names = ["_conf.py", "checks.py", "exceptions.py", "backends/_base.py"]
+    names = [
+        "_conf.py",
+        "backends/_base.py",
+        "checks.py",
+        "contrib/access/checks.py",
+        "contrib/access/conf.py",
+        "exceptions.py",
+    ]
     return [CHANGELOG, COMPATIBILITY, FAULTS, Path(__file__), *(PACKAGE / name for name in names)]
 
 
@@ -109,6 +117,16 @@ def api_key_entries() -> str:
     return _fields(_conf.APIKey)
 
 
+def access_settings() -> str:
+    """The keys of ``ACCESS``."""
+    return _fields(AccessSettings)
+
+
+def limit_store_settings() -> str:
+    """The keys of ``ACCESS["LIMIT_STORE"]``."""
+    return _fields(LimitStoreConfig)
+
+
 def _fields(model: type[BaseModel]) -> str:
     return _table(
         ["Key", "Default", "Type", "Meaning"],
@@ -161,9 +179,10 @@ def _annotation(annotation: Any) -> str:
 
 
 def checks() -> str:
-    """The ids of the system checks, from the docstring of ``checks.py``."""
-    docstring = ast.get_docstring(ast.parse((PACKAGE / "checks.py").read_text())) or ""
-    rows = re.findall(r"^``(\S+)``\s+(.+)$", docstring, re.MULTILINE)
+    """The ids of the system checks, from the docstrings of the modules ``checks.py``."""
+    modules = [PACKAGE / "checks.py", *PACKAGE.glob("contrib/*/checks.py")]
+    docstrings = [ast.get_docstring(ast.parse(module.read_text())) or "" for module in modules]
+    rows = sorted(re.findall(r"^``(\S+)``\s+(.+)$", "\n".join(docstrings), re.MULTILINE))
     kinds = {"E": "error", "W": "warning"}
     return _table(
         ["Id", "Kind", "Meaning"],
@@ -526,6 +545,8 @@ def _sentence(text: str) -> str:
 
 PARTS: Final[dict[str, Callable[[], str]]] = {
     "settings": settings,
+    "access_settings": access_settings,
+    "limit_store_settings": limit_store_settings,
     "backend_entries": backend_entries,
     "model_entries": model_entries,
     "api_key_entries": api_key_entries,

@@ -5,7 +5,7 @@ whose programs are still missing is left out and named in the last lines. If ``C
 other environment was selected, that is an error.
 
     python tests/run.py -e lint             # one environment, with its output
-    python tests/run.py -e lint,types       # several or all, two at a time
+    python tests/run.py -e lint,types       # several or all, three at a time
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ PROGRAMS = {
         "mariadb_config": "libmariadb-dev",
         "gcc": "gcc libc6-dev",
         "pkg-config": "pkg-config",
+        "xgettext": "gettext",
     },
     # Debian's Caddy is older than the one from PyPI. Both are supported.
     "proxies": {"nginx": "nginx-light caddy"},
@@ -126,7 +127,7 @@ def main(options: list[str]) -> int:
         if is_one:
             command.append("run")
         else:
-            command += ["run-parallel", "--parallel", "2", "--parallel-no-spinner"]
+            command += ["run-parallel", "--parallel", "3", "--parallel-no-spinner"]
         if is_ci:
             command += ["--skip-missing-interpreters", "false"]
         skipped = "|".join(filter(None, [os.environ.get("TOX_SKIP_ENV"), *left_out]))

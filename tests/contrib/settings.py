@@ -13,6 +13,7 @@ from typing import Any, Final
 from tests.project.settings import *  # noqa: F403
 from tests.project.settings import DATABASES as CORE_DATABASES
 from tests.project.settings import INSTALLED_APPS as CORE_APPS
+from tests.project.settings import TEMPLATES as CORE_TEMPLATES
 
 __all__ = ["KIND"]
 
@@ -26,6 +27,9 @@ PORT: Final = os.environ.get("TEST_DATABASE_PORT", "")
 
 INSTALLED_APPS = [*CORE_APPS, "django_ollama_openai.contrib.access"]
 TIME_ZONE = "Europe/Berlin"
+STATIC_URL = "static/"
+# Those of the admin.
+TEMPLATES = [CORE_TEMPLATES[0] | {"APP_DIRS": True}]  # type: ignore[list-item]  # bool, too
 
 ENGINES: Final[dict[str, dict[str, Any]]] = {
     "sqlite": {

@@ -84,7 +84,9 @@ def mentions(page: str, name: str) -> bool:
 
 
 def check_ids() -> set[str]:
-    return set(re.findall(r'"(ollama_openai\.[EW]\d+)"', (PACKAGE / "checks.py").read_text()))
+    modules = [PACKAGE / "checks.py", *PACKAGE.glob("contrib/*/checks.py")]
+    sources = "".join(module.read_text() for module in modules)
+    return set(re.findall(r'"(ollama_openai\.[EW]\d+)"', sources))
 
 
 def error_classes() -> list[type[exceptions.GatewayError]]:

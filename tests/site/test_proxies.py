@@ -26,7 +26,7 @@ from django_ollama_openai.backends._http_backend import HTTPBackend
 from tests.conftest import site_options
 from tests.ollama_server import Hold, OllamaServer, Received, Reply, Reset, Step, line
 from tests.proxies import CONFIGURATIONS, PROXIES, Proxy, ProxyName, run_proxy
-from tests.servers import KEY, SERVERS_AND_LANE, Server, Site, free_port, serve
+from tests.servers import KEY, SERVERS, SERVERS_AND_LANE, Server, Site, free_port, serve
 from tests.site.test_streaming import DONE, HEADERS, MODEL, WITHIN, body, frames, part
 
 pytestmark = pytest.mark.proxies
@@ -414,11 +414,12 @@ def test_a_site_that_is_down_is_an_error_that_clients_understand(
     assert set(told) == ENVELOPE
 
 
-@pytest.fixture(params=SERVERS_AND_LANE)
+@pytest.fixture(params=SERVERS)
 def own_sites(
     request: pytest.FixtureRequest, ollama: OllamaServer, tmp_path: Path
 ) -> Iterator[list[Site]]:
-    """Two processes that a test may kill."""
+    """Two processes that a test may kill. The system closes their connections: the fast lane has no
+    part in that."""
     with two_sites(request.param, ollama, tmp_path, keepalive=0.5) as sites:
         yield sites
 

@@ -27,6 +27,8 @@ from django_ollama_openai.exceptions import InvalidRequest, UnsupportedParameter
 from tests.recordings import load, names
 from tests.wire import strictly, texts
 
+pytestmark = pytest.mark.once
+
 ANSWERS = [name for name in names("embed") if load(name).status == 200 and name != "embed_empty"]
 
 

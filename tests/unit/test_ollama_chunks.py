@@ -16,6 +16,8 @@ from tests.deltas import well_formed
 from tests.recordings import load, names
 from tests.wire import json_like, strictly, texts
 
+pytestmark = pytest.mark.once
+
 CHAT = [name for name in names("chat") if load(name).status == 200]
 GENERATE = [name for name in names("generate") if load(name).status == 200]
 FAILURES = [name for name in names("chat") if load(name).status != 200]

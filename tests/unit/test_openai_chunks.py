@@ -24,6 +24,8 @@ from django_ollama_openai.exceptions import (
 from tests.deltas import answers, frames, well_formed, write
 from tests.wire import any_json, json_like
 
+pytestmark = pytest.mark.once
+
 
 def chunk(
     delta: dict[str, Any] | None = None, finish_reason: str | None = None, **choice: Any

@@ -15,6 +15,8 @@ from django_ollama_openai._wire.embeddings import EmbeddingsRequest
 from django_ollama_openai._wire.text_input import tokens_unsupported
 from django_ollama_openai.exceptions import InvalidRequest
 
+pytestmark = pytest.mark.once
+
 FIELDS = pytest.mark.parametrize("field", ["prompt", "input"])
 
 

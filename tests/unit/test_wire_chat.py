@@ -25,6 +25,8 @@ from django_ollama_openai._wire.generation import GenerationRequest
 from django_ollama_openai.exceptions import InvalidRequest
 from tests.wire import GENERATION, any_json, models_within, notation, paths, replaced
 
+pytestmark = pytest.mark.once
+
 HELLO = {"role": "user", "content": "Hello"}
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"a_b": 1}'}}

@@ -52,6 +52,8 @@ from tests.response_requests import (
 )
 from tests.wire import any_json, models_within, notation, paths, replaced
 
+pytestmark = pytest.mark.once
+
 
 def says(*parts: Any, role: str = "user") -> dict[str, Any]:
     return items(HELLO, {"role": role, "content": list(parts)})

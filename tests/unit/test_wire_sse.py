@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from django_ollama_openai._wire.sse import DONE, PING, encode_json, frame, named_frame
 from tests.wire import BREAKS, events, strictly, texts, values
 
+pytestmark = pytest.mark.once
+
 
 @given(texts)
 def test_any_text_survives(text: str) -> None:

@@ -13,13 +13,27 @@ import string
 import zlib
 from typing import Final
 
-__all__ = ["digest", "is_well_formed", "last_four", "new_key", "redacted", "start"]
+__all__ = ["ShownOnce", "digest", "is_well_formed", "last_four", "new_key", "redacted", "start"]
 
 ALPHABET: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 RANDOM: Final = 40
 CHECKSUM: Final = 6
 
 _KEY: Final = re.compile(rf"sk-[a-z0-9-]{{1,20}}_[0-9A-Za-z]{{{RANDOM + CHECKSUM}}}")
+
+
+class ShownOnce:
+    """A key for the context of a template, which Django's logger ``django.template`` writes with
+    the representation of all its values."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __str__(self) -> str:
+        return self._key
+
+    def __repr__(self) -> str:
+        return f"<{redacted(start(self._key), last_four(self._key))}>"
 
 
 def new_key(site: str) -> str:

@@ -1,208 +1,84 @@
-"""The admin of workspaces, API keys and limits. The value of a key is shown once."""
+"""The admin of workspaces, API keys and limits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
+from urllib.parse import urlencode
 
-from django import forms
 from django.contrib import admin
-from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
-from django.utils.timezone import now
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 
-from ._limits.usage import current_use
-from .conf import access_settings
-from .models import APIKey, Limit, Membership, ServiceAccount, Target, Workspace
+from ._admin.base import ModelAdmin, TabularInline
+from ._admin.fields import WorkspaceForm
+from ._admin.keys import MOST_KEYS, APIKeyAdmin
+from ._admin.limits import LimitAdmin, WorkspaceLimitInline
+from ._admin.users import AccessUserAdmin
+from ._members import members_of
+from .models import APIKey, Limit, Membership, ServiceAccount, Workspace
 
-__all__ = ["APIKeyAdmin", "LimitAdmin", "WorkspaceAdmin"]
+__all__ = ["APIKeyAdmin", "AccessUserAdmin", "LimitAdmin", "ServiceAccountAdmin", "WorkspaceAdmin"]
 
-
-class _LimitInline(admin.TabularInline):  # type: ignore[type-arg]  # not generic at run time
-    """Limits of one workspace or key, with their current use."""
-
-    model = Limit
-    extra = 0
-    target: ClassVar[Target]
-    fields = ("unit", "amount", "per", "model", "timezone", "use")
-    readonly_fields = ("use",)
-
-    def get_formset(self, *args: Any, **kwargs: Any) -> Any:
-        formset = super().get_formset(*args, **kwargs)
-        target = self.target
-
-        class Form(formset.form):  # type: ignore[name-defined, misc]  # made by Django
-            def __init__(self, *args: Any, **kwargs: Any) -> None:
-                super().__init__(*args, **kwargs)
-                self.instance.target = target
-
-        formset.form = Form
-        return formset
-
-    @admin.display(description=_("used now"))
-    def use(self, limit: Limit) -> str:
-        return "" if limit._state.adding else current_use(limit)
+admin.site.register(APIKey, APIKeyAdmin)
+admin.site.register(Limit, LimitAdmin)
 
 
-class WorkspaceLimitInline(_LimitInline):
-    fk_name = "workspace"
-    target = Target.WORKSPACE
-
-
-class KeyLimitInline(_LimitInline):
-    fk_name = "key"
-    target = Target.KEY
-
-
-class MembershipInline(admin.TabularInline):  # type: ignore[type-arg]  # not generic at run time
+class MembershipInline(TabularInline):
     model = Membership
-    extra = 0
-    autocomplete_fields = ("user",)
+    related_fields = ("user",)
 
 
 @admin.register(Workspace)
-class WorkspaceAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
-    """Workspaces with their members and limits."""
+class WorkspaceAdmin(ModelAdmin):
+    """Workspaces with their members, limits and keys."""
 
-    list_display = ("name", "slug", "is_active", "created_at")
+    form = WorkspaceForm
+    list_display = ("name", "slug", "group", "is_active", "created_at")
     list_filter = ("is_active",)
+    list_select_related = ("group",)
+    ordering = ("name", "pk")
     search_fields = ("name", "slug")
     prepopulated_fields: ClassVar[dict[str, Sequence[str]]] = {"slug": ("name",)}
-    autocomplete_fields = ("group",)
+    related_fields = ("group",)
+    readonly_fields = ("keys",)
     inlines = (MembershipInline, WorkspaceLimitInline)
 
+    def get_fields(self, request: HttpRequest, obj: Workspace | None = None) -> Any:
+        fields = ["name", "slug", "group", "models", "is_active"]
+        return fields if obj is None else [*fields, "keys"]
 
-class _StateFilter(admin.SimpleListFilter):
-    title = _("state")
-    parameter_name = "state"
+    @admin.display(description=_("API keys"))
+    def keys(self, workspace: Workspace) -> str:
+        members = list(members_of(workspace).values_list("pk", flat=True)[: MOST_KEYS + 1])
+        chosen = {"workspace": workspace.pk}
+        links = [
+            (
+                self._keys_url("changelist", {"workspace__id__exact": workspace.pk}),
+                gettext("Show %(count)d") % {"count": workspace.keys.count()},
+            ),
+            (self._keys_url("add", chosen), gettext("Create")),
+        ]
+        if 0 < len(members) <= MOST_KEYS:
+            everybody = {**chosen, "users": ",".join(map(str, members))}
+            links.append((self._keys_url("add", everybody), gettext("Create one for each member")))
+        joined = format_html_join(" · ", '<a href="{}">{}</a>', links)
+        return format_html('<span class="ooa-links">{}</span>', joined)
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [("valid", _("valid")), ("expired", _("expired")), ("revoked", _("revoked"))]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[APIKey]) -> QuerySet[APIKey]:
-        match self.value():
-            case "valid":
-                valid = queryset.filter(revoked_at=None)
-                return valid.exclude(expires_at__lte=now())
-            case "expired":
-                return queryset.filter(revoked_at=None, expires_at__lte=now())
-            case "revoked":
-                return queryset.exclude(revoked_at=None)
-        return queryset
-
-
-@admin.register(APIKey)
-class APIKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
-    """API keys. A new value is shown once, on the page that answers the form."""
-
-    list_display = ("name", "redacted", "user", "workspace", "last_used_at", "expires_at", "state")
-    list_filter = (_StateFilter, "workspace")
-    list_select_related = ("user", "workspace")
-    search_fields = ("name", "secrets__last_four", "workspace__name")
-    autocomplete_fields = ("user", "workspace")
-    readonly_fields = ("redacted", "created_at", "last_used_at", "revoked_at")
-    inlines = (KeyLimitInline,)
-    actions = ("rotate", "revoke")
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[APIKey]:
-        return super().get_queryset(request).prefetch_related("secrets")
-
-    @admin.display(description=_("key"))
-    def redacted(self, key: APIKey) -> str:
-        return str(max(key.secrets.all(), key=lambda secret: secret.pk, default=""))
-
-    @admin.display(description=_("state"))
-    def state(self, key: APIKey) -> Any:
-        if key.revoked_at is not None:
-            return _("revoked")
-        return (
-            _("expired") if key.expires_at is not None and key.expires_at <= now() else _("valid")
-        )
-
-    def response_add(
-        self, request: HttpRequest, obj: APIKey, post_url_continue: str | None = None
-    ) -> HttpResponse:
-        return self._show(request, [(obj, obj.new_secret(access_settings().KEY_PREFIX))])
-
-    @admin.action(description=_("Rotate: show new values; the old ones hold for 24 hours"))
-    def rotate(self, request: HttpRequest, queryset: QuerySet[APIKey]) -> HttpResponse:
-        prefix = access_settings().KEY_PREFIX
-        live = queryset.filter(revoked_at=None)
-        return self._show(request, [(key, key.rotate(prefix)) for key in live])
-
-    @admin.action(description=_("Revoke: refuse them from now on"), permissions=["change"])
-    def revoke(self, request: HttpRequest, queryset: QuerySet[APIKey]) -> None:
-        count = 0
-        for key in queryset.filter(revoked_at=None):
-            key.revoke()
-            self.log_change(request, key, "Revoked.")
-            count += 1
-        self.message_user(
-            request,
-            ngettext("%(count)d key is revoked.", "%(count)d keys are revoked.", count)
-            % {"count": count},
-        )
-
-    def _show(self, request: HttpRequest, values: list[tuple[APIKey, str]]) -> HttpResponse:
-        # Neither a message nor a session, which would keep the values.
-        context = {
-            **self.admin_site.each_context(request),
-            "title": _("Copy now"),
-            "opts": self.model._meta,
-            "values": values,
-        }
-        response = TemplateResponse(
-            request, "admin/ollama_openai_access/apikey/values.html", context
-        )
-        response.headers["Cache-Control"] = "no-store"
-        return response
+    def _keys_url(self, page: str, query: dict[str, Any]) -> str:
+        name = f"admin:{APIKey._meta.app_label}_{APIKey._meta.model_name}_{page}"
+        return f"{reverse(name, current_app=self.admin_site.name)}?{urlencode(query)}"
 
 
 @admin.register(ServiceAccount)
-class ServiceAccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
+class ServiceAccountAdmin(ModelAdmin):
     """Service accounts of workspaces."""
 
     list_display = ("name", "workspace", "created_at")
-    search_fields = ("name",)
-    autocomplete_fields = ("workspace",)
-
-
-class LimitForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
-    """A limit, with its target."""
-
-    class Meta:
-        model = Limit
-        fields = (
-            "target",
-            "workspace",
-            "user",
-            "key",
-            "unit",
-            "amount",
-            "per",
-            "model",
-            "timezone",
-        )
-
-
-@admin.register(Limit)
-class LimitAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
-    """All limits, with their current use."""
-
-    form = LimitForm
-    list_display = ("__str__", "target", "subject_name", "model", "use")
-    list_filter = ("target", "unit", "per")
-    list_select_related = ("workspace", "user", "key")
-    search_fields = ("workspace__name", "key__name", "model")
-    autocomplete_fields = ("workspace", "user", "key")
-
-    @admin.display(description=_("of"))
-    def subject_name(self, limit: Limit) -> str:
-        return str(limit.workspace or limit.user or limit.key or "")
-
-    @admin.display(description=_("used now"))
-    def use(self, limit: Limit) -> str:
-        return current_use(limit)
+    list_select_related = ("workspace",)
+    ordering = ("-pk",)
+    search_fields = ("name", "workspace__name")
+    related_fields = ("workspace",)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.utils.translation import gettext_lazy as _
 
 __all__ = ["AccessConfig"]
@@ -34,6 +34,11 @@ class AccessConfig(AppConfig):
     }
 
     def ready(self) -> None:
-        from . import _invalidation
+        from . import _invalidation, checks
 
         _invalidation.connect()
+        checks.connect()
+        if apps.is_installed("django.contrib.admin"):
+            from ._admin.users import extend_user_admin
+
+            extend_user_admin()

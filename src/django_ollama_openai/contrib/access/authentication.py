@@ -8,7 +8,7 @@ from typing import Final
 
 from django.http import HttpRequest
 
-from ..._connections import run_and_close
+from ..._connections import close_expired_connections, run_and_close
 from ..._threads import run_sync
 from ...auth import BaseAuthenticator, Caller, SessionAuthenticator, bearer_token
 from ...auth import Workspace as WorkspaceRecord
@@ -44,7 +44,11 @@ class APIKeyAuthenticator(BaseAuthenticator):
         if digest is None:
             return None
         known = _key_cache.remembered(digest, access_settings().KEY_CACHE_SECONDS)
-        return _caller(digest, known or _key_cache.load(digest), request)
+        if known is None:
+            known = _key_cache.load(digest)
+            # A stream may last minutes: the connection that read the key is not kept for it.
+            close_expired_connections()
+        return _caller(digest, known, request)
 
     async def aauthenticate(self, request: HttpRequest) -> Caller | None:
         digest = _digest(request)
@@ -64,6 +68,8 @@ class MemberAuthenticator(SessionAuthenticator):
         if caller is None:
             return None
         found = [each.as_record() for each in workspaces_of(caller.user).order_by("pk")]
+        # As the base class does: a stream may last minutes.
+        close_expired_connections()
         return Caller(user=caller.user, workspace=_chosen(found, request))
 
 

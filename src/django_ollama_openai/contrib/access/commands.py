@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from argparse import ArgumentTypeError
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from django.contrib.auth import get_user_model
-from django.core.exceptions import ValidationError
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
 from django.utils.text import slugify
@@ -18,13 +19,24 @@ from django.utils.timezone import now
 from ...management.subcommands import BaseSubcommand
 from ...management.terminal import Terminal, local_time
 from .._ids import parse_public_id
+from ._members import LastOwnerError, is_member, keep_an_owner
 from .conf import access_settings
 from .models import APIKey, Limit, Membership, Per, Role, Target, Unit, Workspace
+from .validators import SCOPES
 
 __all__ = ["Keys", "Limits", "Workspaces"]
 
 _DURATION: Final = re.compile(r"(\d{1,6})([smhdw])")
+#: 100 years.
+MAX_LIFETIME: Final = timedelta(days=36_500)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+_WORKSPACE: Final = "Its slug, its id, or its name."
+_PATTERNS: Final = "Models that may be used, such as 'llama3*'; may be repeated. All by default."
+_TARGETS: Final = (
+    "everybody, each_workspace, each_user, each_key, workspace:WORKSPACE, user:USERNAME or key:ID"
+)
 
 
 class _Actions(BaseSubcommand):
@@ -48,7 +60,7 @@ class _Actions(BaseSubcommand):
         try:
             options["run_action"](terminal, options)
         except ValidationError as error:
-            raise CommandError(" ".join(error.messages)) from error
+            raise CommandError(_message(error)) from error
 
 
 class Keys(_Actions):
@@ -57,12 +69,31 @@ class Keys(_Actions):
     def add_actions(self, add: Callable[[Callable[..., None], str, str], CommandParser]) -> None:
         create = add(self.create, "create", "Create a key, and print it alone. It is shown once.")
         create.add_argument("name", metavar="NAME")
-        create.add_argument("--user", metavar="USERNAME")
-        create.add_argument("--workspace", metavar="WORKSPACE", help="Its id or slug.")
-        create.add_argument("--scope", metavar="SCOPE", action="append", dest="scopes")
-        create.add_argument("--model", metavar="PATTERN", action="append", dest="models")
-        create.add_argument("--network", metavar="CIDR", action="append", dest="networks")
-        create.add_argument("--expires", metavar="DURATION", type=_duration, help="Such as 30d.")
+        create.add_argument("--user", metavar="USERNAME", help="The user that the key acts for.")
+        create.add_argument("--workspace", metavar="WORKSPACE", help=_WORKSPACE)
+        create.add_argument(
+            "--scope",
+            metavar="SCOPE",
+            action="append",
+            dest="scopes",
+            help=f"{', '.join(SCOPES)}; may be repeated. All but admin by default.",
+        )
+        create.add_argument(
+            "--model", metavar="PATTERN", action="append", dest="models", help=_PATTERNS
+        )
+        create.add_argument(
+            "--network",
+            metavar="CIDR",
+            action="append",
+            dest="networks",
+            help="A network that may use the key, such as 10.0.0.0/8; may be repeated.",
+        )
+        create.add_argument(
+            "--expires",
+            metavar="DURATION",
+            type=_lifetime,
+            help="How long the key is accepted, such as 12h or 30d; for ever by default.",
+        )
         add(self.list, "list", "List all keys, without their values.")
         revoke = add(self.revoke, "revoke", "Refuse a key from now on.")
         revoke.add_argument("id", metavar="ID")
@@ -71,7 +102,7 @@ class Keys(_Actions):
         rotate.add_argument(
             "--overlap",
             metavar="DURATION",
-            type=_duration,
+            type=_overlap,
             default=timedelta(hours=24),
             help="How long the values before it are accepted; 24h by default.",
         )
@@ -81,7 +112,7 @@ class Keys(_Actions):
         key = APIKey(
             name=options["name"],
             user=_user(options["user"]),
-            workspace=_workspace(options["workspace"]),
+            workspace=options["workspace"] and _workspace(options["workspace"]),
             scopes=options["scopes"],
             models=options["models"],
             networks=options["networks"],
@@ -89,6 +120,8 @@ class Keys(_Actions):
         )
         if key.user is None and key.workspace is None:
             raise CommandError("A key needs --user, --workspace, or both.")
+        if key.user and key.workspace and not is_member(key.workspace, key.user):
+            raise CommandError(f"{options['user']} is no member of {key.workspace}.")
         key.full_clean()
         with transaction.atomic():
             key.save()
@@ -133,14 +166,25 @@ class Workspaces(_Actions):
     def add_actions(self, add: Callable[[Callable[..., None], str, str], CommandParser]) -> None:
         create = add(self.create, "create", "Create a workspace, and print its id.")
         create.add_argument("name", metavar="NAME")
-        create.add_argument("--owner", metavar="USERNAME", required=True)
-        create.add_argument("--slug", metavar="SLUG")
-        create.add_argument("--model", metavar="PATTERN", action="append", dest="models")
+        create.add_argument(
+            "--owner", metavar="USERNAME", required=True, help="The user who manages it."
+        )
+        create.add_argument(
+            "--slug", metavar="SLUG", help="Its name in commands; made of NAME by default."
+        )
+        create.add_argument(
+            "--model", metavar="PATTERN", action="append", dest="models", help=_PATTERNS
+        )
         add(self.list, "list", "List all workspaces.")
         member = add(self.add, "add", "Add a user to a workspace, or change their role.")
-        member.add_argument("workspace", metavar="WORKSPACE", help="Its id or slug.")
+        member.add_argument("workspace", metavar="WORKSPACE", help=_WORKSPACE)
         member.add_argument("user", metavar="USERNAME")
-        member.add_argument("--role", choices=Role.values, default=Role.MEMBER.value)
+        member.add_argument(
+            "--role",
+            choices=Role.values,
+            default=Role.MEMBER.value,
+            help="Owners and admins manage members and keys; member by default.",
+        )
 
     def create(self, terminal: Terminal, options: dict[str, Any]) -> None:
         """Create a workspace and print its id."""
@@ -169,9 +213,15 @@ class Workspaces(_Actions):
     def add(self, terminal: Terminal, options: dict[str, Any]) -> None:
         """Add a member."""
         workspace, user = _workspace(options["workspace"]), _user(options["user"])
-        Membership.objects.update_or_create(
-            workspace=workspace, user=user, defaults={"role": options["role"]}
-        )
+        role = Role(options["role"])
+        try:
+            with transaction.atomic():
+                keep_an_owner(workspace, user, role)
+                Membership.objects.update_or_create(
+                    workspace=workspace, user=user, defaults={"role": role}
+                )
+        except LastOwnerError as error:
+            raise CommandError(str(error)) from error
         terminal.info(f"{options['user']} is {options['role']} of {workspace}.")
 
 
@@ -183,14 +233,27 @@ class Limits(_Actions):
         limit.add_argument(
             "--target",
             required=True,
-            help="everybody, each_workspace, each_user, each_key, workspace:ID, user:USERNAME or "
-            "key:ID.",
+            help=f"{_TARGETS}.",
         )
-        limit.add_argument("--unit", choices=Unit.values, required=True)
-        limit.add_argument("--amount", type=_amount, required=True)
-        limit.add_argument("--per", choices=Per.values)
-        limit.add_argument("--model", metavar="PATTERN", default="*")
-        limit.add_argument("--timezone", default="UTC", metavar="ZONE", help="Of calendar periods.")
+        limit.add_argument(
+            "--unit", choices=Unit.values, required=True, help="What the limit counts."
+        )
+        limit.add_argument("--amount", type=_amount, required=True, help="The most; 0 for nothing.")
+        limit.add_argument(
+            "--per", choices=Per.values, help="The period; none for concurrent requests."
+        )
+        limit.add_argument(
+            "--model",
+            metavar="PATTERN",
+            default="*",
+            help="The models that it concerns, such as 'llama3*'; all by default.",
+        )
+        limit.add_argument(
+            "--timezone",
+            default="UTC",
+            metavar="ZONE",
+            help="Where days, weeks and months begin, such as Europe/Berlin; UTC by default.",
+        )
         add(self.list, "list", "List all limits.")
         remove = add(self.remove, "remove", "Remove a limit.")
         remove.add_argument("id", metavar="ID")
@@ -207,11 +270,15 @@ class Limits(_Actions):
         )
         limit.full_clean(validate_unique=False, validate_constraints=False)
         terminal.line(limit.put().public_id)
+        if limit.unit == Unit.COST:
+            terminal.write_stderr(
+                "Nothing prices requests on this site: the limit restricts nothing.\n"
+            )
 
     def list(self, terminal: Terminal, options: dict[str, Any]) -> None:
         """List all limits."""
         rows = [
-            (row.public_id, row.describe_target(), str(row), row.model, row.timezone)
+            (row.public_id, row.describe_target(), row.in_english(), row.model, row.timezone)
             for row in Limit.objects.select_related("workspace", "user", "key").order_by("pk")
         ]
         terminal.table(("ID", "TARGET", "LIMIT", "MODEL", "TIME ZONE"), rows)
@@ -222,18 +289,41 @@ class Limits(_Actions):
         terminal.info(f"Removed {options['id']}.")
 
 
-def _duration(text: str) -> timedelta:
+def _message(error: ValidationError) -> str:
+    """Return the messages of ``error``, each with the option that it is about."""
+    if not hasattr(error, "error_dict"):
+        return " ".join(error.messages)
+    return " ".join(
+        text if name == NON_FIELD_ERRORS else f"{name}: {text}"
+        for name, texts in error.message_dict.items()
+        for text in texts
+    )
+
+
+def _overlap(text: str) -> timedelta:
     match = _DURATION.fullmatch(text)
     if match is None:
-        raise ValueError(text)
+        raise ArgumentTypeError(
+            f"{text!r} is not a duration: write a number with s, m, h, d or w, such as 30d."
+        )
     return timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
+
+
+def _lifetime(text: str) -> timedelta:
+    lifetime = _overlap(text)
+    if not lifetime or lifetime > MAX_LIFETIME:
+        raise ArgumentTypeError(f"{text!r} is not between 1s and {MAX_LIFETIME.days}d.")
+    return lifetime
 
 
 def _amount(text: str) -> Decimal:
     try:
-        return Decimal(text)
-    except InvalidOperation as error:
-        raise ValueError(text) from error
+        amount = Decimal(text)
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite():
+        raise ArgumentTypeError(f"{text!r} is not a number.")
+    return amount
 
 
 def _find(model: Any, public: str) -> Any:
@@ -254,11 +344,14 @@ def _user(username: str | None) -> Any:
     return found
 
 
-def _workspace(text: str | None) -> Workspace | None:
-    if text is None:
-        return None
+def _workspace(text: str) -> Workspace:
     found = Workspace.objects.filter(slug=text).first()
-    return found or _find(Workspace, text)
+    if found is None:
+        named = list(Workspace.objects.filter(name=text)[:2])
+        if len(named) > 1:
+            raise CommandError(f"Several workspaces are called {text!r}. Use the slug or the id.")
+        found = named[0] if named else _find(Workspace, text)
+    return found
 
 
 def _target(text: str) -> dict[str, Any]:
@@ -273,7 +366,4 @@ def _target(text: str) -> dict[str, Any]:
         case Target.EVERYBODY | Target.EACH_WORKSPACE | Target.EACH_USER | Target.EACH_KEY:
             if not name:
                 return {"target": kind}
-    raise CommandError(
-        f"{text!r} is not a target. Use everybody, each_workspace, each_user, each_key, "
-        "workspace:ID, user:USERNAME or key:ID."
-    )
+    raise CommandError(f"{text!r} is not a target. Use {_TARGETS}.")

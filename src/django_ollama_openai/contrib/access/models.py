@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -33,8 +34,11 @@ from django.db.models import (
     UUIDField,
 )
 from django.db.models.deletion import Collector
+from django.utils.formats import number_format
 from django.utils.timezone import now
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.debug import sensitive_variables
 
 from ...auth import Workspace as WorkspaceRecord
 from .._ids import public_id, uuid7
@@ -208,7 +212,7 @@ class APIKey(PublicModel):
         null=True,
         blank=True,
         editable=False,
-        on_delete=SET_NULL,
+        on_delete=CASCADE,
         related_name="keys",
     )
     scopes = JSONField(
@@ -251,20 +255,27 @@ class APIKey(PublicModel):
     def __str__(self) -> str:
         return self.name
 
-    def new_secret(self, site: str) -> str:
-        """Return a new secret of the key. It is not stored, and cannot be shown again."""
+    @sensitive_variables("value")
+    def new_secret(self, site: str, pk: UUID | None = None) -> str:
+        """Return a new secret of the key. It is not stored, and cannot be shown again. With
+        ``pk``, the id of its row, a form that is sent twice makes one secret."""
         value = _keys.new_key(site)
         self.secrets.create(
-            digest=_keys.digest(value), start=_keys.start(value), last_four=_keys.last_four(value)
+            pk=pk or uuid7(),
+            digest=_keys.digest(value),
+            start=_keys.start(value),
+            last_four=_keys.last_four(value),
         )
         return value
 
     @transaction.atomic
-    def rotate(self, site: str, overlap: timedelta = timedelta(hours=24)) -> str:
+    def rotate(
+        self, site: str, overlap: timedelta = timedelta(hours=24), pk: UUID | None = None
+    ) -> str:
         """Return a new secret. Those before it are accepted for ``overlap`` at most."""
         end = now() + overlap
         self.secrets.filter(Q(expires_at=None) | Q(expires_at__gt=end)).update(expires_at=end)
-        return self.new_secret(site)
+        return self.new_secret(site, pk)
 
     def revoke(self) -> None:
         """Refuse the key from now on."""
@@ -330,16 +341,29 @@ class Limit(PublicModel):
 
     target = CharField(_("target"), max_length=20, choices=Target)
     workspace = ForeignKey(
-        Workspace, null=True, blank=True, on_delete=CASCADE, related_name="limits"
+        Workspace,
+        verbose_name=_("workspace"),
+        null=True,
+        blank=True,
+        on_delete=CASCADE,
+        related_name="limits",
     )
     user = ForeignKey(
         settings.AUTH_USER_MODEL,
+        verbose_name=_("user"),
         null=True,
         blank=True,
         on_delete=CASCADE,
         related_name="ollama_limits",
     )
-    key = ForeignKey(APIKey, null=True, blank=True, on_delete=CASCADE, related_name="limits")
+    key = ForeignKey(
+        APIKey,
+        verbose_name=_("API key"),
+        null=True,
+        blank=True,
+        on_delete=CASCADE,
+        related_name="limits",
+    )
     #: The id of the workspace, user or key; empty for other targets. NULLs are never equal, so the
     #: foreign keys cannot be part of a unique constraint.
     subject = CharField(max_length=64, default="", editable=False)
@@ -350,10 +374,20 @@ class Limit(PublicModel):
     amount = DecimalField(
         _("amount"), max_digits=19, decimal_places=9, validators=[MinValueValidator(0)]
     )
-    #: Empty for concurrent requests.
-    per = CharField(_("per"), max_length=10, choices=Per, blank=True, default="")
+    per = CharField(
+        _("per"),
+        max_length=10,
+        choices=Per,
+        blank=True,
+        default="",
+        help_text=_("Empty for requests at the same time."),
+    )
     timezone = CharField(
-        _("time zone"), max_length=64, default="UTC", validators=[validate_timezone]
+        _("time zone"),
+        max_length=64,
+        default="UTC",
+        validators=[validate_timezone],
+        help_text=_("Where days, weeks and months begin, such as Europe/Berlin."),
     )
     created_at = DateTimeField(_("created"), default=now, editable=False)
 
@@ -367,13 +401,18 @@ class Limit(PublicModel):
         ]
 
     def __str__(self) -> str:
-        return f"{self.amount.normalize():f} {self.unit}" + (f" per {self.per}" if self.per else "")
+        amount = number_format(Decimal(f"{self.amount.normalize():f}"), force_grouping=True)
+        words = {"amount": amount, "unit": self.get_unit_display(), "per": self.get_per_display()}
+        if self.per:
+            return gettext("%(amount)s %(unit)s per %(per)s") % words
+        return gettext("%(amount)s %(unit)s") % words
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         self.subject = self._subject()
         super().save(*args, **kwargs)
 
     def clean(self) -> None:
+        self.subject = self._subject()
         if (self.unit == Unit.CONCURRENT) != (not self.per):
             raise ValidationError(
                 {"per": _("All limits but that of simultaneous requests need a period.")}
@@ -384,6 +423,23 @@ class Limit(PublicModel):
         for name, value in named.items():
             if (self.target == name) != (value is not None):
                 raise ValidationError({name: _("This goes with the target of the same name.")})
+
+    def in_english(self) -> str:
+        """Return the limit for clients of the API, whose messages are not translated."""
+        return f"{self.amount.normalize():f} {self.unit}" + (f" per {self.per}" if self.per else "")
+
+    def target_in_words(self) -> str:
+        """Return whom the limit concerns, in the current language."""
+        row = self.workspace or self.user or self.key
+        if row is None:
+            return self.get_target_display()
+        return f"{row._meta.verbose_name} {row}"
+
+    def unique_error_message(self, model_class: Any, unique_check: Any) -> ValidationError:
+        return ValidationError(
+            _("There is a limit with the same target, unit, period and models. Change that one."),
+            code="unique",
+        )
 
     @transaction.atomic
     def put(self) -> Limit:

@@ -61,7 +61,7 @@ urlpatterns = [
         name="project_rate_limits",
     ),
     path(
-        "v1/organization/projects/<str:project_id>/rate_limits/<str:rate_limit_id>",
+        "v1/organization/projects/<str:project_id>/rate_limits/<path:rate_limit_id>",
         organization.rate_limit,
         name="project_rate_limit",
     ),

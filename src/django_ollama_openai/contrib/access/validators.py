@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -12,6 +14,7 @@ from django.utils.translation import gettext_lazy as _
 
 __all__ = [
     "SCOPES",
+    "includes",
     "validate_models",
     "validate_networks",
     "validate_scopes",
@@ -75,13 +78,40 @@ def validate_timezone(value: str) -> None:
         ) from error
 
 
+def includes(name: str, most: list[str], entry: str) -> bool:
+    """Return whether ``most``, a valid list of ``"scopes"``, ``"models"`` or ``"networks"``, as
+    ``name`` says, allows all that ``entry`` allows; ``False`` if that is not certain."""
+    match name:
+        case "models":
+            return any(_covers(each, entry) for each in most)
+        case "networks":
+            network: Any = ipaddress.ip_network(entry)
+            return any(
+                network.version == each.version and network.subnet_of(each)
+                for each in map(ipaddress.ip_network, most)
+            )
+    return entry in most
+
+
+def _covers(wide: str, narrow: str) -> bool:
+    """Return whether the pattern ``wide`` certainly matches all that ``narrow`` matches."""
+    if wide == narrow:
+        return True
+    # Matched as if it were a name, which is right for names, and for "*" and "?" within what a "*"
+    # stands for.
+    is_name = not re.search(r"[*?[]", narrow)
+    is_comparable = is_name or not ("[" in narrow or re.search(r"[?[]", wide))
+    return is_comparable and fnmatchcase(narrow, wide)
+
+
 def _validate_list(value: Any, check: Callable[[str], None]) -> None:
     if not isinstance(value, list) or len(value) > MAX_ENTRIES:
         raise ValidationError(
             _("This must be a list of up to %(count)d texts."), params={"count": MAX_ENTRIES}
         )
     for entry in value:
-        if not isinstance(entry, str) or not 0 < len(entry) <= MAX_LENGTH:
+        # PostgreSQL stores no NUL.
+        if not isinstance(entry, str) or not 0 < len(entry) <= MAX_LENGTH or "\0" in entry:
             raise ValidationError(
                 _("%(entry)r is not a text of 1 to %(length)d characters."),
                 params={"entry": str(entry)[:MAX_LENGTH], "length": MAX_LENGTH},

@@ -35,7 +35,7 @@ def refusal(
     per = f" per {limit.per}" if limit.per else " at the same time"
     facts = f"Limit {claim.rule.amount}, Used {figures.used}, Requested {claim.amount}."
     if limit.unit == Unit.COST or limit.per in (Per.DAY, Per.WEEK, Per.MONTH):
-        return InsufficientQuota(f"You exceeded your quota of {limit}: {facts}")
+        return InsufficientQuota(f"You exceeded your quota of {limit.in_english()}: {facts}")
     if wait < 0:
         return _RequestTooLarge(f"Request too large for {model} on {unit}{per}: {facts}", type=unit)
     seconds = wait / 10**6

@@ -1,7 +1,9 @@
-"""The current use of one limit, for people."""
+"""The current use of limits, for people and clients."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 
 from ..models import Limit, Target, Unit
@@ -10,25 +12,47 @@ from ..stores._base import now
 from ..stores._configured import limit_store
 from .resolve import COST_SCALE, AppliedLimit, account_id
 
-__all__ = ["current_use", "shown"]
+__all__ = ["Use", "account_of", "current_uses", "shown"]
 
 
-def current_use(limit: Limit) -> str:
-    """Return what is used of ``limit``, such as ``12 of 60``. Limits of each workspace, user or key
-    have many accounts, and no use of their own."""
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What is used of a limit, and its amount."""
+
+    used: int | Decimal
+    amount: int | Decimal
+
+
+def account_of(limit: Limit) -> AppliedLimit | None:
+    """Return ``limit`` with its account. Limits of each workspace, user or key have one account for
+    each of them, and none of their own."""
     if limit.target in (Target.EACH_WORKSPACE, Target.EACH_USER, Target.EACH_KEY):
-        return ""
-    applied = AppliedLimit(limit, account_id(limit, ""))
-    claim = Claim(applied.account, applied.rule(now()), 0, is_leased=True)
+        return None
+    return AppliedLimit(limit, account_id(limit, ""))
+
+
+def current_uses(limits: Sequence[AppliedLimit]) -> list[Use | None]:
+    """Return the current use of each of ``limits``, in one read of the store; ``None`` for all
+    while the store cannot be reached."""
+    if not limits:
+        return []
+    moment = now()
+    claims = [Claim(each.account, each.rule(moment), 0, is_leased=True) for each in limits]
     try:
-        (figures,) = limit_store().read([claim])
+        found = limit_store().read(claims)
     except StoreDown:
-        return "?"
-    return f"{shown(applied, figures.used)} / {shown(applied, claim.rule.amount)}"
+        return [None] * len(limits)
+    return [
+        Use(_scaled(each, figures.used), _scaled(each, claim.rule.amount))
+        for each, claim, figures in zip(limits, claims, found, strict=True)
+    ]
 
 
 def shown(applied: AppliedLimit, amount: int) -> int | str:
     """Return an amount of an account as clients see it: a cost is a decimal number, as text."""
-    if applied.limit.unit != Unit.COST:
-        return amount
-    return f"{(Decimal(amount) / COST_SCALE).normalize():f}"
+    scaled = _scaled(applied, amount)
+    return f"{scaled.normalize():f}" if isinstance(scaled, Decimal) else scaled
+
+
+def _scaled(applied: AppliedLimit, amount: int) -> int | Decimal:
+    return Decimal(amount) / COST_SCALE if applied.limit.unit == Unit.COST else amount

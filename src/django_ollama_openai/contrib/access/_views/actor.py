@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from django.db.models import Q, QuerySet
+from pydantic import AfterValidator, StringConstraints
 
 from ....endpoints import Admission
 from ....exceptions import NotFound, PermissionDenied
 from ..._ids import parse_public_id
-from .._members import managed_by, role_of, workspaces_of
+from .._members import joined_by, managed_by, role_of
 from ..models import APIKey, Role, Workspace
 
-__all__ = ["Actor"]
+__all__ = ["Actor", "Name"]
+
+
+def _check_name(name: str) -> str:
+    if not name.strip() or "\0" in name:
+        raise ValueError("a name needs a visible character, and has no NUL")
+    return name
+
+
+#: The name of a key, a workspace or an account.
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_check_name)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +35,19 @@ class Actor:
     key: APIKey | None
 
     @classmethod
-    def of(cls, admission: Admission[Any]) -> Actor:
-        """Return the actor of ``admission``.
+    def of(cls, admission: Admission[Any], *scopes: str) -> Actor:
+        """Return the actor of ``admission``, who has one of ``scopes``, if there are any.
 
         Raises:
-            PermissionDenied: It is neither a user nor a key of this app.
+            PermissionDenied: It is neither a user nor a key of this app, or has none of the scopes.
         """
         caller = admission.caller
         key_id = parse_public_id(APIKey.prefix, caller.key_id or "")
         key = None if key_id is None else APIKey.objects.filter(pk=key_id).first()
         if key is None and caller.user is None:
             raise PermissionDenied("This key has no keys of its own: it is one of the settings.")
+        if scopes and not any(map(caller.may, scopes)):
+            raise PermissionDenied(f"This API key lacks the scope {scopes[0]!r}.")
         return cls(caller.user, key)
 
     def keys(self) -> QuerySet[APIKey]:
@@ -55,7 +68,7 @@ class Actor:
             return Workspace.objects.all()
         if self.key is not None and self.key.workspace_id is not None:
             return Workspace.objects.filter(pk=self.key.workspace_id)
-        return Workspace.objects.none() if self.user is None else workspaces_of(self.user)
+        return Workspace.objects.none() if self.user is None else joined_by(self.user)
 
     @property
     def is_admin(self) -> bool:

@@ -6,20 +6,20 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
-from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils.timezone import now
+from django.views.decorators.debug import sensitive_variables
 from pydantic import BaseModel, BeforeValidator, Field
 
 from ....endpoints import Admission, Endpoint, RequestBody
 from ....exceptions import InvalidRequest, NotFound, PermissionDenied
 from ..._lists import Deleted, ListAnswer, ListQuery, list_rows
-from .._members import is_member
+from .._members import member_of, shown_id
 from ..conf import access_settings
 from ..models import APIKey, Workspace
-from ..validators import validate_models, validate_networks, validate_scopes
-from .actor import Actor
+from ..validators import includes, validate_models, validate_networks, validate_scopes
+from .actor import Actor, Name
 
 __all__ = ["key", "keys", "rotation"]
 
@@ -27,13 +27,23 @@ TAGS: Final = {"API keys": "API keys of the caller, and of workspaces that the c
 SCOPE: Final = "keys"
 MAX_OVERLAP: Final = 30 * 24 * 3600
 
+#: The lists of a key that restrict it, and their checks.
+LISTS: Final[dict[str, Callable[[Any], None]]] = {
+    "scopes": validate_scopes,
+    "models": validate_models,
+    "networks": validate_networks,
+}
+
 
 def _parse_moment(value: Any) -> Any:
     if isinstance(value, str):
         moment = datetime.fromisoformat(value)
         if moment.tzinfo is None:
             raise ValueError("a time zone is missing, such as Z")
-        return moment.astimezone(UTC)
+        try:
+            return moment.astimezone(UTC)
+        except OverflowError as error:
+            raise ValueError("the time is too late or too early") from error
     return value
 
 
@@ -43,7 +53,7 @@ Moment = Annotated[datetime, BeforeValidator(_parse_moment)]
 class KeyChange(RequestBody):
     """The fields of a key that can be changed."""
 
-    name: str = Field("", min_length=1, max_length=100)
+    name: Name = ""
     scopes: list[str] | None = None
     models: list[str] | None = None
     networks: list[str] | None = None
@@ -53,7 +63,7 @@ class KeyChange(RequestBody):
 class NewKey(KeyChange):
     """A key to create."""
 
-    name: str = Field(min_length=1, max_length=100)
+    name: Name
     workspace: str | None = None
     user: int | str | None = None
 
@@ -95,7 +105,7 @@ def present(key: APIKey) -> dict[str, Any]:
         id=key.public_id,
         name=key.name,
         workspace=None if key.workspace is None else key.workspace.public_id,
-        user=key.user_id,
+        user=None if key.user_id is None else shown_id(key.user_id),
         redacted_value=str(secrets[-1]) if secrets else "",
         scopes=key.scopes,
         models=key.models,
@@ -120,6 +130,7 @@ def list_keys(admission: Admission[None]) -> dict[str, Any]:
 @keys.post(
     scope=SCOPE, owner=True, body=NewKey, response=NewKeyAnswer, status=201, errors=(NotFound,)
 )
+@sensitive_variables("value")
 def create_key(admission: Admission[NewKey]) -> dict[str, Any]:
     """Create an API key."""
     actor, body = Actor.of(admission), admission.body
@@ -170,10 +181,13 @@ rotation = Endpoint(tags=TAGS)
     status=201,
     errors=(NotFound,),
 )
+@sensitive_variables("value")
 def rotate_key(admission: Admission[Rotation]) -> dict[str, Any]:
     """Give an API key a new value. The value before it is accepted for a while."""
-    found = _get(admission)
+    actor, found = Actor.of(admission), _get(admission)
     _refuse_revoked(found)
+    _refuse_admin(found, actor)
+    _refuse_more(found, actor)
     overlap = timedelta(seconds=admission.body.overlap_seconds)
     value = found.rotate(access_settings().KEY_PREFIX, overlap)
     return {**present(found), "value": value}
@@ -197,7 +211,8 @@ def _workspace(actor: Actor, body: NewKey) -> Workspace | None:
 def _user(actor: Actor, body: NewKey, workspace: Workspace | None) -> Any:
     """Return the user of a new key: the caller, unless the caller manages the workspace and names a
     member of it, or nobody."""
-    if "user" not in body.model_fields_set or (actor.user and body.user == actor.user.pk):
+    is_named = "user" in body.model_fields_set
+    if not is_named or (actor.user and str(body.user) == str(actor.user.pk)):
         if actor.user is None:
             raise PermissionDenied("A key without a user cannot make keys.")
         return actor.user
@@ -205,11 +220,8 @@ def _user(actor: Actor, body: NewKey, workspace: Workspace | None) -> Any:
         raise NotFound("There is no such user.", param="user")
     if body.user is None:
         return None
-    try:
-        member = get_user_model()._default_manager.filter(pk=body.user).first()
-    except (ValueError, ValidationError):
-        member = None
-    if member is None or not is_member(workspace, member):
+    member = member_of(workspace, body.user)
+    if member is None:
         raise NotFound("There is no such user.", param="user")
     return member
 
@@ -222,33 +234,56 @@ def _change(key: APIKey, actor: Actor, body: KeyChange, names: set[str]) -> None
         PermissionDenied: The caller's own key has less.
     """
     own = actor.key
-    checks: dict[str, Callable[[Any], None]] = {
-        "scopes": validate_scopes,
-        "models": validate_models,
-        "networks": validate_networks,
-    }
-    for name, check in checks.items():
-        if name not in names:
-            continue
+    for name in [name for name in LISTS if name in names]:
         value = getattr(body, name)
         if value is not None:
             try:
-                check(value)
+                LISTS[name](value)
             except ValidationError as error:
                 raise InvalidRequest(" ".join(error.messages), param=name) from error
-        most = None if own is None else getattr(own, name)
-        if most is not None:
-            value = most if value is None else value
-            if not set(value) <= set(most):
+        if own is not None:
+            value = getattr(own, name) if value is None else value
+            if _exceeds(own, name, value):
                 raise PermissionDenied(f"Your own key has fewer {name}.", code="exceeds_own_key")
         setattr(key, name, value)
-    if "admin" in (key.scopes or ()) and not (actor.user and actor.user.is_superuser):
-        raise PermissionDenied("Only superusers make keys with the scope 'admin'.")
+    _refuse_admin(key, actor)
     if "name" in names:
         key.name = body.name
     if "expires_at" in names:
         if body.expires_at is not None and body.expires_at <= now():
             raise InvalidRequest("This time has passed.", param="expires_at")
         key.expires_at = body.expires_at
-    if own is not None and own.expires_at is not None:
-        key.expires_at = min(filter(None, (key.expires_at, own.expires_at)))
+        if own is not None and own.expires_at is not None:
+            key.expires_at = min(filter(None, (key.expires_at, own.expires_at)))
+
+
+def _exceeds(own: APIKey, name: str, value: list[str] | None) -> bool:
+    """Return whether the list ``name`` of another key, ``value``, gives more than that of
+    ``own``."""
+    most = getattr(own, name)
+    if most is None:
+        # All scopes but that one.
+        return name == "scopes" and "admin" in (value or ())
+    return value is None or not all(includes(name, most, entry) for entry in value)
+
+
+def _refuse_more(key: APIKey, actor: Actor) -> None:
+    """Refuse to give the value of ``key`` to a key that has less.
+
+    Raises:
+        PermissionDenied: The caller's own key has less.
+    """
+    own = actor.key
+    if own is None or own.pk == key.pk:
+        return
+    fewer = [name for name in LISTS if _exceeds(own, name, getattr(key, name))]
+    ends = own.expires_at
+    if ends is not None and (key.expires_at is None or key.expires_at > ends):
+        fewer.append("days left")
+    if fewer:
+        raise PermissionDenied(f"Your own key has fewer {fewer[0]}.", code="exceeds_own_key")
+
+
+def _refuse_admin(key: APIKey, actor: Actor) -> None:
+    if "admin" in (key.scopes or ()) and not (actor.user and actor.user.is_superuser):
+        raise PermissionDenied("Only superusers make and change keys with the scope 'admin'.")

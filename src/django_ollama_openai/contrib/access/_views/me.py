@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from ....auth import ANY_SCOPE
 from ....endpoints import Admission, Endpoint
-from .._members import role_of, workspaces_of
+from .._members import role_of, shown_id, workspaces_of
 from ..models import Role, Workspace
 
 __all__ = ["me"]
@@ -61,7 +61,9 @@ def retrieve_me(admission: Admission[None]) -> dict[str, Any]:
     if patterns is None and workspace is not None:
         patterns = workspace.models
     return CallerAnswer(
-        user=None if user is None else UserAnswer(id=user.pk, username=user.get_username()),
+        user=None
+        if user is None
+        else UserAnswer(id=shown_id(user.pk), username=user.get_username()),
         key=_named(caller.key_id, caller.key_name),
         workspace=None if workspace is None else _named(workspace.id, workspace.name),
         workspaces=[

@@ -6,22 +6,26 @@ are seconds since 1970, and ids of users are texts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import operator
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
+from uuid import UUID
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import Q
 from django.utils.text import slugify
 from django.utils.timezone import now
+from django.views.decorators.debug import sensitive_variables
 from pydantic import BaseModel, Field
 
-from ....endpoints import Admission, Endpoint, RequestBody
+from ....endpoints import Admission, Endpoint, QueryParameters, RequestBody
 from ....exceptions import InvalidRequest, NotFound
 from ..._ids import parse_public_id
 from ..._lists import Deleted, ListAnswer, ListQuery, list_rows
-from .._members import is_member
+from .._members import is_member, member_of, members_of
 from ..conf import access_settings
 from ..models import (
     APIKey,
@@ -33,8 +37,11 @@ from ..models import (
     Target,
     Unit,
     Workspace,
+    is_live,
 )
 from ..validators import validate_scopes
+from .actor import Name
+from .workspaces import list_users
 
 __all__ = [
     "account",
@@ -62,12 +69,18 @@ class ProjectQuery(ListQuery):
     include_archived: bool = False
 
 
-class ProjectBody(RequestBody):
-    """A project to create or to rename. What OpenAI's clouds need is ignored."""
+class ProjectChange(RequestBody):
+    """The fields of a project that can be changed. What OpenAI's clouds need is ignored."""
 
-    name: str = Field(min_length=1, max_length=100)
+    name: Name | None = None
     external_key_id: str | None = None
     geography: str | None = None
+
+
+class ProjectBody(ProjectChange):
+    """A project to create."""
+
+    name: Name
     residency: Any = None
 
 
@@ -82,6 +95,12 @@ class ProjectAnswer(BaseModel):
     status: Literal["active", "archived"]
 
 
+class KeyQuery(ListQuery):
+    """The query of the list of keys."""
+
+    owner_project_access: Literal["active", "inactive", "any"] = "any"
+
+
 class KeyBody(RequestBody):
     """The fields of a key that can be changed."""
 
@@ -92,7 +111,34 @@ class KeyBody(RequestBody):
 class NewKeyBody(KeyBody):
     """A further key of a service account."""
 
-    name: str | None = Field(None, min_length=1, max_length=100)
+    name: Name | None = None
+
+
+class OwnerUser(BaseModel):
+    """The user of a key."""
+
+    id: str
+    name: str
+    email: str
+    role: Literal["owner", "member"]
+    created_at: int
+
+
+class OwnerServiceAccount(BaseModel):
+    """The service account of a key, or the key itself if it has neither account nor user."""
+
+    id: str
+    name: str
+    role: Literal["member"] = "member"
+    created_at: int
+
+
+class OwnerAnswer(BaseModel):
+    """The owner of a key."""
+
+    type: Literal["user", "service_account"]
+    user: OwnerUser | None = None
+    service_account: OwnerServiceAccount | None = None
 
 
 class KeyAnswer(BaseModel):
@@ -105,14 +151,14 @@ class KeyAnswer(BaseModel):
     created_at: int
     last_used_at: int | None
     expires_at: int | None
-    owner: dict[str, Any]
+    owner: OwnerAnswer
     owner_project_access: Literal["active", "inactive"]
 
 
 class AccountBody(RequestBody):
     """A service account to create."""
 
-    name: str = Field(min_length=1, max_length=100)
+    name: Name
     create_service_account_only: bool | None = None
     expires_in_seconds: int | None = Field(None, ge=1, le=MAX_SECONDS)
 
@@ -120,7 +166,7 @@ class AccountBody(RequestBody):
 class AccountChange(RequestBody):
     """The fields of a service account that can be changed. Its role is always ``member``."""
 
-    name: str | None = Field(None, min_length=1, max_length=100)
+    name: Name | None = None
     role: Literal["member"] | None = None
 
 
@@ -130,7 +176,7 @@ class AccountAnswer(BaseModel):
     id: str
     object: Literal["organization.project.service_account"] = "organization.project.service_account"
     name: str
-    role: Literal["member", "none"] = "member"
+    role: Literal["member"] = "member"
     created_at: int
 
 
@@ -151,6 +197,14 @@ class NewAccountAnswer(AccountAnswer):
     """A service account with its first key."""
 
     api_key: AccountKeyAnswer | None
+
+
+class RateLimitQuery(QueryParameters):
+    """The query of the list of rate limits: ids as cursors, in both directions."""
+
+    limit: int = Field(100, ge=1, le=100)
+    after: str | None = None
+    before: str | None = None
 
 
 class RateLimitBody(RequestBody):
@@ -183,7 +237,7 @@ class UserBody(RequestBody):
 class UserChange(RequestBody):
     """The role of a user."""
 
-    role: Literal["owner", "member"]
+    role: Literal["owner", "member"] | None = None
 
 
 class UserAnswer(BaseModel):
@@ -193,7 +247,7 @@ class UserAnswer(BaseModel):
     object: Literal["organization.project.user"] = "organization.project.user"
     name: str
     email: str
-    role: str
+    role: Literal["owner", "member"]
     added_at: int
 
 
@@ -236,12 +290,13 @@ def retrieve_project(admission: Admission[None]) -> dict[str, Any]:
     return present_project(_project(admission))
 
 
-@project.post(scope=SCOPE, body=ProjectBody, response=ProjectAnswer, errors=(NotFound,))
-def update_project(admission: Admission[ProjectBody]) -> dict[str, Any]:
+@project.post(scope=SCOPE, body=ProjectChange, response=ProjectAnswer, errors=(NotFound,))
+def update_project(admission: Admission[ProjectChange]) -> dict[str, Any]:
     """Rename a project."""
     row = _project(admission)
-    row.name = admission.body.name
-    row.save()
+    if admission.body.name is not None:
+        row.name = admission.body.name
+        row.save()
     return present_project(row)
 
 
@@ -264,7 +319,8 @@ def present_project(row: Workspace) -> dict[str, Any]:
         id=row.public_id,
         name=row.name,
         created_at=int(row.created_at.timestamp()),
-        archived_at=_seconds(row.archived_at),
+        # An archived project may have been made active again since.
+        archived_at=None if row.is_active else _seconds(row.archived_at),
         status="active" if row.is_active else "archived",
     ).model_dump()
 
@@ -290,11 +346,16 @@ def _find(rows: Any, prefix: str, admission: Admission[Any], name: str, kind: st
 keys = Endpoint(tags=TAGS)
 
 
-@keys.get(scope=SCOPE, query=ListQuery, response=ListAnswer[KeyAnswer], errors=(NotFound,))
+@keys.get(scope=SCOPE, query=KeyQuery, response=ListAnswer[KeyAnswer], errors=(NotFound,))
 def list_project_keys(admission: Admission[None]) -> dict[str, Any]:
     """List the API keys of a project that are not revoked."""
-    rows = _keys(_project(admission))
-    return list_rows(rows, admission.query, APIKey.prefix, present_key)
+    row, query = _project(admission), admission.query
+    rows = _keys(row)
+    if query.owner_project_access != "any":
+        active = rows.filter(_has_access(row))
+        is_wanted = query.owner_project_access == "active"
+        rows = active if is_wanted else rows.exclude(pk__in=active.values("pk"))
+    return list_rows(rows, query, APIKey.prefix, present_key)
 
 
 key = Endpoint(tags=TAGS)
@@ -310,6 +371,8 @@ def retrieve_project_key(admission: Admission[None]) -> dict[str, Any]:
 def update_project_key(admission: Admission[KeyBody]) -> dict[str, Any]:
     """Change the scopes or the end of an API key of a project."""
     found, body = _key(admission), admission.body
+    if not is_live(found.expires_at, now()):
+        raise InvalidRequest("This API key has expired.", code="api_key_expired")
     if body.scopes is not None:
         found.scopes = _scopes(body.scopes)
     if body.expires_in_seconds is not None:
@@ -327,34 +390,31 @@ def delete_project_key(admission: Admission[None]) -> dict[str, Any]:
 
 
 def present_key(row: APIKey) -> dict[str, Any]:
-    """Return ``row`` as its answer."""
+    """Return ``row``, a key of a workspace, as its answer."""
     created = int(row.created_at.timestamp())
-    owner: dict[str, Any]
-    is_active = True
-    if row.user is not None:
-        owner = {
-            "type": "user",
-            "user": {
-                "id": str(row.user.pk),
-                "name": row.user.get_full_name() or row.user.get_username(),
-                "email": getattr(row.user, "email", ""),
-                "role": "member",
-                "created_at": created,
-            },
-        }
-        workspace = row.workspace
-        is_active = row.user.is_active and workspace is not None and is_member(workspace, row.user)
+    user, account, workspace = row.user, row.service_account, row.workspace
+    member = None if user is None or workspace is None else member_of(workspace, user.pk)
+    if user is not None:
+        owner = OwnerAnswer(
+            type="user",
+            user=OwnerUser(
+                id=str(user.pk),
+                name=_name(user),
+                email=_email(user),
+                role="member" if member is None else _role(member),
+                created_at=_seconds(getattr(user, "date_joined", None)) or created,
+            ),
+        )
     else:
-        account = row.service_account
-        owner = {
-            "type": "service_account",
-            "service_account": {
-                "id": row.public_id if account is None else account.public_id,
-                "name": row.name if account is None else account.name,
-                "role": "member",
-                "created_at": created,
-            },
-        }
+        owner = OwnerAnswer(
+            type="service_account",
+            service_account=OwnerServiceAccount(
+                id=row.public_id if account is None else account.public_id,
+                name=row.name if account is None else account.name,
+                created_at=created if account is None else int(account.created_at.timestamp()),
+            ),
+        )
+    is_active = user is None or (member is not None and member.is_active)
     return KeyAnswer(
         id=row.public_id,
         name=row.name,
@@ -365,6 +425,11 @@ def present_key(row: APIKey) -> dict[str, Any]:
         owner=owner,
         owner_project_access="active" if is_active else "inactive",
     ).model_dump()
+
+
+def _has_access(row: Workspace) -> Q:
+    """Return the condition of keys of ``row`` whose owner has access to it."""
+    return Q(user=None) | Q(user__in=members_of(row).filter(is_active=True).values("pk"))
 
 
 def _keys(row: Workspace) -> Any:
@@ -405,6 +470,7 @@ def list_service_accounts(admission: Admission[None]) -> dict[str, Any]:
 
 
 @accounts.post(scope=SCOPE, body=AccountBody, response=NewAccountAnswer, errors=(NotFound,))
+@sensitive_variables("api_key")
 def create_service_account(admission: Admission[AccountBody]) -> dict[str, Any]:
     """Create a service account with a key, whose value is shown once."""
     row, body = _project(admission), admission.body
@@ -417,7 +483,7 @@ def create_service_account(admission: Admission[AccountBody]) -> dict[str, Any]:
     with transaction.atomic():
         made = ServiceAccount.objects.create(workspace=row, name=body.name)
         api_key = None if only else _new_key(made, body.name, body.expires_in_seconds, None)
-    return {**present_account(made), "role": "none" if only else "member", "api_key": api_key}
+    return {**present_account(made), "api_key": api_key}
 
 
 account = Endpoint(tags=TAGS)
@@ -444,10 +510,12 @@ def delete_service_account(admission: Admission[None]) -> dict[str, Any]:
     """Delete a service account, and revoke its keys."""
     found = _account(admission)
     public = found.public_id
-    with transaction.atomic():
-        for each in found.keys.filter(revoked_at=None):
-            each.revoke()
-        found.delete()
+    for each in found.keys.all():
+        each.revoke()
+        # So that it stays listed.
+        each.service_account = None
+        each.save(update_fields=["service_account"])
+    found.delete()
     return Deleted(id=public, object="organization.project.service_account.deleted").model_dump()
 
 
@@ -478,6 +546,7 @@ def _account(admission: Admission[Any]) -> ServiceAccount:
     return found
 
 
+@sensitive_variables("value")
 def _new_key(
     owner: ServiceAccount, name: str, seconds: int | None, scopes: list[str] | None
 ) -> dict[str, Any]:
@@ -488,10 +557,11 @@ def _new_key(
         scopes=scopes,
         expires_at=_end(seconds),
     )
+    value = made.new_secret(access_settings().KEY_PREFIX)
     return AccountKeyAnswer(
         id=made.public_id,
         name=name,
-        value=made.new_secret(access_settings().KEY_PREFIX),
+        value=value,
         created_at=int(made.created_at.timestamp()),
         expires_at=_seconds(made.expires_at),
     ).model_dump()
@@ -511,26 +581,29 @@ rate_limits = Endpoint(tags=TAGS)
 
 
 @rate_limits.get(
-    scope=SCOPE, query=ListQuery, response=ListAnswer[RateLimitAnswer], errors=(NotFound,)
+    scope=SCOPE, query=RateLimitQuery, response=ListAnswer[RateLimitAnswer], errors=(NotFound,)
 )
 def list_rate_limits(admission: Admission[None]) -> dict[str, Any]:
-    """List the limits of a project per minute, by pattern of models."""
+    """List the limits of a project, by pattern of models."""
     row, query = _project(admission), admission.query
     patterns = sorted(set(_rate_limits(row).values_list("model", flat=True)))
     names = [f"{RATE_LIMIT_PREFIX}{pattern}" for pattern in patterns]
-    start = 0
-    if query.after is not None:
-        if query.after not in names:
-            raise InvalidRequest(f"There is no {query.after[:100]!r} in this list.", param="after")
-        start = names.index(query.after) + 1
-    page = patterns[start : start + query.limit]
+    for name in ("after", "before"):
+        cursor = getattr(query, name)
+        if cursor is not None and cursor not in names:
+            raise InvalidRequest(f"There is no {cursor[:100]!r} in this list.", param=name)
+    start = 0 if query.after is None else names.index(query.after) + 1
+    end = len(names) if query.before is None else names.index(query.before)
+    if query.before is not None and query.after is None:
+        start = max(start, end - query.limit)
+    page = patterns[start:end][: query.limit]
     data = [_present_rate_limit(row, pattern) for pattern in page]
     return {
         "object": "list",
         "data": data,
         "first_id": data[0]["id"] if data else None,
         "last_id": data[-1]["id"] if data else None,
-        "has_more": start + query.limit < len(patterns),
+        "has_more": start + query.limit < end,
     }
 
 
@@ -552,20 +625,26 @@ def update_rate_limit(admission: Admission[RateLimitBody]) -> dict[str, Any]:
             amount = getattr(body, field)
             if amount is None:
                 _rate_limits(row).filter(model=pattern, unit=unit, per=per).delete()
-            else:
-                Limit(
-                    target=Target.WORKSPACE,
-                    workspace=row,
-                    unit=unit,
-                    per=per,
-                    amount=amount,
-                    model=pattern,
-                ).put()
+                continue
+            limit = Limit(
+                target=Target.WORKSPACE,
+                workspace=row,
+                unit=unit,
+                per=per,
+                amount=amount,
+                model=pattern,
+            )
+            try:
+                limit.full_clean(validate_unique=False, validate_constraints=False)
+            except ValidationError as error:
+                raise InvalidRequest(" ".join(error.messages), param=field) from error
+            limit.put()
     return _present_rate_limit(row, pattern)
 
 
 def _rate_limits(row: Workspace) -> Any:
-    return row.limits.filter(target=Target.WORKSPACE)
+    kinds = [Q(unit=unit, per=per) for unit, per in RATE_LIMITS.values()]
+    return row.limits.filter(functools.reduce(operator.or_, kinds), target=Target.WORKSPACE)
 
 
 def _present_rate_limit(row: Workspace, pattern: str) -> dict[str, Any]:
@@ -584,35 +663,17 @@ users = Endpoint(tags=TAGS)
 @users.get(scope=SCOPE, query=ListQuery, response=ListAnswer[UserAnswer], errors=(NotFound,))
 def list_project_users(admission: Admission[None]) -> dict[str, Any]:
     """List the users of a project."""
-    rows = _project(admission).memberships.select_related("user")
-    query: ListQuery = admission.query
-    # The ids are those of users.
-    if query.after is not None:
-        found = _membership(rows, query.after)
-        if found is None:
-            raise InvalidRequest(f"There is no {query.after[:100]!r} in this list.", param="after")
-        rows = rows.filter(pk__lt=found.pk)
-    page = list_rows(rows, query.model_copy(update={"after": None}), "", present_user)
-    return page
+    row = _project(admission)
+    return list_users(row, admission.query, lambda user: present_user(user, row), "id")
 
 
 @users.post(scope=SCOPE, body=UserBody, response=UserAnswer, errors=(NotFound,))
 def add_project_user(admission: Admission[UserBody]) -> dict[str, Any]:
     """Add a user to a project."""
     row, body = _project(admission), admission.body
-    manager = get_user_model()._default_manager
-    found = None
-    if body.user_id is not None:
-        user_id = body.user_id
-        found = _quietly(lambda: manager.filter(pk=user_id).first())
-    elif body.email:
-        found = manager.filter(email__iexact=body.email).first()
-    if found is None:
-        raise NotFound("There is no such user.", param="user_id")
-    made, _ = Membership.objects.update_or_create(
-        workspace=row, user=found, defaults={"role": body.role}
-    )
-    return present_user(made)
+    user = _find_user(body)
+    Membership.objects.update_or_create(workspace=row, user=user, defaults={"role": body.role})
+    return present_user(member_of(row, user.pk), row)
 
 
 user = Endpoint(tags=TAGS)
@@ -621,54 +682,84 @@ user = Endpoint(tags=TAGS)
 @user.get(scope=SCOPE, response=UserAnswer, errors=(NotFound,))
 def retrieve_project_user(admission: Admission[None]) -> dict[str, Any]:
     """Retrieve a user of a project."""
-    return present_user(_user(admission))
+    row, found = _member(admission)
+    return present_user(found, row)
 
 
 @user.post(scope=SCOPE, body=UserChange, response=UserAnswer, errors=(NotFound,))
 def update_project_user(admission: Admission[UserChange]) -> dict[str, Any]:
     """Change the role of a user of a project."""
-    found = _user(admission)
-    found.role = Role(admission.body.role)
-    found.save()
-    return present_user(found)
+    row, found = _member(admission)
+    role = admission.body.role
+    if role is not None and role != _role(found):
+        Membership.objects.update_or_create(workspace=row, user=found, defaults={"role": role})
+    return present_user(member_of(row, found.pk), row)
 
 
 @user.delete(scope=SCOPE, response=Deleted, errors=(NotFound,))
 def remove_project_user(admission: Admission[None]) -> dict[str, Any]:
     """Remove a user from a project."""
-    found = _user(admission)
-    found.delete()
-    return Deleted(id=str(found.user.pk), object="organization.project.user.deleted").model_dump()
+    row, found = _member(admission)
+    row.memberships.filter(user=found).delete()
+    if is_member(row, found):
+        raise InvalidRequest(
+            "This user is a member by the group of the workspace.", code="member_by_group"
+        )
+    return Deleted(id=str(found.pk), object="organization.project.user.deleted").model_dump()
 
 
-def present_user(row: Membership) -> dict[str, Any]:
-    """Return ``row`` as its answer. OpenAI knows no admins of a project."""
-    member = row.user
+def present_user(user: Any, row: Workspace) -> dict[str, Any]:
+    """Return ``user``, one of ``members_of(row)``, as their answer."""
+    membership: UUID | None = user.ollama_membership
+    # A UUID of version 7 begins with its time.
+    added = row.created_at.timestamp() if membership is None else (membership.int >> 80) / 1000
     return UserAnswer(
-        id=str(member.pk),
-        name=member.get_full_name() or member.get_username(),
-        email=getattr(member, "email", ""),
-        role="member" if row.role == Role.MEMBER else "owner",
-        added_at=(row.pk.int >> 80) // 1000,
+        id=str(user.pk),
+        name=_name(user),
+        email=_email(user),
+        role=_role(user),
+        added_at=int(added),
     ).model_dump()
 
 
-def _user(admission: Admission[Any]) -> Membership:
-    rows = _project(admission).memberships.select_related("user")
-    found = _membership(rows, admission.captured["user_id"])
+def _name(user: Any) -> str:
+    full = getattr(user, "get_full_name", str)()
+    return full or str(user.get_username())
+
+
+def _email(user: Any) -> str:
+    return str(getattr(user, user.get_email_field_name(), "") or "")
+
+
+def _role(member: Any) -> Literal["owner", "member"]:
+    """Return the role of one of ``members_of(…)``. OpenAI knows no admins of a project."""
+    return "member" if member.ollama_role == Role.MEMBER else "owner"
+
+
+def _member(admission: Admission[Any]) -> tuple[Workspace, Any]:
+    """Return the project of the path, and its user of the path."""
+    row = _project(admission)
+    found = member_of(row, admission.captured["user_id"])
     if found is None:
         raise NotFound("There is no such user.", code="user_not_found")
-    return found
+    return row, found
 
 
-def _membership(rows: Any, user_id: str) -> Membership | None:
-    found: Membership | None = _quietly(lambda: rows.filter(user=user_id).first())
-    return found
-
-
-def _quietly(look_up: Callable[[], Any]) -> Any:
-    """Return what is found; ``None`` also for an id that the field of users cannot have."""
+def _find_user(body: UserBody) -> Any:
+    users = get_user_model()
+    if body.user_id is not None:
+        param, wanted = "user_id", {"pk": body.user_id}
+    elif body.email:
+        param, wanted = "email", {f"{users.get_email_field_name()}__iexact": body.email}
+    else:
+        raise InvalidRequest("Send 'user_id' or 'email'.", param="user_id")
     try:
-        return look_up()
+        found = list(users._default_manager.filter(**wanted)[:2])
     except (ValueError, ValidationError):
-        return None
+        # Such as a text for a number.
+        found = []
+    if len(found) > 1:
+        raise InvalidRequest("Several users have this address. Send 'user_id'.", param=param)
+    if not found:
+        raise NotFound("There is no such user.", param=param, code="user_not_found")
+    return found[0]

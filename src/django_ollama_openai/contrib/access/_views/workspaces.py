@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final, Literal
 
@@ -11,25 +12,34 @@ from django.db import IntegrityError, transaction
 from django.utils.text import slugify
 from pydantic import BaseModel, Field
 
+from ....auth import ANY_SCOPE
 from ....endpoints import Admission, Endpoint, RequestBody
 from ....exceptions import InvalidRequest, NotFound, PermissionDenied
 from ..._lists import Deleted, ListAnswer, ListQuery, list_rows
-from .._members import role_of
+from .._members import (
+    LastOwnerError,
+    is_in_group,
+    keep_an_owner,
+    member_of,
+    members_of,
+    role_of,
+    shown_id,
+)
 from ..models import Membership, Role, Workspace
 from ..validators import validate_models
-from .actor import Actor
+from .actor import Actor, Name
 
-__all__ = ["member", "members", "workspace", "workspaces"]
+__all__ = ["list_users", "member", "members", "workspace", "workspaces"]
 
 TAGS: Final = {"Workspaces": "Workspaces and their members"}
-#: Members see theirs with any key; what a workspace is, only its owners and admins change.
-SCOPE: Final = "keys"
+#: A key with one of these: all workspaces exist for the second, the user's for the first.
+SCOPES: Final = ("keys", "admin")
 
 
 class WorkspaceChange(RequestBody):
     """The fields of a workspace that can be changed."""
 
-    name: str = Field("", min_length=1, max_length=100)
+    name: Name = ""
     slug: str = Field("", min_length=1, max_length=100, pattern=r"^[-a-zA-Z0-9_]+$")
     models: list[str] | None = None
     is_active: bool = True
@@ -38,7 +48,7 @@ class WorkspaceChange(RequestBody):
 class NewWorkspace(WorkspaceChange):
     """A workspace to create. Its creator is its owner."""
 
-    name: str = Field(min_length=1, max_length=100)
+    name: Name
 
 
 class WorkspaceAnswer(BaseModel):
@@ -69,31 +79,50 @@ class MemberChange(RequestBody):
 
 
 class MemberAnswer(BaseModel):
-    """A member of a workspace."""
+    """A member of a workspace, by membership or by the workspace's group."""
 
-    id: str
-    object: Literal["workspace.member"] = "workspace.member"
     user: int | str
     username: str
     role: Role
+    object: Literal["workspace.member"] = "workspace.member"
+
+
+class MemberList(BaseModel):
+    """A page of the members of a workspace. The ids are those of users."""
+
+    object: Literal["list"] = "list"
+    data: list[MemberAnswer]
+    first_id: int | str | None
+    last_id: int | str | None
+    has_more: bool
+
+
+class RemovedMember(BaseModel):
+    """The answer to DELETE."""
+
+    id: int | str
+    object: Literal["workspace.member.deleted"] = "workspace.member.deleted"
+    deleted: Literal[True] = True
 
 
 workspaces = Endpoint(tags=TAGS)
 
 
-@workspaces.get(scope=SCOPE, owner=True, query=ListQuery, response=ListAnswer[WorkspaceAnswer])
+@workspaces.get(scope=ANY_SCOPE, owner=True, query=ListQuery, response=ListAnswer[WorkspaceAnswer])
 def list_workspaces(admission: Admission[None]) -> dict[str, Any]:
     """List the caller's workspaces; with the scope ``admin``, all."""
-    actor = Actor.of(admission)
+    actor = Actor.of(admission, *SCOPES)
     return list_rows(
         actor.workspaces(), admission.query, Workspace.prefix, lambda row: present(row, actor)
     )
 
 
-@workspaces.post(scope=SCOPE, owner=True, body=NewWorkspace, response=WorkspaceAnswer, status=201)
+@workspaces.post(
+    scope=ANY_SCOPE, owner=True, body=NewWorkspace, response=WorkspaceAnswer, status=201
+)
 def create_workspace(admission: Admission[NewWorkspace]) -> dict[str, Any]:
     """Create a workspace."""
-    actor, body = Actor.of(admission), admission.body
+    actor, body = Actor.of(admission, *SCOPES), admission.body
     if not (actor.is_admin or actor.has_permission("add_workspace")):
         raise PermissionDenied("You may not create workspaces.")
     row = Workspace(name=body.name, slug=body.slug or _free_slug(body.name))
@@ -111,15 +140,15 @@ def create_workspace(admission: Admission[NewWorkspace]) -> dict[str, Any]:
 workspace = Endpoint(tags=TAGS)
 
 
-@workspace.get(scope=SCOPE, owner=True, response=WorkspaceAnswer, errors=(NotFound,))
+@workspace.get(scope=ANY_SCOPE, owner=True, response=WorkspaceAnswer, errors=(NotFound,))
 def retrieve_workspace(admission: Admission[None]) -> dict[str, Any]:
     """Retrieve a workspace."""
-    actor = Actor.of(admission)
+    actor = Actor.of(admission, *SCOPES)
     return present(actor.get_workspace(admission.captured["workspace_id"]), actor)
 
 
 @workspace.patch(
-    scope=SCOPE, owner=True, body=WorkspaceChange, response=WorkspaceAnswer, errors=(NotFound,)
+    scope=ANY_SCOPE, owner=True, body=WorkspaceChange, response=WorkspaceAnswer, errors=(NotFound,)
 )
 def update_workspace(admission: Admission[WorkspaceChange]) -> dict[str, Any]:
     """Change a workspace."""
@@ -133,7 +162,7 @@ def update_workspace(admission: Admission[WorkspaceChange]) -> dict[str, Any]:
     return present(row, actor)
 
 
-@workspace.delete(scope=SCOPE, owner=True, response=Deleted, errors=(NotFound,))
+@workspace.delete(scope=ANY_SCOPE, owner=True, response=Deleted, errors=(NotFound,))
 def delete_workspace(admission: Admission[None]) -> dict[str, Any]:
     """Delete a workspace, and with it its keys and limits."""
     actor, row = _managed(admission)
@@ -147,22 +176,15 @@ def delete_workspace(admission: Admission[None]) -> dict[str, Any]:
 members = Endpoint(tags=TAGS)
 
 
-@members.get(
-    scope=SCOPE,
-    owner=True,
-    query=ListQuery,
-    response=ListAnswer[MemberAnswer],
-    errors=(NotFound,),
-)
+@members.get(scope=ANY_SCOPE, owner=True, query=ListQuery, response=MemberList, errors=(NotFound,))
 def list_members(admission: Admission[None]) -> dict[str, Any]:
     """List the members of a workspace."""
-    row = Actor.of(admission).get_workspace(admission.captured["workspace_id"])
-    rows = row.memberships.select_related("user")
-    return list_rows(rows, admission.query, Membership.prefix, present_member)
+    row = Actor.of(admission, *SCOPES).get_workspace(admission.captured["workspace_id"])
+    return list_users(row, admission.query, present_member, "user")
 
 
 @members.post(
-    scope=SCOPE,
+    scope=ANY_SCOPE,
     owner=True,
     body=NewMember,
     response=MemberAnswer,
@@ -177,40 +199,45 @@ def add_member(admission: Admission[NewMember]) -> dict[str, Any]:
     user = _find_user(body)
     try:
         with transaction.atomic():
-            made = Membership.objects.create(workspace=row, user=user, role=body.role)
+            Membership.objects.create(workspace=row, user=user, role=body.role)
     except IntegrityError as error:
-        raise InvalidRequest("This user is a member already.", param="user") from error
-    return present_member(made)
+        param = "user" if body.username is None else "username"
+        raise InvalidRequest("This user is a member already.", param=param) from error
+    return present_member(member_of(row, user.pk))
 
 
 member = Endpoint(tags=TAGS)
 
 
-@member.patch(scope=SCOPE, owner=True, body=MemberChange, response=MemberAnswer, errors=(NotFound,))
+@member.patch(
+    scope=ANY_SCOPE, owner=True, body=MemberChange, response=MemberAnswer, errors=(NotFound,)
+)
 def update_member(admission: Admission[MemberChange]) -> dict[str, Any]:
     """Change the role of a member."""
     actor, row = _managed(admission)
-    found = _membership(row, admission.captured["user_id"])
-    _check_role(actor, row, admission.body.role)
-    _check_role(actor, row, Role(found.role))
+    found, role = _member(row, admission.captured["user_id"]), admission.body.role
+    _check_role(actor, row, role)
+    _check_role(actor, row, Role(found.ollama_role))
     with transaction.atomic():
-        _keep_an_owner(row, found, admission.body.role)
-        found.role = admission.body.role
-        found.save()
-    return present_member(found)
+        _keep_an_owner(row, found, role)
+        Membership.objects.update_or_create(workspace=row, user=found, defaults={"role": role})
+    return present_member(member_of(row, found.pk))
 
 
-@member.delete(scope=SCOPE, owner=True, response=Deleted, errors=(NotFound,))
+@member.delete(scope=ANY_SCOPE, owner=True, response=RemovedMember, errors=(NotFound,))
 def remove_member(admission: Admission[None]) -> dict[str, Any]:
     """Remove a member from a workspace. Their keys of the workspace are refused from then on."""
     actor, row = _managed(admission)
-    found = _membership(row, admission.captured["user_id"])
-    _check_role(actor, row, Role(found.role))
+    found = _member(row, admission.captured["user_id"])
+    _check_role(actor, row, Role(found.ollama_role))
+    if row.group is not None and is_in_group(row, found):
+        raise InvalidRequest(
+            f"This user is a member by the group {row.group.name!r}.", code="member_by_group"
+        )
     with transaction.atomic():
         _keep_an_owner(row, found, None)
-        public = found.public_id
-        found.delete()
-    return Deleted(id=public, object="workspace.member.deleted").model_dump()
+        row.memberships.filter(user=found).delete()
+    return RemovedMember(id=shown_id(found.pk)).model_dump()
 
 
 def present(row: Workspace, actor: Actor) -> dict[str, Any]:
@@ -226,16 +253,42 @@ def present(row: Workspace, actor: Actor) -> dict[str, Any]:
     ).model_dump(mode="json")
 
 
-def present_member(row: Membership) -> dict[str, Any]:
-    """Return ``row`` as its answer."""
+def present_member(user: Any) -> dict[str, Any]:
+    """Return ``user``, one of :func:`members_of`, as their answer."""
     return MemberAnswer(
-        id=row.public_id, user=row.user.pk, username=row.user.get_username(), role=Role(row.role)
+        user=shown_id(user.pk), username=user.get_username(), role=Role(user.ollama_role)
     ).model_dump(mode="json")
+
+
+def list_users(
+    row: Workspace, query: ListQuery, present: Callable[[Any], dict[str, Any]], name: str
+) -> dict[str, Any]:
+    """Return the page of the members of ``row`` that ``query`` names, whose ids are in the field
+    ``name`` of their answers.
+
+    Raises:
+        InvalidRequest: There is no member ``after``.
+    """
+    users = members_of(row)
+    if query.after is not None:
+        last = member_of(row, query.after)
+        if last is None:
+            raise InvalidRequest(f"There is no {query.after[:100]!r} in this list.", param="after")
+        users = users.filter(pk__lt=last.pk)
+    found = list(users.order_by("-pk")[: query.limit + 1])
+    data = [present(user) for user in found[: query.limit]]
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0][name] if data else None,
+        "last_id": data[-1][name] if data else None,
+        "has_more": len(found) > query.limit,
+    }
 
 
 def _managed(admission: Admission[Any]) -> tuple[Actor, Workspace]:
     """Return the actor and the workspace of the path, which the actor manages."""
-    actor = Actor.of(admission)
+    actor = Actor.of(admission, *SCOPES)
     row = actor.get_workspace(admission.captured["workspace_id"])
     if not actor.manages(row):
         raise PermissionDenied("Only owners and admins may change a workspace.")
@@ -257,20 +310,17 @@ def _check_role(actor: Actor, row: Workspace, role: Role) -> None:
         raise PermissionDenied("Only an owner may make, change or remove owners.")
 
 
-def _keep_an_owner(row: Workspace, found: Membership, role: Role | None) -> None:
-    # Locked, so that two owners cannot remove each other.
-    owners = row.memberships.select_for_update().filter(role=Role.OWNER)
-    if found.role == Role.OWNER and role != Role.OWNER and len(owners) == 1:
-        raise InvalidRequest("The last owner stays.", code="last_owner")
-
-
-def _membership(row: Workspace, user_id: str) -> Membership:
+def _keep_an_owner(row: Workspace, user: Any, role: Role | None) -> None:
     try:
-        found = row.memberships.select_related("user").filter(user__pk=user_id).first()
-    except (ValueError, ValidationError):
-        found = None
+        keep_an_owner(row, user, role)
+    except LastOwnerError as error:
+        raise InvalidRequest(str(error), code="last_owner") from error
+
+
+def _member(row: Workspace, user_id: str) -> Any:
+    found = member_of(row, user_id)
     if found is None:
-        raise NotFound("There is no such member.")
+        raise NotFound(f"There is no member {user_id[:100]!r}.")
     return found
 
 
@@ -286,7 +336,8 @@ def _find_user(body: NewMember) -> Any:
     except (ValueError, ValidationError):
         found = None
     if found is None:
-        raise NotFound("There is no such user.", param="user")
+        param = "user" if body.username is None else "username"
+        raise NotFound("There is no such user.", param=param)
     return found
 
 
