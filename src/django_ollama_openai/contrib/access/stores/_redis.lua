@@ -1,7 +1,7 @@
 -- The account of limits in Redis: the rules of _limits/ledger.py, in one script for a reservation.
 --
 -- KEYS: the epochs of limits and of keys, then for each claim the hash of its account, and the sorted
---       set of its leases, by expiry.
+--       set of its leases, by expiry; for "settle" at last the mark of a request that is settled.
 -- ARGV: the operation, the request, the time (0 for Redis' own clock) and the life of a lease, "="
 --       and the epoch in which limits were read or an empty text, then for each claim eight numbers
 --       in one text, which is cheaper for the client: kind (1 bucket, 2 calendar, 3 concurrent),
@@ -35,6 +35,8 @@ if ARGV[4] ~= "" and ARGV[4] ~= "=" .. epochs[1] then
 end
 
 local BUCKET, CALENDAR, CONCURRENT = 1, 2, 3
+-- Seconds for which a settlement may be repeated.
+local SETTLED = 600
 local NUMBERS = string.rep("(%d+) ?", 8)
 
 local function whole(number)
@@ -111,7 +113,7 @@ local function expire(claim)
   for _, lease in ipairs(over) do
     local _, amount, period = string.match(lease, "^(.*):(%d+):(%d+)$")
     settle(claim, tonumber(amount), 0, tonumber(period))
-    redis.call("ZREM", claim.leases, lease)
+    if operation ~= "read" then redis.call("ZREM", claim.leases, lease) end
   end
 end
 
@@ -131,7 +133,7 @@ local function save(claim)
 end
 
 local claims = {}
-for number = 1, #KEYS / 2 - 1 do
+for number = 1, #ARGV - 4 do
   claims[number] = load(number)
   follow_clock(claims[number])
   if operation == "reserve" or operation == "read" then expire(claims[number]) end
@@ -175,7 +177,8 @@ if operation == "reserve" then
       end
     end
   end
-elseif operation == "settle" then
+elseif operation == "settle" and redis.call("SET", KEYS[#KEYS], "1", "NX", "EX", SETTLED) then
+  -- It is repeated when the answer was lost.
   for _, claim in ipairs(claims) do
     local reserved = claim.amount
     if claim.leased then
@@ -192,8 +195,10 @@ elseif operation == "renew" then
   end
 end
 
-for _, claim in ipairs(claims) do
-  if claim.changed then save(claim) end
+if operation ~= "read" then
+  for _, claim in ipairs(claims) do
+    if claim.changed then save(claim) end
+  end
 end
 if operation == "reserve" or operation == "read" then
   for _, claim in ipairs(claims) do

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID, uuid4
 from weakref import WeakKeyDictionary
 
@@ -15,7 +16,7 @@ import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError
+from redis.exceptions import MovedError, NoScriptError
 from redis.retry import Retry
 
 from .._limits.ledger import Figures, Kind
@@ -46,7 +47,7 @@ class RedisStore(BaseStore):
     It announces changes: a new limit and a revoked key hold in all processes at once.
 
     Args:
-        url: The address, such as ``redis://127.0.0.1:6379/0``.
+        url: The address, such as ``redis://127.0.0.1:6379/0``; of a cluster that of any node.
         prefix: The first part of all keys. It is a hash tag, so that one node of a cluster has all
             of them, as a script requires.
         timeout: Seconds for a connection and for an answer.
@@ -69,20 +70,33 @@ class RedisStore(BaseStore):
         self._prefix = prefix
         self._timeout = timeout
         self._options = {**options, "socket_connect_timeout": timeout, "decode_responses": True}
-        # A script whose answer is missing may have been executed: it is not repeated.
-        once = Retry(NoBackoff(), 0)
-        self._client = redis.Redis.from_url(
-            url, **{**self._options, "socket_timeout": timeout, "retry": once}
-        )
         self._down_until = 0.0
         # Connections belong to the event loop that has made them.
-        self._pipes: WeakKeyDictionary[asyncio.AbstractEventLoop, Pipe] = WeakKeyDictionary()
+        self._pipes: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[str, Pipe]] = (
+            WeakKeyDictionary()
+        )
+        self._use(url)
+
+    def _use(self, url: str) -> None:
+        """Use the server at ``url`` from now on."""
+        # A script whose answer is missing may have been executed: it is not repeated.
+        once = Retry(NoBackoff(), 0)
+        options = {**self._options, "socket_timeout": self._timeout, "retry": once}
+        self._client, self._used_url = redis.Redis.from_url(url, **options), url
+
+    def _move(self, error: MovedError) -> None:
+        """Use the node of a cluster that has the keys: with their hash tag they are all on one."""
+        address = urlsplit(self._url)
+        credentials = "".join(address.netloc.rpartition("@")[:2])
+        host = f"[{error.host}]" if ":" in error.host else error.host
+        self._use(urlunsplit(address._replace(netloc=f"{credentials}{host}:{error.port}")))
 
     def announce(self, what: Literal["limits", "keys"]) -> None:
+        command = (b"SET", f"{self._prefix}:{what}".encode(), uuid4().hex.encode())
         try:
-            self._client.set(f"{self._prefix}:{what}", uuid4().hex)
+            self._execute(*command)
         except redis.RedisError as error:
-            raise StoreDown from error
+            raise self._down() from error
 
     def reserve(self, request: UUID, claims: Sequence[Claim], epoch: str | None = None) -> Verdict:
         self._skip_if_down(claims)
@@ -124,15 +138,23 @@ class RedisStore(BaseStore):
         epoch: str | None = None,
     ) -> list[str]:
         call = self._call(operation, request, parts, epoch)
-        execute: Callable[..., Any] = self._client.execute_command
         try:
             try:
-                answer = execute(b"EVALSHA", DIGEST, *call)
+                answer = self._execute(b"EVALSHA", DIGEST, *call)
             except NoScriptError:
-                answer = execute(b"EVAL", SCRIPT, *call)
+                answer = self._execute(b"EVAL", SCRIPT, *call)
         except redis.RedisError as error:
             raise self._down() from error
         return str(answer).split()
+
+    def _execute(self, *command: bytes) -> Any:
+        execute: Callable[..., Any] = self._client.execute_command
+        try:
+            return execute(*command)
+        except MovedError as error:
+            self._move(error)
+            execute = self._client.execute_command
+        return execute(*command)
 
     async def _arun(
         self,
@@ -141,26 +163,41 @@ class RedisStore(BaseStore):
         parts: Sequence[Settlement],
         epoch: str | None = None,
     ) -> list[str]:
-        loop = asyncio.get_running_loop()
-        pipe = self._pipes.get(loop)
-        if pipe is None:
-            once = AsyncRetry(NoBackoff(), 0)
-            # The pipe has the timeouts.
-            options = {**self._options, "socket_timeout": None, "retry": once}
-            client = redis.asyncio.Redis.from_url(self._url, **options)
-            pipe = self._pipes[loop] = Pipe(client, self._timeout)
         call = self._call(operation, request, parts, epoch)
         try:
             try:
-                answer = await pipe.call(packed(b"EVALSHA", DIGEST, *call))
+                answer = await self._aexecute(b"EVALSHA", DIGEST, *call)
             except NoScriptError:
-                answer = await pipe.call(packed(b"EVAL", SCRIPT, *call))
+                answer = await self._aexecute(b"EVAL", SCRIPT, *call)
         except redis.RedisError as error:
             raise self._down() from error
         return str(answer).split()
 
+    async def _aexecute(self, *command: bytes) -> Any:
+        try:
+            return await self._pipe().call(packed(*command))
+        except MovedError as error:
+            self._move(error)
+        return await self._pipe().call(packed(*command))
+
+    def _pipe(self) -> Pipe:
+        loop = asyncio.get_running_loop()
+        url, pipe = self._pipes.get(loop, ("", None))
+        if pipe is None or url != self._used_url:
+            if pipe is not None:
+                pipe.close()
+            once = AsyncRetry(NoBackoff(), 0)
+            # The pipe has the timeouts.
+            options = {**self._options, "socket_timeout": None, "retry": once}
+            pipe = Pipe(redis.asyncio.Redis.from_url(self._used_url, **options), self._timeout)
+            self._pipes[loop] = self._used_url, pipe
+        return pipe
+
     def _down(self) -> StoreDown:
         self._down_until = time.monotonic() + DOWN_SECONDS
+        if self._used_url != self._url:
+            # Another node of the cluster may have the keys now.
+            self._use(self._url)
         return StoreDown()
 
     def _call(
@@ -180,6 +217,8 @@ class RedisStore(BaseStore):
                 f"{KINDS[rule.kind]} {rule.amount} {rule.begin} {rule.length} {claim.is_leased:d} "
                 f"{claim.amount} {part.actual} {part.held.period}"
             )
+        if operation == "settle":
+            keys.append(f"{prefix}:settled:{request.hex}")
         return [each.encode() for each in (str(len(keys)), *keys, *arguments)]
 
 

@@ -54,6 +54,11 @@ class Pipe:
             link = await asyncio.shield(self._connecting)
         return await link.call(command)
 
+    def close(self) -> None:
+        """Close the connection; what waits for answers gets an error."""
+        if self._link is not None:
+            self._link.close()
+
     async def _connect(self) -> _Link:
         connection = self._make_connection()
         try:
@@ -96,6 +101,9 @@ class _Link:
         if not self._is_sending:
             await self._send()
         return await answer
+
+    def close(self) -> None:
+        self._reader.cancel()
 
     async def _send(self) -> None:
         """Write all that is unsent. There is one writer at a time: asyncio of Python 3.13.0 loses
