@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -300,24 +301,23 @@ def test_a_repeated_settlement_counts_once(redis: RunningServer) -> None:
 def test_a_cluster(asynchronous: bool) -> None:
     """The node of the address has none of the keys, and names the one that has them."""
     with running_server("redis-cluster") as empty, running_server("redis-cluster") as full:
-        buses = []
-        for server in (empty, full):
-            with Redis.from_url(server.url, decode_responses=True) as client:
-                buses.append(client.config_get("cluster-port")["cluster-port"])
-        with Redis.from_url(full.url) as client:
+        with (
+            Redis.from_url(full.url) as client,
+            Redis.from_url(empty.url, decode_responses=True) as other,
+        ):
+            bus = other.config_get("cluster-port")["cluster-port"]
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            client.execute_command("CLUSTER", "MEET", "127.0.0.1", empty.port, buses[0])
-        with Redis.from_url(empty.url) as client:
-            while "cluster_state:ok" not in str(client.execute_command("CLUSTER", "INFO")):
+            client.execute_command("CLUSTER", "MEET", "127.0.0.1", empty.port, bus)
+            end = time.monotonic() + 30
+            while "cluster_state:ok" not in str(other.execute_command("CLUSTER", "INFO")):
+                assert time.monotonic() < end
                 time.sleep(0.05)
         store = RedisStore(url=empty.url)
         limits = Limits(store, Clock())
         claim = limits.claim(day(2, begin=int(time.time()) // 86400 * DAY))
 
         async def reserve() -> list[bool]:
-            return [
-                (await store.areserve(uuid.uuid4(), [claim])).refused is None for _ in range(3)
-            ]
+            return [(await store.areserve(uuid.uuid4(), [claim])).refused is None for _ in range(3)]
 
         if asynchronous:
             assert asyncio.run(reserve()) == [True, True, False]
@@ -328,4 +328,3 @@ def test_a_cluster(asynchronous: bool) -> None:
         for _ in range(2):
             with pytest.raises(StoreDown):
                 limits.reserve(claim)
-        full.start()
