@@ -302,16 +302,17 @@ def test_a_cluster(asynchronous: bool) -> None:
     """The node of the address has none of the keys, and names the one that has them."""
     with running_server("redis-cluster") as empty, running_server("redis-cluster") as full:
         with (
-            Redis.from_url(full.url) as client,
-            Redis.from_url(empty.url, decode_responses=True) as other,
+            Redis.from_url(empty.url, decode_responses=True) as first,
+            Redis.from_url(full.url) as second,
         ):
-            bus = other.config_get("cluster-port")["cluster-port"]
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            client.execute_command("CLUSTER", "MEET", "127.0.0.1", empty.port, bus)
+            bus = first.config_get("cluster-port")["cluster-port"]
+            second.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            second.execute_command("CLUSTER", "MEET", "127.0.0.1", empty.port, bus)
             end = time.monotonic() + 30
-            while "cluster_state:ok" not in str(other.execute_command("CLUSTER", "INFO")):
-                assert time.monotonic() < end
-                time.sleep(0.05)
+            for node in (first, second):
+                while "cluster_state:ok" not in str(node.execute_command("CLUSTER", "INFO")):
+                    assert time.monotonic() < end
+                    time.sleep(0.05)
         store = RedisStore(url=empty.url)
         limits = Limits(store, Clock())
         claim = limits.claim(day(2, begin=int(time.time()) // 86400 * DAY))

@@ -148,12 +148,14 @@ class RedisStore(BaseStore):
         return str(answer).split()
 
     def _execute(self, *command: bytes) -> Any:
-        execute: Callable[..., Any] = self._client.execute_command
         try:
-            return execute(*command)
+            return self._send(*command)
         except MovedError as error:
             self._move(error)
-            execute = self._client.execute_command
+        return self._send(*command)
+
+    def _send(self, *command: bytes) -> Any:
+        execute: Callable[..., Any] = self._client.execute_command
         return execute(*command)
 
     async def _arun(
