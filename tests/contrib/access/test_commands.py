@@ -91,7 +91,7 @@ WRONG = {
     "keys create ci --user eve": "no user 'eve'",
     "keys create ci --workspace nowhere": "no workspace 'nowhere'",
     "keys create ci --workspace Twin": "Several workspaces",
-    "keys create ci --user ada --workspace lab": "ada is no member of Lab",
+    "keys create ci --user ada --workspace lab": "ada is not a member of Lab",
     "keys create ci --user ada --scope everything": "'everything'",
     "keys create ci --user ada --network 10.0.0.1/8": "'10.0.0.1/8' is not a network",
     "keys create ci --user ada --model ''": "models: ",
@@ -190,7 +190,7 @@ def test_limits_of_each_target(site: World, target: str) -> None:
 def test_a_limit_of_costs_warns(site: World) -> None:
     ran = Ran("limits set --target everybody --unit cost --amount 0.5 --per month")
     assert re.fullmatch(r"lim_[0-9a-f]{32}\n", ran.out)
-    assert "restricts nothing" in ran.err
+    assert "has no effect" in ran.err
 
 
 @pytest.mark.parametrize(
