@@ -99,7 +99,7 @@ class Sites:
         reply: Reply = WHOLE,
         **body: Any,
     ) -> list[httpx.Response]:
-        """Send ``number`` simultaneous requests, half of them to each process. The admitted ones end
+        """Send ``number`` simultaneous requests, half to each process. The admitted ones end
         after all have been admitted or refused."""
         self.engine.reset()
         self.gate = threading.Event()
