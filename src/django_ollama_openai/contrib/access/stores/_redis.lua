@@ -5,7 +5,7 @@
 -- ARGV: the operation, the request, the life of a lease, the time or 0 for Redis' own clock, "known"
 --       if the epoch of limits has to be the next argument, then for each claim eight numbers:
 --       kind (1 bucket, 2 calendar, 3 concurrent), limit, begin, length, leased, amount, and for
---       "settle" what the request has come to and the period that it belongs to.
+--       "settle" the actual use of the request and its period.
 -- Times are microseconds since 1970. A lease is "request:amount:period".
 -- The answer: both epochs, the number of the claim that is refused (0 for none, -1 if the epoch of
 --       limits is another), the time to wait, and for each claim used, remaining, reset, period.
@@ -17,7 +17,7 @@ if now == 0 then
   now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
 
--- A server that has lost its keys begins new epochs.
+-- A server that has lost its keys starts new epochs.
 local epochs = redis.call("MGET", KEYS[1], KEYS[2])
 for index = 1, 2 do
   if not epochs[index] then
