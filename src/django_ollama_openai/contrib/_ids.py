@@ -14,7 +14,8 @@ _HEX: Final = re.compile(r"[0-9a-f]{32}")
 
 
 def uuid7() -> uuid.UUID:
-    """Return a UUID of version 7 (RFC 9562): 48 bits of Unix time in milliseconds, 74 random."""
+    """Return a UUID of version 7 (RFC 9562): 48 bits of Unix time in milliseconds and 74
+    random bits."""
     milliseconds = time.time_ns() // 1_000_000
     value = (milliseconds << 80) | secrets.randbits(80)
     value &= ~(0xF << 76) & ~(0x3 << 62)
@@ -27,6 +28,7 @@ def public_id(prefix: str, value: uuid.UUID) -> str:
 
 
 def parse_public_id(prefix: str, text: str) -> uuid.UUID | None:
-    """Return the UUID of a public id, or ``None`` if ``text`` is none with ``prefix``."""
+    """Return the UUID of a public id, or ``None`` if ``text`` is not a public id with
+    ``prefix``."""
     kind, _, digits = text.partition("_")
     return uuid.UUID(digits) if kind == prefix and _HEX.fullmatch(digits) else None

@@ -19,7 +19,7 @@ T = TypeVar("T", bound=BaseModel)
 
 
 class ListQuery(QueryParameters):
-    """The query of a list."""
+    """The query parameters of a list."""
 
     limit: int = Field(20, ge=1, le=100)
     after: str | None = None
@@ -36,7 +36,7 @@ class ListAnswer(BaseModel, Generic[T]):
 
 
 class Deleted(BaseModel):
-    """The answer to DELETE."""
+    """The answer to a ``DELETE`` request."""
 
     id: str
     object: str
@@ -46,10 +46,13 @@ class Deleted(BaseModel):
 def list_rows(
     rows: QuerySet[M], query: ListQuery, prefix: str, present: Callable[[M], Any]
 ) -> dict[str, Any]:
-    """Return the page of ``rows``, whose public ids begin with ``prefix``, that ``query`` names.
+    """Return the page of ``rows`` that ``query`` selects, each row formatted by ``present``.
+
+    Args:
+        prefix: The prefix of the rows' public ids.
 
     Raises:
-        InvalidRequest: There is no row ``after`` among them.
+        InvalidRequest: ``after`` is not the id of one of ``rows``.
     """
     if query.after is not None:
         last = parse_public_id(prefix, query.after)

@@ -31,7 +31,7 @@ class Answer:
 
 @dataclass
 class Caller:
-    """Calls the site with a key, or as the user who is logged in."""
+    """Send requests to the site with a key, or as the logged-in user."""
 
     key: str | None = None
     client: Client = field(default_factory=Client)
@@ -57,13 +57,13 @@ class Caller:
 
 
 class World:
-    """Makes what a test needs."""
+    """Create users, workspaces and keys for a test."""
 
     def user(self, name: str, **fields: Any) -> Any:
         return get_user_model()._default_manager.create(username=name, **fields)
 
     def workspace(self, name: str, **members: Any) -> Workspace:
-        """Make a workspace; ``members`` are roles and their users."""
+        """Create a workspace; ``members`` maps roles to users."""
         made = Workspace.objects.create(name=name, slug=name.lower())
         for role, user in members.items():
             Membership.objects.create(workspace=made, user=user, role=role)

@@ -1,4 +1,4 @@
-"""A site with the app in real servers, with a database in a file, and commands on it."""
+"""Run a site with the app in real servers, with a database in a file, and its commands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ APP: Final = "django_ollama_openai.contrib.access"
 
 @dataclass
 class Database:
-    """A migrated database in ``directory``, and commands of a site that has it."""
+    """A migrated database in ``directory``, and the commands of a site that uses it."""
 
     directory: Path
     options: Mapping[str, Any]
@@ -35,7 +35,7 @@ class Database:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of the site's processes."""
+        """Return the environment variables of the site's processes."""
         return {
             "DJANGO_SETTINGS_MODULE": "tests.project.settings",
             "SITE_APPS": APP,
@@ -49,7 +49,7 @@ class Database:
         return self.process([sys.executable, "-m", "django", *arguments], code)
 
     def run(self, script: str) -> Any:
-        """Run ``script``, and return what it puts into ``answer``."""
+        """Run ``script`` and return the value that it assigns to ``answer``."""
         around = (
             "import django, json, sys; django.setup(); answer = None\n"
             f"{script}\nprint(json.dumps(answer))"

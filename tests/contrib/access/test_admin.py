@@ -58,7 +58,7 @@ def lead(world: World) -> Client:
 
 
 def staff(world: World, *permissions: str) -> Client:
-    """Return a client of a member of staff with these permissions of the app, and to view users."""
+    """Return a client logged in as staff with these permissions and ``view_user``."""
     user = world.user("staff", is_staff=True)
     named = Permission.objects.filter(codename__in=[*permissions, "view_user"])
     user.user_permissions.set(named)
@@ -132,7 +132,7 @@ def test_a_form_that_is_sent_twice_makes_its_keys_once(lead: Client, world: Worl
     add(lead, form)
     again = add(lead, form)
     assert list(errors(again)) == ["first_id"]
-    assert "are not shown again" in again.content.decode()
+    assert "cannot be shown again" in again.content.decode()
     assert not VALUE.search(again.content.decode())
     assert APIKeySecret.objects.count() == 2
 
@@ -164,7 +164,7 @@ def test_pages_obey_a_strict_policy_for_content(lead: Client, world: World, page
         ({"users": "ada", "first_id": "x"}, "first_id"),
     ],
 )
-def test_what_is_wrong_is_said_at_its_field(
+def test_errors_are_shown_at_their_fields(
     lead: Client, world: World, fields: dict[str, Any], field: str
 ) -> None:
     ada = world.user("ada")
@@ -231,7 +231,7 @@ def test_rotating_shows_new_values_once(
     assert APIKeySecret.objects.count() == 4
 
 
-def test_revoking_asks_and_then_holds(lead: Client, world: World) -> None:
+def test_revoking_needs_confirmation(lead: Client, world: World) -> None:
     caller = world.key(world.user("ada"))
     key = caller.row  # type: ignore[attr-defined]  # of the world
     assert lead.get(url(f"{KEYS}_revoke", key.pk)).status_code == 200
@@ -291,7 +291,7 @@ def test_only_superusers_make_and_rotate_keys_of_superusers(lead: Client, world:
 
 
 @pytest.mark.parametrize("page", ["workspace", "key", "user"])
-def test_limits_are_on_the_page_of_what_they_concern(lead: Client, world: World, page: str) -> None:
+def test_limits_are_on_the_page_of_their_target(lead: Client, world: World, page: str) -> None:
     ada = world.user("ada")
     workspace = world.workspace("Research", member=ada)
     caller = world.key(ada, workspace)
@@ -351,7 +351,7 @@ def test_two_equal_limits_are_an_error_of_the_form(lead: Client) -> None:
     assert lead.post(add_url, form).status_code == 302
     assert "Change that one" in lead.post(add_url, form).content.decode()
     form = {**form, "unit": "cost"}
-    assert "restricts nothing" in lead.post(add_url, form, follow=True).content.decode()
+    assert "has no effect" in lead.post(add_url, form, follow=True).content.decode()
 
 
 def test_a_store_that_is_down_leaves_the_pages_up(
@@ -396,7 +396,7 @@ def test_lists_take_as_many_queries_for_many_rows(
         assert lead.get(page).status_code == 200
 
 
-def test_keys_are_found(lead: Client, world: World) -> None:
+def test_search_finds_keys(lead: Client, world: World) -> None:
     ada, research = world.user("ada"), world.workspace("Research")
     wanted = world.key(ada, research, name="laptop", scopes=["chat"]).row  # type: ignore[attr-defined]  # of the world
     past = now() - timedelta(days=1)

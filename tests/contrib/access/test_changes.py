@@ -1,5 +1,5 @@
-"""When changes hold: at once in the same process, and after KEY_CACHE_SECONDS in others; and when
-the use of a key is written."""
+"""When changes take effect: at once in the same process, and after KEY_CACHE_SECONDS in others; and
+when the last use of a key is stored."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SECONDS = 2
 
 
 class It:
-    """A key of ada in Lab, and others who may change it."""
+    """A key of ada in Lab, and other keys of users who may change it."""
 
     def __init__(self, world: World) -> None:
         self.user = world.user("ada")
@@ -229,7 +229,7 @@ def _last_uses(site: AccessSite, made: Any) -> list[str | None]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_use_is_written_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_use_is_stored_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     keys = [world.key(world.user(f"user {number}")).row for number in range(3)]  # type: ignore[attr-defined]
     monkeypatch.undo()
@@ -254,7 +254,7 @@ def test_a_use_is_written_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_unknown_keys_are_not_remembered(world: World) -> None:
-    """They would displace keys that are used, and one of them might be made meanwhile."""
+    """Unknown keys would displace used ones, and one of them might be created in the meantime."""
     key = world.key(world.user("ada"))
     assert key.chat().status == 200
     for _ in range(50):

@@ -1,4 +1,4 @@
-"""Changes of limits and keys that other processes have to know of at once, through Redis."""
+"""Changes of limits and keys take effect at once in other processes, through Redis."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def with_redis(settings: Settings, redis: RunningServer, transactional_db: None)
     resolve.cache.clear()
 
 
-class Elsewhere:
-    """Makes changes as another process does: this one learns of them from Redis alone."""
+class OtherProcess:
+    """Change rows as another process does, of which this one learns only through Redis."""
 
     def __enter__(self) -> None:
         caches: list[Any] = [_key_cache.cache, resolve.cache]
@@ -74,12 +74,12 @@ def chat(caller: Caller, asynchronous: bool) -> int:
 def test_a_limit_of_another_process(world: World, asynchronous: bool) -> None:
     caller = world.key(world.user("ada"))
     assert [chat(caller, asynchronous) for _ in range(3)] == [200] * 3
-    with Elsewhere():
+    with OtherProcess():
         call_command(
             "ollama", "limits", "set", target="each_user", unit="requests", amount="2", per="day"
         )
     assert [chat(caller, asynchronous) for _ in range(3)] == [200, 200, 429]
-    with Elsewhere():
+    with OtherProcess():
         Limit.objects.get().delete()
     assert [chat(caller, asynchronous) for _ in range(3)] == [200] * 3
 
@@ -92,7 +92,7 @@ def test_a_key_that_another_process_ends(world: World, change: str, asynchronous
     caller, other = world.key(ada, lab), world.key(world.user("bob"))
     Limit(target="each_user", unit="requests", amount=5, per="day").put()
     assert [chat(each, asynchronous) for each in (caller, other)] == [200, 200]
-    with Elsewhere():
+    with OtherProcess():
         if change == "revoke":
             APIKey.objects.get(user=ada).revoke()
         elif change == "user":
@@ -111,9 +111,9 @@ def test_a_key_that_another_process_ends(world: World, change: str, asynchronous
 
 
 @pytest.mark.parametrize("path", ["api/me/", "v1/models"])
-def test_a_revoked_key_of_what_uses_no_engine(world: World, path: str) -> None:
+def test_a_revoked_key_at_endpoints_without_an_engine(world: World, path: str) -> None:
     caller = world.key(world.user("ada"))
     assert caller("GET", path).status == 200
-    with Elsewhere():
+    with OtherProcess():
         APIKey.objects.get().revoke()
     assert caller("GET", path).status == 401

@@ -60,7 +60,7 @@ def test_times_have_to_have_zones(settings: Settings) -> None:
     assert "ollama_openai.E012" in [each.id for each in checks.run_checks()]
 
 
-def test_limits_that_restrict_nothing(settings: Settings) -> None:
+def test_limits_without_effect(settings: Settings) -> None:
     settings.OLLAMA_OPENAI = {**settings.OLLAMA_OPENAI, "ALLOWED_MODELS": ["llama3*"]}
 
     def found(**options: Any) -> dict[str | None, str]:
@@ -79,14 +79,14 @@ def test_limits_that_restrict_nothing(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("left_out", ["AUTHENTICATION", "POLICIES"])
-def test_what_the_settings_leave_out_of_the_app(settings: Settings, left_out: str) -> None:
+def test_settings_that_leave_out_parts_of_the_app(settings: Settings, left_out: str) -> None:
     settings.OLLAMA_OPENAI = {**settings.OLLAMA_OPENAI, left_out: []}
     messages = {each.id: each.msg for each in checks.run_checks()}
     assert "contrib.access" in messages["ollama_openai.W006"]
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_checks_do_without_the_table() -> None:
+def test_the_checks_work_before_migrate() -> None:
     with connection.schema_editor() as editor:
         editor.delete_model(Limit)
     try:

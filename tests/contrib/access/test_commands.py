@@ -91,7 +91,7 @@ WRONG = {
     "keys create ci --user eve": "no user 'eve'",
     "keys create ci --workspace nowhere": "no workspace 'nowhere'",
     "keys create ci --workspace Twin": "Several workspaces",
-    "keys create ci --user ada --workspace lab": "ada is no member of Lab",
+    "keys create ci --user ada --workspace lab": "ada is not a member of Lab",
     "keys create ci --user ada --scope everything": "'everything'",
     "keys create ci --user ada --network 10.0.0.1/8": "'10.0.0.1/8' is not a network",
     "keys create ci --user ada --model ''": "models: ",
@@ -138,7 +138,7 @@ def test_mistakes_are_named(site: World, line: str) -> None:
     assert counts == [model._default_manager.count() for model in (APIKey, Workspace, Limit)]
 
 
-def test_the_life_of_a_key(site: World) -> None:
+def test_the_lifetime_of_a_key(site: World) -> None:
     value = Ran("keys create ci --user ada").out.strip()
     key = APIKey.objects.get()
     new = Ran(f"keys rotate {key.public_id}").out
@@ -187,10 +187,10 @@ def test_limits_of_each_target(site: World, target: str) -> None:
     assert not Limit.objects.exists()
 
 
-def test_a_limit_of_costs_warns(site: World) -> None:
+def test_a_limit_on_cost_warns(site: World) -> None:
     ran = Ran("limits set --target everybody --unit cost --amount 0.5 --per month")
     assert re.fullmatch(r"lim_[0-9a-f]{32}\n", ran.out)
-    assert "restricts nothing" in ran.err
+    assert "has no effect" in ran.err
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_a_key_in_a_shell_variable_is_used_by_a_client(running: AccessSite, tmp_
         ("create ci --nothing", 2),
     ],
 )
-def test_what_fails_says_so_on_stderr_alone(running: AccessSite, arguments: str, code: int) -> None:
+def test_errors_go_to_stderr_only(running: AccessSite, arguments: str, code: int) -> None:
     done = shell(running, f'"$PYTHON" -m django ollama keys {arguments}')
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.strip()

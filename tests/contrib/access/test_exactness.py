@@ -1,6 +1,6 @@
-"""Limits are exact, with two server processes, one of ASGI and one of WSGI, that share a store.
+"""Limits are exact, with an ASGI and a WSGI server process that share a store.
 
-The tables of how many simultaneous requests were admitted are printed by::
+This command prints tables of the simultaneous requests that were admitted and refused::
 
     TEST_DATABASE=postgresql pytest --ds tests.contrib.settings -s -k is_exact tests/contrib/access
 
@@ -60,9 +60,9 @@ class Sites:
     """Two processes of the site, callers, and the store that both use.
 
     Attributes:
-        server: Of the store.
-        keys: For each target the keys of those who share an account.
-        subjects: Whom a limit can name.
+        server: The server of the store.
+        keys: For each target, the keys that share an account.
+        subjects: The workspaces, users and keys that a limit can name.
     """
 
     name: str
@@ -88,8 +88,7 @@ class Sites:
         )
 
     def limit_all(self) -> list[Limit]:
-        """Limit the requests, tokens and concurrent requests of everybody, to more than any test
-        uses."""
+        """Limit requests, tokens and concurrent requests of everybody, beyond what tests use."""
         units = ("requests", "tokens", "concurrent")
         return [self.limit("everybody", unit, 10_000) for unit in units]
 
@@ -100,8 +99,8 @@ class Sites:
         reply: Reply = WHOLE,
         **body: Any,
     ) -> list[httpx.Response]:
-        """Send so many requests at the same time, half of them to each process, and let none of
-        those that are admitted end before all are decided on."""
+        """Send ``number`` simultaneous requests, half to each process. The admitted ones end
+        after all have been admitted or refused."""
         self.engine.reset()
         self.gate = threading.Event()
         self.engine.reply(*[replace(reply, before=[Hold(self.gate)])] * number)
@@ -134,8 +133,8 @@ class Sites:
         return len(requests) - refused - len(self.engine.chats())
 
     def stream(self, site: Site, key: str, *tokens: str) -> Stream:
-        """Begin a stream, whose engine says ``tokens`` and the rest after the gate is open, and
-        return it once the first token has come."""
+        """Begin a stream and return it after the first token. The engine sends ``tokens``, and the
+        rest when the gate is open."""
         request = {"model": DEFAULT_MODEL, "messages": [], "stream": True}
         first = Answer(tokens or ("Hello",)).reply(request).steps[:-1]
         rest = Answer().reply(request).steps
@@ -145,8 +144,8 @@ class Sites:
         return stream
 
     def used(self, key: str) -> dict[tuple[str, str], int]:
-        """Return what the limits of a caller say is used, by unit and target, as both processes
-        see it."""
+        """Return the current use of a caller's limits by unit and target, which has to be the same
+        in both processes."""
         seen = []
         for site in self.sites:
             answer = httpx.get(f"{site.url}/ai/api/limits/", headers=bearer(key), verify=NO_TLS)
@@ -157,7 +156,7 @@ class Sites:
         return seen[0]
 
     def store(self, ahead: int) -> BaseStore:
-        """Return the store with a clock that is so many seconds ahead."""
+        """Return the store with a clock that is ``ahead`` seconds ahead."""
 
         def clock() -> int:
             return now() + ahead * 10**6
@@ -168,8 +167,8 @@ class Sites:
         return RedisStore(url=self.server.url, clock=clock)
 
     def used_in(self, seconds: int, *limits: Limit) -> list[int]:
-        """Return what is used of ``limits`` of everybody in so many seconds, if no process renews
-        a lease until then."""
+        """Return the use of ``limits`` of everybody after ``seconds`` in which no process renews a
+        lease."""
         claims = []
         for limit in limits:
             applied = AppliedLimit(limit, account_id(limit, ""))

@@ -223,7 +223,7 @@ def test_mistakes_are_refused_with_the_parameter(site: Site) -> None:
         )
 
 
-def test_patch_changes_what_it_names(site: Site) -> None:
+def test_patch_changes_only_the_fields_in_the_body(site: Site) -> None:
     restricted = {
         "name": "a",
         "scopes": ["chat"],
@@ -444,7 +444,7 @@ def test_models_of_workspaces_hold_for_keys_and_sessions(site: Site) -> None:
 
 
 @pytest.mark.parametrize("name", ["session", "key"])
-def test_a_project_that_one_may_not_have(site: Site, name: str) -> None:
+def test_a_project_that_does_not_exist_for_the_caller(site: Site, name: str) -> None:
     other = site.world.workspace("Other", owner=site.users["ada"])
     caller = site.world.session(site.users["cy"]) if name == "session" else site.cy
     headers = {"OpenAI-Project": other.public_id}

@@ -50,7 +50,7 @@ WRONG: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_another_text_is_no_key(kind: str) -> None:
+def test_other_texts_are_not_keys(kind: str) -> None:
     assert not _keys.is_well_formed(WRONG[kind](_keys.new_key("site")))
 
 

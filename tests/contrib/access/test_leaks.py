@@ -1,5 +1,5 @@
-"""No secret is in the database, in what is logged, in a report of an error, or in a response but
-the one that shows it."""
+"""No secret is in the database, in a log, in an error report, or in any response except the one
+that shows it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
 
 
 class Leaks:
-    """What was sent to and by a site."""
+    """The data sent to and by a site, and the secrets that must not be in it."""
 
     def __init__(self, client: httpx.Client) -> None:
         self.client = client
@@ -104,7 +104,7 @@ class Leaks:
         return answer
 
     def found_in(self, content: bytes | str) -> list[str]:
-        """Return what is around each half of a secret in ``content``, in whatever letter case."""
+        """Return the text around each half of a secret in ``content``, ignoring case."""
         text = content.decode("latin-1") if isinstance(content, bytes) else content
         halves = {key[begin : begin + 15].lower() for key in self.secrets for begin in (12, 27)}
         places = (text.lower().find(half) for half in halves)
@@ -227,7 +227,7 @@ def _make_and_use(leaks: Leaks, database: Database) -> None:
 def test_a_report_of_an_error_has_no_secret(
     world: World, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What fails after the secret has been stored; reports without DEBUG have all variables."""
+    """The view fails after the secret is stored; error reports without DEBUG have all variables."""
     lab, root = world.workspace("Lab"), world.user("root", is_superuser=True)
     caller = world.key(root, scopes=["keys", "admin"])
     account = ServiceAccount.objects.create(workspace=lab, name="bot")

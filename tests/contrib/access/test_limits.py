@@ -43,7 +43,7 @@ def test_a_request_without_limits_has_no_headers(world: World) -> None:
 
 
 @pytest.mark.parametrize("target", ["everybody", "each_user", "each_key", "each_workspace"])
-def test_who_shares_a_limit(world: World, target: str) -> None:
+def test_callers_that_share_a_limit(world: World, target: str) -> None:
     limit(target, "requests", 2)
     ada, bob = world.user("ada"), world.user("bob")
     lab = world.workspace("Lab", member=ada)
@@ -62,7 +62,7 @@ def test_who_shares_a_limit(world: World, target: str) -> None:
     )
 
 
-def test_the_most_particular_limit_of_a_kind_counts(world: World) -> None:
+def test_the_most_specific_limit_of_a_kind_applies(world: World) -> None:
     ada, bob = world.user("ada"), world.user("bob")
     limit("each_user", "requests", 1)
     limit("user", "requests", 3, user=ada)
@@ -71,7 +71,7 @@ def test_the_most_particular_limit_of_a_kind_counts(world: World) -> None:
 
 
 @pytest.mark.parametrize("more", [{"per": "hour"}, {"unit": "tokens"}, {"model": "m*"}])
-def test_a_particular_limit_of_another_kind_counts_beside(
+def test_a_specific_limit_of_another_kind_applies_as_well(
     world: World, more: dict[str, Any]
 ) -> None:
     ada = world.user("ada")
@@ -88,7 +88,7 @@ def test_a_limit_of_some_models(world: World) -> None:
     assert caller.chat("small").status == 200
 
 
-def test_a_rate_limit_is_told(world: World) -> None:
+def test_an_exceeded_rate_limit(world: World) -> None:
     caller = world.key(world.user("ada"))
     limit("each_user", "requests", 2)
     headers = caller.chat().headers
@@ -107,7 +107,7 @@ def test_a_rate_limit_is_told(world: World) -> None:
 
 
 @pytest.mark.parametrize(("unit", "amount"), [("requests", 1), ("tokens", 8)])
-def test_a_quota_is_told(world: World, unit: str, amount: int) -> None:
+def test_an_exceeded_quota(world: World, unit: str, amount: int) -> None:
     caller = world.key(world.user("ada"))
     limit("each_user", unit, amount, "day")
     assert admitted(caller) == 1
@@ -148,7 +148,7 @@ def test_tokens_are_reserved_and_settled(world: World) -> None:
     ],
     ids=["invalid", "models", "me", "chat"],
 )
-def test_what_reaches_no_engine_uses_nothing(
+def test_a_request_that_reaches_no_engine_uses_nothing(
     world: World, send: Callable[[Caller], Any], counts: bool
 ) -> None:
     caller = world.key(world.user("ada"))
@@ -221,7 +221,7 @@ def test_a_store_that_is_down(world: World, settings: Settings, when_down: str) 
         "ACCESS": {"LIMIT_STORE": redis, "WHEN_DOWN": when_down},
     }
     caller = world.key(world.user("ada"))
-    # No limit concerns them yet.
+    # No limit applies to them yet.
     assert caller.chat().status == 200
     limit("each_user", "requests", 1)
     assert caller.chat().status == (503 if when_down == "refuse" else 200)

@@ -1,4 +1,4 @@
-"""Stores of limits: one table of cases for all of them, with a clock of the test's own."""
+"""Stores of limits: one table of cases for all of them, with a clock that the test sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every endpoint of the app by every kind of caller: another's things do not exist."""
+"""Every endpoint of the app, for every kind of caller: rows of others do not exist."""
 
 from __future__ import annotations
 

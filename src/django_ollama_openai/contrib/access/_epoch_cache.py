@@ -1,7 +1,7 @@
-"""Rows remembered in the process for some seconds, and forgotten when something changes.
+"""A cache of rows in the process for some seconds, which is cleared when something changes.
 
 Processes may learn of each other's changes through a store that they share. It keeps an epoch, a
-random text that a change replaces. What was read in another epoch than the store's is out of date.
+random text that a change replaces. Rows read in another epoch than the store's are out of date.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Remembered(Generic[V]):
 
 
 class EpochCache(Generic[K, V]):
-    """Remembers up to ``max_entries`` values; the oldest are forgotten first."""
+    """A cache of up to ``max_entries`` values. The oldest are removed first."""
 
     def __init__(self, max_entries: int) -> None:
         self._max_entries = max_entries
@@ -40,13 +40,13 @@ class EpochCache(Generic[K, V]):
         self.epoch = ""
 
     def clear(self) -> None:
-        """Forget all values, and those that are being read at the moment."""
+        """Remove all values, and do not store those that are being read at the moment."""
         with self._lock:
             self._generation += 1
             self._entries.clear()
 
     def start_epoch(self, epoch: str) -> None:
-        """Forget all values that were not read in ``epoch``, the present one."""
+        """Remove all values that were not read in ``epoch``, the current one."""
         with self._lock:
             if epoch != self.epoch:
                 self.epoch = epoch
@@ -59,7 +59,7 @@ class EpochCache(Generic[K, V]):
         return None if entry is None or time.monotonic() - entry.at >= seconds else entry
 
     def load(self, key: K, read: Callable[[], V]) -> Remembered[V]:
-        """Read the value of ``key`` and remember it, unless it is ``None``."""
+        """Read the value of ``key`` and cache it, unless it is ``None``."""
         with self._lock:
             epoch, generation = self.epoch, self._generation
         at = time.monotonic()

@@ -1,4 +1,4 @@
-"""Forget what is remembered of keys and limits when something changes that it depends on."""
+"""Clear the caches of keys and limits when something changes that they depend on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .stores._configured import limit_store
 
 __all__ = ["connect"]
 
-#: Fields of users whose changes other processes have to know at once.
+#: Fields of users whose changes take effect in other processes at once.
 URGENT: Final = frozenset({"is_active", "is_superuser"})
 
 logger = logging.getLogger("django_ollama_openai")
@@ -44,7 +44,7 @@ def _changed(
     # Django saves it at each login.
     if update_fields is not None and set(update_fields) == {"last_login"}:
         return
-    # At once, for this transaction, and again for what others read before its end.
+    # At once, for this transaction, and again for rows that others read before its end.
     _key_cache.cache.clear()
     transaction.on_commit(_key_cache.cache.clear, using=using)
     # Some sites save users at each request.
@@ -63,7 +63,7 @@ def _announce(what: Literal["keys", "limits"]) -> None:
         limit_store().announce(what)
     except StoreDown as error:
         logger.error(
-            "Other processes learn of a change of %s only after KEY_CACHE_SECONDS",
+            "A change of %s takes effect in other processes only after KEY_CACHE_SECONDS",
             what,
             exc_info=error,
         )

@@ -1,4 +1,4 @@
-"""API keys by their digests, remembered in the process for ``KEY_CACHE_SECONDS``."""
+"""API keys by their digests, cached in the process for ``KEY_CACHE_SECONDS``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """All that a request needs to know of a key and one of its secrets.
+    """The data of a key and one of its secrets that a request needs.
 
     ``workspaces`` are those of the user of a key that belongs to no workspace itself.
     """
@@ -55,7 +55,7 @@ class KeyRecord:
         return any(parsed in network for network in self.networks)
 
 
-#: The records of keys, by digest. A digest that belongs to no key is not remembered: others could
+#: The records of keys, by digest. A digest that belongs to no key is not cached: clients could
 #: fill the cache with such, and a key would be refused for a while after it is made.
 cache: Final = EpochCache[str, "KeyRecord | None"](max_entries=10_000)
 
@@ -66,12 +66,12 @@ def remembered(digest: str, seconds: float) -> Remembered[KeyRecord | None] | No
 
 
 def load(digest: str) -> Remembered[KeyRecord | None]:
-    """Load the key with ``digest`` from the database, and remember it."""
+    """Load the key with ``digest`` from the database and cache it."""
     return cache.load(digest, lambda: _read(digest))
 
 
 def is_usable(digest: str) -> bool:
-    """Return whether a key with ``digest`` may be used at the moment, as the database says."""
+    """Return whether the key with ``digest`` is valid now, according to the database."""
     record = load(digest).value
     return record is not None and record.is_valid()
 

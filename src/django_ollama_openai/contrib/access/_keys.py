@@ -1,7 +1,7 @@
 """The text of API keys: ``sk-<site>_`` with 40 random characters and a checksum. No I/O.
 
 Only the SHA-256 of a key is stored. A fast digest is enough, since the key is random; the checksum
-turns away mistyped keys before the database is asked.
+reveals mistyped keys without a database query.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _KEY: Final = re.compile(rf"sk-[a-z0-9-]{{1,20}}_[0-9A-Za-z]{{{RANDOM + CHECKSUM
 
 
 class ShownOnce:
-    """A key for the context of a template, which Django's logger ``django.template`` writes with
-    the representation of all its values."""
+    """A key in a template context. Its ``repr`` is redacted, since the logger ``django.template``
+    writes that of all values."""
 
     def __init__(self, key: str) -> None:
         self._key = key
@@ -53,12 +53,12 @@ def digest(key: str) -> str:
 
 
 def start(key: str) -> str:
-    """Return the start of ``key`` that is kept for people, up to its fourth random character."""
+    """Return the start of ``key`` that is stored for display, up to its fourth random character."""
     return key[: key.index("_") + 5]
 
 
 def last_four(key: str) -> str:
-    """Return the end of ``key`` that is kept for people."""
+    """Return the end of ``key`` that is stored for display."""
     return key[-4:]
 
 

@@ -1,4 +1,4 @@
-"""Write when keys were last used, at most once a minute for each, and off the requests."""
+"""Store when keys were last used, at most once a minute for each, outside of requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_NOTED: Final = 10_000
 def _write(ids: list[str]) -> None:
     keys = [pk for each in ids if (pk := parse_public_id(APIKey.prefix, each)) is not None]
     now = timezone.now()
-    # Other processes may have written meanwhile.
+    # Other processes may have written in the meantime.
     is_due = Q(last_used_at=None) | Q(last_used_at__lte=now - timedelta(seconds=SECONDS))
     APIKey.objects.filter(is_due, pk__in=keys).update(last_used_at=now)
 

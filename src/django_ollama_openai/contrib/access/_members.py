@@ -51,7 +51,7 @@ def workspaces_of(user: Any) -> QuerySet[Workspace]:
 
 
 def managed_by(user: Any) -> QuerySet[Workspace]:
-    """Return the workspaces that ``user`` is owner or admin of, inactive ones too."""
+    """Return the workspaces of which ``user`` is an owner or an admin, inactive ones too."""
     roles = (Role.OWNER, Role.ADMIN)
     return Workspace.objects.filter(
         pk__in=Membership.objects.filter(user=user, role__in=roles).values("workspace")
@@ -59,7 +59,7 @@ def managed_by(user: Any) -> QuerySet[Workspace]:
 
 
 def role_of(workspace: Workspace, user: Any) -> Role | None:
-    """Return the role of ``user`` in ``workspace``; ``None`` if they are no member."""
+    """Return the role of ``user`` in ``workspace``; ``None`` if the user is not a member."""
     role = Membership.objects.filter(workspace=workspace, user=user).values_list("role", flat=True)
     found = role.first()
     if found is not None:
@@ -111,13 +111,13 @@ def keep_an_owner(workspace: Workspace, user: Any, role: Role | None) -> None:
         LastOwnerError: It would have none.
     """
     owners = workspace.memberships.filter(role=Role.OWNER)
-    # Locked, so that two owners cannot remove each other. SQLite has only the lock of a write.
+    # Lock the rows, so that two owners cannot remove each other. On SQLite, only a write locks.
     owners.update(role=Role.OWNER)
     if role != Role.OWNER and list(owners.values_list("user", flat=True)) == [user.pk]:
-        raise LastOwnerError("The last owner stays.")
+        raise LastOwnerError("The last owner of a workspace cannot be removed.")
 
 
 def shown_id(pk: Any) -> int | str:
-    """Return the primary key of a user as JSON has it: a number, or a text such as that of a
-    UUID."""
+    """Return the primary key of a user for JSON: a number as it is, others, such as a UUID, as a
+    string."""
     return pk if isinstance(pk, int) else str(pk)

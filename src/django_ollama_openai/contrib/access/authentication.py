@@ -28,7 +28,7 @@ PROJECT: Final = "HTTP_OPENAI_PROJECT"
 class KeyCaller(Caller):
     """A caller with an API key of this app.
 
-    ``digest`` is the digest of the secret that was sent, ``epoch`` the epoch of all keys in which
+    ``digest`` is the digest of the secret that was sent, ``epoch`` the epoch of keys in which
     the key was read from the database.
     """
 
@@ -61,7 +61,7 @@ class APIKeyAuthenticator(BaseAuthenticator):
 
 
 class MemberAuthenticator(SessionAuthenticator):
-    """Recognizes the logged-in user, as :class:`SessionAuthenticator` does, in their workspace."""
+    """Recognizes the user of a session, as :class:`SessionAuthenticator` does, in a workspace."""
 
     def authenticate(self, request: HttpRequest) -> Caller | None:
         caller = super().authenticate(request)
@@ -74,7 +74,8 @@ class MemberAuthenticator(SessionAuthenticator):
 
 
 def _digest(request: HttpRequest) -> str | None:
-    """Return the digest of the bearer token of ``request``, if that can be a key of this app."""
+    """Return the digest of the bearer token of ``request``, if it has the form of a key of
+    this app."""
     token = bearer_token(request)
     return _keys.digest(token) if token is not None and _keys.is_well_formed(token) else None
 
@@ -107,7 +108,7 @@ def _chosen(available: Sequence[WorkspaceRecord], request: HttpRequest) -> Works
     """Return the workspace that the request names, or the only one.
 
     Raises:
-        NotFound: The request names another.
+        NotFound: The request names a workspace that is not among ``available``.
     """
     wanted = request.META.get(PROJECT)
     if wanted:

@@ -3,9 +3,9 @@
 ======================  ==========================================================
 ``ollama_openai.E011``  ``ACCESS["LIMIT_STORE"]`` cannot be imported or created
 ``ollama_openai.E012``  ``USE_TZ`` is off
-``ollama_openai.W007``  ``MemoryStore`` keeps the limits, without ``DEBUG``
-``ollama_openai.W008``  a limit of costs restricts nothing (``check --database`` only)
-``ollama_openai.W009``  a limit is for a model that is not allowed (``check --database`` only)
+``ollama_openai.W007``  ``MemoryStore`` is used without ``DEBUG``
+``ollama_openai.W008``  a limit on cost has no effect (``check --database`` only)
+``ollama_openai.W009``  a limit is on a model that is not allowed (``check --database`` only)
 ======================  ==========================================================
 """
 
@@ -45,16 +45,16 @@ def check_store(**kwargs: Any) -> list[CheckMessage]:
         return [
             Error(
                 f"{STORE} cannot be used: {error}",
-                hint="RedisStore needs the extra 'redis', and takes URL among its OPTIONS.",
+                hint="RedisStore needs the extra 'redis', and 'url' in OPTIONS.",
                 id="ollama_openai.E011",
             )
         ]
     if isinstance(store, MemoryStore) and not settings.DEBUG:
         return [
             Warning(
-                f"{STORE} is MemoryStore: each process counts for itself, and begins anew "
-                "when it is started.",
-                hint="Use it with one process, or name DatabaseStore or RedisStore.",
+                f"{STORE} is MemoryStore: each process counts separately, and forgets the use of "
+                "limits when it stops.",
+                hint="Use DatabaseStore or RedisStore, unless the site has one process.",
                 id="ollama_openai.W007",
             )
         ]
@@ -89,7 +89,7 @@ def check_limits(databases: Sequence[str] | None = None, **kwargs: Any) -> list[
     if costs:
         messages.append(
             Warning(
-                f"Nothing prices requests, so that {costs} limits of unit 'cost' restrict nothing.",
+                f"Requests have no prices: limits on 'cost' have no effect ({costs} found).",
                 id="ollama_openai.W008",
             )
         )
@@ -102,7 +102,7 @@ def check_limits(databases: Sequence[str] | None = None, **kwargs: Any) -> list[
     if left_out:
         messages.append(
             Warning(
-                f"Limits are set for models that {_conf.SETTING}['ALLOWED_MODELS'] does not allow: "
+                f"Limits are set on models that {_conf.SETTING}['ALLOWED_MODELS'] does not allow: "
                 f"{', '.join(map(repr, left_out))}.",
                 id="ollama_openai.W009",
             )

@@ -32,8 +32,8 @@ MAX_LIFETIME: Final = timedelta(days=36_500)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
-_WORKSPACE: Final = "Its slug, its id, or its name."
-_PATTERNS: Final = "Models that may be used, such as 'llama3*'; may be repeated. All by default."
+_WORKSPACE: Final = "The slug, id or name of the workspace."
+_PATTERNS: Final = "Models that may be used, such as 'llama3*'; may be repeated. Default: all."
 _TARGETS: Final = (
     "everybody, each_workspace, each_user, each_key, workspace:WORKSPACE, user:USERNAME or key:ID"
 )
@@ -67,7 +67,7 @@ class Keys(_Actions):
     help = "Create, list, rotate and revoke API keys."
 
     def add_actions(self, add: Callable[[Callable[..., None], str, str], CommandParser]) -> None:
-        create = add(self.create, "create", "Create a key, and print it alone. It is shown once.")
+        create = add(self.create, "create", "Create a key and print it. It is shown once.")
         create.add_argument("name", metavar="NAME")
         create.add_argument("--user", metavar="USERNAME", help="The user that the key acts for.")
         create.add_argument("--workspace", metavar="WORKSPACE", help=_WORKSPACE)
@@ -76,7 +76,7 @@ class Keys(_Actions):
             metavar="SCOPE",
             action="append",
             dest="scopes",
-            help=f"{', '.join(SCOPES)}; may be repeated. All but admin by default.",
+            help=f"One of {', '.join(SCOPES)}; may be repeated. Default: all except admin.",
         )
         create.add_argument(
             "--model", metavar="PATTERN", action="append", dest="models", help=_PATTERNS
@@ -92,23 +92,25 @@ class Keys(_Actions):
             "--expires",
             metavar="DURATION",
             type=_lifetime,
-            help="How long the key is accepted, such as 12h or 30d; for ever by default.",
+            help="How long the key is valid, such as 12h or 30d. Default: without end.",
         )
         add(self.list, "list", "List all keys, without their values.")
-        revoke = add(self.revoke, "revoke", "Refuse a key from now on.")
+        revoke = add(self.revoke, "revoke", "Revoke a key. It is refused from now on.")
         revoke.add_argument("id", metavar="ID")
-        rotate = add(self.rotate, "rotate", "Print a new value of a key. It is shown once.")
+        rotate = add(
+            self.rotate, "rotate", "Give a key a new value and print it. It is shown once."
+        )
         rotate.add_argument("id", metavar="ID")
         rotate.add_argument(
             "--overlap",
             metavar="DURATION",
             type=_overlap,
             default=timedelta(hours=24),
-            help="How long the values before it are accepted; 24h by default.",
+            help="How long the previous values remain valid. Default: 24h.",
         )
 
     def create(self, terminal: Terminal, options: dict[str, Any]) -> None:
-        """Create a key and print it."""
+        """Create an API key and print it."""
         key = APIKey(
             name=options["name"],
             user=_user(options["user"]),
@@ -121,7 +123,7 @@ class Keys(_Actions):
         if key.user is None and key.workspace is None:
             raise CommandError("A key needs --user, --workspace, or both.")
         if key.user and key.workspace and not is_member(key.workspace, key.user):
-            raise CommandError(f"{options['user']} is no member of {key.workspace}.")
+            raise CommandError(f"{options['user']} is not a member of {key.workspace}.")
         key.full_clean()
         with transaction.atomic():
             key.save()
@@ -164,13 +166,13 @@ class Workspaces(_Actions):
     help = "Create and list workspaces, and add members to them."
 
     def add_actions(self, add: Callable[[Callable[..., None], str, str], CommandParser]) -> None:
-        create = add(self.create, "create", "Create a workspace, and print its id.")
+        create = add(self.create, "create", "Create a workspace and print its id.")
         create.add_argument("name", metavar="NAME")
         create.add_argument(
-            "--owner", metavar="USERNAME", required=True, help="The user who manages it."
+            "--owner", metavar="USERNAME", required=True, help="The user who owns the workspace."
         )
         create.add_argument(
-            "--slug", metavar="SLUG", help="Its name in commands; made of NAME by default."
+            "--slug", metavar="SLUG", help="The name in commands. Default: made from NAME."
         )
         create.add_argument(
             "--model", metavar="PATTERN", action="append", dest="models", help=_PATTERNS
@@ -183,7 +185,7 @@ class Workspaces(_Actions):
             "--role",
             choices=Role.values,
             default=Role.MEMBER.value,
-            help="Owners and admins manage members and keys; member by default.",
+            help="Owners and admins manage members and keys. Default: member.",
         )
 
     def create(self, terminal: Terminal, options: dict[str, Any]) -> None:
@@ -229,30 +231,39 @@ class Limits(_Actions):
     help = "Set, list and remove limits."
 
     def add_actions(self, add: Callable[[Callable[..., None], str, str], CommandParser]) -> None:
-        limit = add(self.set, "set", "Set a limit, in the place of one that counts the same.")
+        limit = add(
+            self.set, "set", "Set a limit, or change the amount of an equal one, and print its id."
+        )
         limit.add_argument(
             "--target",
             required=True,
             help=f"{_TARGETS}.",
         )
         limit.add_argument(
-            "--unit", choices=Unit.values, required=True, help="What the limit counts."
+            "--unit", choices=Unit.values, required=True, help="The unit of the amount."
         )
-        limit.add_argument("--amount", type=_amount, required=True, help="The most; 0 for nothing.")
         limit.add_argument(
-            "--per", choices=Per.values, help="The period; none for concurrent requests."
+            "--amount",
+            type=_amount,
+            required=True,
+            help="The most that may be used; 0 to refuse all.",
+        )
+        limit.add_argument(
+            "--per",
+            choices=Per.values,
+            help="The period. Required, except for the unit concurrent.",
         )
         limit.add_argument(
             "--model",
             metavar="PATTERN",
             default="*",
-            help="The models that it concerns, such as 'llama3*'; all by default.",
+            help="The models that are limited, such as 'llama3*'. Default: all.",
         )
         limit.add_argument(
             "--timezone",
             default="UTC",
             metavar="ZONE",
-            help="Where days, weeks and months begin, such as Europe/Berlin; UTC by default.",
+            help="The time zone of days, weeks and months, such as Europe/Berlin. Default: UTC.",
         )
         add(self.list, "list", "List all limits.")
         remove = add(self.remove, "remove", "Remove a limit.")
@@ -271,9 +282,7 @@ class Limits(_Actions):
         limit.full_clean(validate_unique=False, validate_constraints=False)
         terminal.line(limit.put().public_id)
         if limit.unit == Unit.COST:
-            terminal.write_stderr(
-                "Nothing prices requests on this site: the limit restricts nothing.\n"
-            )
+            terminal.write_stderr("This limit has no effect, since requests have no prices.\n")
 
     def list(self, terminal: Terminal, options: dict[str, Any]) -> None:
         """List all limits."""
@@ -290,7 +299,7 @@ class Limits(_Actions):
 
 
 def _message(error: ValidationError) -> str:
-    """Return the messages of ``error``, each with the option that it is about."""
+    """Return the messages of ``error``, each with the field that it is about."""
     if not hasattr(error, "error_dict"):
         return " ".join(error.messages)
     return " ".join(
@@ -304,7 +313,7 @@ def _overlap(text: str) -> timedelta:
     match = _DURATION.fullmatch(text)
     if match is None:
         raise ArgumentTypeError(
-            f"{text!r} is not a duration: write a number with s, m, h, d or w, such as 30d."
+            f"{text!r} is not a duration. Use a number with s, m, h, d or w, such as 30d."
         )
     return timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
 

@@ -14,16 +14,18 @@ STORES = "django_ollama_openai.contrib.access.stores"
 
 
 class LimitStoreConfig(Section):
-    """The store of the limits' accounts."""
+    """The store of the current use of limits."""
 
-    STORE: str = Field(f"{STORES}.DatabaseStore", description="Dotted path of a store.")
+    STORE: str = Field(
+        f"{STORES}.DatabaseStore", description="Dotted path of a subclass of ``BaseStore``."
+    )
     OPTIONS: dict[str, Any] = Field(
-        default_factory=dict, description="Keywords of the store's constructor.", repr=False
+        default_factory=dict, description="Keyword arguments of the store.", repr=False
     )
 
 
 class AccessSettings(Section):
-    """``OLLAMA_OPENAI["ACCESS"]``."""
+    """The keys of ``OLLAMA_OPENAI["ACCESS"]``."""
 
     KEY_PREFIX: str = Field(
         "site",
@@ -33,16 +35,16 @@ class AccessSettings(Section):
     KEY_CACHE_SECONDS: float = Field(
         10,
         ge=0,
-        description="Seconds for which a process remembers a key. Other processes may accept a "
-        "revoked key for as long, unless the limits are in Redis.",
+        description="Seconds for which a process caches a key. Without Redis, other processes may "
+        "accept a revoked key for as long.",
     )
     LIMIT_STORE: LimitStoreConfig = Field(
-        default_factory=LimitStoreConfig, description="Where the accounts of limits are kept."
+        default_factory=LimitStoreConfig, description="The store of the current use of limits."
     )
     WHEN_DOWN: Literal["refuse", "allow"] = Field(
         "refuse",
-        description="Whether requests that a limit concerns are refused or admitted while the "
-        "store of limits cannot be reached.",
+        description="Whether requests with limits are refused or admitted while the store cannot "
+        "be reached.",
     )
 
 

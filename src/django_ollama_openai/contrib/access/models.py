@@ -1,4 +1,4 @@
-"""Workspaces, their members, API keys and limits, and the accounts of the limits."""
+"""Models of workspaces, members, service accounts, API keys, limits and the use of limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
 
-# A field is called "models".
+# Imported by name, since some models have a field ``models``.
 from django.db import transaction
 from django.db.models import (
     CASCADE,
@@ -58,7 +58,7 @@ __all__ = [
 
 
 class PublicModel(Model):
-    """A row with a UUID that sorts by time, and a public id with the prefix of its kind."""
+    """Abstract model with a UUID that sorts by time, and a public id with a prefix."""
 
     prefix: ClassVar[str]
 
@@ -69,7 +69,7 @@ class PublicModel(Model):
 
     @property
     def public_id(self) -> str:
-        """The id that clients see, such as ``ws_0192…``."""
+        """Return the id that clients see, such as ``ws_0192…``."""
         return public_id(self.prefix, self.id)
 
 
@@ -97,7 +97,7 @@ class Workspace(PublicModel):
         blank=True,
         on_delete=SET_NULL,
         related_name="+",
-        help_text=_("Its users are members, too."),
+        help_text=_("Users in this group are members, too."),
     )
     created_at = DateTimeField(_("created"), default=now, editable=False)
     archived_at = DateTimeField(_("archived"), null=True, editable=False)
@@ -110,13 +110,13 @@ class Workspace(PublicModel):
         return self.name
 
     def as_record(self) -> WorkspaceRecord:
-        """Return the workspace as callers have it."""
+        """Return the workspace as the ``workspace`` of a caller."""
         patterns = None if self.models is None else tuple(self.models)
         return WorkspaceRecord(id=self.public_id, name=self.name, models=patterns)
 
 
 class Role(TextChoices):
-    """What a member may do in a workspace."""
+    """The roles of members of a workspace."""
 
     OWNER = "owner", _("owner")
     ADMIN = "admin", _("admin")
@@ -154,7 +154,7 @@ class Membership(PublicModel):
 
 
 class ServiceAccount(PublicModel):
-    """A member of a workspace that is no person. Its keys end with it."""
+    """A member of a workspace for a program instead of a user. Its keys are deleted with it."""
 
     prefix = "svc"
 
@@ -176,7 +176,7 @@ class ServiceAccount(PublicModel):
 
 
 def delete_before(collector: Collector, field: Any, objects: Any, using: str) -> None:
-    """Delete ``objects`` before what ``field`` refers to.
+    """Delete ``objects`` before the rows that ``field`` refers to. For ``on_delete``.
 
     Where a database checks foreign keys at once, such as MySQL, Django's ``CASCADE`` first sets a
     nullable one to NULL, which the constraint on the owner of a key forbids.
@@ -257,8 +257,8 @@ class APIKey(PublicModel):
 
     @sensitive_variables("value")
     def new_secret(self, site: str, pk: UUID | None = None) -> str:
-        """Return a new secret of the key. It is not stored, and cannot be shown again. With
-        ``pk``, the id of its row, a form that is sent twice makes one secret."""
+        """Create a secret and return its value, which is not stored. ``pk`` is the id of its row:
+        a form that is submitted twice has the same one and creates one secret."""
         value = _keys.new_key(site)
         self.secrets.create(
             pk=pk or uuid7(),
@@ -272,20 +272,20 @@ class APIKey(PublicModel):
     def rotate(
         self, site: str, overlap: timedelta = timedelta(hours=24), pk: UUID | None = None
     ) -> str:
-        """Return a new secret. Those before it are accepted for ``overlap`` at most."""
+        """Create a secret and return its value. Previous ones remain valid for ``overlap``."""
         end = now() + overlap
         self.secrets.filter(Q(expires_at=None) | Q(expires_at__gt=end)).update(expires_at=end)
         return self.new_secret(site, pk)
 
     def revoke(self) -> None:
-        """Refuse the key from now on."""
+        """Revoke the key. It is refused from now on."""
         if self.revoked_at is None:
             self.revoked_at = now()
             self.save(update_fields=["revoked_at"])
 
 
 class APIKeySecret(Model):
-    """A secret of a key, as its digest. A key has several while it is rotated."""
+    """The digest of a secret of a key. A rotated key has several."""
 
     id = UUIDField(primary_key=True, default=uuid7, editable=False)
     key = ForeignKey(APIKey, on_delete=CASCADE, related_name="secrets")
@@ -304,7 +304,7 @@ class APIKeySecret(Model):
 
 
 class Target(TextChoices):
-    """Whom a limit concerns."""
+    """The targets of limits."""
 
     EVERYBODY = "everybody", _("everybody together")
     EACH_WORKSPACE = "each_workspace", _("each workspace")
@@ -316,16 +316,17 @@ class Target(TextChoices):
 
 
 class Unit(TextChoices):
-    """What a limit counts."""
+    """The units of limits."""
 
     REQUESTS = "requests", _("requests")
     TOKENS = "tokens", _("tokens")
     COST = "cost", _("cost")
-    CONCURRENT = "concurrent", _("requests at the same time")
+    CONCURRENT = "concurrent", _("simultaneous requests")
 
 
 class Per(TextChoices):
-    """The period of a limit. Minutes and hours refill evenly, the others are the calendar's."""
+    """The periods of limits. Minutes and hours refill continuously; the others are calendar
+    periods."""
 
     MINUTE = "minute", _("minute")
     HOUR = "hour", _("hour")
@@ -335,7 +336,7 @@ class Per(TextChoices):
 
 
 class Limit(PublicModel):
-    """The most that its target may use."""
+    """The most of a unit that a target may use in a period."""
 
     prefix = "lim"
 
@@ -368,7 +369,10 @@ class Limit(PublicModel):
     #: foreign keys cannot be part of a unique constraint.
     subject = CharField(max_length=64, default="", editable=False)
     model = CharField(
-        _("models"), max_length=200, default="*", help_text=_("A pattern, such as llama3*.")
+        _("models"),
+        max_length=200,
+        default="*",
+        help_text=_("A pattern of model names, such as llama3*."),
     )
     unit = CharField(_("unit"), max_length=20, choices=Unit)
     amount = DecimalField(
@@ -380,14 +384,14 @@ class Limit(PublicModel):
         choices=Per,
         blank=True,
         default="",
-        help_text=_("Empty for requests at the same time."),
+        help_text=_("Leave empty for simultaneous requests."),
     )
     timezone = CharField(
         _("time zone"),
         max_length=64,
         default="UTC",
         validators=[validate_timezone],
-        help_text=_("Where days, weeks and months begin, such as Europe/Berlin."),
+        help_text=_("The time zone of days, weeks and months, such as Europe/Berlin."),
     )
     created_at = DateTimeField(_("created"), default=now, editable=False)
 
@@ -415,21 +419,21 @@ class Limit(PublicModel):
         self.subject = self._subject()
         if (self.unit == Unit.CONCURRENT) != (not self.per):
             raise ValidationError(
-                {"per": _("All limits but that of simultaneous requests need a period.")}
+                {"per": _("Simultaneous requests have no period. All other units need one.")}
             )
         if self.unit != Unit.COST and self.amount != int(self.amount):
-            raise ValidationError({"amount": _("This must be a whole number.")})
+            raise ValidationError({"amount": _("Enter a whole number.")})
         named = {"workspace": self.workspace_id, "user": self.user_id, "key": self.key_id}
         for name, value in named.items():
             if (self.target == name) != (value is not None):
-                raise ValidationError({name: _("This goes with the target of the same name.")})
+                raise ValidationError({name: _("Choose one if this is the target, else none.")})
 
     def in_english(self) -> str:
-        """Return the limit for clients of the API, whose messages are not translated."""
+        """Return the limit in English, since messages to API clients are not translated."""
         return f"{self.amount.normalize():f} {self.unit}" + (f" per {self.per}" if self.per else "")
 
     def target_in_words(self) -> str:
-        """Return whom the limit concerns, in the current language."""
+        """Return the target in the current language."""
         row = self.workspace or self.user or self.key
         if row is None:
             return self.get_target_display()
@@ -437,13 +441,14 @@ class Limit(PublicModel):
 
     def unique_error_message(self, model_class: Any, unique_check: Any) -> ValidationError:
         return ValidationError(
-            _("There is a limit with the same target, unit, period and models. Change that one."),
-            code="unique",
+            _("A limit with this target, unit, period and models exists. Change that one."),
+            "unique",
         )
 
     @transaction.atomic
     def put(self) -> Limit:
-        """Save this limit in the place of one for the same target, unit, period and models."""
+        """Save this limit, or update the one with the same target, unit, period and models, and
+        return the saved row."""
         same = Limit.objects.filter(
             target=self.target,
             subject=self._subject(),
@@ -481,7 +486,7 @@ class Limit(PublicModel):
 
 
 class LimitAccount(Model):
-    """The account of a limit and one of its subjects: see ``_limits.ledger``."""
+    """The use of a limit by one workspace, user or key, or by all: see ``_limits.ledger``."""
 
     id = CharField(primary_key=True, max_length=64)
     tat = BigIntegerField(default=0)
@@ -495,7 +500,7 @@ class LimitAccount(Model):
 
 
 class LimitReservation(Model):
-    """What a running request holds of an account, until ``expires``."""
+    """The amount that a running request has reserved in an account, until ``expires``."""
 
     id = UUIDField(primary_key=True, default=uuid7)
     request = UUIDField()
@@ -519,5 +524,5 @@ def _hex(value: UUID | None) -> str:
 
 
 def is_live(moment: datetime | None, at: datetime) -> bool:
-    """Return whether an end at ``moment`` (``None`` for none) is still to come."""
+    """Return whether ``moment``, the end of something, is after ``at``, or is ``None``."""
     return moment is None or moment > at

@@ -30,7 +30,7 @@ __all__ = ["LimitPolicy"]
 
 logger = logging.getLogger("django_ollama_openai")
 
-#: The reservations of a request that are tried while limits change.
+#: How often a reservation is tried while limits change.
 ATTEMPTS: Final = 5
 LOG_SECONDS: Final = 60.0
 
@@ -72,7 +72,7 @@ def _admit(admission: Admission[Any], store: BaseStore) -> Flow[Hold | None]:
                 break
             resolve.cache.start_epoch(_epochs(verdict).limits)
         else:
-            raise StoreDown("Limits change without a pause.")
+            raise StoreDown("Limits are changing too often.")
     except StoreDown as error:
         if limits or (limits is None and route is not None):
             _when_down(error)
@@ -116,7 +116,7 @@ def _limits(
 
 
 def _priced(limits: Sequence[AppliedLimit]) -> Sequence[AppliedLimit]:
-    """Return ``limits`` without those of cost: nothing prices requests, as a system check says."""
+    """Return ``limits`` without those on cost, since requests have no prices (check W008)."""
     return [each for each in limits if each.limit.unit != Unit.COST]
 
 
@@ -127,7 +127,7 @@ def _epochs(verdict: Verdict) -> Epochs:
 
 
 def _problem_of_key(key: KeyCaller, epoch: str) -> Flow[GatewayError | None]:
-    """Return why the key may not be used any more, if something has changed since it was read."""
+    """Return the error if the key is no longer valid, after a change since it was read."""
     if key.epoch == epoch:
         return None
     _key_cache.cache.start_epoch(epoch)

@@ -1,4 +1,4 @@
-"""The paths of the app, below every mount."""
+"""The URL patterns of the app, which are part of every mount."""
 
 from __future__ import annotations
 

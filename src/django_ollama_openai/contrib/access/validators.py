@@ -1,4 +1,4 @@
-"""Validators of keys, workspaces and limits, for models and for requests alike."""
+"""Validators of the fields of keys, workspaces and limits, in models and in requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
     "validate_timezone",
 ]
 
-#: Everything that a key may do. ``None`` in the place of a list is all of it but ``"admin"``.
+#: All scopes. ``None`` instead of a list stands for all except ``"admin"``.
 SCOPES: Final = (
     "chat",
     "embeddings",
@@ -41,7 +41,7 @@ def validate_models(value: Any) -> None:
     """Check a list of patterns of models.
 
     Raises:
-        ValidationError: It is not a list of up to 100 texts of 1 to 200 characters.
+        ValidationError: It is not a list of up to 100 strings of 1 to 200 characters.
     """
     _validate_list(value, lambda entry: None)
 
@@ -79,8 +79,8 @@ def validate_timezone(value: str) -> None:
 
 
 def includes(name: str, most: list[str], entry: str) -> bool:
-    """Return whether ``most``, a valid list of ``"scopes"``, ``"models"`` or ``"networks"``, as
-    ``name`` says, allows all that ``entry`` allows; ``False`` if that is not certain."""
+    """Return whether the valid list ``most`` allows all that ``entry`` allows; ``False`` if that is
+    not certain. ``name`` is the field of both: ``"scopes"``, ``"models"`` or ``"networks"``."""
     match name:
         case "models":
             return any(_covers(each, entry) for each in most)
@@ -97,8 +97,8 @@ def _covers(wide: str, narrow: str) -> bool:
     """Return whether the pattern ``wide`` certainly matches all that ``narrow`` matches."""
     if wide == narrow:
         return True
-    # Matched as if it were a name, which is right for names, and for "*" and "?" within what a "*"
-    # stands for.
+    # ``narrow`` is matched like a name. That is correct for a name, and for a "*" or "?" that a "*"
+    # of ``wide`` matches.
     is_name = not re.search(r"[*?[]", narrow)
     is_comparable = is_name or not ("[" in narrow or re.search(r"[?[]", wide))
     return is_comparable and fnmatchcase(narrow, wide)
@@ -107,13 +107,13 @@ def _covers(wide: str, narrow: str) -> bool:
 def _validate_list(value: Any, check: Callable[[str], None]) -> None:
     if not isinstance(value, list) or len(value) > MAX_ENTRIES:
         raise ValidationError(
-            _("This must be a list of up to %(count)d texts."), params={"count": MAX_ENTRIES}
+            _("This must be a list of up to %(count)d strings."), params={"count": MAX_ENTRIES}
         )
     for entry in value:
         # PostgreSQL stores no NUL.
         if not isinstance(entry, str) or not 0 < len(entry) <= MAX_LENGTH or "\0" in entry:
             raise ValidationError(
-                _("%(entry)r is not a text of 1 to %(length)d characters."),
+                _("%(entry)r is not a string of 1 to %(length)d characters."),
                 params={"entry": str(entry)[:MAX_LENGTH], "length": MAX_LENGTH},
             )
         check(entry)
@@ -122,7 +122,7 @@ def _validate_list(value: Any, check: Callable[[str], None]) -> None:
 def _check_scope(entry: str) -> None:
     if entry not in SCOPES:
         raise ValidationError(
-            _("There is no scope %(entry)r; there are %(known)s."),
+            _("%(entry)r is not a scope. The scopes are %(known)s."),
             params={"entry": entry, "known": ", ".join(SCOPES)},
         )
 

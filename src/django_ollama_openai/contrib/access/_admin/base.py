@@ -46,27 +46,27 @@ Checkboxes = _widget("UnfoldAdminCheckboxSelectMultipleWidget", CheckboxSelectMu
 
 
 def is_searchable(site: admin.AdminSite, model: type[Model]) -> bool:
-    """Return whether ``site`` can search ``model``, as fields with completion need."""
+    """Return whether ``site`` can search ``model``, as autocomplete fields require."""
     return site.is_registered(model) and bool(site.get_model_admin(model).search_fields)
 
 
 def several_users(site: admin.AdminSite, field: Any) -> Widget:
-    """Return a widget to choose several of what the foreign key ``field`` refers to."""
+    """Return a widget to choose several rows of the model that the foreign key ``field`` names."""
     if is_searchable(site, field.related_model):
         return AutocompleteSelectMultiple(field, site)
     return ManyToManyRawIdWidget(field.remote_field, site)
 
 
 class _Related:
-    """Chooses related rows by search where the admin can search them, and by id elsewhere: a list
-    of all workspaces, users or keys may be very long."""
+    """Choose related rows with autocomplete fields if the admin can search them, else by id, since
+    a list of all workspaces, users or keys may be very long."""
 
     related_fields: ClassVar[Sequence[str]] = ()
     model: type[Model]
     admin_site: admin.AdminSite
 
     if not TYPE_CHECKING:
-        # The stubs know an attribute only.
+        # The stubs declare a plain attribute.
         @property
         def raw_id_fields(self) -> list[str]:
             return [name for name in self.related_fields if not self._is_searchable(name)]

@@ -1,4 +1,4 @@
-"""Form fields for what the models keep as JSON: lists, where ``None`` means everything."""
+"""Form fields for lists in JSON fields, where ``None`` allows everything."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["KeyForm", "WorkspaceForm"]
 
 
 class LinesField(forms.CharField):
-    """A list of texts, one a line; ``None`` if there are none."""
+    """A list of strings, one per line; ``None`` if there are none."""
 
     widget = Textarea
 
@@ -53,8 +53,8 @@ class ScopesField(forms.MultipleChoiceField):
 class _ListsForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
     """A form of a model with lists.
 
-    An empty list, which clients of the API may set, allows nothing. A field that was left empty
-    keeps it: nothing is allowed by saving a form.
+    An empty list, which API clients may set, allows nothing. A field that is left empty keeps it,
+    so that saving the form does not allow more.
     """
 
     def clean(self) -> dict[str, Any]:
@@ -65,19 +65,21 @@ class _ListsForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at r
         return cleaned
 
 
-MODELS_HELP = _("Patterns of models, one a line, such as llama3*. Empty for all.")
-NETWORKS_HELP = _("Networks that may use the key, one a line, such as 10.0.0.0/8. Empty for all.")
-SCOPES_HELP = _("What the key may do. None chosen: everything but “admin”.")
+MODELS_HELP = _("Patterns of model names, one per line, such as llama3*. Leave empty for all.")
+NETWORKS_HELP = _(
+    "Networks that may use the key, one per line, such as 10.0.0.0/8. Leave empty for all."
+)
+SCOPES_HELP = _("What the key may do. Choose none for everything except “admin”.")
 
 
 class WorkspaceForm(_ListsForm):
-    """A workspace."""
+    """The form of a workspace."""
 
     models = LinesField(label=capfirst(_("models")), help_text=MODELS_HELP)
 
 
 class KeyForm(_ListsForm):
-    """An API key."""
+    """The form of an API key."""
 
     scopes = ScopesField(label=capfirst(_("scopes")), help_text=SCOPES_HELP)
     models = LinesField(label=capfirst(_("models")), help_text=MODELS_HELP)

@@ -1,4 +1,4 @@
-"""The admin of API keys. A value is shown once, by the page that answers the form that made it."""
+"""The admin of API keys. A value is shown once, on the page that answers the form."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ from .limits import KeyLimitInline
 __all__ = ["APIKeyAdmin"]
 
 TEMPLATES: Final = "admin/ollama_openai_access"
-#: How many keys one form makes at most: each of their ids is part of a link.
+#: The most keys that one form creates: the ids of their users are part of a URL.
 MOST_KEYS: Final = 200
-#: More workspaces are no help in a filter.
+#: The most workspaces that the filter lists.
 MOST_CHOICES: Final = 50
 
 OVERLAPS: Final = (
-    (24, _("for another 24 hours")),
-    (7 * 24, _("for another 7 days")),
-    (0, _("not any more")),
+    (24, _("for 24 hours")),
+    (7 * 24, _("for 7 days")),
+    (0, _("not at all")),
 )
 
 
 def nth_id(first: UUID, number: int) -> UUID:
-    """Return the id of the row with this number of those that one form makes, ``first`` for 0. So a
-    form that is sent twice makes them once."""
+    """Return the id of row ``number`` of those that one form creates, ``first`` for 0. So a form
+    that is submitted twice creates each row once."""
     return UUID(int=first.int + number)
 
 
 class _ChangeForm(KeyForm):
-    """A key that exists. Its user and workspace stay what they are."""
+    """An existing key. Its user and workspace cannot be changed."""
 
     #: Set for each request.
     is_superuser: ClassVar[bool] = False
@@ -77,7 +77,7 @@ class _AddForm(_ChangeForm):
         queryset=get_user_model()._default_manager.all(),
         required=False,
         label=capfirst(_("users")),
-        help_text=_("Each gets a key. Without a user, one key of the workspace is made."),
+        help_text=_("Each user gets a key. Without users, the workspace gets one key."),
     )
     first_id = forms.UUIDField(widget=forms.HiddenInput, initial=uuid7)
 
@@ -88,7 +88,7 @@ class _AddForm(_ChangeForm):
                 _("Choose up to %(count)d users."), params={"count": MOST_KEYS}
             )
         if not self.is_superuser and any(map(_is_superuser, users)):
-            raise forms.ValidationError(_("Only superusers make keys for superusers."))
+            raise forms.ValidationError(_("Only superusers may create keys for superusers."))
         return users
 
     def clean_first_id(self) -> UUID:
@@ -108,7 +108,7 @@ class _AddForm(_ChangeForm):
                 self.add_error(
                     "users",
                     forms.ValidationError(
-                        _("No members of %(workspace)s: %(users)s."),
+                        _("Not members of %(workspace)s: %(users)s."),
                         params={
                             "workspace": workspace,
                             "users": ", ".join(sorted(map(str, strangers))),
@@ -118,7 +118,7 @@ class _AddForm(_ChangeForm):
         return cleaned
 
     def made_keys(self) -> list[APIKey]:
-        """Return the keys to make, unsaved. The first is the form's own instance."""
+        """Return the keys to create, unsaved. The first is the instance of the form."""
         keys = [self.instance]
         users = self.cleaned_data["users"]
         names = [field.attname for field in APIKey._meta.concrete_fields]
@@ -131,10 +131,10 @@ class _AddForm(_ChangeForm):
 
 
 def already_made() -> str:
-    """Return the message for a form that was sent twice."""
+    """Return the message for a form that was submitted twice."""
     return gettext(
-        "This form was sent before: the values have been made, and are not shown again. Rotate a "
-        "key whose value was not copied."
+        "This form was submitted before, and its values cannot be shown again. Rotate a key if you "
+        "have not copied its value."
     )
 
 
@@ -142,7 +142,7 @@ class _RotateForm(forms.Form):
     overlap = forms.TypedChoiceField(
         coerce=int,
         choices=OVERLAPS,
-        label=_("The values before are accepted"),
+        label=_("Previous values remain valid"),
         widget=forms.RadioSelect,
         initial=24,
     )
@@ -170,7 +170,8 @@ class _StateFilter(admin.SimpleListFilter):
 
 
 class _WorkspaceFilter(admin.SimpleListFilter):
-    """The workspaces; of very many only the one that is chosen, by a link from its page."""
+    """A filter by workspace. If there are more than 50, it lists only the chosen one, which a link
+    on its page sets."""
 
     title = _("workspace")
     parameter_name = "workspace__id__exact"
@@ -209,14 +210,14 @@ class _ScopeFilter(admin.SimpleListFilter):
         scope = self.value()
         if scope not in SCOPES:
             return queryset
-        # SQLite has no lookup for the entries of a list.
+        # SQLite has no lookup for the entries of a JSON list.
         queryset = queryset.alias(scopes_text=Cast("scopes", TextField()))
         named = Q(scopes_text__contains=f'"{scope}"')
         return queryset.filter(named if scope == "admin" else named | Q(scopes__isnull=True))
 
 
 class APIKeyAdmin(ModelAdmin):
-    """API keys: make one or several, rotate, revoke."""
+    """Create, rotate and revoke API keys."""
 
     list_display = ("name", "value", "user", "workspace", "state", "last_used_at")
     list_filter = (_StateFilter, _ScopeFilter, _WorkspaceFilter)
@@ -228,7 +229,7 @@ class APIKeyAdmin(ModelAdmin):
         "secrets__start__startswith",
         "secrets__last_four__exact",
     )
-    search_help_text = _("Name, user, workspace, or a value as the list shows it.")
+    search_help_text = _("Search by name, user, workspace, or key as the list shows it.")
     related_fields = ("workspace",)
     readonly_fields = (
         "user",
@@ -244,7 +245,7 @@ class APIKeyAdmin(ModelAdmin):
 
     _what: ClassVar[dict[str, Any]] = {
         "fields": ("scopes", "models", "networks", "expires_at"),
-        "description": _("A key never does more than its user and its workspace may."),
+        "description": _("A key never allows more than its user and its workspace may do."),
     }
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[APIKey]:
@@ -270,20 +271,20 @@ class APIKeyAdmin(ModelAdmin):
         if obj is None:
             return [
                 (None, {"fields": ("name", "users", "workspace", "first_id")}),
-                (_("What it may do"), self._what),
+                (_("Restrictions"), self._what),
             ]
         manage = ["manage"] if self.has_change_permission(request, obj) else []
         times = ("state", "created_at", "last_used_at", "revoked_at")
         ends = {
             "fields": times,
             "description": _(
-                "Revoke a key to refuse it from now on: its row stays, for the records. Deleting "
-                "it refuses it, too, and forgets that it was there, with its limits."
+                "A revoked key is refused and stays in the list. Deleting a key also deletes its "
+                "record and its limits."
             ),
         }
         return [
             (None, {"fields": ["name", "user", "workspace", "value", *manage]}),
-            (_("What it may do"), self._what),
+            (_("Restrictions"), self._what),
             (_("State"), ends),
         ]
 
@@ -308,7 +309,7 @@ class APIKeyAdmin(ModelAdmin):
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
-        # The page that answers shows the values, and no other form.
+        # The page that answers the form shows the values.
         if kwargs.get("add"):
             context |= {"show_save_and_add_another": False, "show_save_and_continue": False}
         return super().render_change_form(request, context, *args, **kwargs)
@@ -324,7 +325,7 @@ class APIKeyAdmin(ModelAdmin):
         try:
             return super().add_view(request, *args, **kwargs)
         except IntegrityError:
-            # The same form at the same time.
+            # The same form was submitted at the same time.
             if not _is_made(APIKey, request.POST.get("first_id")):
                 raise
             return self._again(request)
@@ -383,7 +384,7 @@ class APIKeyAdmin(ModelAdmin):
             return gettext("valid until %(day)s") % {"day": day}
         return _("valid")
 
-    @admin.action(description=_("Rotate: give new values"), permissions=["change"])
+    @admin.action(description=_("Rotate selected API keys"), permissions=["change"])
     def rotate(self, request: HttpRequest, queryset: QuerySet[APIKey]) -> HttpResponse:
         keys = self._changeable(request, queryset)
         is_sent = "confirmed" in request.POST
@@ -406,13 +407,13 @@ class APIKeyAdmin(ModelAdmin):
                     values.append((key, key.rotate(prefix, overlap, nth_id(first, number))))
                     self.log_change(request, key, gettext("Rotated."))
         except IntegrityError:
-            # The same form at the same time.
+            # The same form was submitted at the same time.
             if not _is_made(APIKeySecret, first):
                 raise
             return self._again(request)
         return self._show(request, values)
 
-    @admin.action(description=_("Revoke: refuse them from now on"), permissions=["change"])
+    @admin.action(description=_("Revoke selected API keys"), permissions=["change"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[APIKey]) -> HttpResponse | None:
         keys = self._changeable(request, queryset)
         if "confirmed" not in request.POST:
@@ -438,7 +439,7 @@ class APIKeyAdmin(ModelAdmin):
         return [*own, *super().get_urls()]
 
     def _ask(self, request: HttpRequest, pk: UUID, action: str) -> HttpResponse:
-        """Ask whether one key is to be rotated or revoked; the list's actions do it."""
+        """Ask for confirmation to rotate or revoke one key. The actions of the list do it."""
         keys = self._changeable(request, self.get_queryset(request).filter(pk=pk))
         if not self.has_change_permission(request):
             raise PermissionDenied
@@ -469,7 +470,7 @@ class APIKeyAdmin(ModelAdmin):
 
     @sensitive_variables()
     def _show(self, request: HttpRequest, values: list[tuple[APIKey, str]]) -> HttpResponse:
-        # Neither a message nor a session, which would keep the values.
+        # Not as a message, which would be stored in a cookie or a session.
         context = {
             **self.admin_site.each_context(request),
             "title": ngettext("Copy the new value now", "Copy the new values now", len(values)),

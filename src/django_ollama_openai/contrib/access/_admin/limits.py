@@ -24,11 +24,11 @@ __all__ = ["KeyLimitInline", "LimitAdmin", "UserLimitInline", "WorkspaceLimitInl
 
 
 class _LimitForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
-    """A limit. Whom it concerns is part of its unique constraint, but not always of its form."""
+    """A limit. Its target is part of its unique constraint, but not a field of inline forms."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Without the nine zeros that only costs need.
+        # Without the decimal places, which only cost uses.
         if (amount := self.initial.get("amount")) is not None:
             self.initial["amount"] = Decimal(f"{amount.normalize():f}")
 
@@ -58,7 +58,7 @@ class _InlineFormSet(TabularInline.formset):  # type: ignore[valid-type, misc]  
         return form
 
     def others(self) -> list[tuple[Limit, str]]:
-        """Return the limits that also hold for the row of the page, with what it has used."""
+        """Return the other limits that apply to the object of the page, with their current use."""
         limits = applied_limits(subjects_of(_caller(self.instance)), None)
         return limits_with_uses([each for each in limits if each.limit.target != self.target])
 
@@ -93,19 +93,19 @@ class _LimitInline(ShowsUse, TabularInline):
 class WorkspaceLimitInline(_LimitInline):
     fk_name = "workspace"
     target = Target.WORKSPACE
-    verbose_name_plural = _("limits of this workspace, all its users and keys together")
+    verbose_name_plural = _("limits on this workspace, shared by its users and keys")
 
 
 class KeyLimitInline(_LimitInline):
     fk_name = "key"
     target = Target.KEY
-    verbose_name_plural = _("limits of this key")
+    verbose_name_plural = _("limits on this key")
 
 
 class UserLimitInline(_LimitInline):
     fk_name = "user"
     target = Target.USER
-    verbose_name_plural = _("AI access: limits of this user, with all keys")
+    verbose_name_plural = _("AI access: limits on this user, shared by all keys")
 
 
 class LimitAdmin(ShowsUse, ModelAdmin):
@@ -120,16 +120,16 @@ class LimitAdmin(ShowsUse, ModelAdmin):
     readonly_fields = ("use",)
     fieldsets = (
         (
-            _("For whom"),
+            _("Target"),
             {
                 "fields": ("target", "workspace", "user", "key"),
                 "description": _(
-                    "Fill in the workspace, user or key only for a limit of one of them. Such a "
-                    "limit replaces one of each with the same unit, period and models."
+                    "Choose a workspace, user or key only if it is the target. Such a limit "
+                    "replaces the limit for each with the same unit, period and models."
                 ),
             },
         ),
-        (_("How much"), {"fields": ("amount", "unit", "per", "model", "timezone", "use")}),
+        (_("Limit"), {"fields": ("amount", "unit", "per", "model", "timezone", "use")}),
     )
 
     def get_search_fields(self, request: HttpRequest) -> list[str]:
@@ -150,7 +150,7 @@ class LimitAdmin(ShowsUse, ModelAdmin):
         if obj.unit == Unit.COST:
             messages.warning(
                 request,
-                gettext("Nothing prices requests yet: a limit of costs restricts nothing."),
+                gettext("This limit has no effect, since requests have no prices."),
             )
 
     @admin.display(description=_("for"), ordering="target")

@@ -57,15 +57,15 @@ def _number(number: int | Decimal) -> str:
 
 
 class ShowsUse:
-    """Columns of the admins of limits."""
+    """Add the column of current use to an admin of limits."""
 
-    @admin.display(description=_("used now"))
+    @admin.display(description=_("current use"))
     def use(self, limit: Limit) -> Any:
         return getattr(limit, "current_use", "")
 
 
 class UseChangeList(ChangeList):
-    """A list of limits that reads the use of a page's limits at once."""
+    """A list of limits that reads the current use of all limits of a page at once."""
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)

@@ -1,4 +1,4 @@
-"""What the app adds to the site's admin of users."""
+"""Add limits and an action to the site's admin of users."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["AccessUserAdmin", "extend_user_admin"]
 
 
 class AccessUserAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
-    """Mix-in for admins of users: their limits, and an action that makes keys for them."""
+    """Mix-in that adds limits, and an action that creates API keys, to an admin of users."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # None: the site wants no actions.
+        # ``None`` disables actions.
         if self.actions is not None:
             self.actions = [*self.actions, create_api_keys]
 
@@ -58,7 +58,7 @@ def create_api_keys(
 
 
 def extend_user_admin() -> None:
-    """Add the mix-in to the registered admin of users, unless it is there."""
+    """Add the mix-in to the registered admin of users, unless it has it already."""
     site, user = admin.site, get_user_model()
     if site.is_registered(user):
         registered = type(site.get_model_admin(user))

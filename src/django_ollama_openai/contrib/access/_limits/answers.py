@@ -1,4 +1,4 @@
-"""What clients get to know of limits: headers, and the errors of refused requests."""
+"""The headers about limits, and the errors of refused requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["add_headers", "refusal"]
 
 
 class _RequestTooLarge(RateLimited):
-    """A request that exceeds its limit at any time."""
+    """The request exceeds a limit on its own, so that a retry cannot succeed."""
 
     @property
     def headers(self) -> dict[str, str]:

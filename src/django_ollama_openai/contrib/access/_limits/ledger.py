@@ -1,6 +1,6 @@
-"""The account of a limit: decide on a reservation, and settle it. No I/O.
+"""The account of a limit: admit or refuse a reservation, and settle it. No I/O.
 
-An account belongs to one limit and one subject, such as a key. Its state is five integers. Times
+An account counts the use of one limit by one subject, such as a key, in five integers. Times
 are microseconds since 1970, amounts whole requests, tokens, or billionths of a currency unit.
 
 - A bucket, per minute or hour, refills evenly (GCRA, the generic cell rate algorithm): ``tat``, the
@@ -32,7 +32,7 @@ Kind: TypeAlias = Literal["bucket", "calendar", "concurrent"]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A limit as it holds at a time.
+    """A limit at a point in time.
 
     Attributes:
         amount: The most that is allowed.
@@ -48,7 +48,7 @@ class Rule:
 
 @dataclass(slots=True)
 class Account:
-    """The state of an account, which the functions of this module change."""
+    """The state of an account. The functions of this module change it."""
 
     tat: int = 0
     seen: int = 0
@@ -59,7 +59,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What is used of an account and what is left, and in how many microseconds all is free."""
+    """The used and remaining amount of an account, and the microseconds until it is unused."""
 
     used: int
     remaining: int
@@ -67,10 +67,10 @@ class Figures:
 
 
 def follow_clock(account: Account, rule: Rule, now: int) -> None:
-    """Move the account back with a clock that was ahead and is put back, so that a bucket is not
-    blocked until the clock has caught up. Call it before the functions below.
+    """Correct the account of a bucket if the clock was ahead and has been set back. Otherwise the
+    bucket would be blocked until the clock catches up. Call it before the functions below.
 
-    Clocks of several hosts differ by less than a minute or an hour, the length of a bucket.
+    A jump of up to the length of the bucket is ignored: the clocks of hosts differ by less.
     """
     jump = account.seen - now
     if rule.kind == "bucket" and jump > rule.length:
@@ -93,8 +93,8 @@ def reserve(account: Account, rule: Rule, amount: int, now: int) -> int:
 
 
 def refusal(account: Account, rule: Rule, amount: int, now: int) -> int | None:
-    """Return ``None`` if ``amount`` may be reserved, else the microseconds until it might be; -1 if
-    it exceeds the limit at any time."""
+    """Return ``None`` if ``amount`` may be reserved, else the microseconds until a retry may
+    succeed; -1 if it exceeds the limit on its own."""
     if amount > rule.amount:
         return -1
     match rule.kind:
@@ -115,7 +115,7 @@ def settle(account: Account, rule: Rule, reserved: int, actual: int, period: int
         case "bucket":
             account.tat += _duration(rule, actual) - _duration(rule, reserved)
         case "calendar":
-            # What belongs to an earlier period has been forgotten with it.
+            # Reservations of an earlier period are no longer counted.
             if account.period == period:
                 account.held -= reserved
                 account.used += actual
@@ -124,7 +124,7 @@ def settle(account: Account, rule: Rule, reserved: int, actual: int, period: int
 
 
 def figures(account: Account, rule: Rule, now: int) -> Figures:
-    """Return what is left of the account."""
+    """Return the current use of the account."""
     match rule.kind:
         case "bucket":
             reset = _arrival(account, now) - now
@@ -148,7 +148,7 @@ def _duration(rule: Rule, amount: int) -> int:
 
 
 def _begin_period(account: Account, rule: Rule) -> None:
-    # Never back: a clock that is put back does not empty an account.
+    # Never back: a clock that is set back does not empty an account.
     if account.period < rule.begin:
         account.used = account.held = 0
         account.period = rule.begin

@@ -1,4 +1,4 @@
-"""What a request reserves of its limits, and what it has come to at its end."""
+"""The reservation of a request, and its settlement with the actual use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_RESERVED: Final = 1000
 
 
 def claims_of(limits: Sequence[AppliedLimit], admission: Admission[Any]) -> list[Claim]:
-    """Return what the request claims of each of ``limits``."""
+    """Return the claims of the request, one for each of ``limits``."""
     moment = now()
     amounts = {
         Unit.REQUESTS: 1,
@@ -47,7 +47,7 @@ def _estimated_tokens(admission: Admission[Any]) -> int:
 
 @dataclass(slots=True)
 class Reservation(Hold):
-    """What one request has reserved of all its limits."""
+    """The reservation of one request in all its limits."""
 
     request: UUID
     store: BaseStore
@@ -70,7 +70,7 @@ class Reservation(Hold):
                 renewal.settle_later(self.request, self.store, settlements, error)
 
     def _end(self, outcome: Outcome) -> list[Settlement]:
-        """Return what has to be settled; the leases are not renewed any more."""
+        """Stop renewing the leases, and return the settlements."""
         renewal.remove(self.request)
         counts = _counts(outcome)
         used = {
@@ -89,12 +89,12 @@ class Reservation(Hold):
         if outcome.error is not None:
             return 0
         usage = outcome.usage
-        # A client that disconnects gets no count of its prompt, which the engine has read.
+        # If the client disconnects, the engine does not report the tokens of the prompt.
         prompt = usage.prompt_tokens or (self.prompt_tokens if usage.estimated else 0)
         return prompt + usage.completion_tokens
 
 
 def _counts(outcome: Outcome) -> bool:
-    """Return whether the request has reached an engine, and was not the client's mistake."""
+    """Return whether the request has reached an engine, and was not invalid."""
     error = outcome.error
     return outcome.answered_by is not None and (error is None or error.status >= 500)

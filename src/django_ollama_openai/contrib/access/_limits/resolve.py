@@ -51,7 +51,7 @@ Subjects: TypeAlias = tuple[str, str, str]
 
 @dataclass(slots=True)
 class AppliedLimit:
-    """A limit, and the id of the account that a caller shares with all whom it counts together."""
+    """A limit, and the id of the account in which it counts the caller."""
 
     limit: Limit
     account: str
@@ -80,12 +80,12 @@ class AppliedLimit:
         return Rule("bucket", amount, length=MICROSECONDS[Per(limit.per)])
 
 
-#: Limits by those whom they concern, and the model, for stores that announce changes.
+#: Limits by the ids of their targets and the model, for stores that announce changes.
 cache: Final = EpochCache[tuple[Subjects, str], list[AppliedLimit]](max_entries=10_000)
 
 
 def load(subjects: Subjects, model: str) -> Remembered[list[AppliedLimit]]:
-    """Read the limits of :func:`applied_limits`, and remember them."""
+    """Read the limits of :func:`applied_limits` and cache them."""
     return cache.load((subjects, model), lambda: applied_limits(subjects, model))
 
 
@@ -95,7 +95,7 @@ async def aload(subjects: Subjects, model: str) -> Remembered[list[AppliedLimit]
 
 
 def subjects_of(caller: Caller) -> Subjects:
-    """Return the ids of those whose limits concern ``caller``."""
+    """Return the ids of the workspace, user and key of ``caller``."""
     return (
         "" if caller.workspace is None else _bare(caller.workspace.id),
         "" if caller.user is None else str(caller.user.pk),
@@ -110,10 +110,11 @@ def _bare(public: str) -> str:
 
 
 def applied_limits(subjects: Subjects, model: str | None) -> list[AppliedLimit]:
-    """Read the limits that a request of ``subjects`` for ``model`` has to respect, or all that
-    concern them (``None``).
+    """Read the limits that apply to a request of ``subjects`` for ``model``, or for any model if
+    it is ``None``.
 
-    A limit of one workspace, user or key replaces that of each, if both count the same.
+    A limit of one workspace, user or key replaces that of each with the same unit, period and
+    models.
     """
     present = {
         target: subject for target, subject in zip(REPLACED, subjects, strict=True) if subject

@@ -1,4 +1,4 @@
-"""The current use of limits, for people and clients."""
+"""The current use of limits, for the admin and the API."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Use", "account_of", "current_uses", "shown"]
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What is used of a limit, and its amount."""
+    """The current use of a limit, and its amount."""
 
     used: int | Decimal
     amount: int | Decimal
@@ -49,7 +49,7 @@ def current_uses(limits: Sequence[AppliedLimit]) -> list[Use | None]:
 
 
 def shown(applied: AppliedLimit, amount: int) -> int | str:
-    """Return an amount of an account as clients see it: a cost is a decimal number, as text."""
+    """Return an amount of an account as clients see it: a cost is a decimal number in a string."""
     scaled = _scaled(applied, amount)
     return f"{scaled.normalize():f}" if isinstance(scaled, Decimal) else scaled
 

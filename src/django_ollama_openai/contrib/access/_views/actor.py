@@ -1,4 +1,4 @@
-"""Who manages keys, workspaces and limits by a request, and which of them exist for them."""
+"""The actor of a request to manage keys and workspaces, and the rows that exist for the actor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Actor", "Name"]
 
 def _check_name(name: str) -> str:
     if not name.strip() or "\0" in name:
-        raise ValueError("a name needs a visible character, and has no NUL")
+        raise ValueError("a name needs a visible character and no NUL")
     return name
 
 
@@ -29,30 +29,31 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterVali
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """The user or the key, or both, behind a request. Nothing else exists for them."""
+    """The user of a request, its key, or both."""
 
     user: Any
     key: APIKey | None
 
     @classmethod
     def of(cls, admission: Admission[Any], *scopes: str) -> Actor:
-        """Return the actor of ``admission``, who has one of ``scopes``, if there are any.
+        """Return the actor of ``admission``, which needs one of ``scopes`` if there are any.
 
         Raises:
-            PermissionDenied: It is neither a user nor a key of this app, or has none of the scopes.
+            PermissionDenied: It is neither a user nor a key of this app, or lacks the scopes.
         """
         caller = admission.caller
         key_id = parse_public_id(APIKey.prefix, caller.key_id or "")
         key = None if key_id is None else APIKey.objects.filter(pk=key_id).first()
         if key is None and caller.user is None:
-            raise PermissionDenied("This key has no keys of its own: it is one of the settings.")
+            raise PermissionDenied("API keys from the settings cannot manage keys or workspaces.")
         if scopes and not any(map(caller.may, scopes)):
             raise PermissionDenied(f"This API key lacks the scope {scopes[0]!r}.")
         return cls(caller.user, key)
 
     def keys(self) -> QuerySet[APIKey]:
         """Return the keys that exist for the actor: the user's, and those of workspaces that the
-        user manages. A key without a user knows itself; one of a workspace, that workspace's."""
+        user manages. For a key without a user, only itself exists; for one of a workspace, only
+        the keys of that workspace."""
         if self.user is None:
             return APIKey.objects.filter(pk__in=[] if self.key is None else [self.key.pk])
         keys = APIKey.objects.filter(
@@ -72,7 +73,7 @@ class Actor:
 
     @property
     def is_admin(self) -> bool:
-        """Whether the actor's key has the scope ``admin``: all workspaces exist for it."""
+        """Return whether the actor's key has the scope ``admin``: all workspaces exist for it."""
         return self.key is not None and "admin" in (self.key.scopes or ())
 
     def has_permission(self, name: str) -> bool:
@@ -87,7 +88,7 @@ class Actor:
         return self.user is not None and role_of(workspace, self.user) == Role.OWNER
 
     def manages(self, workspace: Workspace) -> bool:
-        """Return whether the actor is owner or admin of ``workspace``."""
+        """Return whether the actor is an owner or an admin of ``workspace``."""
         if self.is_admin:
             return True
         return self.user is not None and managed_by(self.user).filter(pk=workspace.pk).exists()

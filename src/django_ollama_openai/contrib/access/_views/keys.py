@@ -39,7 +39,7 @@ def _parse_moment(value: Any) -> Any:
     if isinstance(value, str):
         moment = datetime.fromisoformat(value)
         if moment.tzinfo is None:
-            raise ValueError("a time zone is missing, such as Z")
+            raise ValueError("the time needs a time zone, such as Z")
         try:
             return moment.astimezone(UTC)
         except OverflowError as error:
@@ -69,7 +69,7 @@ class NewKey(KeyChange):
 
 
 class Rotation(RequestBody):
-    """How long the secrets before the new one are accepted."""
+    """How long the previous values remain valid."""
 
     overlap_seconds: int = Field(86400, ge=0, le=MAX_OVERLAP)
 
@@ -164,7 +164,7 @@ def update_key(admission: Admission[KeyChange]) -> dict[str, Any]:
 
 @key.delete(scope=SCOPE, owner=True, response=Deleted, errors=(NotFound,))
 def revoke_key(admission: Admission[None]) -> dict[str, Any]:
-    """Revoke an API key. It stays in the list."""
+    """Revoke an API key. It stays in lists."""
     found = _get(admission)
     found.revoke()
     return Deleted(id=found.public_id, object="api_key.deleted").model_dump()
@@ -183,7 +183,7 @@ rotation = Endpoint(tags=TAGS)
 )
 @sensitive_variables("value")
 def rotate_key(admission: Admission[Rotation]) -> dict[str, Any]:
-    """Give an API key a new value. The value before it is accepted for a while."""
+    """Give an API key a new value. Previous values remain valid for ``overlap_seconds``."""
     actor, found = Actor.of(admission), _get(admission)
     _refuse_revoked(found)
     _refuse_admin(found, actor)
@@ -209,12 +209,12 @@ def _workspace(actor: Actor, body: NewKey) -> Workspace | None:
 
 
 def _user(actor: Actor, body: NewKey, workspace: Workspace | None) -> Any:
-    """Return the user of a new key: the caller, unless the caller manages the workspace and names a
-    member of it, or nobody."""
+    """Return the user of a new key: the caller, or in a workspace that the caller manages, the
+    member or ``None`` in the request."""
     is_named = "user" in body.model_fields_set
     if not is_named or (actor.user and str(body.user) == str(actor.user.pk)):
         if actor.user is None:
-            raise PermissionDenied("A key without a user cannot make keys.")
+            raise PermissionDenied("A key without a user cannot create keys.")
         return actor.user
     if workspace is None or not actor.manages(workspace):
         raise NotFound("There is no such user.", param="user")
@@ -227,11 +227,11 @@ def _user(actor: Actor, body: NewKey, workspace: Workspace | None) -> Any:
 
 
 def _change(key: APIKey, actor: Actor, body: KeyChange, names: set[str]) -> None:
-    """Set the fields ``names`` of ``key``. A key gives no more than it has.
+    """Set the fields ``names`` of ``key``, within what the caller's own key has.
 
     Raises:
         InvalidRequest: A value is invalid.
-        PermissionDenied: The caller's own key has less.
+        PermissionDenied: The caller's own key allows less.
     """
     own = actor.key
     for name in [name for name in LISTS if name in names]:
@@ -244,46 +244,52 @@ def _change(key: APIKey, actor: Actor, body: KeyChange, names: set[str]) -> None
         if own is not None:
             value = getattr(own, name) if value is None else value
             if _exceeds(own, name, value):
-                raise PermissionDenied(f"Your own key has fewer {name}.", code="exceeds_own_key")
+                raise PermissionDenied(
+                    f"The key would exceed the {name} of your own key.", code="exceeds_own_key"
+                )
         setattr(key, name, value)
     _refuse_admin(key, actor)
     if "name" in names:
         key.name = body.name
     if "expires_at" in names:
         if body.expires_at is not None and body.expires_at <= now():
-            raise InvalidRequest("This time has passed.", param="expires_at")
+            raise InvalidRequest("This time must be in the future.", param="expires_at")
         key.expires_at = body.expires_at
         if own is not None and own.expires_at is not None:
             key.expires_at = min(filter(None, (key.expires_at, own.expires_at)))
 
 
 def _exceeds(own: APIKey, name: str, value: list[str] | None) -> bool:
-    """Return whether the list ``name`` of another key, ``value``, gives more than that of
+    """Return whether ``value``, the list ``name`` of another key, allows more than that of
     ``own``."""
     most = getattr(own, name)
     if most is None:
-        # All scopes but that one.
+        # All scopes except that one.
         return name == "scopes" and "admin" in (value or ())
     return value is None or not all(includes(name, most, entry) for entry in value)
 
 
 def _refuse_more(key: APIKey, actor: Actor) -> None:
-    """Refuse to give the value of ``key`` to a key that has less.
+    """Check that the caller's own key allows as much as ``key``, whose value it gets.
 
     Raises:
-        PermissionDenied: The caller's own key has less.
+        PermissionDenied: The caller's own key allows less.
     """
     own = actor.key
     if own is None or own.pk == key.pk:
         return
-    fewer = [name for name in LISTS if _exceeds(own, name, getattr(key, name))]
+    exceeded = [name for name in LISTS if _exceeds(own, name, getattr(key, name))]
     ends = own.expires_at
     if ends is not None and (key.expires_at is None or key.expires_at > ends):
-        fewer.append("days left")
-    if fewer:
-        raise PermissionDenied(f"Your own key has fewer {fewer[0]}.", code="exceeds_own_key")
+        exceeded.append("lifetime")
+    if exceeded:
+        raise PermissionDenied(
+            f"The key exceeds the {exceeded[0]} of your own key.", code="exceeds_own_key"
+        )
 
 
 def _refuse_admin(key: APIKey, actor: Actor) -> None:
     if "admin" in (key.scopes or ()) and not (actor.user and actor.user.is_superuser):
-        raise PermissionDenied("Only superusers make and change keys with the scope 'admin'.")
+        raise PermissionDenied(
+            "Only superusers may create, change or rotate keys with the scope 'admin'."
+        )

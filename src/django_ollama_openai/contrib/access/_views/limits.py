@@ -1,4 +1,4 @@
-"""``api/limits/``: the limits that hold for the caller, and what is left of them."""
+"""``api/limits/``: the limits that apply to the caller, and what remains of them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ..stores._configured import limit_store
 
 __all__ = ["limits"]
 
-TAGS: Final = {"Limits": "What the caller may use, and what is left"}
+TAGS: Final = {"Limits": "What the caller may use, and what remains"}
 
 
 class LimitAnswer(BaseModel):
-    """A limit, and what is left of it. A cost is a decimal number, as text."""
+    """A limit, and what remains of it. Amounts of ``cost`` are decimal numbers in strings."""
 
     id: str
     object: Literal["limit"] = "limit"
@@ -38,7 +38,7 @@ class LimitAnswer(BaseModel):
 
 
 class LimitList(BaseModel):
-    """All limits that hold for the caller."""
+    """All limits that apply to the caller."""
 
     object: Literal["list"] = "list"
     data: list[LimitAnswer]
@@ -49,7 +49,7 @@ limits = Endpoint(tags=TAGS)
 
 @limits.get(scope=ANY_SCOPE, response=LimitList)
 def list_limits(admission: Admission[None]) -> dict[str, Any]:
-    """List the limits that hold for the caller, and what is left of them."""
+    """List the limits that apply to the caller, and what remains of them."""
     applied = applied_limits(subjects_of(admission.caller), None)
     moment = now()
     claims = [Claim(each.account, each.rule(moment), 0, is_leased=True) for each in applied]
@@ -75,7 +75,7 @@ def list_limits(admission: Admission[None]) -> dict[str, Any]:
 
 
 def _resets_at(rule: Rule, figures: Figures, moment: int) -> datetime | None:
-    """Return when all of a limit is free again; ``None`` for concurrent requests."""
+    """Return when the whole amount is available again; ``None`` for concurrent requests."""
     match rule.kind:
         case "calendar":
             at = rule.begin + rule.length

@@ -64,13 +64,14 @@ MAX_SECONDS: Final = 10 * 366 * 86400
 
 
 class ProjectQuery(ListQuery):
-    """The query of the list of projects."""
+    """The query parameters of the list of projects."""
 
     include_archived: bool = False
 
 
 class ProjectChange(RequestBody):
-    """The fields of a project that can be changed. What OpenAI's clouds need is ignored."""
+    """The fields of a project that can be changed. Fields for OpenAI's own
+    service are ignored."""
 
     name: Name | None = None
     external_key_id: str | None = None
@@ -96,7 +97,7 @@ class ProjectAnswer(BaseModel):
 
 
 class KeyQuery(ListQuery):
-    """The query of the list of keys."""
+    """The query parameters of the list of keys."""
 
     owner_project_access: Literal["active", "inactive", "any"] = "any"
 
@@ -109,7 +110,7 @@ class KeyBody(RequestBody):
 
 
 class NewKeyBody(KeyBody):
-    """A further key of a service account."""
+    """An additional key to create for a service account."""
 
     name: Name | None = None
 
@@ -200,7 +201,7 @@ class NewAccountAnswer(AccountAnswer):
 
 
 class RateLimitQuery(QueryParameters):
-    """The query of the list of rate limits: ids as cursors, in both directions."""
+    """The query parameters of the list of rate limits, with cursors in both directions."""
 
     limit: int = Field(100, ge=1, le=100)
     after: str | None = None
@@ -208,7 +209,7 @@ class RateLimitQuery(QueryParameters):
 
 
 class RateLimitBody(RequestBody):
-    """Limits to set; those of other units than requests and tokens are refused."""
+    """The rate limits to set; ``null`` removes one. Other units are refused."""
 
     max_requests_per_1_minute: int | None = Field(None, ge=0)
     max_tokens_per_1_minute: int | None = Field(None, ge=0)
@@ -227,7 +228,7 @@ class RateLimitAnswer(BaseModel):
 
 
 class UserBody(RequestBody):
-    """A user to add to a project, by id or by address."""
+    """A user to add to a project, by id or by email address."""
 
     user_id: str | None = None
     email: str | None = None
@@ -369,7 +370,7 @@ def retrieve_project_key(admission: Admission[None]) -> dict[str, Any]:
 
 @key.post(scope=SCOPE, body=KeyBody, response=KeyAnswer, errors=(NotFound,))
 def update_project_key(admission: Admission[KeyBody]) -> dict[str, Any]:
-    """Change the scopes or the end of an API key of a project."""
+    """Change the scopes or the expiry of an API key of a project."""
     found, body = _key(admission), admission.body
     if not is_live(found.expires_at, now()):
         raise InvalidRequest("This API key has expired.", code="api_key_expired")
@@ -443,13 +444,13 @@ def _key(admission: Admission[Any]) -> APIKey:
 
 
 def _scopes(scopes: list[str]) -> list[str] | None:
-    """Return the scopes of a key; OpenAI's empty list is all of them."""
+    """Return the scopes of a key. OpenAI's empty list stands for all of them."""
     try:
         validate_scopes(scopes)
     except ValidationError as error:
         raise InvalidRequest(" ".join(error.messages), param="scopes") from error
     if "admin" in scopes:
-        raise InvalidRequest("Keys of projects have no scope 'admin'.", param="scopes")
+        raise InvalidRequest("Keys of projects cannot have the scope 'admin'.", param="scopes")
     return scopes or None
 
 
@@ -512,7 +513,7 @@ def delete_service_account(admission: Admission[None]) -> dict[str, Any]:
     public = found.public_id
     for each in found.keys.all():
         each.revoke()
-        # So that it stays listed.
+        # Without it, the key stays in lists.
         each.service_account = None
         each.save(update_fields=["service_account"])
     found.delete()
@@ -524,7 +525,7 @@ account_keys = Endpoint(tags=TAGS)
 
 @account_keys.post(scope=SCOPE, body=NewKeyBody, response=AccountKeyAnswer, errors=(NotFound,))
 def create_service_account_key(admission: Admission[NewKeyBody]) -> dict[str, Any]:
-    """Create a further key of a service account. Its value is shown once."""
+    """Create an additional key of a service account. Its value is shown once."""
     found, body = _account(admission), admission.body
     scopes = None if body.scopes is None else _scopes(body.scopes)
     with transaction.atomic():
@@ -569,7 +570,7 @@ def _new_key(
 
 # Rate limits
 
-#: The fields of a rate limit, and the limits that they are.
+#: The fields of a rate limit, with the unit and the period of each.
 RATE_LIMITS: Final = {
     "max_requests_per_1_minute": (Unit.REQUESTS, Per.MINUTE),
     "max_tokens_per_1_minute": (Unit.TOKENS, Per.MINUTE),
@@ -703,7 +704,8 @@ def remove_project_user(admission: Admission[None]) -> dict[str, Any]:
     row.memberships.filter(user=found).delete()
     if is_member(row, found):
         raise InvalidRequest(
-            "This user is a member by the group of the workspace.", code="member_by_group"
+            "This user is a member by the group of the workspace. Change the group instead.",
+            code="member_by_group",
         )
     return Deleted(id=str(found.pk), object="organization.project.user.deleted").model_dump()
 
@@ -732,7 +734,8 @@ def _email(user: Any) -> str:
 
 
 def _role(member: Any) -> Literal["owner", "member"]:
-    """Return the role of one of ``members_of(…)``. OpenAI knows no admins of a project."""
+    """Return the role of one of ``members_of(…)``. OpenAI's projects have no
+    admins."""
     return "member" if member.ollama_role == Role.MEMBER else "owner"
 
 
@@ -759,7 +762,7 @@ def _find_user(body: UserBody) -> Any:
         # Such as a text for a number.
         found = []
     if len(found) > 1:
-        raise InvalidRequest("Several users have this address. Send 'user_id'.", param=param)
+        raise InvalidRequest("Several users have this email address. Send 'user_id'.", param=param)
     if not found:
         raise NotFound("There is no such user.", param=param, code="user_not_found")
     return found[0]

@@ -32,7 +32,7 @@ from .actor import Actor, Name
 __all__ = ["list_users", "member", "members", "workspace", "workspaces"]
 
 TAGS: Final = {"Workspaces": "Workspaces and their members"}
-#: A key with one of these: all workspaces exist for the second, the user's for the first.
+#: The scopes for these endpoints: ``keys`` for the user's workspaces, ``admin`` for all.
 SCOPES: Final = ("keys", "admin")
 
 
@@ -46,7 +46,7 @@ class WorkspaceChange(RequestBody):
 
 
 class NewWorkspace(WorkspaceChange):
-    """A workspace to create. Its creator is its owner."""
+    """A workspace to create. The user who creates it becomes its owner."""
 
     name: Name
 
@@ -65,7 +65,7 @@ class WorkspaceAnswer(BaseModel):
 
 
 class NewMember(RequestBody):
-    """A member to add, by id or by name."""
+    """A member to add, by user id or username."""
 
     user: int | str | None = None
     username: str | None = None
@@ -88,7 +88,7 @@ class MemberAnswer(BaseModel):
 
 
 class MemberList(BaseModel):
-    """A page of the members of a workspace. The ids are those of users."""
+    """A page of the members of a workspace. Their ids are those of users."""
 
     object: Literal["list"] = "list"
     data: list[MemberAnswer]
@@ -98,7 +98,7 @@ class MemberList(BaseModel):
 
 
 class RemovedMember(BaseModel):
-    """The answer to DELETE."""
+    """The answer to a ``DELETE`` request for a member."""
 
     id: int | str
     object: Literal["workspace.member.deleted"] = "workspace.member.deleted"
@@ -133,7 +133,7 @@ def create_workspace(admission: Admission[NewWorkspace]) -> dict[str, Any]:
             if actor.user is not None:
                 Membership.objects.create(workspace=row, user=actor.user, role=Role.OWNER)
     except IntegrityError as error:
-        raise InvalidRequest("There is a workspace with this slug.", param="slug") from error
+        raise InvalidRequest("A workspace with this slug already exists.", param="slug") from error
     return present(row, actor)
 
 
@@ -158,13 +158,13 @@ def update_workspace(admission: Admission[WorkspaceChange]) -> dict[str, Any]:
         with transaction.atomic():
             row.save()
     except IntegrityError as error:
-        raise InvalidRequest("There is a workspace with this slug.", param="slug") from error
+        raise InvalidRequest("A workspace with this slug already exists.", param="slug") from error
     return present(row, actor)
 
 
 @workspace.delete(scope=ANY_SCOPE, owner=True, response=Deleted, errors=(NotFound,))
 def delete_workspace(admission: Admission[None]) -> dict[str, Any]:
-    """Delete a workspace, and with it its keys and limits."""
+    """Delete a workspace with its keys and limits."""
     actor, row = _managed(admission)
     if not actor.owns(row):
         raise PermissionDenied("Only an owner may delete a workspace.")
@@ -202,7 +202,7 @@ def add_member(admission: Admission[NewMember]) -> dict[str, Any]:
             Membership.objects.create(workspace=row, user=user, role=body.role)
     except IntegrityError as error:
         param = "user" if body.username is None else "username"
-        raise InvalidRequest("This user is a member already.", param=param) from error
+        raise InvalidRequest("This user is already a member.", param=param) from error
     return present_member(member_of(row, user.pk))
 
 
@@ -226,13 +226,14 @@ def update_member(admission: Admission[MemberChange]) -> dict[str, Any]:
 
 @member.delete(scope=ANY_SCOPE, owner=True, response=RemovedMember, errors=(NotFound,))
 def remove_member(admission: Admission[None]) -> dict[str, Any]:
-    """Remove a member from a workspace. Their keys of the workspace are refused from then on."""
+    """Remove a member from a workspace, where the member's keys are refused from then on."""
     actor, row = _managed(admission)
     found = _member(row, admission.captured["user_id"])
     _check_role(actor, row, Role(found.ollama_role))
     if row.group is not None and is_in_group(row, found):
         raise InvalidRequest(
-            f"This user is a member by the group {row.group.name!r}.", code="member_by_group"
+            f"This user is a member by the group {row.group.name!r}. Change the group instead.",
+            code="member_by_group",
         )
     with transaction.atomic():
         _keep_an_owner(row, found, None)
@@ -263,11 +264,11 @@ def present_member(user: Any) -> dict[str, Any]:
 def list_users(
     row: Workspace, query: ListQuery, present: Callable[[Any], dict[str, Any]], name: str
 ) -> dict[str, Any]:
-    """Return the page of the members of ``row`` that ``query`` names, whose ids are in the field
-    ``name`` of their answers.
+    """Return the page of the members of ``row`` that ``query`` selects, each formatted by
+    ``present`` with the id in the field ``name``.
 
     Raises:
-        InvalidRequest: There is no member ``after``.
+        InvalidRequest: ``after`` is not the id of a member.
     """
     users = members_of(row)
     if query.after is not None:
@@ -307,7 +308,7 @@ def _change(row: Workspace, body: WorkspaceChange, names: set[str]) -> None:
 
 def _check_role(actor: Actor, row: Workspace, role: Role) -> None:
     if role == Role.OWNER and not actor.owns(row):
-        raise PermissionDenied("Only an owner may make, change or remove owners.")
+        raise PermissionDenied("Only an owner may add, change or remove owners.")
 
 
 def _keep_an_owner(row: Workspace, user: Any, role: Role | None) -> None:

@@ -227,7 +227,7 @@ class Migration(migrations.Migration):
                     "group",
                     models.ForeignKey(
                         blank=True,
-                        help_text="Its users are members, too.",
+                        help_text="Users in this group are members, too.",
                         null=True,
                         on_delete=django.db.models.deletion.SET_NULL,
                         related_name="+",
@@ -377,7 +377,7 @@ class Migration(migrations.Migration):
                     "model",
                     models.CharField(
                         default="*",
-                        help_text="A pattern, such as llama3*.",
+                        help_text="A pattern of model names, such as llama3*.",
                         max_length=200,
                         verbose_name="models",
                     ),
@@ -389,7 +389,7 @@ class Migration(migrations.Migration):
                             ("requests", "requests"),
                             ("tokens", "tokens"),
                             ("cost", "cost"),
-                            ("concurrent", "requests at the same time"),
+                            ("concurrent", "simultaneous requests"),
                         ],
                         max_length=20,
                         verbose_name="unit",
@@ -416,7 +416,7 @@ class Migration(migrations.Migration):
                             ("month", "month"),
                         ],
                         default="",
-                        help_text="Empty for requests at the same time.",
+                        help_text="Leave empty for simultaneous requests.",
                         max_length=10,
                         verbose_name="per",
                     ),
@@ -425,7 +425,7 @@ class Migration(migrations.Migration):
                     "timezone",
                     models.CharField(
                         default="UTC",
-                        help_text="Where days, weeks and months begin, such as Europe/Berlin.",
+                        help_text="The time zone of days, weeks and months, such as Europe/Berlin.",
                         max_length=64,
                         validators=[
                             django_ollama_openai.contrib.access.validators.validate_timezone

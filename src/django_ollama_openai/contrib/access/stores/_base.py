@@ -41,12 +41,12 @@ class StoreDown(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a request claims of one account.
+    """The amount that a request asks to reserve in one account.
 
     Attributes:
         account: The id of the account, 64 hexadecimal digits.
         is_leased: Whether the reservation has to be renewed. Requests need no lease: they count as
-            used from the beginning, and are given back if they have not reached an engine.
+            used from the beginning, and are released if they have not reached an engine.
     """
 
     account: str
@@ -57,7 +57,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A claim that was granted, and the calendar period that it belongs to; 0 for others."""
+    """A claim that was granted, and the start of its calendar period; 0 for other limits."""
 
     claim: Claim
     period: int
@@ -65,7 +65,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What a request has come to, ``actual``, instead of what it has held."""
+    """The actual use of a request, which replaces the reserved amount of ``held``."""
 
     held: Held
     actual: int
@@ -73,7 +73,7 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Epochs:
-    """The present epochs of all limits and of all keys in a store that announces changes.
+    """The current epochs of all limits and of all keys in a store that announces changes.
 
     A change of any limit, or of anything that a key depends on, replaces the epoch by another text.
     """
@@ -87,12 +87,12 @@ class Verdict:
     """The result of a reservation.
 
     Attributes:
-        figures: Of each account, in the order of the claims, after the reservation.
+        figures: The use of each account after the reservation, in the order of the claims.
         held: The claims, if they were granted; empty if not.
-        refused: The number of the claim that was refused, and the microseconds after which it may
+        refused: The index of the claim that was refused, and the microseconds after which it may
             be repeated, -1 for never.
-        epochs: The present epochs, if the store announces changes.
-        is_stale: Whether limits have changed since the claims were made; nothing is decided then.
+        epochs: The current epochs, if the store announces changes.
+        is_stale: Whether limits have changed since the claims were made; nothing is reserved then.
     """
 
     figures: Sequence[Figures]
@@ -105,7 +105,7 @@ class Verdict:
 def reserve_all(
     accounts: Mapping[str, ledger.Account], claims: Sequence[Claim], moment: int
 ) -> Verdict:
-    """Reserve ``claims`` in ``accounts``, all or none; of several refusals the longest counts."""
+    """Reserve ``claims`` in ``accounts``, all or none; of several refusals report the longest."""
     for claim in claims:
         ledger.follow_clock(accounts[claim.account], claim.rule, moment)
     waits = [
@@ -129,17 +129,19 @@ def reserve_all(
 def figures_of(
     accounts: Mapping[str, ledger.Account], claims: Sequence[Claim], moment: int
 ) -> list[Figures]:
-    """Return the figures of the accounts of ``claims``."""
+    """Return the current use of the accounts of ``claims``."""
     for claim in claims:
         ledger.follow_clock(accounts[claim.account], claim.rule, moment)
     return [ledger.figures(accounts[claim.account], claim.rule, moment) for claim in claims]
 
 
 class BaseStore:
-    """Keeps the accounts of limits. Its methods may be called from many threads and event loops.
+    """Base class of stores, which count the use of limits in accounts.
+
+    Its methods may be called from several threads and event loops.
 
     Raises:
-        StoreDown: In each method: the store cannot be reached.
+        StoreDown: The store cannot be reached; any method may raise it.
     """
 
     #: Whether processes learn of each other's changes through the store, see :meth:`announce`. If
@@ -147,18 +149,18 @@ class BaseStore:
     announces: ClassVar[bool] = False
 
     def announce(self, what: Literal["limits", "keys"]) -> None:
-        """Begin a new epoch of ``what``, after a change. Does nothing unless overridden."""
+        """Begin a new epoch of ``what`` after a change. Do nothing unless overridden."""
 
     def reserve(self, request: UUID, claims: Sequence[Claim], epoch: str | None = None) -> Verdict:
         """Reserve all of ``claims`` for ``request``, or none of them.
 
-        A store that announces changes reserves nothing if the present epoch of limits is not
+        A store that announces changes reserves nothing if the current epoch of limits is not
         ``epoch``; ``None`` stands for any.
         """
         raise NotImplementedError
 
     def settle(self, request: UUID, settlements: Sequence[Settlement]) -> None:
-        """Replace what ``request`` has reserved by what it has come to."""
+        """Replace the reserved amounts of ``request`` by its actual use."""
         raise NotImplementedError
 
     def renew(self, running: Mapping[UUID, Sequence[Held]]) -> None:
@@ -166,7 +168,7 @@ class BaseStore:
         raise NotImplementedError
 
     def read(self, claims: Sequence[Claim]) -> Sequence[Figures]:
-        """Return the figures of the accounts of ``claims``, and reserve nothing."""
+        """Return the current use of the accounts of ``claims``, without a reservation."""
         raise NotImplementedError
 
     async def areserve(

@@ -41,12 +41,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 FIELDS: Final = ("tat", "seen", "used", "held", "period")
-#: A transaction that the database gives up, because two wait for each other, is repeated.
+#: How often a transaction is tried that the database aborts, such as in a deadlock.
 ATTEMPTS: Final = 3
 
 
 def _in_transaction(method: Callable[P, R]) -> Callable[P, R]:
-    """Run ``method`` in a transaction, again if the database gives it up.
+    """Run ``method`` in a transaction, and repeat it if the database aborts it.
 
     Raises:
         StoreDown: The database cannot be reached, or takes no writes.

@@ -1,12 +1,12 @@
 -- The account of limits in Redis: the rules of _limits/ledger.py, in one script for a reservation.
 --
 -- KEYS: the epochs of limits and of keys, then for each claim the hash of its account, and the sorted
---       set of its leases, by expiry; for "settle" at last the mark of a request that is settled.
+--       set of its leases, by expiry; last, for "settle", the mark of a request that is settled.
 -- ARGV: the operation, the request, the time (0 for Redis' own clock) and the life of a lease, "="
 --       and the epoch in which limits were read or an empty text, then for each claim eight numbers
 --       in one text, which is cheaper for the client: kind (1 bucket, 2 calendar, 3 concurrent),
---       limit, begin, length, leased, amount, and for "settle" what the request has come to and the
---       period that it belongs to.
+--       limit, begin, length, leased, amount, and for "settle" the actual use of the request and its
+--       period.
 -- Times are microseconds since 1970. A lease is "request:amount:period".
 -- The answer is a text: both epochs, the number of the claim that is refused (0 for none, -1 if the
 --       epoch of limits is another), the time to wait, and for each claim used, remaining, reset and
@@ -20,7 +20,7 @@ if now == 0 then
   now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
 
--- A server that has lost its keys begins new epochs.
+-- A server that has lost its keys starts new epochs.
 local epochs = redis.call("MGET", KEYS[1], KEYS[2])
 for index = 1, 2 do
   if not epochs[index] then

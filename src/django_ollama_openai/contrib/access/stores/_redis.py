@@ -36,7 +36,7 @@ __all__ = ["RedisStore"]
 
 SCRIPT: Final = files(__package__).joinpath("_redis.lua").read_bytes()
 DIGEST: Final = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
-#: Seconds for which a server that has not answered is not called for what can do without it.
+#: Seconds for which a server that has not answered is not called for optional operations.
 DOWN_SECONDS: Final = 1.0
 KINDS: Final[dict[Kind, int]] = {"bucket": 1, "calendar": 2, "concurrent": 3}
 

@@ -12,7 +12,7 @@ document.addEventListener("click", async (event) => {
     getSelection().selectAllChildren(value);
   }
 });
-// A second click would answer with the page that says that the values are made, in the place of them.
+// A second click would show that the form was submitted before, instead of the values.
 document.addEventListener("submit", (event) => {
   const form = event.target;
   if (!form.querySelector("input[name=first_id]")) return;
