@@ -329,6 +329,15 @@ def test_limits_are_on_the_page_of_their_target(lead: Client, world: World, page
     assert "Change that one" in lead.post(url(f"{name}_change", row.pk), form).content.decode()
 
 
+@pytest.mark.parametrize("name", ["ollama_openai_access_workspace", KEYS, "auth_user"])
+def test_pages_that_add_rows(lead: Client, name: str) -> None:
+    Limit.objects.create(target="everybody", amount=900, unit="requests", per="month")
+    assert lead.get(url(f"{name}_add")).status_code == 200
+    form = {**inline("memberships", initial=0), **inline("limits", DAILY)}
+    response = lead.post(url(f"{name}_add"), form)
+    assert "This field is required" in response.content.decode()
+
+
 def test_the_list_of_limits_shows_their_use_in_words(lead: Client, world: World) -> None:
     Limit.objects.create(target="everybody", amount=1000, unit="requests", per="day")
     workspace = world.workspace("Research")

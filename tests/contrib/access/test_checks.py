@@ -28,6 +28,7 @@ def ids(**options: Any) -> list[str | None]:
         ("DatabaseStore", {}, []),
         ("RedisStore", {"url": "redis://127.0.0.1:1/0"}, []),
         ("RedisStore", {}, ["ollama_openai.E011"]),
+        ("RedisStore", {"url": "redis://127.0.0.1:1/0", "prefx": "a"}, ["ollama_openai.E011"]),
         ("NoStore", {}, ["ollama_openai.E011"]),
         ("Claim", {}, ["ollama_openai.E011"]),
         ("BaseStore", {"unknown": 1}, ["ollama_openai.E011"]),

@@ -256,6 +256,7 @@ def test_rotation(site: Site) -> None:
     path = f"api/keys/{first['id']}/"
     second = site.ada("POST", f"{path}rotate/", {"overlapSeconds": 60}).body["value"]
     assert [Caller(each).chat().status for each in (first["value"], second)] == [200, 200]
+    assert site.ada("POST", f"{path}rotate/").status == 201
     third = site.ada("POST", f"{path}rotate/", {"overlap_seconds": 0}).body["value"]
     assert [Caller(each).chat().status for each in (first["value"], second, third)] == [
         401,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from django.test import AsyncClient
 from pytest_django import Settings
 
 from django_ollama_openai._connections import run_and_close
+from django_ollama_openai.contrib.access import policies
 from django_ollama_openai.contrib.access.models import Limit, LimitAccount, LimitReservation
 from tests.contrib.access.conftest import DUMMY, Caller, World
 
@@ -211,7 +213,13 @@ def test_setting_a_limit_again_replaces_it(world: World) -> None:
 
 
 @pytest.mark.parametrize("when_down", ["refuse", "allow"])
-def test_a_store_that_is_down(world: World, settings: Settings, when_down: str) -> None:
+def test_a_store_that_is_down(
+    world: World,
+    settings: Settings,
+    when_down: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     redis = {
         "STORE": "django_ollama_openai.contrib.access.stores.RedisStore",
         "OPTIONS": {"url": "redis://127.0.0.1:9/0"},
@@ -224,7 +232,12 @@ def test_a_store_that_is_down(world: World, settings: Settings, when_down: str) 
     # No limit applies to them yet.
     assert caller.chat().status == 200
     limit("each_user", "requests", 1)
-    assert caller.chat().status == (503 if when_down == "refuse" else 200)
+    monkeypatch.setattr(policies, "_logged_at", -math.inf)
+    caplog.clear()
+    for _ in range(2):
+        assert caller.chat().status == (503 if when_down == "refuse" else 200)
+    (record,) = [each for each in caplog.records if "store of limits" in each.getMessage()]
+    assert "127.0.0.1:9" in record.getMessage()
 
 
 async def test_the_event_loop_does_not_wait_for_the_database(

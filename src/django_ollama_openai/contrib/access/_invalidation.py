@@ -63,7 +63,7 @@ def _announce(what: Literal["keys", "limits"]) -> None:
         limit_store().announce(what)
     except StoreDown as error:
         logger.error(
-            "A change of %s takes effect in other processes only after KEY_CACHE_SECONDS",
+            "A change of %s takes effect in other processes only after KEY_CACHE_SECONDS: %s",
             what,
-            exc_info=error,
+            error,
         )

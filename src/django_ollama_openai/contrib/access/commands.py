@@ -129,6 +129,11 @@ class Keys(_Actions):
             key.save()
             value = key.new_secret(access_settings().KEY_PREFIX)
         terminal.line(value)
+        user = key.user
+        if key.scopes and "admin" in key.scopes and user and not user.is_superuser:
+            terminal.write_stderr(
+                f"{user} is not a superuser, and may administer all workspaces with this key.\n"
+            )
 
     def list(self, terminal: Terminal, options: dict[str, Any]) -> None:
         """List all keys."""
@@ -140,6 +145,7 @@ class Keys(_Actions):
                 str(max(key.secrets.all(), key=lambda secret: secret.pk, default="")),
                 "" if key.user is None else key.user.get_username(),
                 "" if key.workspace is None else key.workspace.slug,
+                "" if key.scopes is None else ",".join(key.scopes),
                 local_time(key.last_used_at),
                 f"revoked {local_time(key.revoked_at)}"
                 if key.revoked_at
@@ -147,7 +153,9 @@ class Keys(_Actions):
             )
             for key in keys.order_by("pk")
         ]
-        terminal.table(("ID", "NAME", "KEY", "USER", "WORKSPACE", "LAST USED", "EXPIRES"), rows)
+        terminal.table(
+            ("ID", "NAME", "KEY", "USER", "WORKSPACE", "SCOPES", "LAST USED", "EXPIRES"), rows
+        )
 
     def revoke(self, terminal: Terminal, options: dict[str, Any]) -> None:
         """Revoke a key."""
@@ -339,7 +347,9 @@ def _find(model: Any, public: str) -> Any:
     pk = parse_public_id(model.prefix, public)
     found = None if pk is None else model.objects.filter(pk=pk).first()
     if found is None:
-        raise CommandError(f"There is no {model._meta.verbose_name} {public!r}.")
+        raise CommandError(
+            f"There is no {model._meta.verbose_name} {public!r}. Use an id as listed by 'list'."
+        )
     return found
 
 

@@ -145,18 +145,19 @@ def _when_down(error: StoreDown) -> None:
     Raises:
         Unavailable: It is refused.
     """
-    if access_settings().WHEN_DOWN == "refuse":
+    is_refused = access_settings().WHEN_DOWN == "refuse"
+    _log_down(error, "refused" if is_refused else "admitted")
+    if is_refused:
         raise Unavailable("Limits cannot be checked at the moment. Try again later.") from error
-    _log_admissions(error)
 
 
 _logged_at = -math.inf
 
 
-def _log_admissions(error: StoreDown) -> None:
-    """Log once a minute that requests are admitted."""
+def _log_down(error: StoreDown, outcome: str) -> None:
+    """Log once a minute that the store cannot be used, and the outcome of requests."""
     global _logged_at
     moment = time.monotonic()
     if moment - _logged_at >= LOG_SECONDS:
         _logged_at = moment
-        logger.error("The store of limits cannot be used; requests are admitted", exc_info=error)
+        logger.error("The store of limits cannot be used; requests are %s: %s", outcome, error)

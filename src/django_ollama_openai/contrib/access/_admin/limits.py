@@ -59,6 +59,8 @@ class _InlineFormSet(TabularInline.formset):  # type: ignore[valid-type, misc]  
 
     def others(self) -> list[tuple[Limit, str]]:
         """Return the other limits that apply to the object of the page, with their current use."""
+        if self.instance._state.adding:
+            return []
         limits = applied_limits(subjects_of(_caller(self.instance)), None)
         return limits_with_uses([each for each in limits if each.limit.target != self.target])
 

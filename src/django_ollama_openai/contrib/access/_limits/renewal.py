@@ -51,7 +51,7 @@ class _Renewals:
                 self.settle(unsettled)
                 self.renew(running)
             except StoreDown as error:
-                logger.warning("The leases of requests could not be renewed", exc_info=error)
+                logger.warning("The leases of requests could not be renewed: %s", error)
             except Exception:
                 logger.exception("The leases of requests could not be renewed")
             close_connections()
@@ -108,8 +108,8 @@ def settle_later(
             _renewals.unsettled[request] = store, settlements
             _renewals.start()
     logger.warning(
-        "The limits of request %s cannot be settled; this is %s",
+        "The limits of request %s cannot be settled; this is %s: %s",
         request,
         "repeated" if is_kept else "given up, since too many others wait",
-        exc_info=error,
+        error,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -72,6 +72,11 @@ class Rotation(RequestBody):
     """How long the previous values remain valid."""
 
     overlap_seconds: int = Field(86400, ge=0, le=MAX_OVERLAP)
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """Parse ``body``, which may be empty."""
+        return super().parse(body or b"{}")
 
 
 class KeyAnswer(BaseModel):

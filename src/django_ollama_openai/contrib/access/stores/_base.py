@@ -38,6 +38,9 @@ def now() -> int:
 class StoreDown(Exception):
     """The store cannot be reached, or takes no writes."""
 
+    def __str__(self) -> str:
+        return super().__str__() or str(self.__cause__ or "")
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:

@@ -76,6 +76,8 @@ class RedisStore(BaseStore):
             WeakKeyDictionary()
         )
         self._use(url)
+        # Unknown options are an error now, and not at the first request.
+        self._client.connection_pool.make_connection()
 
     def _use(self, url: str) -> None:
         """Use the server at ``url`` from now on."""
