@@ -275,8 +275,9 @@ def authenticate(request: HttpRequest, settings: _conf.Settings) -> Flow[Caller]
         raise AuthenticationFailed("Incorrect API key provided.")
     raise AuthenticationFailed(
         "You didn't provide an API key. Send one in the header 'Authorization: Bearer YOUR_KEY', "
-        "or log in to this site. (The site's owner sets keys in OLLAMA_OPENAI['API_KEYS'], or "
-        "admits all callers with OLLAMA_OPENAI['ALLOW_ANONYMOUS'] = True.)"
+        "or log in to this site. (The site's owner sets keys in OLLAMA_OPENAI['API_KEYS'], creates "
+        "them with the app django_ollama_openai.contrib.access, or admits all callers with "
+        "OLLAMA_OPENAI['ALLOW_ANONYMOUS'] = True.)"
     )
 
 
