@@ -15,6 +15,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 
 from ... import _conf
@@ -40,10 +41,13 @@ def check_store(**kwargs: Any) -> list[CheckMessage]:
     try:
         store = limit_store()
     except Exception as error:
+        # Errors about values may name a part of the password in a URL.
+        is_safe = isinstance(error, ImportError | ImproperlyConfigured | TypeError)
         return [
             Error(
-                f"{STORE} cannot be used: {error}",
-                hint="RedisStore needs the extra 'redis', and takes URL among its OPTIONS.",
+                f"{STORE} cannot be used: {error if is_safe else type(error).__name__}",
+                hint="RedisStore needs the extra 'redis', and among its OPTIONS the url, such as "
+                "redis://:password@host:6379/0 with special characters percent-encoded.",
                 id="ollama_openai.E011",
             )
         ]
