@@ -217,3 +217,10 @@ def test_a_store_that_is_down(world: World, settings: Settings, when_down: str) 
     assert caller.chat().status == 200
     limit("each_user", "requests", 1)
     assert caller.chat().status == (503 if when_down == "refuse" else 200)
+
+
+def test_a_name_of_a_model_is_short_enough_to_be_remembered(world: World) -> None:
+    caller = world.key(world.user("ada"))
+    assert caller.chat("m" * 512).status == 200
+    answer = caller.chat("m" * 513)
+    assert (answer.status, answer.error["code"]) == (404, "model_not_found")
