@@ -18,6 +18,9 @@ __all__ = ["Route", "fallback_routes", "resolve_model"]
 #: A caller without limits.
 UNLIMITED: Final = Caller()
 
+#: Characters of a name. No engine has longer ones, and policies may remember names.
+MAX_NAME: Final = 512
+
 
 @dataclass(frozen=True)
 class Route:
@@ -54,6 +57,8 @@ def resolve_model(
         ModelNotFound: The site does not offer it, or ``caller`` may not use it.
     """
     chosen = name or settings.DEFAULT_MODEL
+    if name and len(name) > MAX_NAME:
+        raise ModelNotFound(name)
     if chosen and settings.allows_model(chosen) and caller.may_use(chosen):
         return _route(chosen, mount, settings, fallback_routes(chosen, mount, settings, caller))
     if name:

@@ -462,6 +462,7 @@ def test_a_workspace_leads_to_a_key_for_each_member(lead: Client, world: World) 
     Membership.objects.create(workspace=workspace, user=world.user("grace"))
     html = lead.get(url("ollama_openai_access_workspace_change", workspace.pk)).content.decode()
     (link,) = re.findall(r'href="([^"]+users=[^"]+)"', html)
+    assert lead.get(f"{url(f'{KEYS}_add')}?users=nobody").status_code == 200
     form = lead.get(link.replace("&amp;", "&")).context["adminform"].form
     assert form.initial["workspace"] == str(workspace.pk)
     assert len(form.initial["users"]) == 2

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group
+from django.db import connection
 from django.utils.timezone import now
 
-from django_ollama_openai.contrib.access.models import APIKeySecret
+from django_ollama_openai.contrib.access.models import APIKeySecret, Membership
 from tests.contrib.access.conftest import Caller, World
 
 
@@ -175,3 +176,20 @@ def test_a_key_of_a_workspace_cannot_choose_another(world: World) -> None:
     caller = world.key(ada, one)
     assert caller.chat(**{"OpenAI-Project": one.public_id}).status == 200
     assert caller.chat(**{"OpenAI-Project": two.public_id}).status == 404
+
+
+@pytest.mark.parametrize("kind", ["key", "session"])
+@pytest.mark.django_db(transaction=True)
+def test_without_the_database_nobody_is_known(world: World, kind: str) -> None:
+    ada = world.user("ada")
+    caller = {"key": world.key, "session": world.session}[kind](ada)
+    table = {"key": "apikeysecret", "session": "membership"}[kind]
+    with connection.schema_editor() as editor:
+        editor.alter_db_table(Membership, f"ollama_openai_access_{table}", "elsewhere")
+    try:
+        answer = caller.chat()
+    finally:
+        with connection.schema_editor() as editor:
+            editor.alter_db_table(Membership, "elsewhere", f"ollama_openai_access_{table}")
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+    assert caller.chat().status == 200

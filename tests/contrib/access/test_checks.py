@@ -43,6 +43,14 @@ def test_the_store(
     assert ids() == expected
 
 
+def test_the_password_of_the_store_is_not_shown(settings: Settings) -> None:
+    # A slash ends the host, so that the password is taken for a port.
+    config = {"STORE": f"{STORES}.RedisStore", "OPTIONS": {"url": "redis://:secret/1@host/0"}}
+    settings.OLLAMA_OPENAI = {**settings.OLLAMA_OPENAI, "ACCESS": {"LIMIT_STORE": config}}
+    (found,) = [each for each in checks.run_checks() if each.id == "ollama_openai.E011"]
+    assert "secret" not in str(found)
+
+
 def test_one_process_in_development_may_keep_limits_in_memory(settings: Settings) -> None:
     config = {"STORE": f"{STORES}.MemoryStore"}
     settings.OLLAMA_OPENAI = {**settings.OLLAMA_OPENAI, "ACCESS": {"LIMIT_STORE": config}}

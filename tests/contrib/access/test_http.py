@@ -135,6 +135,8 @@ WRONG: list[tuple[str, str, Any, int, str | None]] = [
     ("POST", "api/keys/", {"name": ""}, 400, "name"),
     ("POST", "api/keys/", {"name": "  "}, 400, "name"),
     ("POST", "api/keys/", {"name": "a\0b"}, 400, "name"),
+    ("POST", "api/keys/", {"name": "a\x1b[2Jb"}, 400, "name"),
+    ("POST", "api/keys/", {"name": "\u200b"}, 400, "name"),
     ("POST", "api/keys/", {"name": None}, 400, "name"),
     ("POST", "api/keys/", {"name": "x" * 101}, 400, "name"),
     ("POST", "api/keys/", {"name": "a", "colour": 1}, 400, "colour"),
@@ -178,6 +180,7 @@ WRONG: list[tuple[str, str, Any, int, str | None]] = [
     ("POST", "{members}", {"user": 1, "username": "bob"}, 400, "user"),
     ("POST", "{members}", {"username": "bob"}, 400, "username"),
     ("POST", "{members}", {"username": "nobody"}, 404, "username"),
+    ("POST", "{members}", {"username": "a\0b"}, 404, "username"),
     ("POST", "{members}", {"user": 10**30}, 404, "user"),
     ("POST", "{members}", {"username": "stranger", "role": "king"}, 400, "role"),
     ("PATCH", "{members}{stranger}/", {"role": "admin"}, 404, None),
@@ -314,7 +317,8 @@ def test_a_key_gives_no_more_than_it_has(
 def test_a_key_does_not_rotate_one_that_has_more(world: World, has: dict[str, Any]) -> None:
     ada = world.user("ada")
     caller, equal, more = world.key(ada, **has), world.key(ada, **has), world.key(ada)
-    for target, status in ((caller, 201), (equal, 201), (more, 403)):
+    # Itself last: its secret ends then.
+    for target, status in ((equal, 201), (more, 403), (caller, 201)):
         path = f"api/keys/{target.row.public_id}/rotate/"  # type: ignore[attr-defined]
         assert caller("POST", path, {}).status == status
     assert world.session(ada)("POST", path, {}).status == 201
@@ -350,7 +354,7 @@ def test_a_key_of_a_workspace_stays_in_it(world: World) -> None:
     ("maker", "status"),
     [("session", 201), ("admin key", 201), ("plain key", 403), ("no superuser", 403)],
 )
-def test_only_superusers_make_admin_keys(world: World, maker: str, status: int) -> None:
+def test_only_superusers_make_and_change_admin_keys(world: World, maker: str, status: int) -> None:
     root, bob = world.user("root", is_superuser=True), world.user("bob")
     lab = world.workspace("Lab", member=root, admin=bob)
     admin = world.key(root, lab, scopes=["admin", "keys"])
@@ -363,8 +367,33 @@ def test_only_superusers_make_admin_keys(world: World, maker: str, status: int) 
     assert caller("POST", "api/keys/", {"name": "n", "scopes": ["admin"]}).status == status
     path = f"api/keys/{admin.row.public_id}/"  # type: ignore[attr-defined]
     assert caller("POST", f"{path}rotate/", {}).status == status
-    changed = caller("PATCH", path, {"networks": ["10.0.0.0/8"]}).status
-    assert changed == (403 if maker == "no superuser" else 200)
+    for change in ({"models": ["m"]}, {"scopes": ["keys"]}):
+        assert caller("PATCH", path, change).status == (200 if status == 201 else 403)
+
+
+@pytest.mark.parametrize(("maker", "status"), [("root", 201), ("bob", 403)])
+def test_only_superusers_make_and_change_keys_of_superusers(
+    world: World, maker: str, status: int
+) -> None:
+    root, bob = world.user("root", is_superuser=True), world.user("bob")
+    lab = world.workspace("Lab", member=root, admin=bob)
+    caller = world.session({"root": root, "bob": bob}[maker])
+    new = {"name": "n", "workspace": lab.public_id, "user": root.pk}
+    assert caller("POST", "api/keys/", new).status == status
+    path = f"api/keys/{world.key(root, lab).row.public_id}/"  # type: ignore[attr-defined]
+    assert caller("POST", f"{path}rotate/", {}).status == status
+    assert caller("PATCH", path, {"name": "m"}).status == (200 if status == 201 else 403)
+    assert caller("DELETE", path).status == 200
+
+
+def test_a_replaced_secret_does_not_outlive_itself(world: World) -> None:
+    replaced = world.key(world.user("ada"))
+    path = f"api/keys/{replaced.row.public_id}/"  # type: ignore[attr-defined]
+    assert replaced("POST", f"{path}rotate/", {"overlap_seconds": 3600}).status == 201
+    again = replaced("POST", f"{path}rotate/", {"overlap_seconds": 0})
+    assert (again.status, again.error["code"]) == (403, "exceeds_own_key")
+    made = replaced("POST", "api/keys/", {"name": "n"}).body
+    assert datetime.fromisoformat(made["expires_at"]) <= now() + timedelta(hours=1)
 
 
 #: What the roles may do with members: the caller, the request, its body, its status.
@@ -518,3 +547,25 @@ def test_a_project_made_active_again_is_not_archived(world: World) -> None:
     assert Workspace.objects.get().archived_at
     root("PATCH", f"api/workspaces/{made['id']}/", {"is_active": True})
     assert root("GET", f"v1/organization/projects/{made['id']}").body == made
+
+
+def test_a_text_with_a_nul_names_nothing(world: World) -> None:
+    root = world.key(world.user("root"), scopes=["admin"])
+    project = f"v1/organization/projects/{world.workspace('Lab').public_id}"
+    for path, body in (
+        ("rate_limits/rl-%00", {"max_requests_per_1_minute": 1}),
+        ("users", {"email": "a\0b", "role": "owner"}),
+    ):
+        assert root("POST", f"{project}/{path}", body).status == 404
+
+
+def test_a_member_by_group_is_not_half_removed(world: World) -> None:
+    group, ada = Group.objects.create(name="readers"), world.user("ada")
+    ada.groups.add(group)
+    lab = world.workspace("Lab", owner=ada)
+    lab.group = group
+    lab.save()
+    root = world.key(world.user("root"), scopes=["admin"])
+    path = f"v1/organization/projects/{lab.public_id}/users/{ada.pk}"
+    assert root("DELETE", path).status == 400
+    assert root("GET", path).body["role"] == "owner"

@@ -17,8 +17,16 @@ from django.test import AsyncClient
 from pytest_django import Settings
 
 from django_ollama_openai._connections import run_and_close
+from django_ollama_openai.contrib._ids import uuid7
 from django_ollama_openai.contrib.access import policies
+from django_ollama_openai.contrib.access._limits.ledger import Rule
+from django_ollama_openai.contrib.access._limits.reservation import Reservation
+from django_ollama_openai.contrib.access._limits.resolve import AppliedLimit
 from django_ollama_openai.contrib.access.models import Limit, LimitAccount, LimitReservation
+from django_ollama_openai.contrib.access.stores import Claim, MemoryStore
+from django_ollama_openai.exceptions import ClientTimeout
+from django_ollama_openai.policies import Outcome
+from django_ollama_openai.types import Usage
 from tests.contrib.access.conftest import DUMMY, Caller, World
 
 ENDLESS = "tests.site.test_signals.Endless"
@@ -179,6 +187,38 @@ def test_a_failure_gives_tokens_back(world: World, settings: Settings) -> None:
     assert used == {"tokens": 0, "requests": 2, "concurrent": 0}
 
 
+def test_a_client_that_stops_reading_pays_for_what_was_generated() -> None:
+    store = MemoryStore()
+    claim = Claim("a", Rule("calendar", 10**6, 0, 10**18), 1000, is_leased=True)
+    request = uuid7()
+    verdict = store.reserve(request, [claim])
+    hold = Reservation(request, store, [AppliedLimit(Limit(unit="tokens"), "a")], verdict.held, 7)
+    usage = Usage(completion_tokens=15_000, estimated=True)
+    hold.settle(Outcome(usage=usage, error=ClientTimeout(), answered_by="m"))
+    assert [figures.used for figures in store.read([claim])] == [15_007]
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "M",
+        "m:latest",
+        "library/m",
+        "registry.ollama.ai/library/m:latest",
+        "https://registry.ollama.ai/library/m",
+        "http://m",
+        "m@sha256:" + "0" * 64,
+    ],
+)
+def test_a_limit_of_a_model_holds_for_each_spelling_of_its_name(
+    world: World, spelling: str
+) -> None:
+    limit("everybody", "requests", 1, "day", model="m")
+    caller = world.key(world.user("ada"))
+    assert caller.chat("m").status == 200
+    assert caller.chat(spelling).status == 429
+
+
 def test_a_refused_request_uses_nothing(world: World) -> None:
     caller = world.key(world.user("ada"))
     limit("each_user", "requests", 1)
@@ -280,3 +320,10 @@ async def test_the_event_loop_does_not_wait_for_the_database(
     may_end.set()
     await locking
     assert await waiting == 200
+
+
+def test_a_name_of_a_model_is_short_enough_to_be_remembered(world: World) -> None:
+    caller = world.key(world.user("ada"))
+    assert caller.chat("m" * 512).status == 200
+    answer = caller.chat("m" * 513)
+    assert (answer.status, answer.error["code"]) == (404, "model_not_found")

@@ -7,6 +7,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
+from django.db import DataError
 from django.db.models import OuterRef, Q, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce
 
@@ -99,7 +100,7 @@ def member_of(workspace: Workspace, user_id: object) -> Any:
     for an id that no user can have."""
     try:
         return members_of(workspace).filter(pk=user_id).first()
-    except (ValueError, ValidationError):
+    except (ValueError, ValidationError, DataError):
         return None
 
 

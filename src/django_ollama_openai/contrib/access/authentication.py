@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+from django.db import DatabaseError, InterfaceError
 from django.http import HttpRequest
 
 from ..._connections import close_expired_connections, run_and_close
 from ..._threads import run_sync
 from ...auth import BaseAuthenticator, Caller, SessionAuthenticator, bearer_token
 from ...auth import Workspace as WorkspaceRecord
-from ...exceptions import AuthenticationFailed, NotFound
+from ...exceptions import AuthenticationFailed, NotFound, Unavailable
 from . import _key_cache, _keys, _last_used
 from ._epoch_cache import Remembered
 from ._members import workspaces_of
@@ -22,6 +25,8 @@ __all__ = ["APIKeyAuthenticator", "KeyCaller", "MemberAuthenticator"]
 
 #: The header of OpenAI's clients that names a project, here a workspace: ``OpenAI-Project``.
 PROJECT: Final = "HTTP_OPENAI_PROJECT"
+
+logger = logging.getLogger("django_ollama_openai")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,8 @@ class APIKeyAuthenticator(BaseAuthenticator):
             return None
         known = _key_cache.remembered(digest, access_settings().KEY_CACHE_SECONDS)
         if known is None:
-            known = _key_cache.load(digest)
+            with _from_database("An API key"):
+                known = _key_cache.load(digest)
             # A stream may last minutes: the connection that read the key is not kept for it.
             close_expired_connections()
         return _caller(digest, known, request)
@@ -56,7 +62,8 @@ class APIKeyAuthenticator(BaseAuthenticator):
             return None
         known = _key_cache.remembered(digest, access_settings().KEY_CACHE_SECONDS)
         if known is None:
-            known = await run_sync(run_and_close, _key_cache.load, digest)
+            with _from_database("An API key"):
+                known = await run_sync(run_and_close, _key_cache.load, digest)
         return _caller(digest, known, request)
 
 
@@ -67,10 +74,25 @@ class MemberAuthenticator(SessionAuthenticator):
         caller = super().authenticate(request)
         if caller is None:
             return None
-        found = [each.as_record() for each in workspaces_of(caller.user).order_by("pk")]
+        with _from_database("The workspaces of a user"):
+            found = [each.as_record() for each in workspaces_of(caller.user).order_by("pk")]
         # As the base class does: a stream may last minutes.
         close_expired_connections()
         return Caller(user=caller.user, workspace=_chosen(found, request))
+
+
+@contextmanager
+def _from_database(what: str) -> Iterator[None]:
+    """Log that ``what`` cannot be read if the database fails.
+
+    Raises:
+        Unavailable: It has failed.
+    """
+    try:
+        yield
+    except (DatabaseError, InterfaceError) as error:
+        logger.error("%s could not be read", what, exc_info=error)
+        raise Unavailable("The caller cannot be checked at the moment. Try again later.") from error
 
 
 def _digest(request: HttpRequest) -> str | None:

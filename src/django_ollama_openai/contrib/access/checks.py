@@ -16,6 +16,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 
 from ... import _conf
@@ -42,10 +43,13 @@ def check_store(**kwargs: Any) -> list[CheckMessage]:
     try:
         store = limit_store()
     except Exception as error:
+        # Errors about values may name a part of the password in a URL.
+        is_safe = isinstance(error, ImportError | ImproperlyConfigured | TypeError)
         return [
             Error(
-                f"{STORE} cannot be used: {error}",
-                hint="RedisStore needs the extra 'redis', and 'url' in OPTIONS.",
+                f"{STORE} cannot be used: {error if is_safe else type(error).__name__}",
+                hint="RedisStore needs the extra 'redis', and 'url' in OPTIONS, with special "
+                "characters of the password percent-encoded.",
                 id="ollama_openai.E011",
             )
         ]

@@ -11,7 +11,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.auth import get_user_model
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import IntegrityError, transaction
 from django.db.models import Q, QuerySet, TextField
 from django.db.models.functions import Cast
@@ -303,8 +303,8 @@ class APIKeyAdmin(ModelAdmin):
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         initial: dict[str, Any] = dict(super().get_changeform_initial_data(request))
-        users = request.GET.get("users", "")
-        return {**initial, "users": [each for each in users.split(",") if each]}
+        users = request.GET.get("users", "").split(",")
+        return {**initial, "users": [each for each in users if _is_id_of_user(each)]}
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
@@ -494,6 +494,14 @@ class APIKeyAdmin(ModelAdmin):
 
 def _is_superuser(user: Any) -> bool:
     return bool(getattr(user, "is_superuser", False))
+
+
+def _is_id_of_user(text: str) -> bool:
+    try:
+        get_user_model()._meta.pk.to_python(text)
+    except ValidationError:
+        return False
+    return bool(text)
 
 
 def _is_made(model: type[APIKey | APIKeySecret], pk: Any) -> bool:

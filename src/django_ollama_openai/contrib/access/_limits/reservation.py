@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
+from ....exceptions import ClientTimeout
 from ....policies import Admission, Hold, Outcome
 from ..models import Unit
 from ..stores import BaseStore, Claim, Held, Settlement, StoreDown
@@ -86,7 +87,7 @@ class Reservation(Hold):
         ]
 
     def _tokens(self, outcome: Outcome) -> int:
-        if outcome.error is not None:
+        if outcome.error is not None and not _client_has_left(outcome):
             return 0
         usage = outcome.usage
         # If the client disconnects, the engine does not report the tokens of the prompt.
@@ -97,4 +98,11 @@ class Reservation(Hold):
 def _counts(outcome: Outcome) -> bool:
     """Return whether the request has reached an engine, and was not invalid."""
     error = outcome.error
-    return outcome.answered_by is not None and (error is None or error.status >= 500)
+    return outcome.answered_by is not None and (
+        error is None or error.status >= 500 or _client_has_left(outcome)
+    )
+
+
+def _client_has_left(outcome: Outcome) -> bool:
+    """Return whether the client has stopped reading, which counts as a disconnect."""
+    return isinstance(outcome.error, ClientTimeout)

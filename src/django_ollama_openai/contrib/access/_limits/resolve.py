@@ -146,10 +146,11 @@ def _chosen(
 def _fits(pattern: str, model: str) -> bool:
     """Return whether ``pattern`` includes ``model``, however the client spells its name.
 
-    Ollama ignores case in names, and takes ``llama3``, ``llama3:latest``, ``library/llama3`` and
-    ``registry.ollama.ai/library/llama3`` for one model.
+    Ollama ignores case in names, and takes ``llama3``, ``llama3:latest``, ``library/llama3``,
+    ``https://registry.ollama.ai/library/llama3`` and ``llama3@sha256:…`` for one model.
     """
-    name = model.lower().removeprefix("registry.ollama.ai/").removeprefix("library/")
+    name = model.lower().rpartition("://")[2].partition("@")[0]
+    name = name.removeprefix("registry.ollama.ai/").removeprefix("library/")
     untagged = name.removesuffix(":latest")
     tagged = untagged if ":" in untagged else f"{untagged}:latest"
     return any(fnmatchcase(each, pattern.lower()) for each in (model.lower(), untagged, tagged))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any
 
 from django.db.models import Q, QuerySet
@@ -12,14 +14,18 @@ from ....endpoints import Admission
 from ....exceptions import NotFound, PermissionDenied
 from ..._ids import parse_public_id
 from .._members import joined_by, managed_by, role_of
-from ..models import APIKey, Role, Workspace
+from ..authentication import KeyCaller
+from ..models import APIKey, APIKeySecret, Role, Workspace
 
 __all__ = ["Actor", "Name"]
 
 
 def _check_name(name: str) -> str:
-    if not name.strip() or "\0" in name:
-        raise ValueError("a name needs a visible character and no NUL")
+    if all(not each.isprintable() or each.isspace() for each in name):
+        raise ValueError("a name needs a visible character")
+    # They would move the cursor where names are listed, and PostgreSQL stores no NUL.
+    if any(unicodedata.category(each) == "Cc" for each in name):
+        raise ValueError("a name has no control characters")
     return name
 
 
@@ -29,10 +35,14 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterVali
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """The user of a request, its key, or both."""
+    """The user of a request, its key, or both.
+
+    ``ends`` is when the key, or the secret of it that was sent, expires; ``None`` for never.
+    """
 
     user: Any
     key: APIKey | None
+    ends: datetime | None = None
 
     @classmethod
     def of(cls, admission: Admission[Any], *scopes: str) -> Actor:
@@ -48,7 +58,12 @@ class Actor:
             raise PermissionDenied("API keys from the settings cannot manage keys or workspaces.")
         if scopes and not any(map(caller.may, scopes)):
             raise PermissionDenied(f"This API key lacks the scope {scopes[0]!r}.")
-        return cls(caller.user, key)
+        if key is None:
+            return cls(caller.user, key)
+        digest = caller.digest if isinstance(caller, KeyCaller) else ""
+        secret = APIKeySecret.objects.filter(digest=digest).first()
+        ends = (key.expires_at, None if secret is None else secret.expires_at)
+        return cls(caller.user, key, min(filter(None, ends), default=None))
 
     def keys(self) -> QuerySet[APIKey]:
         """Return the keys that exist for the actor: the user's, and those of workspaces that the

@@ -162,6 +162,7 @@ def update_key(admission: Admission[KeyChange]) -> dict[str, Any]:
     """Change an API key."""
     actor, found = Actor.of(admission), _get(admission)
     _refuse_revoked(found)
+    _refuse_powerful(found, actor)
     _change(found, actor, admission.body, admission.body.model_fields_set)
     found.save()
     return present(found)
@@ -191,7 +192,7 @@ def rotate_key(admission: Admission[Rotation]) -> dict[str, Any]:
     """Give an API key a new value. Previous values remain valid for ``overlap_seconds``."""
     actor, found = Actor.of(admission), _get(admission)
     _refuse_revoked(found)
-    _refuse_admin(found, actor)
+    _refuse_powerful(found, actor)
     _refuse_more(found, actor)
     overlap = timedelta(seconds=admission.body.overlap_seconds)
     value = found.rotate(access_settings().KEY_PREFIX, overlap)
@@ -253,15 +254,14 @@ def _change(key: APIKey, actor: Actor, body: KeyChange, names: set[str]) -> None
                     f"The key would exceed the {name} of your own key.", code="exceeds_own_key"
                 )
         setattr(key, name, value)
-    _refuse_admin(key, actor)
+    _refuse_powerful(key, actor)
     if "name" in names:
         key.name = body.name
     if "expires_at" in names:
         if body.expires_at is not None and body.expires_at <= now():
             raise InvalidRequest("This time must be in the future.", param="expires_at")
         key.expires_at = body.expires_at
-        if own is not None and own.expires_at is not None:
-            key.expires_at = min(filter(None, (key.expires_at, own.expires_at)))
+        key.expires_at = min(filter(None, (key.expires_at, actor.ends)), default=None)
 
 
 def _exceeds(own: APIKey, name: str, value: list[str] | None) -> bool:
@@ -281,10 +281,10 @@ def _refuse_more(key: APIKey, actor: Actor) -> None:
         PermissionDenied: The caller's own key allows less.
     """
     own = actor.key
-    if own is None or own.pk == key.pk:
+    if own is None:
         return
     exceeded = [name for name in LISTS if _exceeds(own, name, getattr(key, name))]
-    ends = own.expires_at
+    ends = actor.ends
     if ends is not None and (key.expires_at is None or key.expires_at > ends):
         exceeded.append("lifetime")
     if exceeded:
@@ -293,8 +293,21 @@ def _refuse_more(key: APIKey, actor: Actor) -> None:
         )
 
 
-def _refuse_admin(key: APIKey, actor: Actor) -> None:
-    if "admin" in (key.scopes or ()) and not (actor.user and actor.user.is_superuser):
+def _refuse_powerful(key: APIKey, actor: Actor) -> None:
+    """Check that the caller may create, change or rotate ``key``.
+
+    Raises:
+        PermissionDenied: The key has the scope ``admin`` or a superuser's permissions, and the
+            caller does not.
+    """
+    is_superuser = _is_superuser(actor.user)
+    if "admin" in (key.scopes or ()) and not (is_superuser and (actor.is_admin or not actor.key)):
         raise PermissionDenied(
             "Only superusers may create, change or rotate keys with the scope 'admin'."
         )
+    if _is_superuser(key.user) and not is_superuser:
+        raise PermissionDenied("Only superusers may create, change or rotate keys of superusers.")
+
+
+def _is_superuser(user: Any) -> bool:
+    return bool(getattr(user, "is_superuser", False))

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import DataError, transaction
 from django.db.models import Q
 from django.utils.text import slugify
 from django.utils.timezone import now
@@ -617,7 +617,7 @@ def update_rate_limit(admission: Admission[RateLimitBody]) -> dict[str, Any]:
     row, body = _project(admission), admission.body
     name: str = admission.captured["rate_limit_id"]
     pattern = name.removeprefix(RATE_LIMIT_PREFIX)
-    if pattern == name or not pattern or len(pattern) > 200:
+    if pattern == name or not 0 < len(pattern) <= 200 or "\0" in pattern:
         raise NotFound(f"There is no rate limit {name[:100]!r}.", code="rate_limit_not_found")
     with transaction.atomic():
         for field, (unit, per) in RATE_LIMITS.items():
@@ -701,12 +701,13 @@ def update_project_user(admission: Admission[UserChange]) -> dict[str, Any]:
 def remove_project_user(admission: Admission[None]) -> dict[str, Any]:
     """Remove a user from a project."""
     row, found = _member(admission)
-    row.memberships.filter(user=found).delete()
-    if is_member(row, found):
-        raise InvalidRequest(
-            "This user is a member by the group of the workspace. Change the group instead.",
-            code="member_by_group",
-        )
+    with transaction.atomic():
+        row.memberships.filter(user=found).delete()
+        if is_member(row, found):
+            raise InvalidRequest(
+                "This user is a member by the group of the workspace. Change the group instead.",
+                code="member_by_group",
+            )
     return Deleted(id=str(found.pk), object="organization.project.user.deleted").model_dump()
 
 
@@ -758,8 +759,8 @@ def _find_user(body: UserBody) -> Any:
         raise InvalidRequest("Send 'user_id' or 'email'.", param="user_id")
     try:
         found = list(users._default_manager.filter(**wanted)[:2])
-    except (ValueError, ValidationError):
-        # Such as a text for a number.
+    except (ValueError, ValidationError, DataError):
+        # Such as a text for a number, or a NUL, which PostgreSQL does not take.
         found = []
     if len(found) > 1:
         raise InvalidRequest("Several users have this email address. Send 'user_id'.", param=param)

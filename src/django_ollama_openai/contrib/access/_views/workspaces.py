@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, transaction
+from django.db import DataError, IntegrityError, transaction
 from django.utils.text import slugify
 from pydantic import BaseModel, Field
 
@@ -334,7 +334,8 @@ def _find_user(body: NewMember) -> Any:
             found = users.filter(pk=body.user).first()
         else:
             found = users.filter(**{get_user_model().USERNAME_FIELD: body.username}).first()
-    except (ValueError, ValidationError):
+    except (ValueError, ValidationError, DataError):
+        # PostgreSQL takes no NUL.
         found = None
     if found is None:
         param = "user" if body.username is None else "username"
