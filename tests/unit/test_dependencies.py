@@ -27,7 +27,7 @@ EXTRAS = {
     "metrics": "contrib/prometheus/",
     "otel": "contrib/opentelemetry/",
     "progress": "management/progress.py",
-    "redis": "contrib/access/stores/_redis.py",
+    "redis": "contrib/access/stores/_redis",
 }
 """The modules that import what an extra installs."""
 

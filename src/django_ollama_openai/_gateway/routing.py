@@ -19,7 +19,7 @@ __all__ = ["Route", "fallback_routes", "resolve_model"]
 UNLIMITED: Final = Caller()
 
 #: Characters of a name. No engine has longer ones, and policies may remember names.
-MAX_NAME: Final = 512
+MAX_NAME: Final = 1024
 
 
 @dataclass(frozen=True)

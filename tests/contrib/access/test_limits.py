@@ -324,6 +324,6 @@ async def test_the_event_loop_does_not_wait_for_the_database(
 
 def test_a_name_of_a_model_is_short_enough_to_be_remembered(world: World) -> None:
     caller = world.key(world.user("ada"))
-    assert caller.chat("m" * 512).status == 200
-    answer = caller.chat("m" * 513)
+    assert caller.chat("m" * 1024).status == 200
+    answer = caller.chat("m" * 1025)
     assert (answer.status, answer.error["code"]) == (404, "model_not_found")

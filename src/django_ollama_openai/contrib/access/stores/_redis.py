@@ -88,10 +88,10 @@ class RedisStore(BaseStore):
 
     def _move(self, error: MovedError) -> None:
         """Use the node of a cluster that has the keys: with their hash tag they are all on one."""
-        address = urlsplit(self._url)
-        credentials = "".join(address.netloc.rpartition("@")[:2])
+        scheme, address, *rest = urlsplit(self._url)
+        credentials = "".join(address.rpartition("@")[:2])
         host = f"[{error.host}]" if ":" in error.host else error.host
-        self._use(urlunsplit(address._replace(netloc=f"{credentials}{host}:{error.port}")))
+        self._use(urlunsplit((scheme, f"{credentials}{host}:{error.port}", *rest)))
 
     def announce(self, what: Literal["limits", "keys"]) -> None:
         command = (b"SET", f"{self._prefix}:{what}".encode(), uuid4().hex.encode())
