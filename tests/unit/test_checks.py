@@ -15,6 +15,7 @@ from django.core.checks import ERROR, WARNING, CheckMessage, run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
+from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path, re_path
 from pydantic import Field
@@ -27,6 +28,7 @@ from django_ollama_openai.endpoints import Endpoint
 from django_ollama_openai.policies import BasePolicy
 
 if TYPE_CHECKING:
+    import pytest_django
     from pytest_django import Settings
 
 GATEWAY = "django_ollama_openai.urls"
@@ -37,6 +39,13 @@ SESSION = "django_ollama_openai.auth.SessionAuthenticator"
 HERE = __name__
 SECRET = "sk-very-secret"
 URL = f"http://user:{SECRET}@gpu-1:11434"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def json_support(django_db_setup: None, django_db_blocker: pytest_django.DjangoDbBlocker) -> None:
+    """Let Django find out whether the database has JSON, as its check of the notes' fields does."""
+    with django_db_blocker.unblock():
+        assert connection.features.supports_json_field
 
 
 class NeedsArguments(BaseAuthenticator):
