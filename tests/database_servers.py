@@ -26,11 +26,11 @@ Kind: TypeAlias = Literal["postgresql", "mariadb", "redis", "redis-cluster", "va
 WITHIN: Final = 60.0
 
 # PostgreSQL and MariaDB do not run as root.
-UNPRIVILEGED: Final[dict[str, Any]] = (
-    {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
-    if os.geteuid() == 0
-    else {}
-)
+UNPRIVILEGED: Final[dict[str, Any]] = {
+    "user": "nobody",
+    "group": pwd.getpwnam("nobody").pw_gid,
+    "extra_groups": [],
+}
 
 
 @dataclass
@@ -42,11 +42,17 @@ class RunningServer:
     port: int = field(default_factory=free_port)
 
     def __post_init__(self) -> None:
-        if UNPRIVILEGED:
-            shutil.chown(self.directory, UNPRIVILEGED["user"])
+        if self._runs_as:
+            shutil.chown(self.directory, self._runs_as["user"])
         if (prepare := PREPARATIONS.get(self.kind)) is not None:
             self._run(prepare(self.directory))
         self.start()
+
+    @property
+    def _runs_as(self) -> dict[str, Any]:
+        """The keywords of a process for the user that the server runs as."""
+        is_needed = os.geteuid() == 0 and self.kind in ("postgresql", "mariadb")
+        return UNPRIVILEGED if is_needed else {}
 
     @property
     def url(self) -> str:
@@ -67,7 +73,7 @@ class RunningServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                **UNPRIVILEGED,
+                **self._runs_as,
             )
         end = time.monotonic() + WITHIN
         while not self._answers():
@@ -97,7 +103,7 @@ class RunningServer:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            **UNPRIVILEGED,
+            **self._runs_as,
         )
         assert done.returncode == 0, done.stdout.decode(errors="replace")
 
