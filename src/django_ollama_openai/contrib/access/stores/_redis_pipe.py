@@ -110,6 +110,8 @@ class _Link:
         track of a socket that is written to again before its loss is known."""
         self._is_sending = True
         try:
+            # What else is ready in this round of the loop shares the write: it is most of the cost.
+            await asyncio.sleep(0)
             while self._unsent:
                 unsent, self._unsent = self._unsent, []
                 await self._connection.send_packed_command(unsent, check_health=False)
