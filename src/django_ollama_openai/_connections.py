@@ -6,9 +6,15 @@ import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from django.db import connections
+from django.db import InterfaceError, OperationalError, connections
 
-__all__ = ["close_connections", "close_expired_connections", "run_and_close"]
+__all__ = [
+    "call_reconnecting",
+    "close_connections",
+    "close_expired_connections",
+    "close_if_lost",
+    "run_and_close",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,6 +36,28 @@ def close_expired_connections() -> None:
         has_expired = expires is not None and time.monotonic() >= expires
         if (has_expired or connection.errors_occurred) and not connection.in_atomic_block:
             connection.close()
+
+
+def close_if_lost(alias: str) -> bool:
+    """Close this thread's connection to the database ``alias`` if an error has shown that it is
+    lost, such as by a restart of the database, except within a transaction. Return whether it is
+    closed, so that a repetition connects anew."""
+    connection = connections[alias]
+    if not connection.in_atomic_block:
+        connection.close_if_unusable_or_obsolete()
+    return connection.connection is None
+
+
+def call_reconnecting(alias: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call ``function``, which reads from the database ``alias``, and once more if the connection
+    was lost while nobody used it. Django itself checks connections only between requests, and only
+    with ``CONN_HEALTH_CHECKS``."""
+    try:
+        return function(*args, **kwargs)
+    except (OperationalError, InterfaceError):
+        if not close_if_lost(alias):
+            raise
+    return function(*args, **kwargs)
 
 
 def run_and_close(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

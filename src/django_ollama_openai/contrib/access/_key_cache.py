@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 
+from django.db import router
 from django.utils import timezone
 
+from ..._connections import call_reconnecting
 from ..._threads import in_separate_thread
 from ...auth import Workspace
 from ._epoch_cache import EpochCache, Remembered
@@ -67,7 +69,8 @@ def remembered(digest: str, seconds: float) -> Remembered[KeyRecord | None] | No
 
 def load(digest: str) -> Remembered[KeyRecord | None]:
     """Load the key with ``digest`` from the database and cache it."""
-    return cache.load(digest, lambda: _read(digest))
+    alias = router.db_for_read(APIKeySecret)
+    return cache.load(digest, lambda: call_reconnecting(alias, _read, digest))
 
 
 def is_usable(digest: str) -> bool:

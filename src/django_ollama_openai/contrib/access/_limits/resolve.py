@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from django.db.models import Q
 
+from ...._connections import call_reconnecting
 from ...._threads import in_separate_thread
 from ....auth import Caller
 from ..._ids import parse_public_id
@@ -123,7 +124,9 @@ def applied_limits(subjects: Subjects, model: str | None) -> list[AppliedLimit]:
     wanted = Q(target__in=[Target.EVERYBODY, *(REPLACED[each] for each in present)], subject="")
     for target, subject in present.items():
         wanted |= Q(target=target, subject=subject)
-    return _chosen(Limit.objects.filter(wanted).order_by("pk"), present, model)
+    limits = Limit.objects.filter(wanted).order_by("pk")
+    found: list[Limit] = call_reconnecting(limits.db, list, limits)
+    return _chosen(found, present, model)
 
 
 def _chosen(

@@ -20,6 +20,7 @@ from django.db import (
 )
 from django.db.models import F
 
+from ...._connections import close_if_lost
 from .._limits import ledger
 from ..models import LimitAccount, LimitReservation
 from ._base import (
@@ -58,10 +59,11 @@ def _in_transaction(method: Callable[P, R]) -> Callable[P, R]:
             try:
                 with _turn(), transaction.atomic(using=_alias()):
                     return method(*args, **kwargs)
-            except OperationalError as error:
+            except (OperationalError, InterfaceError) as error:
                 if attempt == ATTEMPTS:
                     raise StoreDown from error
-            except (DatabaseError, InterfaceError) as error:
+                close_if_lost(_alias())
+            except DatabaseError as error:
                 raise StoreDown from error
         raise AssertionError
 
