@@ -147,7 +147,6 @@ def _postgres(directory: Path, port: int) -> list[str]:
         "unix_socket_directories": "",
         "max_connections": 300,
         "fsync": "off",
-        "synchronous_commit": "off",
         "full_page_writes": "off",
     }
     settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
