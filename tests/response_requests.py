@@ -91,6 +91,8 @@ FULL: dict[str, Any] = {
             "call_id": "call_3",
             "tools": [{**CUSTOM, "format": {"type": "text"}}],
         },
+        {"type": "compaction", "id": "cmp_1", "encrypted_content": "gAAAA"},
+        {"type": "item_reference", "id": "msg_1"},
         {"type": "web_search_call"},
     ],
     "instructions": "i",
@@ -128,7 +130,8 @@ FULL: dict[str, Any] = {
     "stream": True,
     "stream_options": {"include_obfuscation": False},
     "store": True,
-    "previous_response_id": "resp_1",
+    # Not beside a conversation.
+    "previous_response_id": None,
     "max_tool_calls": 1,
     "metadata": {"a": "b"},
     "prompt_cache_key": "k",

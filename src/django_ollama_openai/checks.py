@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Final, get_args
 
@@ -335,15 +335,16 @@ def check_mounts(**kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.urls)
 def check_paths(**kwargs: Any) -> list[CheckMessage]:
-    """Check that no app has a path that another app or the gateway itself has."""
+    """Check that no app has a path that another app has, or that leads to the gateway itself. A
+    route that is equal to one of the gateway's replaces it."""
     # Imported late, because that imports the views of all apps.
-    from .urls import core_patterns, optional_endpoints
+    from .urls import gateway_patterns, optional_endpoints, routes
 
     known: list[tuple[str, URLPattern | URLResolver]]
-    known = [("django_ollama_openai", pattern) for pattern in core_patterns]
+    known = [("django_ollama_openai", pattern) for pattern in gateway_patterns()]
     messages: list[CheckMessage] = []
     for app, patterns in optional_endpoints():
-        for path in _routes(patterns):
+        for path in routes(patterns):
             owner = next((name for name, one in known if _matches(one, path)), None)
             if owner is not None:
                 messages.append(
@@ -360,15 +361,6 @@ def check_paths(**kwargs: Any) -> list[CheckMessage]:
 
 _ARGUMENT: Final = re.compile(r"<(?:(\w+):)?\w+>")
 _SAMPLES: Final = {"int": "1", "uuid": "00000000-0000-0000-0000-000000000000"}
-
-
-def _routes(patterns: Sequence[URLPattern | URLResolver], prefix: str = "") -> Iterator[str]:
-    for pattern in patterns:
-        route = f"{prefix}{pattern.pattern}"
-        if isinstance(pattern, URLResolver):
-            yield from _routes(pattern.url_patterns, route)
-        else:
-            yield route
 
 
 def _matches(pattern: URLPattern | URLResolver, route: str) -> bool:

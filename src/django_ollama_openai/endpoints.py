@@ -22,7 +22,9 @@ from ._gateway.delivery import Reply
 from ._gateway.flow import Call, Flow, call
 from ._gateway.outcome import Record
 from ._gateway.recorder import BaseRecorder
+from ._gateway.responses import admit_response, response_writer
 from ._gateway.stages import BaseStage, Steps
+from ._translation.response_events import ResponseWriter
 from ._views.endpoint import Endpoint, endpoint_of, path
 from ._wire.query import QueryParameters, RequestBody
 
@@ -38,11 +40,14 @@ __all__ = [
     "Record",
     "Reply",
     "RequestBody",
+    "ResponseWriter",
     "Steps",
     "admit_chat",
+    "admit_response",
     "call",
     "call_blocking",
     "endpoint_of",
     "path",
+    "response_writer",
     "run_chat",
 ]

@@ -12,6 +12,7 @@ from ._wire.embeddings import EmbeddingsRequest
 from ._wire.engine import EngineRequest
 from ._wire.response_models.chat import ChatCompletion, ChatCompletionChunk
 from ._wire.response_models.common import CompletionUsage, Error
+from ._wire.response_models.responses import Response, ResponseEvent
 from ._wire.responses import ResponsesRequest
 from .auth import Caller, Workspace
 
@@ -30,6 +31,8 @@ __all__ = [
     "EngineRequest",
     "Error",
     "ModelCard",
+    "Response",
+    "ResponseEvent",
     "ResponsesRequest",
     "Timings",
     "ToolCallDelta",

@@ -1,12 +1,13 @@
 """The URLconf for ``path("ai/", include("django_ollama_openai.urls"))``.
 
 It may be included any number of times; extra arguments of a mount are its options. Optional apps
-add the endpoints of the module that their ``AppConfig`` names as ``ollama_openai_urls``.
+add the endpoints of the module that their ``AppConfig`` names as ``ollama_openai_urls``. An app's
+pattern replaces the gateway's own with the same route.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 
 from django.apps import AppConfig, apps
@@ -15,7 +16,7 @@ from django.urls import URLPattern, URLResolver, register_converter
 from django.urls.converters import PathConverter
 
 from . import _conf
-from ._views.endpoint import path
+from ._views.endpoint import EndpointPattern, path
 from ._views.engine import chat_completions, completions, embeddings, responses
 from ._views.health import health
 from ._views.models import model, models
@@ -52,10 +53,26 @@ def optional_endpoints() -> Iterator[tuple[AppConfig, list[URLPattern | URLResol
                 ) from error
 
 
+def routes(patterns: Sequence[URLPattern | URLResolver], prefix: str = "") -> Iterator[str]:
+    """Yield the routes of ``patterns``, and of the patterns that they include."""
+    for pattern in patterns:
+        route = f"{prefix}{pattern.pattern}"
+        if isinstance(pattern, URLResolver):
+            yield from routes(pattern.url_patterns, route)
+        else:
+            yield route
+
+
+def gateway_patterns() -> list[EndpointPattern]:
+    """Return the gateway's own patterns, without those that an app replaces."""
+    replaced = {route for _, patterns in optional_endpoints() for route in routes(patterns)}
+    return [pattern for pattern in core_patterns if str(pattern.pattern) not in replaced]
+
+
 # No app_name: Django would warn of a second mount. The names begin with the app's own.
 urlpatterns: list[URLPattern | URLResolver] = []
 
-core_patterns: list[URLPattern | URLResolver] = [
+core_patterns: list[EndpointPattern] = [
     path("v1/chat/completions", chat_completions, name="ollama_openai_chat_completions"),
     path("v1/responses", responses, name="ollama_openai_responses"),
     path("v1/completions", completions, name="ollama_openai_completions"),
@@ -66,7 +83,7 @@ core_patterns: list[URLPattern | URLResolver] = [
     path("openapi.json", openapi(urlpatterns), name="ollama_openai_openapi"),
 ]
 urlpatterns += [
-    *core_patterns,
+    *gateway_patterns(),
     *(pattern for _, patterns in optional_endpoints() for pattern in patterns),
     path("", not_found, name="ollama_openai_root"),
     path("<ollama_openai_anything:rest>", not_found, name="ollama_openai_not_found"),

@@ -6,7 +6,9 @@ Every request is made through Django's test client and through its asynchronous 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
@@ -17,8 +19,10 @@ from django.db import connections
 from django.urls import include, path, resolve, reverse
 
 from django_ollama_openai import urls
+from django_ollama_openai._views.openapi import describe
 from django_ollama_openai.backends import DummyBackend, backends
 from django_ollama_openai.endpoints import Endpoint
+from django_ollama_openai.endpoints import path as endpoint_path
 from tests.fast_lane import CLIENTS, IDS, sender
 from tests.ollama_server import OllamaServer
 from tests.project import urls as site_urls
@@ -499,6 +503,27 @@ def test_mounts_without_a_namespace_can_be_reversed_too() -> None:
         "root": "",
     }.items():
         assert resolve(reverse(f"ollama_openai_{name}")).route.endswith(f"/{rest}")
+
+
+def test_an_app_may_replace_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    def list_chats(admission: Any) -> dict[str, Any]:
+        return {}
+
+    endpoint = Endpoint()
+    endpoint.get(scope="sessions")(list_chats)
+    module = ModuleType("replacing_urls")
+    inner = [endpoint_path("completions", endpoint, name="chats")]
+    module.urlpatterns = [path("v1/chat/", include(inner))]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    app = apps.get_app_config("site_under_test")
+    monkeypatch.setattr(app, "ollama_openai_urls", module.__name__, raising=False)
+    patterns = urls.gateway_patterns()
+    assert [each.name for each in urls.core_patterns if each not in patterns] == [
+        "ollama_openai_chat_completions"
+    ]
+    described = describe([*patterns, *module.urlpatterns], "snake")["paths"]
+    assert list(described["/v1/chat/completions"]) == ["get"]
+    assert list(described["/v1/responses"]) == ["post"]
 
 
 def test_an_app_may_add_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,7 +129,8 @@ def test_unions_name_the_field_that_tells_their_members_apart() -> None:
     discriminator = messages["items"]["discriminator"]
     assert discriminator["propertyName"] == "role"
     assert discriminator["mapping"]["developer"] == "#/components/schemas/DeveloperMessage"
-    item = BOTH["components"]["schemas"]["ResponsesRequest"]["properties"]["input"]["oneOf"][1]
+    given, _ = BOTH["components"]["schemas"]["ResponsesRequest"]["properties"]["input"]["anyOf"]
+    item = given["oneOf"][1]
     # The type of a message may be left out.
     assert "discriminator" not in item["items"]
     assert item["items"]["oneOf"][0]["discriminator"]["propertyName"] == "role"
@@ -208,6 +209,11 @@ ACCEPTED: list[tuple[type[WireModel], dict[str, Any]]] = [
     (ResponsesRequest, item(type="message", role="assistant", content="Hi")),
     (ResponsesRequest, {"input": "Hi", "tools": [{"type": "web_search"}]}),
     (ResponsesRequest, {"input": "Hi", "metadata": {"k" * 64: "v" * 512}}),
+    (ResponsesRequest, item(type="item_reference", id="x")),
+    (ResponsesRequest, item(id="x")),
+    (ResponsesRequest, item(type="compaction", encrypted_content="x")),
+    (ResponsesRequest, {"conversation": "conv_1"}),
+    (ResponsesRequest, {"conversation": {"id": "conv_1"}, "input": "Hi"}),
     (CompletionRequest, {"prompt": "a"}),
     (CompletionRequest, {"prompt": ["a", "b"]}),
     (CompletionRequest, {"prompt": [1, 2]}),
@@ -238,7 +244,9 @@ REFUSED: list[tuple[type[WireModel], dict[str, Any]]] = [
     (ChatCompletionRequest, chat(functions=[{}])),
     (ChatCompletionRequest, chat(verbosity="loud")),
     (ResponsesRequest, {"input": []}),
-    (ResponsesRequest, item(type="item_reference", id="x")),
+    (ResponsesRequest, item(type="item_reference")),
+    (ResponsesRequest, {"conversation": {}}),
+    (ResponsesRequest, {}),
     (ResponsesRequest, item(role="user", content=[{"type": "input_file", "file_id": "x"}])),
     (ResponsesRequest, {"input": "Hi", "tools": [{"type": "function"}]}),
     (ResponsesRequest, {"input": "Hi", "metadata": {"k" * 65: ""}}),

@@ -452,6 +452,47 @@ def test_items_of_every_kind_are_stored_and_come_back(ask: Any, stored: OllamaSe
     assert sent["messages"][1]["content"] == "Web search: rome"
 
 
+@pytest.mark.compat("responses.request.input[type]")
+@pytest.mark.parametrize("has_store", [True, False])
+@pytest.mark.parametrize(
+    "reference", [{"type": "item_reference", "id": "msg_1"}, {"type": None, "id": "msg_1"}]
+)
+def test_a_reference_to_an_item_is_refused_with_the_reason(
+    ask: Any,
+    stored: OllamaServer,
+    settings: Settings,
+    reference: dict[str, Any],
+    has_store: bool,
+) -> None:
+    if not has_store:
+        settings.OLLAMA_OPENAI = {**settings.OLLAMA_OPENAI, "RESPONSE_STORE": None}
+    response = ask(input=[{"role": "user", "content": "Hi"}, reference])
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["param"] == "input[1]"
+    assert "items are not stored" in error["message"]
+    assert "send the item itself (many clients do with 'store': false)" in error["message"]
+    assert stored.chats() == []
+
+
+@pytest.mark.compat("responses.request.input")
+def test_a_conversation_goes_on_without_input(ask: Any, stored: OllamaServer) -> None:
+    first = ask(input="Hi").json()
+    second = ask(previous_response_id=first["id"])
+    assert second.status_code == 200
+    roles = [message["role"] for message in stored.chats()[1].body["messages"]]
+    assert roles == ["user", "assistant"]
+
+
+@pytest.mark.parametrize("fields", [{"conversation": "conv_1"}, {"prompt": {"id": "pmpt_1"}}, {}])
+def test_what_is_left_of_a_request_must_have_input(
+    ask: Any, stored: OllamaServer, settings: Settings, fields: dict[str, Any]
+) -> None:
+    settings.OLLAMA_OPENAI = {**settings.OLLAMA_OPENAI, "UNSUPPORTED_PARAMETERS": "ignore"}
+    response = ask(**fields)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "input")
+
+
 @pytest.mark.compat("responses.request.store")
 def test_what_is_not_to_be_stored_is_not(ask: Any, stored: OllamaServer) -> None:
     assert ask(input="Hi", store=False).json()["store"] is False

@@ -621,7 +621,7 @@ def test_two_apps_with_one_path(
         assert name in message.msg
 
 
-@pytest.mark.parametrize("route", ["v1/models", "v1/models/<str:id>/card/", "health"])
+@pytest.mark.parametrize("route", ["v1/models/", "v1/models/<str:id>/card/", "health/"])
 def test_an_app_with_a_path_of_the_gateway(
     install: Install, monkeypatch: pytest.MonkeyPatch, route: str
 ) -> None:
@@ -632,6 +632,21 @@ def test_an_app_with_a_path_of_the_gateway(
     (message,) = checks.check_paths()
     assert "'django_ollama_openai'" in message.msg
     assert repr(route) in message.msg
+
+
+def test_an_app_may_replace_a_path_of_the_gateway(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("other_urls")
+    module.urlpatterns = [endpoints.path("v1/models", other)]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "other_urls", module)
+    install(urls="other_urls")
+    assert checks.check_paths() == []
+    install("messages", urls="other_urls")
+    (message,) = checks.check_paths()
+    assert "'v1/models'" in message.msg
+    for name in ("'tests.project'", "'django.contrib.messages'"):
+        assert name in message.msg
 
 
 # Mounts

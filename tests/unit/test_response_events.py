@@ -154,7 +154,7 @@ def normalised(data: bytes) -> str:
     def numbered(match: re.Match[str]) -> str:
         return f"{match[1]}{numbers.setdefault(match[0], len(numbers))}"
 
-    text = re.sub(r"\b((?:resp|msg|rs|fc|ctc)_)[0-9a-f]{30}\b", numbered, data.decode())
+    text = re.sub(r"\b((?:resp|msg|rs|fc|ctc)_)[0-9a-f]{32}\b", numbered, data.decode())
     assert numbers
     return re.sub(r'("(?:created|completed)(?:_at|At)":)\d+', r"\g<1>1700000000", text)
 
@@ -215,6 +215,100 @@ def test_every_golden_file_is_held_to() -> None:
     streams = {f"{name}.{case}.sse" for name in [*STREAMS, "failure"] for case in CASES}
     wholes = {f"{name}.{case}.json" for name in WHOLE for case in CASES}
     assert {path.name for path in (GOLDEN / "responses").iterdir()} == streams | wholes
+
+
+# A response that is stored
+
+
+def endings(**options: Any) -> dict[str, tuple[bytes, dict[str, Any]]]:
+    """The last bytes of a stream that breaks off in each way, and the response then."""
+    found = {}
+    for name, arguments in {
+        "fail": [UpstreamError("Down.")],
+        "interrupt": [],
+        "cancel": [],
+    }.items():
+        writer = ResponseStream(ASK, "m", "snake", stored=True, **options)
+        data = writer.begin() + writer.feed(Delta("Hel", usage=Usage(3, 1)))
+        last = getattr(writer, name)(*arguments)
+        # What is stored is what the client gets, whatever ends the delivery.
+        assert writer.fail(UpstreamError("Other.")) == writer.finish() == last
+        found[name] = data + last, writer.response
+    return found
+
+
+@pytest.mark.compat("responses.response.status", "responses.response.background")
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize(
+    ("way", "status", "event"),
+    [
+        ("fail", "failed", "failed"),
+        ("interrupt", "incomplete", "incomplete"),
+        ("cancel", "cancelled", "incomplete"),
+    ],
+)
+def test_a_response_that_breaks_off_keeps_its_output(
+    way: str, status: str, event: str, background: bool
+) -> None:
+    data, response = endings(background=background)[way]
+    events = told(data)
+    assert [each["sequence_number"] for each in events] == list(range(len(events)))
+    assert events[-1] == {
+        "type": f"response.{event}",
+        "response": response,
+        "sequence_number": len(events) - 1,
+    }
+    assert (response["status"], response["background"]) == (status, background)
+    (item,) = response["output"]
+    assert (item["status"], item["content"][0]["text"]) == ("incomplete", "Hel")
+    assert response["completed_at"] is response["incomplete_details"] is None
+    assert (response["usage"] is None) is (way == "cancel")
+    assert Response.model_validate(response).output_text == "Hel"
+    for each in events:
+        EVENT.validate_python(each)
+
+
+@pytest.mark.compat("responses.event.type")
+def test_a_response_in_the_background_is_queued_until_the_engine_answers() -> None:
+    writer = ResponseStream(ASK, "m", "snake", response_id="resp_1", background=True)
+    queued = told(writer.begin())
+    assert [event["type"] for event in queued] == ["response.created", "response.queued"]
+    assert {event["response"]["status"] for event in queued} == {"queued"}
+    assert {event["response"]["id"] for event in queued} == {"resp_1"}
+    assert writer.response["status"] == "queued"
+    first, added, *_ = told(writer.feed(TEXT[0]))
+    assert (first["type"], first["response"]["status"]) == ("response.in_progress", "in_progress")
+    assert added["item"]["status"] == "in_progress"
+    (item,) = writer.response["output"]
+    assert (item["status"], item["content"][0]["text"]) == ("in_progress", "Hello")
+    assert told(writer.finish())[-1]["sequence_number"] == 9
+    idle = ResponseStream(ASK, "m", "snake", background=True)
+    assert [event["type"] for event in told(idle.cancel())] == [
+        "response.created",
+        "response.queued",
+        "response.incomplete",
+    ]
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_only_an_early_stream_begins_before_the_engine_has_answered(early: bool) -> None:
+    writer = ResponseStream(ASK, "m", "snake", is_early=early)
+    begun = writer.begin()
+    assert bool(begun) is early
+    events = told(begun + writer.feed(TEXT[0]) + writer.finish())
+    assert [event["type"] for event in events[:3]] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+    ]
+    assert WholeResponse(ASK, "m", "snake", is_early=early).begin() == b""
+
+
+@pytest.mark.compat("responses.response.conversation")
+def test_a_response_names_its_conversation() -> None:
+    writer = WholeResponse(ASK, "m", "snake", conversation="conv_1")
+    assert writer.response["conversation"] == {"id": "conv_1"}
+    assert strictly(writer.cancel())["status"] == "cancelled"
 
 
 # The contract of spellings
@@ -329,6 +423,7 @@ def test_the_object_that_is_stored_is_in_snake_case_whatever_is_sent(name: str, 
 def test_a_response_tells_again_what_was_sent_or_what_holds() -> None:
     response = whole([end()])
     assert {name for name, value in response.items() if value is None} == {
+        "conversation",
         "error",
         "incomplete_details",
         "instructions",
@@ -414,6 +509,7 @@ REQUIRED: dict[str, Any] = {
     "max_tool_calls": (int, type(None)),
     "store": bool,
     "background": bool,
+    "conversation": (dict, type(None)),
     "service_tier": str,
     "metadata": dict,
     "safety_identifier": TEXT_OR_NONE,
@@ -478,7 +574,7 @@ def test_a_response_is_of_now_and_its_ids_are_its_own() -> None:
     assert before <= one["created_at"] <= one["completed_at"] <= time.time()
     ids = [item["id"] for response in (one, other) for item in [response, *response["output"]]]
     assert len(set(ids)) == len(ids) == 8
-    assert all(re.fullmatch("(resp|msg|fc)_[0-9a-f]{30}", id) for id in ids)
+    assert all(re.fullmatch("(resp|msg|fc)_[0-9a-f]{32}", id) for id in ids)
 
 
 @pytest.mark.compat(

@@ -409,7 +409,6 @@ def test_the_choice_of_a_tool_is_nested() -> None:
 def test_what_has_no_counterpart_is_left_out() -> None:
     nothing = {
         "store": True,
-        "previous_response_id": "resp_1",
         "max_tool_calls": 3,
         "prompt_cache_key": "k",
         "safety_identifier": "s",

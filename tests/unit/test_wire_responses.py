@@ -17,11 +17,13 @@ from django_ollama_openai._wire.generation import SamplingRequest
 from django_ollama_openai._wire.response_tools import AllowedTools, FunctionTool, OtherTool
 from django_ollama_openai._wire.responses import (
     AssistantInput,
+    CompactionItem,
     CustomToolCallItem,
     CustomToolCallOutput,
     FunctionCallItem,
     FunctionCallOutput,
     InputItem,
+    ItemReference,
     JSONSchemaFormat,
     OtherItem,
     ReasoningItem,
@@ -61,7 +63,7 @@ def says(*parts: Any, role: str = "user") -> dict[str, Any]:
 
 def read(item: Any) -> InputItem:
     parsed = parse(items(item)).input
-    assert not isinstance(parsed, str)
+    assert isinstance(parsed, list)
     return parsed[0]
 
 
@@ -131,8 +133,9 @@ def test_the_contents_of_schemas_arguments_and_metadata_are_no_fields() -> None:
 
 
 def test_what_is_declared_is_what_was_sent() -> None:
+    sent = {name: value for name, value in FULL.items() if value is not None}
     assert parse(FULL).dump_known() == {
-        **FULL,
+        **sent,
         "input": [
             {**item, "content": [TEXT, {**PICTURE, "detail": "low"}, item["content"][2]]}
             if item.get("role") == "user"
@@ -170,7 +173,7 @@ def test_unknown_keys_are_accepted_and_kept_at_every_level() -> None:
         "server_label": "x",
         "serverUrl": "https://x.test",
     }
-    assert not isinstance(request.input, str)
+    assert isinstance(request.input, list)
     assert request.input[0].model_extra == {"id": "msg_1", "status": "completed"}
 
 
@@ -210,7 +213,10 @@ def test_the_input_may_be_a_text(text: str) -> None:
                 ToolsItem,
             ),
             ({"type": "web_search_call", "id": "ws_1"}, OtherItem),
-            ({"type": "compaction", "encrypted_content": "x"}, OtherItem),
+            ({"type": "compaction", "encrypted_content": "x"}, CompactionItem),
+            ({"type": "item_reference", "id": "msg_1"}, ItemReference),
+            ({"type": None, "id": "msg_1"}, ItemReference),
+            ({"id": "msg_1"}, ItemReference),
             ({"type": "brand_new", "role": "user"}, OtherItem),
         ]
     ),
@@ -297,7 +303,9 @@ def test_any_text_is_read_as_it_was_written(text: str) -> None:
     body = items({"type": "function_call_output", "call_id": text, "output": text})
     for ascii_only in (True, False):
         encoded = json.dumps(body, ensure_ascii=ascii_only).encode()
-        item = ResponsesRequest.parse(encoded).input[0]
+        given = ResponsesRequest.parse(encoded).input
+        assert isinstance(given, list)
+        (item,) = given
         assert isinstance(item, FunctionCallOutput)
         assert (item.output, item.call_id) == (text, text)
 
@@ -384,6 +392,7 @@ WRONG_FIELDS: dict[str, list[Any]] = {
     "stream": [1, "true"],
     "store": [1, "true"],
     "background": [1, "true"],
+    "conversation": [5, {}, {"id": None}],
     "previous_response_id": [5, {}],
     "prompt_cache_key": [5],
     "safety_identifier": [5],
@@ -477,22 +486,39 @@ def test_a_wrong_value_is_named(body: dict[str, Any], param: str) -> None:
 
 
 @pytest.mark.compat("responses.request.input[type]")
+def test_references_to_items_are_found_and_replaced() -> None:
+    request = parse(items(HELLO, {"id": "msg_1"}, {"type": "item_reference", "id": "rs_1"}))
+    assert request.item_references == [("input[1]", "msg_1"), ("input[2]", "rs_1")]
+    hello, *_ = request.input_items
+    answer = {"type": "message", "role": "assistant", "content": "Hi", "id": "msg_1", "phase": "x"}
+    replaced = request.with_input([hello, answer])
+    assert replaced.item_references == []
+    assert replaced.input_items == [hello, answer]
+    assert replaced.after([answer]).input_items == [answer, hello, answer]
+
+
+@pytest.mark.compat("responses.request.input", "responses.request.conversation")
 @pytest.mark.parametrize(
-    "reference",
-    numbered(
-        [
-            {"type": "item_reference", "id": "msg_1"},
-            {"type": None, "id": "msg_1"},
-            {"id": "msg_1"},
-            {"type": "item_reference"},
-        ]
-    ),
+    ("source", "id"),
+    [
+        ({"previous_response_id": "resp_1"}, None),
+        ({"conversation": "conv_1"}, "conv_1"),
+        ({"conversation": {"id": "conv_1"}}, "conv_1"),
+        ({"prompt": {"id": "pmpt_1"}}, None),
+    ],
 )
-def test_a_reference_to_an_item_is_refused_with_the_reason(reference: dict[str, Any]) -> None:
-    error = refused(items(HELLO, reference))
-    assert error.param == "input[1]"
-    assert "items are not stored" in error.message
-    assert "send the item itself" in error.message
+def test_the_input_may_come_from_elsewhere(source: dict[str, Any], id: str | None) -> None:
+    for body in (source, {**source, "input": None}):
+        request = parse(body)
+        assert (request.input, request.input_items, request.conversation_id) == (None, [], id)
+        assert request.after([HELLO]).input_items == [{"type": "message", **HELLO}]
+
+
+@pytest.mark.compat("responses.request.conversation", "responses.request.previous_response_id")
+def test_a_response_follows_another_or_belongs_to_a_conversation() -> None:
+    error = refused(asking(conversation="conv_1", previous_response_id="resp_1"))
+    assert (error.status, error.code) == (400, "mutually_exclusive_parameters")
+    assert error.param == "previous_response_id"
 
 
 @pytest.mark.compat("responses.request.max_tokens, messages, response_format, …")
@@ -685,6 +711,8 @@ def test_what_no_engine_here_can_do_is_named() -> None:
         "background",
         *UNSUPPORTED,
     ]
+    stateful = parse({**FULL, "background": True}).unsupported_parameters(stateful=True)
+    assert stateful == UNSUPPORTED[1:]
 
 
 @pytest.mark.compat("responses.request.background", "responses.request.service_tier")

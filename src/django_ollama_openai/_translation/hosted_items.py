@@ -76,7 +76,6 @@ _ANY_TEXT: Final = ("text", "content", "output", "result")
 #: Types without readable text.
 _UNREADABLE: Final = frozenset(
     {
-        "compaction",
         "compaction_trigger",
         "computer_call",
         "computer_call_output",

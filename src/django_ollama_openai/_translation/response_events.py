@@ -1,13 +1,14 @@
 """Write deltas as OpenAI's ``response`` object, or as a stream of ``response.…`` events.
 
-Call ``feed()`` for each delta, then ``finish()``, or ``fail()`` if the response fails. All return
-bytes for the client. ``response`` is the current response object, in snake_case.
+Call ``begin()``, ``feed()`` for each delta, then ``finish()``, or one of ``fail()``,
+``interrupt()`` and ``cancel()``. All return bytes for the client.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from .._wire.case import Case, camel_keys
@@ -27,7 +28,7 @@ from .response_items import (
 )
 from .response_object import CLIENTS_OWN, new_response, response_error, response_usage, spelled
 
-__all__ = ["ResponseStream", "WholeResponse"]
+__all__ = ["ResponseStream", "ResponseWriter", "WholeResponse"]
 
 #: The finish reasons of incomplete responses, with OpenAI's reasons in ``incomplete_details``.
 _INCOMPLETE: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -36,15 +37,36 @@ _INCOMPLETE: Final = {"length": "max_output_tokens", "content_filter": "content_
 _NUMBER_AND_END: Final = b"%d}\n\n"
 
 
-class _Writer:
+class ResponseWriter:
     """The base class of both writers, which adds items to the output. An item is open until another
-    one begins. The hooks return the bytes of events for it."""
+    one begins. The hooks return the bytes of events for it.
+
+    A response in the background is queued until the first delta. Such a stream, and one that
+    ``is_early``, begins before the engine has answered: its failures are events.
+    """
 
     def __init__(
-        self, request: ResponsesRequest, model: str, case: Case, *, stored: bool = False
+        self,
+        request: ResponsesRequest,
+        model: str,
+        case: Case,
+        *,
+        response_id: str | None = None,
+        stored: bool = False,
+        background: bool = False,
+        conversation: str | None = None,
+        is_early: bool = False,
     ) -> None:
         self._case = case
-        self._response = new_response(request, model, stored=stored)
+        self._response = new_response(
+            request,
+            model,
+            response_id=response_id,
+            stored=stored,
+            background=background,
+            conversation=conversation,
+        )
+        self._is_early = is_early or background
         self._reasoning_item = ReasoningItem if request.summary is None else SummaryItem
         self._names = ToolNames(request)
         self._items: list[Item] = []
@@ -52,16 +74,80 @@ class _Writer:
         self._calls: dict[int, CallItem] = {}
         self._finish_reason: str | None = None
         self._usage: Usage | None = None
+        self._end: bytes | None = None
+        # The events of the new response that have not been written.
+        self._opening = ["created", "in_progress"]
+        if background:
+            self._opening.insert(1, "queued")
 
     @property
     def response(self) -> dict[str, Any]:
-        """The current response object, as it would be stored."""
+        """The current response object, in snake_case, as it would be stored: while it is generated
+        with the output so far."""
         return {**self._response, "output": [item.as_openai() for item in self._items]}
 
+    def begin(self) -> bytes:
+        """Return the bytes to send before the engine has answered; none unless the stream is
+        early."""
+        return self._announce() if self._is_early else b""
+
+    def finish(self) -> bytes:
+        """End the response: the engine has answered."""
+        if self._end is not None:
+            return self._end
+        output = self._announce(is_answered=True) + self._set_finished()
+        return output + self._on_end()
+
+    def fail(self, error: GatewayError) -> bytes:
+        """End the response with ``error``, also if it has finished but could not be stored.
+
+        The first call of this method, :meth:`interrupt` or :meth:`cancel` ends the response; later
+        calls return the same bytes.
+        """
+        details = {"error": response_error(error), "usage": self._known_usage()}
+        return self._break_off("failed", lambda: self._on_failed(error), **details)
+
+    def interrupt(self) -> bytes:
+        """End the response as incomplete: the client has disconnected, or the server
+        stops."""
+        return self._break_off("incomplete", self._on_end, usage=self._known_usage())
+
+    def cancel(self) -> bytes:
+        """End the response as cancelled by the client, with the output so far."""
+        return self._break_off("cancelled", self._on_end, usage=None)
+
+    def _break_off(self, status: str, on_end: Callable[[], bytes], **fields: Any) -> bytes:
+        """End the response with open items. There are no events for these, since clients would take
+        their incomplete text for the whole."""
+        if self._end is None:
+            output = self._announce()
+            for item in self._open:
+                item.status = "incomplete"
+            self._open.clear()
+            self._response |= {"status": status, "completed_at": None, **fields}
+            self._end = output + on_end()
+        return self._end
+
+    def _known_usage(self) -> dict[str, Any] | None:
+        return None if self._usage is None else response_usage(self._usage)
+
+    def _announce(self, *, is_answered: bool = False) -> bytes:
+        """Return the events of the new response that have not been written. One in the background
+        is in progress when the engine has answered."""
+        output = b""
+        is_queued = self._response["status"] == "queued" and not is_answered
+        while len(self._opening) > is_queued:
+            name = self._opening.pop(0)
+            if name == "in_progress":
+                self._response["status"] = name
+            output += self._on_status(name)
+        return output
+
     def feed(self, delta: Delta) -> bytes:
+        """Add ``delta`` to the output."""
+        output = self._announce(is_answered=True) if self._opening else b""
         self._finish_reason = delta.finish_reason or self._finish_reason
         self._usage = delta.usage or self._usage
-        output = b""
         if delta.reasoning:
             output += self._add_text(self._reasoning_item, delta.reasoning)
         if delta.content:
@@ -132,19 +218,10 @@ class _Writer:
         }
         return output
 
-    def _set_failed(self, error: GatewayError) -> None:
-        """Mark the open items as incomplete and the response as failed. There are no events for the
-        items, since clients would take their incomplete text for the whole."""
-        for item in self._open:
-            item.status = "incomplete"
-        self._open.clear()
-        self._response |= {
-            "status": "failed",
-            "error": response_error(error),
-            "usage": None if self._usage is None else response_usage(self._usage),
-        }
-
     # Hooks
+
+    def _on_status(self, name: str) -> bytes:
+        return b""
 
     def _on_item_added(self, item: Item) -> bytes:
         return b""
@@ -155,50 +232,43 @@ class _Writer:
     def _on_item_done(self, item: Item) -> bytes:
         return b""
 
+    def _on_end(self) -> bytes:
+        raise NotImplementedError
 
-class WholeResponse(_Writer):
+    def _on_failed(self, error: GatewayError) -> bytes:
+        return self._on_end()
+
+
+class WholeResponse(ResponseWriter):
     """A writer of one ``response`` object."""
 
-    def finish(self) -> bytes:
-        self._set_finished()
+    def _on_end(self) -> bytes:
         return encode_json(spelled(self.response, self._case))
 
-    def fail(self, error: GatewayError) -> bytes:
-        self._set_failed(error)
+    def _on_failed(self, error: GatewayError) -> bytes:
         return encode_json(error.envelope())
 
 
-class ResponseStream(_Writer):
+class ResponseStream(ResponseWriter):
     """A writer of a stream of ``response.…`` events.
 
-    The order is OpenAI's: two events with the new response; for each item events when it is added,
-    for its part and text, and when it is done; one event with the whole response. No ``[DONE]``
-    follows.
+    The order is OpenAI's: two events with the new response, and one more between them in the
+    background; for each item events when it is added, for its part and text, and when it is done;
+    one event with the whole response. No ``[DONE]`` follows. OpenAI's types have no event for a
+    cancelled response: its stream ends with ``response.incomplete``.
     """
 
-    def __init__(
-        self, request: ResponsesRequest, model: str, case: Case, *, stored: bool = False
-    ) -> None:
-        super().__init__(request, model, case, stored=stored)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self._sequence_number = 0
         self._delta_frames: dict[int, tuple[bytes, bytes]] = {}
 
-    def feed(self, delta: Delta) -> bytes:
-        return self._begin() + super().feed(delta)
+    def _on_status(self, name: str) -> bytes:
+        return self._response_event(f"response.{name}")
 
-    def finish(self) -> bytes:
-        output = self._begin() + self._set_finished()
-        return output + self._response_event(f"response.{self._response['status']}")
-
-    def fail(self, error: GatewayError) -> bytes:
-        output = self._begin()
-        self._set_failed(error)
-        return output + self._response_event("response.failed")
-
-    def _begin(self) -> bytes:
-        if self._sequence_number:
-            return b""
-        return b"".join(map(self._response_event, ["response.created", "response.in_progress"]))
+    def _on_end(self) -> bytes:
+        status = self._response["status"]
+        return self._on_status("incomplete" if status == "cancelled" else status)
 
     def _on_item_added(self, item: Item) -> bytes:
         self._delta_frames[item.index] = self._delta_frame(item)

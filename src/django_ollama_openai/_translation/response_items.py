@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Any, ClassVar, Literal, TypeAlias
 
+from .._ids import uuid7
 from .._wire.base import parse_json
 from .._wire.delta import ToolCallDelta, new_tool_call_id
 
@@ -23,8 +23,8 @@ Status: TypeAlias = Literal["in_progress", "completed", "incomplete"]
 
 
 def new_id(prefix: str) -> str:
-    """Return an id with OpenAI's ``prefix`` and 120 random bits, which cannot collide."""
-    return prefix + secrets.token_hex(15)
+    """Return an id with OpenAI's ``prefix``, which sorts by time."""
+    return prefix + uuid7().hex
 
 
 class Item:

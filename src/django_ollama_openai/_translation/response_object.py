@@ -22,8 +22,17 @@ __all__ = ["CLIENTS_OWN", "new_response", "response_error", "response_usage", "s
 CLIENTS_OWN: Final = frozenset({"metadata", "parameters", "schema"})
 
 
-def new_response(request: ResponsesRequest, model: str, *, stored: bool) -> dict[str, Any]:
-    """Return a new response to ``request``. ``model`` is the model's public name.
+def new_response(
+    request: ResponsesRequest,
+    model: str,
+    *,
+    response_id: str | None = None,
+    stored: bool = False,
+    background: bool = False,
+    conversation: str | None = None,
+) -> dict[str, Any]:
+    """Return a new response to ``request``. ``model`` is the model's public name, ``conversation``
+    the id of the conversation that the response belongs to.
 
     Fields that are not in the request are ``null``, or OpenAI's default where OpenAI's types do not
     allow ``null``; the model's own default may differ. The service tier is always ``"default"``.
@@ -31,12 +40,13 @@ def new_response(request: ResponsesRequest, model: str, *, stored: bool) -> dict
     is_cut = request.truncation == "auto" or request.truncate is True
     text, reasoning, choice = request.text, request.reasoning, request.tool_choice
     return {
-        "id": new_id("resp_"),
+        "id": response_id or new_id("resp_"),
         "object": "response",
         "created_at": int(time.time()),
-        "status": "in_progress",
-        "background": False,
+        "status": "queued" if background else "in_progress",
+        "background": background,
         "completed_at": None,
+        "conversation": None if conversation is None else {"id": conversation},
         "error": None,
         "frequency_penalty": _or_default(request.frequency_penalty, 0),
         "incomplete_details": None,

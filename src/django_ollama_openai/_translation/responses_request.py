@@ -17,6 +17,7 @@ from .._wire.chat import ChatCompletionRequest
 from .._wire.response_tools import AllowedTools, OtherReference, ToolReference
 from .._wire.responses import (
     AssistantInput,
+    CompactionItem,
     ContentPart,
     CustomToolCallItem,
     CustomToolCallOutput,
@@ -25,6 +26,7 @@ from .._wire.responses import (
     InputAudioPart,
     InputImagePart,
     InputItem,
+    ItemReference,
     JSONSchemaFormat,
     OtherItem,
     ReasoningItem,
@@ -69,7 +71,8 @@ def ignored_parts(request: ResponsesRequest) -> tuple[str, ...]:
     unreadable = (
         item.type
         for item in items
-        if (isinstance(item, OtherItem) and not readable(item))
+        if isinstance(item, CompactionItem)
+        or (isinstance(item, OtherItem) and not readable(item))
         or (isinstance(item, ReasoningItem) and item.encrypted_content and not item.text)
     )
     names = [_named("tools", type) for type in request.hosted_tools]
@@ -161,10 +164,9 @@ class _Translation:
             self._message("instructions", "system", _parts("instructions", request.instructions))
         if isinstance(request.input, str):
             self._message("input", "user", _parts("input", request.input))
-        else:
-            for number, item in enumerate(request.input):
-                self._item(f"input[{number}]", item)
-            self._end_turn()
+        for number, item in enumerate(request.input if isinstance(request.input, list) else ()):
+            self._item(f"input[{number}]", item)
+        self._end_turn()
 
     # Messages
 
@@ -184,7 +186,7 @@ class _Translation:
             if item.call_id is not None:
                 # The tools are in "tools", but the call needs a result, too.
                 self._result(origin, item.call_id, _parts(origin, self._tool_names(item)))
-        else:
+        elif not isinstance(item, (CompactionItem, ItemReference)):
             self._end_turn()
             self._message(origin, item.role, _parts(f"{origin}.content", item.content))
 

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 from annotated_types import MaxLen, MinLen
 from pydantic import (
     BeforeValidator,
+    ConfigDict,
+    Discriminator,
     Field,
     Tag,
     TypeAdapter,
@@ -50,7 +52,9 @@ from .response_tools import (
 
 __all__ = [
     "AssistantInput",
+    "CompactionItem",
     "ContentPart",
+    "ConversationReference",
     "CustomToolCallItem",
     "CustomToolCallOutput",
     "FunctionCallItem",
@@ -59,6 +63,7 @@ __all__ = [
     "InputImagePart",
     "InputItem",
     "InputTextPart",
+    "ItemReference",
     "JSONSchemaFormat",
     "OfferedTool",
     "OtherItem",
@@ -161,7 +166,7 @@ AssistantContent: TypeAlias = Content[AssistantPart]
 
 # Items
 
-# See _add_message_type().
+# See _add_type().
 _MessageType: TypeAlias = Annotated[
     Literal["message"], WithJsonSchema({"enum": ["message", None], "default": "message"})
 ]
@@ -255,6 +260,24 @@ class ReasoningItem(WireModel):
         return "\n".join(part.text for part in self.content or self.summary or ())
 
 
+class CompactionItem(WireModel):
+    """An earlier conversation in a form that only the server that has made it can read."""
+
+    type: Literal["compaction"]
+    id: str | None = None
+    encrypted_content: str
+
+
+class ItemReference(WireModel):
+    """A reference to a stored item."""
+
+    type: Annotated[
+        Literal["item_reference"],
+        WithJsonSchema({"enum": ["item_reference", None], "default": "item_reference"}),
+    ] = "item_reference"
+    id: str
+
+
 _KNOWN_ITEMS: Final = (
     "message",
     "function_call",
@@ -264,6 +287,8 @@ _KNOWN_ITEMS: Final = (
     "custom_tool_call_output",
     "additional_tools",
     "tool_search_output",
+    "compaction",
+    "item_reference",
 )
 
 
@@ -271,24 +296,16 @@ class OtherItem(WireModel):
     """An item of a hosted tool, such as a web search. Its readable text stays in the
     conversation."""
 
-    type: Annotated[str, JSONSchemaExtra(**{"not": {"enum": [*_KNOWN_ITEMS, "item_reference"]}})]
+    type: Annotated[str, JSONSchemaExtra(**{"not": {"enum": [*_KNOWN_ITEMS]}})]
 
 
-def _add_message_type(value: Any) -> Any:
-    """Add the type of a message, and refuse references to items. OpenAI's clients may omit the type
-    of both."""
-    if not isinstance(value, dict):
+def _add_type(value: Any) -> Any:
+    """Add the type of a message and of a reference, which OpenAI's clients may omit."""
+    if not isinstance(value, dict) or value.get("type") is not None:
         return value
-    type_ = value.get("type")
-    if type_ is None and "role" in value:
+    if "role" in value:
         return {**value, "type": "message"}
-    if type_ == "item_reference" or (type_ is None and "id" in value):
-        raise PydanticCustomError(
-            "item_reference",
-            "References to items are not supported, since items are not stored; send the item "
-            "itself (many clients do with 'store': false)",
-        )
-    return value
+    return {**value, "type": "item_reference"} if "id" in value else value
 
 
 InputItem: TypeAlias = Annotated[
@@ -300,9 +317,11 @@ InputItem: TypeAlias = Annotated[
     | Annotated[CustomToolCallOutput, Tag("<custom_tool_call_output>")]
     | Annotated[ToolsItem, Tag("<additional_tools>")]
     | Annotated[ToolsItem, Tag("<tool_search_output>")]
+    | Annotated[CompactionItem, Tag("<compaction>")]
+    | Annotated[ItemReference, Tag("<item_reference>")]
     | Annotated[OtherItem, Tag("<other>")],
     tagged_union("type", *_KNOWN_ITEMS, other=True),
-    BeforeValidator(_add_message_type),
+    BeforeValidator(_add_type),
 ]
 
 
@@ -365,6 +384,14 @@ class StreamOptions(WireModel):
     include_obfuscation: bool | None = None
 
 
+class ConversationReference(WireModel):
+    id: str
+
+
+def _id_or_object(value: Any) -> str:
+    return "<id>" if isinstance(value, str) else "<object>"
+
+
 ServiceTier: TypeAlias = Literal[
     "auto", "default", "flex", "scale", "priority", "fast", "ultrafast"
 ]
@@ -382,6 +409,10 @@ _CHAT_COMPLETION_FIELDS: Final = {
 }
 
 
+#: The fields of which a request has at least one.
+_SOURCES: Final = ("input", "previous_response_id", "conversation", "prompt")
+
+
 class ResponsesRequest(SamplingRequest):
     """The body of ``POST v1/responses``.
 
@@ -389,11 +420,20 @@ class ResponsesRequest(SamplingRequest):
     them for all requests.
     """
 
-    input: Annotated[
-        Annotated[str, Tag("<text>")]
-        | Annotated[list[InputItem], MinLen(1), MaxLen(MAX_ITEMS), FirstErrorOnly(), Tag("<list>")],
-        text_or_list("items"),
-    ]
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": [name]} for name in _SOURCES]}
+    )
+
+    input: (
+        Annotated[
+            Annotated[str, Tag("<text>")]
+            | Annotated[
+                list[InputItem], MinLen(1), MaxLen(MAX_ITEMS), FirstErrorOnly(), Tag("<list>")
+            ],
+            text_or_list("items"),
+        ]
+        | None
+    ) = None
     instructions: str | None = None
 
     tools: Annotated[list[Tool], MaxLen(MAX_TOOLS), FirstErrorOnly()] | None = None
@@ -410,7 +450,15 @@ class ResponsesRequest(SamplingRequest):
     stream_options: StreamOptions | None = None
 
     store: bool | None = None
+    background: bool | None = None
     previous_response_id: str | None = None
+    conversation: (
+        Annotated[
+            Annotated[str, Tag("<id>")] | Annotated[ConversationReference, Tag("<object>")],
+            Discriminator(_id_or_object),
+        ]
+        | None
+    ) = None
 
     # Accepted and repeated in the response, without any effect: the gateway has no built-in tools,
     # service tiers or prompt caches of its own.
@@ -422,8 +470,6 @@ class ResponsesRequest(SamplingRequest):
     user: str | None = None
 
     # Parsed only for the error that they are not supported.
-    background: bool | None = None
-    conversation: Any = None
     prompt: Any = None
     audio: Any = None
     logit_bias: Any = None
@@ -459,6 +505,19 @@ class ResponsesRequest(SamplingRequest):
                 "characters",
             )
         return value
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> Self:
+        if self.previous_response_id is not None and self.conversation is not None:
+            raise InvalidRequest(
+                "Mutually exclusive parameters: Send only one of 'previous_response_id' and "
+                "'conversation'.",
+                param="previous_response_id",
+                code="mutually_exclusive_parameters",
+            )
+        if all(getattr(self, name) is None for name in _SOURCES):
+            raise InvalidRequest("Missing required parameter: 'input'.", param="input")
+        return self
 
     @model_validator(mode="after")
     def _check_references(self) -> Self:
@@ -552,13 +611,13 @@ class ResponsesRequest(SamplingRequest):
             return None
         return self.reasoning.summary or self.reasoning.generate_summary
 
-    def unsupported_parameters(self) -> list[str]:
+    def unsupported_parameters(self, *, stateful: bool = False) -> list[str]:
         """Return the parameters of the request that would change the answer and that no engine
-        supports."""
+        supports. ``stateful`` responses may be in the background or in a conversation."""
         has_effect = {
             "tool_choice": self.required_hosted_tool is not None,
-            "background": self.background,
-            "conversation": self.conversation is not None,
+            "background": self.background and not stateful,
+            "conversation": self.conversation is not None and not stateful,
             "prompt": self.prompt is not None,
             "audio": self.audio is not None,
             "logit_bias": bool(self.logit_bias),
@@ -570,16 +629,34 @@ class ResponsesRequest(SamplingRequest):
         return [name for name, is_set in has_effect.items() if is_set]
 
     @property
+    def conversation_id(self) -> str | None:
+        """The id of the conversation to which the response belongs, or ``None``."""
+        conversation = self.conversation
+        return conversation.id if isinstance(conversation, ConversationReference) else conversation
+
+    @property
     def input_items(self) -> list[dict[str, Any]]:
-        """The input as a list of items in JSON."""
+        """The input as a list of items in JSON, with all fields that the client has sent."""
+        if self.input is None:
+            return []
         if isinstance(self.input, str):
             return [{"type": "message", "role": "user", "content": self.input}]
         return [item.model_dump(exclude_unset=True) for item in self.input]
 
+    @property
+    def item_references(self) -> list[tuple[str, str]]:
+        """The references to items in the input: their notations, such as ``input[1]``, and their
+        ids."""
+        items = enumerate(self.input if isinstance(self.input, list) else ())
+        return [(f"input[{n}]", item.id) for n, item in items if isinstance(item, ItemReference)]
+
     def after(self, items: list[dict[str, Any]]) -> Self:
         """Return the request with ``items``, an earlier conversation, before its input."""
-        conversation = _ITEMS.validate_python([*items, *self.input_items])
-        return self.model_copy(update={"input": conversation})
+        return self.with_input([*items, *self.input_items])
+
+    def with_input(self, items: list[dict[str, Any]]) -> Self:
+        """Return the request with ``items``, those of a request or of a response, as its input."""
+        return self.model_copy(update={"input": _ITEMS.validate_python(items)})
 
 
 _ITEMS = TypeAdapter(list[InputItem])

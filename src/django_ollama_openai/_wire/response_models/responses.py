@@ -195,15 +195,20 @@ class ResponseUsage(TypedDict):
     total_tokens: Annotated[Count, ExtraKey("totalTokens")]
 
 
+class ResponseConversation(TypedDict):
+    id: str
+
+
 class Response(TypedDict):
     """A response. Fields that are not in the request are `null`, or have OpenAI's default."""
 
     id: str
     object: Literal["response"]
     created_at: Count
-    status: Literal["in_progress", "completed", "incomplete", "failed"]
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
     background: bool
     completed_at: Count | None
+    conversation: ResponseConversation | None
     error: ResponseError | None
     frequency_penalty: float
     incomplete_details: IncompleteDetails | None
@@ -243,10 +248,12 @@ class Event(TypedDict):
 
 
 class ResponseStatusEvent(Event):
-    """The current state of the response. The last event of every stream is one of these."""
+    """The current state of the response. The last event of every stream is one of these; of a
+    cancelled response, it is `response.incomplete`."""
 
     type: Literal[
         "response.created",
+        "response.queued",
         "response.in_progress",
         "response.completed",
         "response.incomplete",
