@@ -159,7 +159,9 @@ def still(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     # Tool calls get theirs where the backend runs, which is beside the rest.
     for module in (ollama_chunks, tool_choice):
         monkeypatch.setattr(module, "new_tool_call_id", lambda: f"call_{next(calls)}")
+    monkeypatch.setattr(secrets, "randbits", lambda bits: next(counter))
     monkeypatch.setattr(time, "time", lambda: 1_700_000_000.0)
+    monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_000_000_000)
     monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=next(counter)))
     return begin
 

@@ -497,7 +497,7 @@ def test_references_to_items_are_found_and_replaced() -> None:
     assert replaced.after([answer]).input_items == [answer, hello, answer]
 
 
-@pytest.mark.compat("responses.request.input", "responses.request.conversation")
+@pytest.mark.compat("responses.request.conversation", "responses.request.input")
 @pytest.mark.parametrize(
     ("source", "id"),
     [
