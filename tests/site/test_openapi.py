@@ -246,7 +246,7 @@ REFUSED: list[tuple[type[WireModel], dict[str, Any]]] = [
     (ResponsesRequest, {"input": []}),
     (ResponsesRequest, item(type="item_reference")),
     (ResponsesRequest, {"conversation": {}}),
-    (ResponsesRequest, {}),
+    (ResponsesRequest, {"input": None, "conversation": None}),
     (ResponsesRequest, item(role="user", content=[{"type": "input_file", "file_id": "x"}])),
     (ResponsesRequest, {"input": "Hi", "tools": [{"type": "function"}]}),
     (ResponsesRequest, {"input": "Hi", "metadata": {"k" * 65: ""}}),

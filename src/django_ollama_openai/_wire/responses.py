@@ -421,7 +421,12 @@ class ResponsesRequest(SamplingRequest):
     """
 
     model_config = ConfigDict(
-        json_schema_extra={"anyOf": [{"required": [name]} for name in _SOURCES]}
+        json_schema_extra={
+            "anyOf": [
+                {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
+                for name in _SOURCES
+            ]
+        }
     )
 
     input: (
