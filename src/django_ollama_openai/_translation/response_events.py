@@ -58,6 +58,9 @@ class _Writer:
         """The current response object, as it would be stored."""
         return {**self._response, "output": [item.as_openai() for item in self._items]}
 
+    def begin(self) -> bytes:
+        return b""
+
     def feed(self, delta: Delta) -> bytes:
         self._finish_reason = delta.finish_reason or self._finish_reason
         self._usage = delta.usage or self._usage

@@ -1,4 +1,4 @@
-"""Identifiers of the rows of optional apps: UUIDs that sort by time, and their public form."""
+"""Identifiers: UUIDs that sort by time, and their public form, such as ``resp_0192…``."""
 
 from __future__ import annotations
 
