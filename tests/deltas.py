@@ -123,7 +123,7 @@ def frames(stream: bytes) -> list[dict[str, Any]]:
 
 
 def normalised(data: bytes) -> str:
-    text, ids = re.subn(r'"id":"((?:chat)?cmpl)-[0-9a-f]{30}"', r'"id":"\1-id"', data.decode())
+    text, ids = re.subn(r'"id":"((?:chat)?cmpl)-[0-9a-f]{30,32}"', r'"id":"\1-id"', data.decode())
     text, times = re.subn(r'"created":\d+', '"created":1700000000', text)
     assert ids == times > 0
     return text

@@ -15,15 +15,20 @@ The app's ``AppConfig`` names the module of its ``urlpatterns`` as ``ollama_open
 from __future__ import annotations
 
 from ._batch_writer import BatchWriter
-from ._gateway.admission import Admission, admit_chat
+from ._gateway.admission import Admission, admit_chat, admit_without_engine
 from ._gateway.blocking import call_blocking
 from ._gateway.chat import run_chat
-from ._gateway.delivery import Reply
+from ._gateway.delivery import Reply, Stopper
 from ._gateway.flow import Call, Flow, call
 from ._gateway.outcome import Record
 from ._gateway.recorder import BaseRecorder
 from ._gateway.responses import admit_response, response_writer
 from ._gateway.stages import BaseStage, Steps
+from ._translation.chat_completion import (
+    ChatCompletionStream,
+    ChatCompletionWriter,
+    WholeChatCompletion,
+)
 from ._translation.response_events import ResponseWriter
 from ._views.endpoint import Endpoint, endpoint_of, path
 from ._wire.query import QueryParameters, RequestBody
@@ -34,6 +39,8 @@ __all__ = [
     "BaseStage",
     "BatchWriter",
     "Call",
+    "ChatCompletionStream",
+    "ChatCompletionWriter",
     "Endpoint",
     "Flow",
     "QueryParameters",
@@ -42,8 +49,11 @@ __all__ = [
     "RequestBody",
     "ResponseWriter",
     "Steps",
+    "Stopper",
+    "WholeChatCompletion",
     "admit_chat",
     "admit_response",
+    "admit_without_engine",
     "call",
     "call_blocking",
     "endpoint_of",

@@ -25,7 +25,11 @@ NAME: Final = os.environ.get(
 )
 PORT: Final = os.environ.get("TEST_DATABASE_PORT", "")
 
-INSTALLED_APPS = [*CORE_APPS, "django_ollama_openai.contrib.access"]
+INSTALLED_APPS = [
+    *CORE_APPS,
+    "django_ollama_openai.contrib.access",
+    "django_ollama_openai.contrib.chat",
+]
 TIME_ZONE = "Europe/Berlin"
 STATIC_URL = "static/"
 # Those of the admin.

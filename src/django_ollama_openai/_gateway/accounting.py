@@ -82,6 +82,11 @@ class Account:
         self._first: float | None = None
         self._record: Record | None = None
 
+    @property
+    def has_ended(self) -> bool:
+        """Return whether the answer has finished, failed or been cancelled."""
+        return self._record is not None
+
     def new_ticket(self) -> QueueTicket:
         """Return a new ticket for queues, whose waiting time counts as the request's."""
         ticket = QueueTicket()

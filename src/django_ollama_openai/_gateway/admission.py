@@ -41,6 +41,7 @@ __all__ = [
     "Incoming",
     "admit",
     "admit_chat",
+    "admit_without_engine",
     "apply_unsupported_policy",
     "authenticate",
     "authenticators",
@@ -239,6 +240,17 @@ def admit_chat(
     return admitted
 
 
+def admit_without_engine(admission: Admission[B]) -> Flow[Admission[B]]:
+    """Pass the last gates with a request of an endpoint that declares ``makes_chat``, but that
+    needs no engine for this request; return the admission.
+
+    Raises:
+        GatewayError: A policy refuses the request.
+    """
+    yield from admission.holds.acquire(policies(admission.settings), admission)
+    return admission
+
+
 def carry_out(admission: Admission[Any], answer: Flow[T]) -> Flow[T]:
     """Run ``answer``, the handler's flow; then settle what policies hold, unless an engine answers:
     then the delivery has taken the holds over, and settles them at the end.
@@ -254,7 +266,10 @@ def carry_out(admission: Admission[Any], answer: Flow[T]) -> Flow[T]:
         yield from admission.holds.settle(failure_of(error))
         raise
     if not admission.holds.acquired:
-        raise RuntimeError(f"The endpoint {admission.endpoint!r} did not call admit_chat().")
+        raise RuntimeError(
+            f"The endpoint {admission.endpoint!r} called neither admit_chat() nor "
+            "admit_without_engine()."
+        )
     yield from admission.holds.settle(Outcome())
     return result
 

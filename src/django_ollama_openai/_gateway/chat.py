@@ -17,7 +17,7 @@ from ..exceptions import GatewayError, InvalidRequest
 from .accounting import Account
 from .admission import Admission, NameFields
 from .completion import Completion, chat_sources
-from .delivery import Reply, deliver
+from .delivery import Reply, Stopper, deliver
 from .flow import Flow, call
 from .recorder import BaseRecorder
 from .routing import Route
@@ -32,12 +32,17 @@ def run_chat(
     stages: Sequence[StageFactory] = (),
     recorder: BaseRecorder | None = None,
     writer: ChatCompletionWriter | None = None,
+    is_stream: bool | None = None,
+    stopper: Stopper | None = None,
+    is_detached: bool = False,
 ) -> Flow[Reply]:
     """Answer a chat, whose request is ``admission.engine_request``.
 
     ``stages`` are factories of stages, which are called once for each choice, the outermost first.
     ``recorder`` keeps the answer; ``writer`` turns it into bytes, those of a chat completion by
-    default.
+    default. ``is_stream`` is whether the client gets it in pieces, by default as the engine sends
+    it. ``stopper`` may stop the answer. A detached answer is only started: its request ends, and
+    the reply is empty.
 
     Raises:
         GatewayError: The answer failed before anything was sent; later errors are frames of the
@@ -60,9 +65,9 @@ def run_chat(
         sources=chat_sources(body, stages),
         account=Account(admission, choices=admission.choices, recorder=recorder),
         writer=writer or _writer(body, route, admission),
-        is_stream=bool(body.stream),
+        is_stream=bool(body.stream) if is_stream is None else is_stream,
     )
-    return (yield from deliver(admission, completion))
+    return (yield from deliver(admission, completion, stopper=stopper, is_detached=is_detached))
 
 
 class _Chat(Completion):

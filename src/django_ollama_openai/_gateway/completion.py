@@ -151,6 +151,9 @@ class Completion(Work[Delta]):
         self.is_stream = is_stream
         self._writer = writer
 
+    def begin(self) -> bytes:
+        return self._writer.begin()
+
     def feed(self, item: Delta) -> bytes:
         self.account.feed(item)
         return self._writer.feed(item)

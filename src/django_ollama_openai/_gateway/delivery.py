@@ -5,13 +5,15 @@ it. That makes keep-alives, the bounded wait for the first delta and the detecti
 possible. Both cancel the backend's work at once when the client disconnects.
 
 An answer ends in this order: the recorder, the settlement of what policies hold, the last bytes,
-the signals.
+the signals. A detached answer has no client: it goes on when the request has been answered.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
+import threading
 import time
 from collections.abc import (
     AsyncIterator,
@@ -20,12 +22,14 @@ from collections.abc import (
     Generator,
     Iterator,
 )
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self, TypeAlias, TypeVar
 
 from .. import _conf
 from .._cancellation import Cancelled
+from .._connections import close_connections
 from .._pump import EndOfStream, Pump
 from .._tasks import start_task
 from .._wire.sse import PING
@@ -37,10 +41,19 @@ from .channel import Channel
 from .flow import Flow, call
 from .work import Work
 
-__all__ = ["AsyncDelivery", "ClientDisconnected", "Delivery", "Reply", "Timing", "deliver"]
-
+__all__ = [
+    "AsyncDelivery",
+    "ClientDisconnected",
+    "Delivery",
+    "Reply",
+    "Stopper",
+    "Timing",
+    "deliver",
+]
 
 T = TypeVar("T")
+
+logger = logging.getLogger("django_ollama_openai")
 
 
 class ClientDisconnected(Exception):
@@ -55,8 +68,41 @@ class Reply:
     ignored_parameters: tuple[str, ...] = ()
 
 
-def deliver(admission: Admission[Any], work: Work[Any]) -> Flow[Reply]:
+class Stopper:
+    """Stops one answer at the client's wish: it ends as if the model had finished, with the output
+    so far and the finish reason ``"stop"``. Any thread may stop it, at any time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._on_stop: Callable[[], object] | None = None
+        self.is_stopped = False
+
+    def stop(self) -> None:
+        """Stop the answer, unless it has ended. It ends within half a second."""
+        with self._lock:
+            self.is_stopped, on_stop = True, self._on_stop
+        if on_stop is not None:
+            on_stop()
+
+    def attach(self, on_stop: Callable[[], object]) -> None:
+        """Call ``on_stop`` when the answer is to stop, or now if it is already."""
+        with self._lock:
+            self._on_stop = on_stop
+        if self.is_stopped:
+            on_stop()
+
+
+def deliver(
+    admission: Admission[Any],
+    work: Work[Any],
+    *,
+    stopper: Stopper | None = None,
+    is_detached: bool = False,
+) -> Flow[Reply]:
     """Run ``work`` to its end, or until its stream has begun, and return the reply.
+
+    ``stopper`` may stop the answer. If it is detached, the work is only started, the reply is
+    empty, and nobody gets the error of a failure but the recorder, the policies and the signals.
 
     Raises:
         GatewayError: The work has failed before anything was sent; later errors are frames of the
@@ -65,18 +111,68 @@ def deliver(admission: Admission[Any], work: Work[Any]) -> Flow[Reply]:
     """
     if admission.holds:
         work.account.holds = admission.holds.hand_over()
-    content = yield from call(_run, _arun, admission, work)
+    timing = Timing.of(admission.settings)
+    if is_detached:
+        yield from call(_detach, _adetach, work, timing, stopper)
+        return Reply(b"", admission.ignored_parameters)
+    content = yield from call(
+        _run, _arun, work, timing, stopper, admission.incoming.is_disconnected
+    )
     return Reply(content, admission.ignored_parameters)
 
 
-def _run(admission: Admission[Any], work: Work[Any]) -> bytes | Delivery:
-    delivery = Delivery(work, Timing.of(admission.settings), admission.incoming.is_disconnected)
+def _run(
+    work: Work[Any],
+    timing: Timing,
+    stopper: Stopper | None,
+    is_disconnected: Callable[[], bool],
+) -> bytes | Delivery:
+    delivery = Delivery(work, timing, is_disconnected, stopper)
     return delivery.start() if work.is_stream else delivery.read()
 
 
-async def _arun(admission: Admission[Any], work: Work[Any]) -> bytes | AsyncDelivery:
-    delivery = AsyncDelivery(work, Timing.of(admission.settings))
+async def _arun(
+    work: Work[Any],
+    timing: Timing,
+    stopper: Stopper | None,
+    is_disconnected: Callable[[], bool],
+) -> bytes | AsyncDelivery:
+    delivery = AsyncDelivery(work, timing, stopper)
     return await (delivery.start() if work.is_stream else delivery.read())
+
+
+def _detach(work: Work[Any], timing: Timing, stopper: Stopper | None) -> None:
+    delivery = Delivery(work, timing, lambda: False, stopper)
+
+    def drain() -> None:
+        try:
+            for _ in delivery:
+                pass
+        except GatewayError:
+            # The recorder, the policies and the signals have it.
+            pass
+        except Exception:
+            logger.exception("Request %s crashed", work.account.request_id)
+        finally:
+            close_connections()
+
+    threading.Thread(
+        target=copy_context().run, args=(drain,), name="ollama-openai-answer", daemon=True
+    ).start()
+
+
+async def _adetach(work: Work[Any], timing: Timing, stopper: Stopper | None) -> None:
+    async def drain() -> None:
+        try:
+            async for _ in AsyncDelivery(work, timing, stopper).run():
+                pass
+        except GatewayError:
+            # As in _detach().
+            pass
+
+    task = asyncio.create_task(drain())
+    _running.add(task)
+    task.add_done_callback(_running.discard)
 
 
 @dataclass(slots=True, frozen=True)
@@ -97,11 +193,16 @@ class Delivery:
     """An answer for a synchronous server: an iterator of bytes."""
 
     def __init__(
-        self, work: Work[Any], timing: Timing, is_disconnected: Callable[[], bool]
+        self,
+        work: Work[Any],
+        timing: Timing,
+        is_disconnected: Callable[[], bool],
+        stopper: Stopper | None = None,
     ) -> None:
         self._work = work
         self._timing = timing
         self._is_disconnected = is_disconnected
+        self._stopper = stopper
         self._events = self._produce()
         self._first: list[bytes] = []
         self._due = 0.0
@@ -161,6 +262,10 @@ class Delivery:
                 for pump in pumps:
                     pump.start()
                 self._sent()
+                if data := work.begin():
+                    begun = True
+                    yield data
+                    self._sent()
                 for arrival in self._arrivals(arrivals, len(pumps)):
                     if arrival is None:
                         begun = True
@@ -176,6 +281,8 @@ class Delivery:
                             self._sent()
                     elif item.error is not None:
                         raise item.error
+            except _Stopped:
+                pass
             finally:
                 for pump in pumps:
                     pump.cancel()
@@ -234,15 +341,22 @@ class Delivery:
         Raises:
             Cancelled: The client has disconnected.
             ShuttingDown: The server is stopping, and the time is up.
+            _Stopped: The answer is to stop.
         """
         if self._is_disconnected():
             raise Cancelled
+        if self._stopper is not None and self._stopper.is_stopped:
+            raise _Stopped
         now, end = time.monotonic(), deadline()
         if end is None:
             return now + POLL_SECONDS
         if now >= end:
             raise ShuttingDown
         return min(now + POLL_SECONDS, end)
+
+
+class _Stopped(Exception):
+    """A :class:`Stopper` has stopped the answer."""
 
 
 _Arrivals: TypeAlias = "queue.SimpleQueue[tuple[int, Any | EndOfStream]]"
@@ -279,8 +393,9 @@ class AsyncDelivery:
     the iterator, and its deletion is the only sign of that.
     """
 
-    def __init__(self, work: Work[Any], timing: Timing) -> None:
+    def __init__(self, work: Work[Any], timing: Timing, stopper: Stopper | None = None) -> None:
         self._work = work
+        self._stopper = stopper
         keepalive = timing.keepalive if work.is_stream else None
         self._channel = Channel(keepalive, timing.client_timeout)
         self._production: _Production | None = None
@@ -292,13 +407,13 @@ class AsyncDelivery:
         Raises:
             GatewayError: The backend has failed before its first delta.
         """
-        self._run()
+        self.run()
         self._first = [await anext(self, b"")]
         return self
 
     async def read(self) -> bytes:
         """Wait for the whole answer; raises as :meth:`start` does."""
-        self._run()
+        self.run()
         return b"".join([data async for data in self])
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -333,9 +448,14 @@ class AsyncDelivery:
     def __del__(self) -> None:
         self.close()
 
-    def _run(self) -> None:
+    def run(self) -> Self:
+        """Begin the work."""
         # The task sends the request to the engine before any other task runs.
-        self._production = _Production(self._work, self._channel)
+        production = self._production = _Production(self._work, self._channel)
+        if self._stopper is not None:
+            loop = asyncio.get_running_loop()
+            self._stopper.attach(lambda: loop.call_soon_threadsafe(production.stop))
+        return self
 
 
 class _Production:
@@ -343,13 +463,22 @@ class _Production:
 
     It is cancelled once: a second cancellation would interrupt what the first has started, the
     closing of the connection to the engine. The client gets the error that ``reason`` makes, if
-    there is one.
+    there is one. Of an answer ``is_stopped`` the client gets the output so far.
     """
 
-    __slots__ = ("_is_cancelled", "_is_pending", "_is_shielded", "reason", "task")
+    __slots__ = (
+        "_account",
+        "_is_cancelled",
+        "_is_pending",
+        "_is_shielded",
+        "is_stopped",
+        "reason",
+        "task",
+    )
 
     def __init__(self, work: Work[Any], channel: Channel) -> None:
-        self._is_cancelled = self._is_pending = self._is_shielded = False
+        self._account = work.account
+        self._is_cancelled = self._is_pending = self._is_shielded = self.is_stopped = False
         self.reason: Callable[[], GatewayError] | None = None
         self.task = start_task(_produce(work, channel, self))
         _running.add(self.task)
@@ -362,6 +491,11 @@ class _Production:
                 self._is_pending = True
             else:
                 self.task.cancel()
+
+    def stop(self) -> None:
+        if not self._is_cancelled and not self._account.has_ended:
+            self.is_stopped = True
+            self.cancel()
 
     async def shield(self, part: Awaitable[T]) -> T:
         """Await ``part`` to its end; a cancellation takes effect after that."""
@@ -383,13 +517,18 @@ async def _produce(work: Work[Any], channel: Channel, production: _Production) -
         try:
             with ended_by_shutdown(shut_down):
                 await production.shield(account.asend_started())
+                if data := work.begin():
+                    channel.put(data)
                 await forward(work, channel)
             rest = work.finish()
         except asyncio.CancelledError:
-            if production.reason is None:
+            if production.is_stopped:
+                rest = work.finish()
+            elif production.reason is not None:
+                failure = work.fail(production.reason())
+            else:
                 account.cancelled()
                 raise
-            failure = work.fail(production.reason())
         except Exception as error:
             failure = work.fail(error)
         finally:

@@ -106,6 +106,11 @@ class Work(Generic[T]):
             return False
         return not backend.unsupported_parameters(self._request)
 
+    def begin(self) -> bytes:
+        """Return the bytes to send before an engine has answered. After them, a failure is a part
+        of the stream."""
+        return b""
+
     def feed(self, item: T) -> bytes:
         """Return the bytes to send for ``item``: none until the answer is complete, unless it is
         streamed."""

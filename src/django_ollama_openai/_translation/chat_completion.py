@@ -1,16 +1,17 @@
 """Write deltas as a ``chat.completion``, or as a stream of ``chat.completion.chunk``.
 
-Call ``feed()`` for each delta, then ``finish()``, or ``fail()`` if the completion fails. All return
-bytes for the client.
+Call ``begin()``, ``feed()`` for each delta, then ``finish()``, or ``fail()`` if the completion
+fails. All return bytes for the client.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
+from .._ids import uuid7
 from .._wire.case import Case, camel_keys
 from .._wire.delta import Delta, ToolCallDelta, Usage, fold
 from .._wire.sse import DONE, encode_json, frame
@@ -21,37 +22,58 @@ __all__ = ["ChatCompletionStream", "ChatCompletionWriter", "WholeChatCompletion"
 
 
 class ChatCompletionWriter(Protocol):
-    """The interface of both writers."""
+    """The interface of both writers.
 
+    ``begin()`` returns what is sent before the model has answered: after that, a failure is a part
+    of the stream.
+    """
+
+    def begin(self) -> bytes: ...
     def feed(self, delta: Delta) -> bytes: ...
     def finish(self) -> bytes: ...
     def fail(self, error: GatewayError) -> bytes: ...
 
 
 def new_completion_id() -> str:
-    """Return an id with OpenAI's prefix and 120 random bits, which cannot collide."""
-    return "chatcmpl-" + secrets.token_hex(15)
+    """Return an id with OpenAI's prefix, which sorts by time."""
+    return f"chatcmpl-{uuid7().hex}"
 
 
 class WholeChatCompletion:
     """A writer of one ``chat.completion`` with ``choices`` choices. With ``legacy_function_call``
-    tool calls have the deprecated form ``function_call``."""
+    tool calls have the deprecated form ``function_call``. ``further`` are fields of the completion
+    beside OpenAI's, which may be set until it is finished."""
 
     def __init__(
-        self, model: str, case: Case, *, choices: int = 1, legacy_function_call: bool = False
+        self,
+        model: str,
+        case: Case,
+        *,
+        choices: int = 1,
+        legacy_function_call: bool = False,
+        id: str | None = None,
+        further: Mapping[str, Any] | None = None,
     ) -> None:
-        self._head = _head("chat.completion", model)
+        self._head = completion_head(id or new_completion_id(), "chat.completion", model)
+        self.further = dict(further or {})
         self._case = case
         self._legacy_function_call = legacy_function_call
         self._deltas: list[list[Delta]] = [[] for _ in range(choices)]
+
+    def begin(self) -> bytes:
+        return b""
 
     def feed(self, delta: Delta) -> bytes:
         self._deltas[delta.index].append(delta)
         return b""
 
     def finish(self) -> bytes:
+        return encode_json(self.completion(self._case))
+
+    def completion(self, case: Case) -> dict[str, Any]:
+        """Return the completion of the deltas so far, spelled as ``case`` says."""
         choices = list(map(fold, self._deltas))
-        return encode_json(_completion(self._head, choices, self._case, self._legacy_function_call))
+        return _completion(self._head, choices, case, self._legacy_function_call, self.further)
 
     def fail(self, error: GatewayError) -> bytes:
         return encode_json(error.envelope())
@@ -63,6 +85,10 @@ class ChatCompletionStream:
     The order is OpenAI's: for each choice a chunk with the role, then chunks with content, for each
     choice a chunk with the finish reason, with ``include_usage`` a chunk with the usage and without
     choices, then ``[DONE]``.
+
+    With ``is_early`` the chunks with the role are sent before the model has answered. If the stream
+    ``is_numbered``, each chunk has a ``sequence_number``, from 0. ``first`` are fields of the first
+    chunk beside OpenAI's; ``last`` are those of the last one, which may be set until the end.
     """
 
     def __init__(
@@ -73,8 +99,17 @@ class ChatCompletionStream:
         choices: int = 1,
         include_usage: bool,
         legacy_function_call: bool = False,
+        id: str | None = None,
+        first: Mapping[str, Any] | None = None,
+        is_early: bool = False,
+        is_numbered: bool = False,
     ) -> None:
-        self._head = _head("chat.completion.chunk", model)
+        self._head = completion_head(id or new_completion_id(), "chat.completion.chunk", model)
+        self._first = dict(first or {})
+        self.last: dict[str, Any] = {}
+        self._is_early = is_early
+        self._is_numbered = is_numbered
+        self._number = 0
         self._case = case
         self._include_usage = include_usage
         self._legacy_function_call = legacy_function_call
@@ -82,6 +117,9 @@ class ChatCompletionStream:
         self._has_begun = False
         # A stream in camelCase ends with the whole completion.
         self._is_repeated = case == "camel"
+
+    def begin(self) -> bytes:
+        return self._begin() if self._is_early else b""
 
     def feed(self, delta: Delta) -> bytes:
         choice = self._choices[delta.index]
@@ -96,15 +134,20 @@ class ChatCompletionStream:
         if self._is_repeated:
             head = self._head | {"object": "chat.completion"}
             choices = [fold(choice.deltas) for choice in self._choices]
-            completion = _completion(head, choices, "camel", self._legacy_function_call)
+            further = {**self.last, **self._numbered()}
+            completion = _completion(head, choices, "camel", self._legacy_function_call, further)
             return begin + frame(completion) + DONE
         usage = sum((choice.usage for choice in self._choices), Usage())
         # Once only: clients add up the usage of all chunks.
         in_last = usage if self._case == "both" and not self._include_usage else None
         *others, last = range(len(self._choices))
-        ends = b"".join(self._end(index) for index in others) + self._end(last, in_last)
+        ends = b"".join(self._end(index) for index in others)
         if self._include_usage:
-            ends += frame({**self._head, "choices": [], "usage": usage_fields(usage, self._case)})
+            ends += self._end(last)
+            fields = {"choices": [], "usage": usage_fields(usage, self._case)}
+            ends += self._frame({**self._head, **fields, **self.last})
+        else:
+            ends += self._end(last, in_last, self.last)
         return begin + ends + DONE
 
     def fail(self, error: GatewayError) -> bytes:
@@ -118,19 +161,29 @@ class ChatCompletionStream:
             choice.content_frame = self._content_frame(index)
         # In order, before anything else: OpenAI's own client relies on it.
         role = {"role": "assistant", "content": "", "refusal": None}
-        return b"".join(self._chunk(index, role) for index in range(len(self._choices)))
+        first, *others = range(len(self._choices))
+        return self._chunk(first, role, further=self._first) + b"".join(
+            self._chunk(index, role) for index in others
+        )
 
-    def _end(self, index: int, usage: Usage | None = None) -> bytes:
+    def _end(
+        self,
+        index: int,
+        usage: Usage | None = None,
+        further: Mapping[str, Any] | None = None,
+    ) -> bytes:
         finish_reason = _finish_reason(
             self._choices[index].finish_reason, self._legacy_function_call
         )
-        return self._chunk(index, {}, finish_reason, usage)
+        return self._chunk(index, {}, finish_reason, usage, further=further)
 
     def _delta(self, delta: Delta) -> bytes:
         if not (delta.reasoning or delta.tool_calls or delta.logprobs):
             if not delta.content:
                 return b""
             before, after = self._choices[delta.index].content_frame
+            if self._is_numbered:
+                after += _NUMBER_AND_END % self._next_number()
             return before + encode_json(delta.content) + after
         body: dict[str, Any] = {}
         if delta.content or delta.logprobs:
@@ -151,6 +204,7 @@ class ChatCompletionStream:
         finish_reason: str | None = None,
         usage: Usage | None = None,
         logprobs: list[dict[str, Any]] | None = None,
+        further: Mapping[str, Any] | None = None,
     ) -> bytes:
         choice = {
             "index": index,
@@ -163,15 +217,34 @@ class ChatCompletionStream:
             chunk["usage"] = usage_fields(usage, self._case)
         elif self._include_usage and self._case != "camel":
             chunk["usage"] = None
+        return self._frame(chunk if further is None else {**chunk, **further})
+
+    def _frame(self, chunk: dict[str, Any]) -> bytes:
+        chunk |= self._numbered()
         return frame(camel_keys(chunk) if self._case == "camel" else chunk)
 
+    def _numbered(self) -> dict[str, int]:
+        return {"sequence_number": self._next_number()} if self._is_numbered else {}
+
+    def _next_number(self) -> int:
+        number = self._number
+        self._number += 1
+        return number
+
     def _content_frame(self, index: int) -> tuple[bytes, bytes]:
-        """Return the bytes before and after the content in a chunk with content only. They are
-        equal for all tokens of the choice."""
-        placeholder = secrets.token_hex(8)
+        """Return the bytes before and after the content in a chunk with content only, except its
+        number. They are equal for all tokens of the choice."""
+        placeholder, number = secrets.token_hex(8), self._number
         chunk = self._chunk(index, {"content": placeholder})
+        self._number = number
         before, _, after = chunk.partition(b'"%b"' % placeholder.encode())
+        if self._is_numbered:
+            after = after.removesuffix(_NUMBER_AND_END % number)
         return before, after
+
+
+#: The end of every numbered chunk: its number is the last key.
+_NUMBER_AND_END: Final = b"%d}\n\n"
 
 
 @dataclass(slots=True)
@@ -198,12 +271,12 @@ def chat_message(answer: Delta, *, legacy_function_call: bool = False) -> dict[s
     return message
 
 
-def _head(kind: str, model: str) -> dict[str, Any]:
-    return completion_head(new_completion_id(), kind, model)
-
-
 def _completion(
-    head: dict[str, Any], folded: Sequence[Delta], case: Case, legacy_function_call: bool
+    head: dict[str, Any],
+    folded: Sequence[Delta],
+    case: Case,
+    legacy_function_call: bool,
+    further: Mapping[str, Any],
 ) -> dict[str, Any]:
     choices = [
         {
@@ -217,7 +290,7 @@ def _completion(
         for index, answer in enumerate(folded)
     ]
     usage = sum((answer.usage or Usage() for answer in folded), Usage())
-    completion = {**head, "choices": choices, "usage": usage_fields(usage, case)}
+    completion = {**head, "choices": choices, "usage": usage_fields(usage, case), **further}
     return camel_keys(completion) if case == "camel" else completion
 
 

@@ -86,6 +86,9 @@ class _Writer:
         fields = usage_fields(usage, self._case)
         return camel_keys(fields) if self._case == "camel" else fields
 
+    def begin(self) -> bytes:
+        return b""
+
 
 class WholeTextCompletion(_Writer):
     """A writer of one ``text_completion``."""

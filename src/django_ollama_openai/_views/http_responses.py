@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 from django.http import HttpResponse, StreamingHttpResponse
@@ -33,7 +33,9 @@ def json_bytes(
 class EventStream(StreamingHttpResponse):
     """A stream of ``events``, encoded, that no proxy and no middleware holds back."""
 
-    def __init__(self, events: Delivery | AsyncDelivery) -> None:
+    def __init__(
+        self, events: Delivery | AsyncDelivery | Iterator[bytes] | AsyncIterator[bytes]
+    ) -> None:
         super().__init__(events, content_type="text/event-stream; charset=utf-8")
         self.events = events
         self.headers["Cache-Control"] = "no-cache"

@@ -8,9 +8,9 @@ from typing import Any, Generic, Literal, TypeVar
 from django.db.models import Model, QuerySet
 from pydantic import BaseModel, Field
 
+from .._ids import parse_public_id
 from ..endpoints import QueryParameters
 from ..exceptions import InvalidRequest
-from ._ids import parse_public_id
 
 __all__ = ["Deleted", "ListAnswer", "ListQuery", "list_rows"]
 

@@ -22,8 +22,8 @@ from django.utils.timezone import now
 from django.utils.translation import override
 from pytest_django import DjangoAssertNumQueries, Settings
 
+from django_ollama_openai._ids import uuid7
 from django_ollama_openai.contrib import access
-from django_ollama_openai.contrib._ids import uuid7
 from django_ollama_openai.contrib.access.admin import AccessUserAdmin
 from django_ollama_openai.contrib.access.models import (
     APIKey,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_ollama_openai.contrib._ids import parse_public_id, public_id, uuid7
+from django_ollama_openai._ids import parse_public_id, public_id, uuid7
 from django_ollama_openai.contrib.access import _keys
 
 SIX = string.digits + string.ascii_uppercase + string.ascii_lowercase

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from django.views.debug import ExceptionReporter
 
-from django_ollama_openai.contrib._ids import uuid7
+from django_ollama_openai._ids import uuid7
 from django_ollama_openai.contrib.access._views import keys, organization
 from django_ollama_openai.contrib.access.models import APIKey, ServiceAccount
 from tests.contrib.access.conftest import World

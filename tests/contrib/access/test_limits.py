@@ -17,7 +17,7 @@ from django.test import AsyncClient
 from pytest_django import Settings
 
 from django_ollama_openai._connections import run_and_close
-from django_ollama_openai.contrib._ids import uuid7
+from django_ollama_openai._ids import uuid7
 from django_ollama_openai.contrib.access import policies
 from django_ollama_openai.contrib.access._limits.ledger import Rule
 from django_ollama_openai.contrib.access._limits.reservation import Reservation

@@ -11,8 +11,8 @@ from typing import Final
 from django.db.models import Q
 from django.utils import timezone
 
+from ..._ids import parse_public_id
 from ...endpoints import BatchWriter
-from .._ids import parse_public_id
 from .models import APIKey
 
 __all__ = ["note", "writer"]

@@ -16,9 +16,9 @@ from django.db import transaction
 from django.utils.text import slugify
 from django.utils.timezone import now
 
+from ..._ids import parse_public_id
 from ...management.subcommands import BaseSubcommand
 from ...management.terminal import Terminal, local_time
-from .._ids import parse_public_id
 from ._members import LastOwnerError, is_member, keep_an_owner
 from .conf import access_settings
 from .models import APIKey, Limit, Membership, Per, Role, Target, Unit, Workspace

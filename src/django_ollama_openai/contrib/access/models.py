@@ -40,8 +40,9 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_variables
 
+from ..._ids import uuid7
 from ...auth import Workspace as WorkspaceRecord
-from .._ids import public_id, uuid7
+from .._models import PublicModel
 from . import _keys
 from .validators import validate_models, validate_networks, validate_scopes, validate_timezone
 
@@ -55,22 +56,6 @@ __all__ = [
     "ServiceAccount",
     "Workspace",
 ]
-
-
-class PublicModel(Model):
-    """Abstract model with a UUID that sorts by time, and a public id with a prefix."""
-
-    prefix: ClassVar[str]
-
-    id = UUIDField(primary_key=True, default=uuid7, editable=False)
-
-    class Meta:
-        abstract = True
-
-    @property
-    def public_id(self) -> str:
-        """Return the id that clients see, such as ``ws_0192…``."""
-        return public_id(self.prefix, self.id)
 
 
 class Workspace(PublicModel):

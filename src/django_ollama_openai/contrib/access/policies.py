@@ -11,10 +11,10 @@ from typing import Any, Final
 from django.db import DatabaseError, InterfaceError
 
 from ..._gateway.flow import Flow, arun, call, run
+from ..._ids import uuid7
 from ...auth import Caller
 from ...exceptions import AuthenticationFailed, GatewayError, Unavailable
 from ...policies import Admission, BasePolicy, Hold, Outcome
-from .._ids import uuid7
 from . import _key_cache
 from ._limits import renewal, resolve
 from ._limits.answers import add_headers, refusal

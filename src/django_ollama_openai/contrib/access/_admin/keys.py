@@ -26,7 +26,7 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_variables
 
-from ..._ids import uuid7
+from ...._ids import uuid7
 from .._keys import ShownOnce
 from .._members import members_of
 from ..conf import access_settings

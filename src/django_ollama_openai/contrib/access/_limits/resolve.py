@@ -14,9 +14,9 @@ from zoneinfo import ZoneInfo
 from django.db.models import Q
 
 from ...._connections import call_reconnecting
+from ...._ids import parse_public_id
 from ...._threads import in_separate_thread
 from ....auth import Caller
-from ..._ids import parse_public_id
 from .._epoch_cache import EpochCache, Remembered
 from ..models import Limit, Per, Target, Unit
 from .ledger import Rule

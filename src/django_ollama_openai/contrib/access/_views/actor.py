@@ -10,9 +10,9 @@ from typing import Annotated, Any
 from django.db.models import Q, QuerySet
 from pydantic import AfterValidator, StringConstraints
 
+from ...._ids import parse_public_id
 from ....endpoints import Admission
 from ....exceptions import NotFound, PermissionDenied
-from ..._ids import parse_public_id
 from .._members import joined_by, managed_by, role_of
 from ..authentication import KeyCaller
 from ..models import APIKey, APIKeySecret, Role, Workspace

@@ -21,9 +21,9 @@ from django.utils.timezone import now
 from django.views.decorators.debug import sensitive_variables
 from pydantic import BaseModel, Field
 
+from ...._ids import parse_public_id
 from ....endpoints import Admission, Endpoint, QueryParameters, RequestBody
 from ....exceptions import InvalidRequest, NotFound
-from ..._ids import parse_public_id
 from ..._lists import Deleted, ListAnswer, ListQuery, list_rows
 from .._members import is_member, member_of, members_of
 from ..conf import access_settings

@@ -8,7 +8,7 @@ import django.utils.timezone
 from django.conf import settings
 from django.db import migrations, models
 
-import django_ollama_openai.contrib._ids
+import django_ollama_openai._ids
 import django_ollama_openai.contrib.access.models
 import django_ollama_openai.contrib.access.validators
 
@@ -39,7 +39,7 @@ class Migration(migrations.Migration):
                 (
                     "id",
                     models.UUIDField(
-                        default=django_ollama_openai.contrib._ids.uuid7,
+                        default=django_ollama_openai._ids.uuid7,
                         editable=False,
                         primary_key=True,
                         serialize=False,
@@ -64,7 +64,7 @@ class Migration(migrations.Migration):
                 (
                     "id",
                     models.UUIDField(
-                        default=django_ollama_openai.contrib._ids.uuid7,
+                        default=django_ollama_openai._ids.uuid7,
                         editable=False,
                         primary_key=True,
                         serialize=False,
@@ -153,7 +153,7 @@ class Migration(migrations.Migration):
                 (
                     "id",
                     models.UUIDField(
-                        default=django_ollama_openai.contrib._ids.uuid7,
+                        default=django_ollama_openai._ids.uuid7,
                         editable=False,
                         primary_key=True,
                         serialize=False,
@@ -187,7 +187,7 @@ class Migration(migrations.Migration):
                 (
                     "id",
                     models.UUIDField(
-                        default=django_ollama_openai.contrib._ids.uuid7,
+                        default=django_ollama_openai._ids.uuid7,
                         editable=False,
                         primary_key=True,
                         serialize=False,
@@ -269,7 +269,7 @@ class Migration(migrations.Migration):
                 (
                     "id",
                     models.UUIDField(
-                        default=django_ollama_openai.contrib._ids.uuid7,
+                        default=django_ollama_openai._ids.uuid7,
                         primary_key=True,
                         serialize=False,
                     ),
@@ -300,7 +300,7 @@ class Migration(migrations.Migration):
                 (
                     "id",
                     models.UUIDField(
-                        default=django_ollama_openai.contrib._ids.uuid7,
+                        default=django_ollama_openai._ids.uuid7,
                         editable=False,
                         primary_key=True,
                         serialize=False,
@@ -350,7 +350,7 @@ class Migration(migrations.Migration):
                 (
                     "id",
                     models.UUIDField(
-                        default=django_ollama_openai.contrib._ids.uuid7,
+                        default=django_ollama_openai._ids.uuid7,
                         editable=False,
                         primary_key=True,
                         serialize=False,

@@ -1,0 +1,1 @@
+"""Running answers: recording them, and reading their streams."""

@@ -1,0 +1,215 @@
+"""Record an answer while it is written, and at its end.
+
+The gateway calls the writer for every delta, and the recorder at the end. Both share a
+:class:`~.live.LiveAnswer`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from django.db import transaction
+
+from ...._ids import public_id, uuid7
+from ...._threads import in_separate_thread
+from ...._translation.chat_completion import ChatCompletionStream, WholeChatCompletion
+from ...._translation.completion_fields import usage_fields
+from ...._wire.delta import Delta, fold
+from ....endpoints import BaseRecorder, ChatCompletionWriter, Record
+from ....exceptions import GatewayError, ShuttingDown
+from .._store.runs import end_message
+from ..models import Run, Status
+from . import live
+
+__all__ = ["AnswerRecorder", "AnswerWriter", "MessageRecorder", "MessageWriter"]
+
+#: The finish reason of an answer whose client has disconnected.
+CANCELLED = "cancelled"
+
+W = TypeVar("W", bound=ChatCompletionWriter)
+
+
+class AnswerWriter(Generic[W]):
+    """Writes an answer with ``inner``, and passes the events to those who read it elsewhere.
+
+    The last events are kept back until the answer is stored.
+    """
+
+    def __init__(self, inner: W) -> None:
+        self.inner = inner
+        #: Set by :meth:`AnswerRecorder.start`, before the gateway calls the writer.
+        self.answer: live.LiveAnswer
+        self._last: bytes | None = None
+        self._failure: GatewayError | None = None
+
+    def begin(self) -> bytes:
+        return self._added(self.inner.begin())
+
+    def feed(self, delta: Delta) -> bytes:
+        return self._added(self.inner.feed(delta))
+
+    def finish(self) -> bytes:
+        self._last = self.inner.finish()
+        return self._last
+
+    def fail(self, error: GatewayError) -> bytes:
+        if error is not self._failure or self._last is None:
+            self._failure, self._last = error, self.inner.fail(error)
+        return self._last
+
+    def last_of(self, record: Record) -> bytes:
+        """Return the last events of the answer, which has ended as ``record`` says."""
+        if record.error is not None:
+            return self.fail(record.error)
+        return self.interrupt() if self._last is None else self._last
+
+    def interrupt(self) -> bytes:
+        """Return the last events of an answer that nobody waits for any more."""
+        return self.inner.finish()
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """Return OpenAI's items of the answer so far. One thread at a time calls this."""
+        raise NotImplementedError
+
+    def _added(self, data: bytes) -> bytes:
+        self.answer.add(data)
+        return data
+
+
+class AnswerRecorder(BaseRecorder, Generic[W]):
+    """Stores the end of an answer, once; subclasses define :meth:`save`."""
+
+    def __init__(self, writer: AnswerWriter[W]) -> None:
+        self.writer = writer
+        self.answer: live.LiveAnswer
+
+    def start(self, run: Run, *, is_stored: bool) -> live.LiveAnswer:
+        """Begin to store the progress of the answer, whose ``run`` has been committed.
+
+        With ``is_stored`` its events are stored, too.
+        """
+        self.answer = self.writer.answer = live.LiveAnswer(
+            run, self.writer.snapshot, self.interrupt, is_stored=is_stored
+        )
+        live.add(self.answer)
+        return self.answer
+
+    def save(self, output: list[dict[str, Any]], record: Record | None) -> None:
+        """Store the items of the answer, which has ended as ``record`` says; ``None`` if the server
+        stops. It is called in a transaction."""
+        raise NotImplementedError
+
+    def record(self, record: Record) -> None:
+        self._end(self.writer.last_of(record), record)
+
+    async def arecord(self, record: Record) -> None:
+        await in_separate_thread(self.record, record)
+
+    def interrupt(self) -> None:
+        """End the answer as incomplete, since the server stops."""
+        self._end(self.writer.interrupt(), None)
+        self.answer.stopper.stop()
+
+    def _end(self, last: bytes, record: Record | None) -> None:
+        answer = self.answer
+        with answer.lock:
+            if answer.has_ended:
+                return
+            try:
+                with transaction.atomic():
+                    piece = answer.new_piece(last)
+                    self.save(self.writer.snapshot(), record)
+                    if piece is not None and Run.objects.filter(pk=answer.run.pk).exists():
+                        piece.save(force_insert=True)
+            except BaseException:
+                answer.end()
+                raise
+            else:
+                answer.end(last)
+            finally:
+                live.remove(answer)
+
+
+class MessageWriter(AnswerWriter[ChatCompletionStream | WholeChatCompletion]):
+    """Writes an answer in a session, whose message has the id ``head_id``."""
+
+    def __init__(self, inner: ChatCompletionStream | WholeChatCompletion, head_id: UUID) -> None:
+        super().__init__(inner)
+        self._ids: dict[str | int, str] = {"message": public_id("msg", head_id)}
+        self._deltas: list[Delta] = []
+        self._whole = Delta(tokens=0)
+
+    def feed(self, delta: Delta) -> bytes:
+        self._deltas.append(delta)
+        return super().feed(delta)
+
+    @property
+    def whole(self) -> Delta:
+        """The answer so far."""
+        new, self._deltas = self._deltas, []
+        self._whole = fold([self._whole, *new])
+        return self._whole
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        whole = self.whole
+        items: list[dict[str, Any]] = []
+        if whole.reasoning:
+            content = [{"type": "reasoning_text", "text": whole.reasoning}]
+            id = self._id("reasoning", "rs")
+            items.append({"id": id, "type": "reasoning", "summary": [], "content": content})
+        texts = []
+        if whole.content:
+            logprobs = whole.logprobs or []
+            text = {"type": "output_text", "text": whole.content, "annotations": []}
+            texts.append({**text, "logprobs": logprobs})
+        message = {"id": self._ids["message"], "type": "message", "role": "assistant"}
+        items.append({**message, "content": texts})
+        for call in whole.tool_calls:
+            kind, text_key = (
+                ("custom_tool_call", "input") if call.is_custom else ("function_call", "arguments")
+            )
+            items.append(
+                {
+                    "id": self._id(call.index, "ctc" if call.is_custom else "fc"),
+                    "type": kind,
+                    "call_id": call.id or "",
+                    "name": call.name or "",
+                    text_key: call.arguments,
+                }
+            )
+        return items
+
+    def _id(self, key: str | int, prefix: str) -> str:
+        return self._ids.setdefault(key, public_id(prefix, uuid7()))
+
+
+class MessageRecorder(AnswerRecorder[ChatCompletionStream | WholeChatCompletion]):
+    """Stores an answer in a session. ``truncated`` is the number of older messages that the engine
+    did not get."""
+
+    writer: MessageWriter
+    truncated = 0
+
+    def save(self, output: list[dict[str, Any]], record: Record | None) -> None:
+        whole = self.writer.whole
+        answer: dict[str, Any] = {"finish_reason": None}
+        if record is None or record.finish_reason == CANCELLED:
+            status = Status.INCOMPLETE
+        elif record.error is not None:
+            is_stopped = isinstance(record.error, ShuttingDown)
+            status = Status.INCOMPLETE if is_stopped else Status.FAILED
+            answer["error"] = record.error.envelope()["error"]
+        else:
+            answer["finish_reason"] = record.finish_reason
+            is_stopped = self.answer.stopper.is_stopped
+            status = Status.INCOMPLETE if is_stopped else Status.COMPLETED
+        if record is not None and record.answered_by is not None:
+            answer["model"] = record.answered_by
+            if record.error is None:
+                answer["usage"] = usage_fields(record.usage, "snake")
+        elif whole.usage is not None:
+            answer["usage"] = usage_fields(whole.usage, "snake")
+        if self.truncated:
+            answer["truncated_messages"] = self.truncated
+        end_message(self.answer.run, output, status, answer)

@@ -1,0 +1,1 @@
+"""The rows of conversations: reading, adding, deleting, and locks. Knows no HTTP."""

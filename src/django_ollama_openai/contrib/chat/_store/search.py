@@ -1,0 +1,51 @@
+"""Search in titles and texts: PostgreSQL's full text where there is one, else ``LIKE``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from django.db import connections
+from django.db.models import BooleanField, F, Func, Q, QuerySet, Value
+
+from ..models import Conversation, Item
+
+__all__ = ["DROP_INDEX_SQL", "INDEX_SQL", "matching"]
+
+#: The characters of a text that PostgreSQL indexes; its limit is a megabyte of words.
+MAX_INDEXED: Final = 100_000
+MAX_WORDS: Final = 20
+
+INDEX_SQL: Final = (
+    "CREATE INDEX ollama_openai_chat_text ON ollama_openai_chat_item "
+    f"USING gin (to_tsvector('simple', left(text, {MAX_INDEXED})))"
+)
+DROP_INDEX_SQL: Final = "DROP INDEX ollama_openai_chat_text"
+
+
+def matching(rows: QuerySet[Conversation], query: str) -> QuerySet[Conversation]:
+    """Return those of ``rows`` whose title or texts have all words of ``query``, whatever their
+    case."""
+    words = query.replace("\x00", " ").split()[:MAX_WORDS]
+    if not words:
+        return rows
+    if connections[rows.db].vendor == "postgresql":
+        query = " ".join(words)
+        in_title = Q(_matches("title", query))
+        in_text = Q(_matches("text", query))
+    else:
+        in_title, in_text = Q(), Q()
+        for word in words:
+            in_title &= Q(title__icontains=word)
+            in_text &= Q(text__icontains=word)
+    own = rows.order_by().values("pk")
+    found = Item.objects.filter(in_text, conversation__in=own).values("conversation")
+    return rows.filter(in_title | Q(pk__in=found))
+
+
+def _matches(field: str, query: str) -> Func:
+    """Return whether a text has all words of ``query``, by the expression of the index."""
+    vector = Func(F(field), template=f"to_tsvector('simple', left(%(expressions)s, {MAX_INDEXED}))")
+    words = Func(Value(query), template="plainto_tsquery('simple', %(expressions)s)")
+    return Func(
+        vector, words, template="(%(expressions)s)", arg_joiner=" @@ ", output_field=BooleanField()
+    )

@@ -1,0 +1,486 @@
+"""``api/chat/sessions/{id}/messages/``: the messages of a session, and answers to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from django.db import transaction
+from django.db.models import Q
+from django.http.response import HttpResponseBase
+from pydantic import BaseModel, ConfigDict, Field
+
+from ...._gateway.flow import Flow
+from ...._ids import public_id
+from ...._translation.spelling import Speller
+from ...._views.http_responses import json_response
+from ...._wire.base import WireModel
+from ...._wire.response_models.chat import ChatCompletion, ChatCompletionChunk
+from ...._wire.response_models.common import CompletionUsage
+from ...._wire.responses import Metadata
+from ....endpoints import Admission, Endpoint, RequestBody, admit_without_engine
+from ....exceptions import GatewayError, InvalidRequest, NotFound
+from ..._lists import Deleted, ListAnswer, ListQuery
+from .._store.files import Media, stored
+from .._store.items import Locate
+from .._store.messages import content_of, message_rows, reasoning_of, tool_calls_of
+from .._store.runs import check_unlocked, end_expired, lock_row, request_stop
+from .._store.tree import append, delete_message, group_of, path_to, set_leaf, siblings
+from ..models import Conversation, Item, Run, Status
+from .answers import Question, answer, in_store
+from .callers import SCOPE, Owner, find_conversation, find_message, locate, message_of
+from .sessions import TAGS, checked_message
+
+__all__ = ["message", "messages", "regeneration"]
+
+
+class MessageAnswer(BaseModel):
+    """A message of a session."""
+
+    id: str
+    object: Literal["chat.message"] = "chat.message"
+    session_id: str
+    parent_id: str | None
+    role: str
+    content: str | list[dict[str, Any]]
+    reasoning_content: str | None
+    tool_calls: list[dict[str, Any]] | None
+    tool_call_id: str | None
+    status: Status
+    finish_reason: str | None
+    model: str | None
+    usage: CompletionUsage | None
+    error: dict[str, Any] | None
+    created_at: datetime
+    sibling_ids: list[str]
+    metadata: dict[str, str]
+    #: The number of older messages that the model's context had no room for; missing if none.
+    truncated_messages: int = 0
+
+
+class SessionCompletion(ChatCompletion):
+    """The answer to a message of a session: a chat completion, with the ids of the session, of the
+    answer, and of the message that it answers."""
+
+    session_id: str
+    message_id: str
+    user_message_id: str | None
+    truncated_messages: int
+
+
+class SessionChunk(ChatCompletionChunk):
+    """A chunk of an answer in a session; the first one has the ids."""
+
+    sequence_number: int
+    session_id: str
+    message_id: str
+    user_message_id: str | None
+
+
+class AnswerRequest(WireModel):
+    """The parameters of an answer: those of chat completions, and these."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str | None = None
+    stream: bool | None = None
+    background: bool | None = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Return the parameters of the chat completion.
+
+        Raises:
+            InvalidRequest: The request has messages of its own, or wants several choices.
+        """
+        names = set(AnswerRequest.model_fields) - {"model"}
+        extra = dict(self.model_extra or {})
+        if extra.get("messages") is not None:
+            raise InvalidRequest(
+                "Unsupported parameter: 'messages'. The session has the history; send the new "
+                "message as 'content'.",
+                param="messages",
+            )
+        if extra.get("n") not in (None, 1):
+            raise InvalidRequest(
+                "Invalid value for 'n': a session gets one answer at a time.", param="n"
+            )
+        # Stored anyway.
+        extra.pop("store", None)
+        fields = {} if self.model is None else {"model": self.model}
+        return {name: value for name, value in extra.items() if name not in names} | fields
+
+
+class NewMessage(AnswerRequest):
+    """A message to add, and to answer unless ``reply`` is false."""
+
+    role: Literal["user", "assistant", "system", "developer", "tool"] = "user"
+    content: Any = None
+    parent_id: str | None = None
+    tool_call_id: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    reply: bool = True
+    metadata: Metadata = Field(default_factory=dict)
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """Return the message as a request for a chat completion has it."""
+        names = ("content", "tool_call_id", "tool_calls", "reasoning_content", "refusal")
+        fields = {name: getattr(self, name) for name in names}
+        return {
+            "role": self.role,
+            **{name: value for name, value in fields.items() if value is not None},
+        }
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        own = {*NewMessage.model_fields} - {"model"}
+        return {name: value for name, value in super().parameters.items() if name not in own}
+
+
+class MessageChange(RequestBody):
+    """A change of a message: new content makes a sibling of it."""
+
+    content: Any = None
+    metadata: Metadata | None = None
+
+
+class MessageQuery(ListQuery):
+    """The query parameters of the list of messages."""
+
+    all: bool = False
+
+
+def present_all(
+    conversation: Conversation, groups: Sequence[list[Item]], locate: Locate
+) -> list[dict[str, Any]]:
+    """Return the JSON of messages, each the rows of one."""
+    heads = [next(row for row in rows if row.head_id is None) for rows in groups]
+    by_parent = siblings(heads)
+    running = [head for head in heads if head.status == Status.IN_PROGRESS]
+    runs = {run.item_id: run for run in Run.objects.filter(item__in=running)} if running else {}
+    return [
+        _present(conversation, head, rows, by_parent[head.pk], locate, runs.get(head.pk))
+        for head, rows in zip(heads, groups, strict=True)
+    ]
+
+
+def _present(
+    conversation: Conversation,
+    head: Item,
+    rows: Sequence[Item],
+    sibling_ids: Sequence[Any],
+    locate: Locate,
+    run: Run | None,
+) -> dict[str, Any]:
+    if run is not None:
+        if end_expired(run):
+            head.refresh_from_db()
+            rows = group_of(head)
+        else:
+            head, rows = _so_far(head, run)
+    made = head.answer or {}
+    truncated = {key: made[key] for key in ("truncated_messages",) if key in made}
+    is_tool = head.type.endswith("_output")
+    return MessageAnswer(
+        id=head.message_id,
+        object="chat.message",
+        session_id=conversation.public_id,
+        parent_id=None if head.parent_id is None else public_id("msg", head.parent_id),
+        role="tool" if is_tool else head.role or "assistant",
+        content=content_of(head, locate),
+        reasoning_content=reasoning_of(rows),
+        tool_calls=tool_calls_of(rows),
+        tool_call_id=head.data.get("call_id") if is_tool else None,
+        status=Status(head.status),
+        finish_reason=made.get("finish_reason"),
+        model=made.get("model"),
+        usage=made.get("usage"),
+        error=made.get("error"),
+        created_at=head.created_at,
+        sibling_ids=[public_id("msg", pk) for pk in sibling_ids],
+        metadata=head.metadata,
+        **truncated,
+    ).model_dump(mode="json", exclude_unset=True)
+
+
+def _so_far(head: Item, run: Run) -> tuple[Item, list[Item]]:
+    """Return the message of a running answer, as far as it is stored."""
+    rows = []
+    for item in run.output:
+        data = {key: value for key, value in item.items() if key not in ("id", "type", "role")}
+        if item["type"] == "message":
+            head.data = data
+        else:
+            rows.append(Item(type=item["type"], data=data, head_id=head.pk))
+    return head, [*rows, head]
+
+
+def present_one(
+    admission: Admission[Any], conversation: Conversation, head: Item
+) -> dict[str, Any]:
+    """Return the JSON of the message ``head``."""
+    return present_all(conversation, [group_of(head)], locate(admission))[0]
+
+
+messages = Endpoint(tags=TAGS)
+
+
+@messages.get(
+    scope=SCOPE,
+    owner=True,
+    query=MessageQuery,
+    response=ListAnswer[MessageAnswer],
+    errors=(NotFound,),
+)
+def list_messages(admission: Admission[None]) -> dict[str, Any]:
+    """List the messages of the current branch, the oldest first; with ``all``, those of all
+    branches."""
+    owner, query = Owner.of(admission.caller), admission.query
+    row = find_conversation(owner, admission.captured["session_id"])
+    path = path_to(row.leaf)
+    last = None
+    if query.after is not None:
+        last = message_of(row, query.after)
+        if last is None or not (query.all or path.has(last)):
+            raise InvalidRequest(f"There is no {query.after[:100]!r} in this list.", param="after")
+    above = None if last is None else last.sequence
+    if query.all:
+        rows = Item.objects.filter(conversation=row, head=None)
+        if above is not None:
+            rows = rows.filter(sequence__gt=above)
+        heads = list(rows.order_by("sequence")[: query.limit + 1])
+    else:
+        heads = path.oldest(query.limit + 1, above=above, head=None)
+    shown = heads[: query.limit]
+    data = present_all(row, _with_parts(shown), locate(admission))
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": len(heads) > query.limit,
+    }
+
+
+def _with_parts(heads: Sequence[Item]) -> list[list[Item]]:
+    """Return, for each of ``heads``, the rows of its message."""
+    parts: dict[Any, list[Item]] = {head.pk: [head] for head in heads}
+    for row in Item.objects.filter(head__in=list(parts)).order_by("sequence"):
+        parts[row.head_id].append(row)
+    return list(parts.values())
+
+
+@messages.post(
+    scope=SCOPE,
+    owner=True,
+    body=NewMessage,
+    response=SessionCompletion,
+    event=SessionChunk,
+    makes_chat=True,
+    errors=(NotFound,),
+    further={201: "The message, which is not answered", 202: "The answer, which is in progress"},
+)
+def create_message(admission: Admission[NewMessage]) -> Flow[Any]:
+    """Add a message, and answer it."""
+    owner, body = Owner.of(admission.caller), admission.body
+    question = yield from in_store(_question, admission, owner, body)
+    if not body.reply:
+        return (yield from _keep(admission, owner, question))
+    return (yield from _reply(admission, owner, question))
+
+
+def _question(admission: Admission[NewMessage], owner: Owner, body: NewMessage) -> Question:
+    row = find_conversation(owner, admission.captured["session_id"], writes=True)
+    after, is_leaf = row.leaf, True
+    if "parent_id" in body.model_fields_set:
+        after, is_leaf = None, False
+        if body.parent_id is not None:
+            after = message_of(row, body.parent_id)
+            if after is None:
+                raise InvalidRequest(
+                    f"There is no message {body.parent_id[:100]!r} in this session.",
+                    param="parent_id",
+                )
+    sent = checked_message(body.message, owner, "")
+    media = Media()
+    rows = message_rows(sent, media, param="content")
+    rows[-1 if rows[0].type == "reasoning" else 0].metadata = body.metadata
+    return Question(
+        row,
+        after,
+        rows=rows,
+        media=media,
+        messages=[sent],
+        fields=body.parameters,
+        is_leaf=is_leaf,
+        is_stream=bool(body.stream),
+        is_background=bool(body.background),
+        name_fields=_name_fields,
+    )
+
+
+def _name_fields(error: GatewayError) -> None:
+    """Let ``error`` name the field of the message, or none, in place of one of ``messages``."""
+    param = error.param
+    if param is not None and param.startswith("messages"):
+        _, dot, rest = param.partition(".")
+        error.param = rest if dot else None
+
+
+def _keep(admission: Admission[Any], owner: Owner, question: Question) -> Flow[HttpResponseBase]:
+    """Store a message that is not to be answered."""
+    yield from admit_without_engine(admission)
+    found = yield from in_store(_add, admission, owner, question)
+    return _json(admission, found, 201)
+
+
+def _add(admission: Admission[Any], owner: Owner, question: Question) -> dict[str, Any]:
+    with stored(question.media):
+        row = lock_row(question.conversation.pk, owner.text)
+        check_unlocked(row)
+        after = row.leaf if question.is_leaf else question.after
+        is_current = after is None or after.pk == row.leaf_id
+        count = row.message_count + 1 if is_current else None
+        append(row, question.rows, after)
+        head = next(each for each in question.rows if each.head_id is None)
+        set_leaf(row, head, count=count)
+        row.save()
+    return present_one(admission, row, head)
+
+
+def _reply(admission: Admission[Any], owner: Owner, question: Question) -> Flow[Any]:
+    """Answer ``question``; in the background, with the answer's message and the status 202."""
+    result = yield from answer(admission, owner, question)
+    if question.is_background and not question.is_stream:
+        shown = yield from in_store(_answer_so_far, admission, question)
+        return _json(admission, shown, 202)
+    return result
+
+
+def _answer_so_far(admission: Admission[Any], question: Question) -> dict[str, Any]:
+    head = find_message(question.conversation, public_id("msg", question.answer_id))
+    return present_one(admission, question.conversation, head)
+
+
+_speller: Final = Speller(MessageAnswer)
+
+
+def _json(admission: Admission[Any], value: dict[str, Any], status: int) -> HttpResponseBase:
+    return json_response(_speller.spell(value, admission.mount.case), status=status)
+
+
+message = Endpoint(tags=TAGS)
+
+
+@message.get(scope=SCOPE, owner=True, response=MessageAnswer, errors=(NotFound,))
+def retrieve_message(admission: Admission[None]) -> dict[str, Any]:
+    """Retrieve a message."""
+    row = find_conversation(Owner.of(admission.caller), admission.captured["session_id"])
+    return present_one(admission, row, find_message(row, admission.captured["message_id"]))
+
+
+@message.patch(
+    scope=SCOPE,
+    owner=True,
+    body=MessageChange,
+    response=MessageAnswer,
+    errors=(NotFound,),
+    further={201: "The new message beside the one with the old content"},
+)
+def update_message(admission: Admission[MessageChange]) -> Any:
+    """Change a message: new content makes a sibling, which is not answered."""
+    owner, body = Owner.of(admission.caller), admission.body
+    found = find_conversation(owner, admission.captured["session_id"], writes=True)
+    head = find_message(found, admission.captured["message_id"])
+    if "content" not in body.model_fields_set:
+        if body.metadata is not None:
+            head.metadata = body.metadata
+            head.save(update_fields=["metadata"])
+        return present_one(admission, found, head)
+    sent = {"role": head.role or "assistant", "content": body.content}
+    if head.type.endswith("_output"):
+        sent |= {"role": "tool", "tool_call_id": head.data.get("call_id")}
+    media = Media()
+    rows = message_rows(checked_message(sent, owner, ""), media, param="content")
+    new = next(row for row in rows if row.head_id is None)
+    new.metadata = head.metadata if body.metadata is None else body.metadata
+    with stored(media):
+        row = lock_row(found.pk, owner.text)
+        check_unlocked(row)
+        append(row, rows, head.parent)
+        set_leaf(row, new)
+        row.save()
+    return _json(admission, present_one(admission, row, new), 201)
+
+
+@message.delete(scope=SCOPE, owner=True, response=Deleted, errors=(NotFound,))
+def delete_one(admission: Admission[None]) -> dict[str, Any]:
+    """Delete a message; those that follow it move up to its parent."""
+    owner = Owner.of(admission.caller)
+    found = find_conversation(owner, admission.captured["session_id"], writes=True)
+    head = find_message(found, admission.captured["message_id"])
+    with transaction.atomic():
+        row = lock_row(found.pk, owner.text)
+        # The process that writes the answer finds that its run is gone, and stops.
+        delete_message(row, Item.objects.select_related("parent").get(pk=head.pk))
+        row.save()
+    return Deleted(id=head.message_id, object="chat.message.deleted").model_dump()
+
+
+regeneration = Endpoint(tags=TAGS)
+
+
+@regeneration.post(
+    scope=SCOPE,
+    owner=True,
+    body=AnswerRequest,
+    response=SessionCompletion,
+    event=SessionChunk,
+    makes_chat=True,
+    errors=(NotFound,),
+    further={202: "The answer, which is in progress"},
+)
+def regenerate_message(admission: Admission[AnswerRequest]) -> Flow[Any]:
+    """Answer again: a sibling of an answer, or an answer to a user's message."""
+    owner = Owner.of(admission.caller)
+    question = yield from in_store(_again, admission, owner)
+    return (yield from _reply(admission, owner, question))
+
+
+def _again(admission: Admission[AnswerRequest], owner: Owner) -> Question:
+    body = admission.body
+    row = find_conversation(owner, admission.captured["session_id"], writes=True)
+    head = find_message(row, admission.captured["message_id"])
+    is_answer = head.role == "assistant" or head.type in ("function_call", "custom_tool_call")
+    return Question(
+        row,
+        head.parent if is_answer else head,
+        fields=body.parameters,
+        is_stream=bool(body.stream),
+        is_background=bool(body.background),
+        name_fields=_name_fields,
+    )
+
+
+stop = Endpoint(tags=TAGS)
+
+
+class StopAnswer(BaseModel):
+    """Whether an answer was running."""
+
+    stopped: bool
+
+
+@stop.post(scope=SCOPE, owner=True, response=StopAnswer, errors=(NotFound,))
+def stop_session(admission: Admission[None]) -> dict[str, Any]:
+    """Stop the running answer of a session."""
+    owner = Owner.of(admission.caller)
+    row = find_conversation(owner, admission.captured["session_id"], writes=True)
+    run = Run.objects.filter(Q(locks=row)).first()
+    if run is None or end_expired(run):
+        return {"stopped": False}
+    return {"stopped": request_stop(run)}
