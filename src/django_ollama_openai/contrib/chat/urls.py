@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ...endpoints import path
-from ._views.messages import message, messages, regeneration, stop
+from ._views.messages import message, messages, regeneration
 from ._views.sessions import session, sessions
+from ._views.streams import stop, stream
 
 __all__ = ["urlpatterns"]
 
@@ -20,5 +21,6 @@ urlpatterns = [
         regeneration,
         name="chat_message_regeneration",
     ),
+    path(f"{SESSION}messages/<str:message_id>/stream/", stream, name="chat_message_stream"),
     path(f"{SESSION}stop/", stop, name="chat_session_stop"),
 ]
