@@ -9,7 +9,7 @@ from ._views.conversations import (
     conversation_items,
     conversations,
 )
-from ._views.messages import message, messages, regeneration, stop
+from ._views.messages import message, messages, regeneration
 from ._views.responses import (
     cancellation,
     compaction,
@@ -19,6 +19,7 @@ from ._views.responses import (
     responses,
 )
 from ._views.sessions import session, sessions
+from ._views.streams import stop, stream
 
 __all__ = ["urlpatterns"]
 
@@ -36,6 +37,7 @@ urlpatterns = [
         regeneration,
         name="chat_message_regeneration",
     ),
+    path(f"{SESSION}messages/<str:message_id>/stream/", stream, name="chat_message_stream"),
     path(f"{SESSION}stop/", stop, name="chat_session_stop"),
     path("v1/conversations", conversations, name="chat_conversations"),
     path(CONVERSATION, conversation, name="chat_conversation"),

@@ -13,12 +13,14 @@ from ...._gateway.flow import Flow, call
 from ...._ids import public_id, uuid7
 from ...._threads import in_separate_thread
 from ...._wire.chat import ChatCompletionRequest
+from ...._wire.sse import DONE
 from ....endpoints import (
     Admission,
     ChatCompletionStream,
     Reply,
     WholeChatCompletion,
     admit_chat,
+    fetch_remote_images,
     run_chat,
 )
 from ....exceptions import InvalidRequest
@@ -30,10 +32,10 @@ from .._store.files import Media, stored
 from .._store.history import read_history
 from .._store.runs import ConversationLocked, begin_message, lock_row
 from .._store.tree import path_to
-from ..models import Conversation, Item, Run
+from ..models import Conversation, Item
 from .callers import Owner
 
-__all__ = ["Question", "answer", "in_store"]
+__all__ = ["Question", "answer", "completion_id", "in_store"]
 
 #: No text has more characters for each token.
 CHARACTERS_PER_TOKEN: Final = 8
@@ -91,6 +93,7 @@ def answer(admission: Admission[Any], owner: Owner, question: Question) -> Flow[
     if question.is_background:
         live.check_capacity()
     admission = yield from admit_chat(admission, request, name_fields=question.name_fields)
+    yield from fetch_remote_images(admission)
     route = admission.engine_route
     ids = {
         "session_id": question.conversation.public_id,
@@ -104,6 +107,7 @@ def answer(admission: Admission[Any], owner: Owner, question: Question) -> Flow[
             route.name,
             case,
             include_usage=request.include_usage,
+            id=completion_id(question.answer_id),
             first=ids,
             is_early=True,
             is_numbered=True,
@@ -123,20 +127,27 @@ def answer(admission: Admission[Any], owner: Owner, question: Question) -> Flow[
 
     if before:
         note(0)
-    run = yield from in_store(_begin, owner, question, route.name, recorder.truncated)
-    answer = recorder.start(run, is_stored=isinstance(inner, ChatCompletionStream))
+    try:
+        yield from in_store(_begin, owner, question, route.name, recorder)
+    except BaseException:
+        # A thread may begin the answer after its request was cancelled.
+        recorder.abandon()
+        raise
     reply: Reply = yield from run_chat(
         admission,
         stages=[lambda request: TruncatingStage(request, note)],
         recorder=recorder,
         writer=writer,
         is_stream=question.is_stream,
-        stopper=answer.stopper,
+        stopper=recorder.answer.stopper,
         is_detached=question.is_background,
     )
     if question.is_background and question.is_stream:
         keepalive = admission.settings.STREAM_KEEPALIVE_SECONDS
-        response: HttpResponseBase = yield from follow(run.pk, -1, keepalive)
+        disconnected = admission.incoming.is_disconnected
+        response: HttpResponseBase = yield from follow(
+            recorder.answer.run.pk, -1, keepalive, closing=DONE, is_disconnected=disconnected
+        )
         return response
     return reply
 
@@ -173,28 +184,35 @@ def _chat_request(admission: Admission[Any], question: Question) -> ChatCompleti
         raise
 
 
-def _begin(owner: Owner, question: Question, model: str, truncated: int) -> Run:
-    """Store the new messages and the beginning of the answer.
+def completion_id(answer_id: UUID) -> str:
+    """Return the id of the completion that the message ``answer_id`` was streamed as."""
+    return f"chatcmpl-{answer_id.hex}"
+
+
+def _begin(owner: Owner, question: Question, model: str, recorder: MessageRecorder) -> None:
+    """Store the new messages and the beginning of the answer, and begin to record it.
 
     Raises:
         ConversationLocked: Another answer is running, or was added meanwhile.
         NotFound: The session was deleted meanwhile.
         InvalidRequest: The message that is answered was deleted meanwhile.
+        Overloaded: The process writes too many answers in the background.
     """
-    after = question.after
-    with stored(question.media):
-        row = lock_row(question.conversation.pk, owner.text)
-        if question.is_leaf and row.leaf_id != (None if after is None else after.pk):
-            raise ConversationLocked
-        if after is not None and not Item.objects.filter(pk=after.pk).exists():
-            raise InvalidRequest("The message to answer was deleted.", param="parent_id")
-        _, run = begin_message(
-            row,
-            question.rows,
-            after,
-            model=model,
-            answer_id=question.answer_id,
-            is_background=question.is_background,
-            answer={"truncated_messages": truncated} if truncated else {},
-        )
-    return run
+    after, truncated = question.after, recorder.truncated
+    with live.reserved(is_background=question.is_background):
+        with stored(question.media):
+            row = lock_row(question.conversation.pk, owner.text)
+            if question.is_leaf and row.leaf_id != (None if after is None else after.pk):
+                raise ConversationLocked
+            if after is not None and not Item.objects.filter(pk=after.pk).exists():
+                raise InvalidRequest("The message to answer was deleted.", param="parent_id")
+            _, run = begin_message(
+                row,
+                question.rows,
+                after,
+                model=model,
+                answer_id=question.answer_id,
+                is_background=question.is_background,
+                answer={"truncated_messages": truncated} if truncated else {},
+            )
+        recorder.start(run, is_stored=question.is_stream or question.is_background)

@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 from django.db import transaction
-from django.db.models import Q
 from django.http.response import HttpResponseBase
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,14 +24,14 @@ from ..._lists import Deleted, ListAnswer, ListQuery
 from .._store.files import Media, stored
 from .._store.items import Locate
 from .._store.messages import content_of, message_rows, reasoning_of, tool_calls_of
-from .._store.runs import check_unlocked, end_expired, lock_row, request_stop
+from .._store.runs import check_unlocked, end_expired, lock_row
 from .._store.tree import append, delete_message, group_of, path_to, set_leaf, siblings
 from ..models import Conversation, Item, Run, Status
 from .answers import Question, answer, in_store
 from .callers import SCOPE, Owner, find_conversation, find_message, locate, message_of
 from .sessions import TAGS, checked_message
 
-__all__ = ["message", "messages", "regeneration"]
+__all__ = ["SessionChunk", "message", "messages", "present_one", "regeneration"]
 
 
 class MessageAnswer(BaseModel):
@@ -464,23 +463,3 @@ def _again(admission: Admission[AnswerRequest], owner: Owner) -> Question:
         is_background=bool(body.background),
         name_fields=_name_fields,
     )
-
-
-stop = Endpoint(tags=TAGS)
-
-
-class StopAnswer(BaseModel):
-    """Whether an answer was running."""
-
-    stopped: bool
-
-
-@stop.post(scope=SCOPE, owner=True, response=StopAnswer, errors=(NotFound,))
-def stop_session(admission: Admission[None]) -> dict[str, Any]:
-    """Stop the running answer of a session."""
-    owner = Owner.of(admission.caller)
-    row = find_conversation(owner, admission.captured["session_id"], writes=True)
-    run = Run.objects.filter(Q(locks=row)).first()
-    if run is None or end_expired(run):
-        return {"stopped": False}
-    return {"stopped": request_stop(run)}
