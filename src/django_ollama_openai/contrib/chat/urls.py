@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...endpoints import path
 from ._views.messages import message, messages, regeneration, stop
 from ._views.sessions import session, sessions
+from ._views.titles import title
 
 __all__ = ["urlpatterns"]
 
@@ -21,4 +22,5 @@ urlpatterns = [
         name="chat_message_regeneration",
     ),
     path(f"{SESSION}stop/", stop, name="chat_session_stop"),
+    path(f"{SESSION}title/", title, name="chat_session_title"),
 ]

@@ -99,7 +99,7 @@ def begin_message(
         ConversationLocked: Another answer is running.
     """
     check_unlocked(conversation)
-    is_current = after is None or after.pk == conversation.leaf_id
+    is_current = conversation.leaf_id == (None if after is None else after.pk)
     if rows:
         append(conversation, rows, after)
     last = next((row for row in reversed(rows) if row.head_id is None), after)
@@ -132,6 +132,8 @@ def end_message(
     Return ``False`` if it has ended already, or was deleted.
     """
     with transaction.atomic():
+        # In the order of all others, so that none waits for the other.
+        Conversation.objects.filter(run=run.pk).update(updated_at=now())
         if not _end(run):
             return False
         head = Item.objects.select_related("conversation").filter(run=run).first()
