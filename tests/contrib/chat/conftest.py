@@ -81,7 +81,9 @@ def world(db: None) -> World:
 
 
 @pytest.fixture(autouse=True)
-def configured(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[None]:
+def configured(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> Iterator[None]:
     settings.OLLAMA_OPENAI = {"BACKENDS": DUMMY, "DEFAULT_MODEL": "m"}
     settings.MEDIA_ROOT = str(tmp_path)
     # Its thread would wait for the transaction of the test.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from django.db.models import F, Max, Q, QuerySet
+from django.db.models import Max, Q, QuerySet
 from django.utils.timezone import now
 
 from ...._ids import uuid7
@@ -181,7 +181,7 @@ def delete_message(conversation: Conversation, head: Item) -> None:
     head.delete()
     if is_on_path:
         conversation.leaf = leaf
-        conversation.message_count = F("message_count") - 1
+        conversation.message_count -= 1
     conversation.active_at = now()
 
 

@@ -3,6 +3,7 @@ regenerations."""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
@@ -11,12 +12,13 @@ from uuid import UUID
 from django.http.response import HttpResponseBase
 
 from ...._gateway.admission import NameFields
+from ...._gateway.chat import fetch_remote_images
 from ...._gateway.flow import Flow, call
 from ...._gateway.routing import resolve_model
 from ...._ids import public_id, uuid7
 from ...._threads import in_separate_thread
 from ...._wire.case import to_camel, to_snake
-from ...._wire.chat import ChatCompletionRequest
+from ...._wire.chat import ChatCompletionRequest, ImagePart
 from ....endpoints import (
     Admission,
     ChatCompletionStream,
@@ -32,7 +34,7 @@ from .._answers.recorder import MessageRecorder, MessageWriter
 from .._answers.streams import follow
 from .._store.files import Media, stored
 from .._store.history import characters_of, read_history
-from .._store.messages import stored_message
+from .._store.messages import head_of, stored_message
 from .._store.runs import ConversationLocked, begin_message
 from .._store.tree import path_to
 from ..models import Conversation, Item, Run
@@ -84,6 +86,20 @@ class Question:
         head = next((row for row in reversed(self.rows) if row.head_id is None), self.after)
         return None if head is None else public_id("msg", head.pk)
 
+    def keep_images(self, request: ChatCompletionRequest) -> None:
+        """Store the images of the new message that ``request`` has fetched, so that later answers
+        do not depend on their addresses."""
+        if not self.messages or not isinstance(sent := request.messages[-1].content, list):
+            return
+        row = head_of(self.rows)
+        name = "content" if "content" in row.data else "output"
+        for number, (part, stored_part) in enumerate(zip(sent, row.data[name], strict=True)):
+            if isinstance(part, ImagePart) and "file" not in stored_part and part.image_url.data:
+                url = f"data:image/png;base64,{b64encode(part.image_url.data).decode()}"
+                taken = self.media.take_image(url, f"content[{number}].image_url.url", item=row)
+                row.data[name][number] = {**stored_part, **taken}
+                del row.data[name][number]["image_url"]
+
     def existing(self) -> Item | None:
         """Return the message ``after``, as it is now: the session is locked.
 
@@ -109,6 +125,9 @@ def answer(admission: Admission[Any], question: Question) -> Flow[Any]:
     if question.is_background:
         live.check_capacity()
     admission = yield from admit_chat(admission, request, name_fields=name_fields)
+    # Before anything is stored: they may be refused.
+    yield from fetch_remote_images(admission)
+    question.keep_images(request)
     route = admission.engine_route
     ids = {
         "session_id": question.conversation.public_id,
