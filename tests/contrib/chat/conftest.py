@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
-from django_ollama_openai.backends import backends
 from django_ollama_openai.contrib.access import _key_cache, _last_used
 from django_ollama_openai.contrib.chat.models import Conversation
 from tests.contrib.access.conftest import DUMMY, Answer, Caller, World
 from tests.ollama_server import OllamaServer
 
-__all__ = ["PNG", "SESSIONS", "Chat", "last_request", "messages_of"]
+__all__ = ["PNG", "SESSIONS", "Chat", "messages_of", "walk"]
 
 SESSIONS = "api/chat/sessions/"
 #: A pixel.
@@ -110,9 +109,20 @@ def chat(ada: Caller) -> Chat:
     return Chat(ada)
 
 
-def last_request() -> Any:
-    """Return the last request that the backend has got."""
-    return backends["default"].requests[-1]  # type: ignore[attr-defined]  # a DummyBackend
+def walk(caller: Caller, query: str = "", name: str = "title", path: str = SESSIONS) -> list[Any]:
+    """Return a field of all rows of a list, by pages of two."""
+    seen: list[Any] = []
+    after = ""
+    while True:
+        page = caller("GET", f"{path}?limit=2&{query}{after}").body
+        assert (page["first_id"], page["last_id"]) == (
+            (page["data"][0]["id"], page["data"][-1]["id"]) if page["data"] else (None, None)
+        )
+        seen += [row[name] for row in page["data"]]
+        if not page["has_more"]:
+            return seen
+        assert len(page["data"]) == 2
+        after = f"&after={page['last_id']}"
 
 
 def messages_of(received: OllamaServer) -> list[Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils.timezone import now
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pytest_django import Settings
 
@@ -15,7 +17,7 @@ from django_ollama_openai.contrib.chat.models import Attachment, Item, Run, Stat
 from django_ollama_openai.exceptions import RateLimited
 from django_ollama_openai.policies import BasePolicy
 from tests.contrib.access.conftest import Caller, World
-from tests.contrib.chat.conftest import PNG, Chat, messages_of
+from tests.contrib.chat.conftest import PNG, Chat, messages_of, walk
 from tests.ollama_server import Answer, OllamaServer, error, recorded
 from tests.recordings import load
 
@@ -571,8 +573,6 @@ def test_pages_of_messages_take_a_constant_number_of_queries(ada: Caller) -> Non
 
 
 def test_messages_are_walked_in_the_order_of_the_branch(ada: Caller) -> None:
-    from tests.contrib.chat.test_sessions import walk
-
     chat = Chat(ada)
     a, b = chat.keep("a"), chat.keep("b")
     chat.keep("c", parent_id=a)
@@ -593,10 +593,6 @@ def test_messages_are_walked_in_the_order_of_the_branch(ada: Caller) -> None:
 
 def answering(chat: Chat, **fields: Any) -> tuple[str, Run]:
     """Return the id of an answer that another process writes in ``chat``."""
-    from datetime import timedelta
-
-    from django.utils.timezone import now
-
     kept = chat.keep("question")
     parent = Item.objects.get(pk=kept.removeprefix("msg_"))
     head = Item(

@@ -14,7 +14,7 @@ from django_ollama_openai import auth
 from django_ollama_openai.contrib.chat._views.callers import Owner
 from django_ollama_openai.contrib.chat.models import Conversation, Item, Run
 from tests.contrib.access.conftest import Caller, World
-from tests.contrib.chat.conftest import SESSIONS, Chat
+from tests.contrib.chat.conftest import SESSIONS, Chat, walk
 from tests.contrib.settings import KIND
 from tests.ollama_server import Answer, OllamaServer
 
@@ -178,22 +178,6 @@ def test_lists_are_walked_by_activity(ada: Caller) -> None:
     # Rows of the same moment are neither lost nor told twice.
     Conversation.objects.update(active_at=chats[0].row.active_at)
     assert sorted(walk(ada, "archived=all")) == ["0", "1", "2", "3", "4"]
-
-
-def walk(caller: Caller, query: str = "", name: str = "title", path: str = SESSIONS) -> list[Any]:
-    """Return a field of all rows of a list, by pages of two."""
-    seen: list[Any] = []
-    after = ""
-    while True:
-        page = caller("GET", f"{path}?limit=2&{query}{after}").body
-        assert (page["first_id"], page["last_id"]) == (
-            (page["data"][0]["id"], page["data"][-1]["id"]) if page["data"] else (None, None)
-        )
-        seen += [row[name] for row in page["data"]]
-        if not page["has_more"]:
-            return seen
-        assert len(page["data"]) == 2
-        after = f"&after={page['last_id']}"
 
 
 def test_a_session_brings_its_history(ada: Caller) -> None:
