@@ -20,6 +20,7 @@ from ._views.responses import (
 )
 from ._views.sessions import session, sessions
 from ._views.streams import stop, stream
+from ._views.titles import title
 
 __all__ = ["urlpatterns"]
 
@@ -50,4 +51,5 @@ urlpatterns = [
     path(RESPONSE, response, name="chat_response"),
     path(f"{RESPONSE}/cancel", cancellation, name="chat_response_cancellation"),
     path(f"{RESPONSE}/input_items", input_items, name="chat_response_input_items"),
+    path(f"{SESSION}title/", title, name="chat_session_title"),
 ]

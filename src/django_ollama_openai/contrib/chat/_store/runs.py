@@ -123,7 +123,7 @@ def begin_message(
         ConversationLocked: Another answer is running.
     """
     check_unlocked(conversation)
-    is_current = after is None or after.pk == conversation.leaf_id
+    is_current = conversation.leaf_id == (None if after is None else after.pk)
     if rows:
         append(conversation, rows, after)
     last = next((row for row in reversed(rows) if row.head_id is None), after)
