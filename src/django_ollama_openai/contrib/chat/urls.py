@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...endpoints import path
+from ._views.files import file
 from ._views.messages import message, messages, regeneration, stop
 from ._views.sessions import session, sessions
 
@@ -11,6 +12,7 @@ __all__ = ["urlpatterns"]
 SESSION = "api/chat/sessions/<str:session_id>/"
 
 urlpatterns = [
+    path("api/chat/files/<str:file_id>/", file, name="chat_file"),
     path("api/chat/sessions/", sessions, name="chat_sessions"),
     path(SESSION, session, name="chat_session"),
     path(f"{SESSION}messages/", messages, name="chat_messages"),

@@ -12,17 +12,20 @@ from ...._ids import uuid7
 from ....exceptions import InvalidRequest
 from ..models import Item, Status
 from .files import Media
-from .items import Locate, join_messages, text_of
+from .items import MISSING_FILE, Locate, join_messages, text_of
+from .text import storable
 
 __all__ = ["answer_rows", "chat_message", "content_of", "group", "message_rows", "reasoning_of"]
 
 
 def message_rows(message: dict[str, Any], media: Media, *, param: str = "message") -> list[Item]:
-    """Return rows, not inserted yet, for ``message``, which is validated.
+    """Return rows, not inserted yet, for ``message``, which is validated. ``param`` is its name in
+    the request, empty for the request itself.
 
     Raises:
-        InvalidRequest: It has the deprecated role ``function``, or is empty.
+        InvalidRequest: It has the deprecated role ``function``, or an image is none.
     """
+    message = storable(message)
     role = message["role"]
     if role == "function" or message.get("function_call"):
         raise InvalidRequest(
@@ -53,7 +56,7 @@ def _stored_parts(content: Any, media: Media, row: Item, param: str) -> list[dic
         return [{"type": "input_text", "text": content}]
     parts: list[dict[str, Any]] = []
     for number, part in enumerate(content):
-        place = f"{param}.content[{number}]"
+        place = f"{param}.content[{number}]".lstrip(".")
         if part["type"] == "image_url":
             image = part["image_url"]
             detail = {} if image.get("detail") is None else {"detail": image["detail"]}
@@ -61,7 +64,8 @@ def _stored_parts(content: Any, media: Media, row: Item, param: str) -> list[dic
             parts.append({"type": "input_image", **taken, **detail})
         elif part["type"] == "input_audio":
             audio = part["input_audio"]
-            taken = media.take_audio(audio["data"], audio["format"], item=row)
+            place = f"{place}.input_audio.data"
+            taken = media.take_audio(audio["data"], audio["format"], place, item=row)
             parts.append({"type": "input_audio", **taken})
         else:
             parts.append({"type": "input_text", "text": part["text"]})
@@ -171,10 +175,14 @@ def _chat_part(part: dict[str, Any], locate: Locate) -> dict[str, Any]:
     kind = part.get("type")
     if kind == "input_image":
         url = locate(part["file"]) if "file" in part else part.get("image_url")
+        if url is None:
+            return {"type": "text", "text": MISSING_FILE}
         detail = {"detail": part["detail"]} if part.get("detail") else {}
         return {"type": "image_url", "image_url": {"url": url, **detail}}
     if kind == "input_audio":
         found = locate(part["file"])
+        if found is None:
+            return {"type": "text", "text": MISSING_FILE}
         data = found.partition(",")[2] if found.startswith("data:") else found
         return {"type": "input_audio", "input_audio": {"data": data, "format": part["format"]}}
     if kind == "refusal":

@@ -307,7 +307,7 @@ def _question(admission: Admission[NewMessage], owner: Owner, body: NewMessage) 
                 )
     sent = checked_message(body.message, owner, "")
     media = Media()
-    rows = message_rows(sent, media, param="content")
+    rows = message_rows(sent, media, param="")
     rows[-1 if rows[0].type == "reasoning" else 0].metadata = body.metadata
     return Question(
         row,
@@ -405,7 +405,7 @@ def update_message(admission: Admission[MessageChange]) -> Any:
     if head.type.endswith("_output"):
         sent |= {"role": "tool", "tool_call_id": head.data.get("call_id")}
     media = Media()
-    rows = message_rows(checked_message(sent, owner, ""), media, param="content")
+    rows = message_rows(checked_message(sent, owner, ""), media, param="")
     new = next(row for row in rows if row.head_id is None)
     new.metadata = head.metadata if body.metadata is None else body.metadata
     with stored(media):
