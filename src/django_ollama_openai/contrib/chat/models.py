@@ -7,6 +7,7 @@ sequence numbers.
 
 from __future__ import annotations
 
+import secrets
 from typing import ClassVar
 from uuid import UUID
 
@@ -95,7 +96,8 @@ class Conversation(PublicModel):
         verbose_name=_("user"),
         null=True,
         blank=True,
-        on_delete=CASCADE,
+        # A signal deletes it first, in batches: see _store/retention.py.
+        on_delete=DO_NOTHING,
         related_name="+",
     )
     workspace = CharField(_("workspace"), max_length=64, blank=True, default="")
@@ -131,6 +133,7 @@ class Conversation(PublicModel):
     class Meta:
         verbose_name = _("conversation")
         verbose_name_plural = _("conversations")
+        permissions: ClassVar = [("view_text", _("Can read the text of conversations"))]
         indexes: ClassVar = [
             Index(
                 fields=["owner", "kind", "archived", "-active_at", "-id"],
@@ -140,8 +143,9 @@ class Conversation(PublicModel):
                 fields=["workspace", "visibility", "archived", "-active_at", "-id"],
                 name="ollama_openai_chat_shared",
             ),
-            # For RETENTION_DAYS.
+            # For RETENTION_DAYS, and for the admin.
             Index(fields=["kind", "created_at"], name="ollama_openai_chat_retention"),
+            Index(fields=["kind", "-active_at", "-id"], name="ollama_openai_chat_latest"),
         ]
 
     def __str__(self) -> str:
@@ -323,7 +327,8 @@ class Completion(PublicModel):
         verbose_name=_("user"),
         null=True,
         blank=True,
-        on_delete=CASCADE,
+        # A signal deletes it first, in batches: see _store/retention.py.
+        on_delete=DO_NOTHING,
         related_name="+",
     )
     model = StoredCharField(_("model"), max_length=MAX_MODEL)
@@ -347,9 +352,10 @@ class Completion(PublicModel):
 
 
 def attachment_path(attachment: Attachment, filename: str) -> str:
-    """Return the name in the storage, which says nothing about the owner."""
-    digits = attachment.id.hex
-    return f"ollama_openai_chat/{digits[-2:]}/{digits}"
+    """Return a name in the storage. It cannot be derived from the public id, since some storages
+    serve every file that one knows the name of."""
+    token = secrets.token_hex(16)
+    return f"ollama_openai_chat/{token[:2]}/{token}"
 
 
 class Attachment(PublicModel):

@@ -9,6 +9,7 @@ from ._views.conversations import (
     conversation_items,
     conversations,
 )
+from ._views.files import file
 from ._views.messages import message, messages, regeneration
 from ._views.responses import (
     cancellation,
@@ -29,6 +30,7 @@ CONVERSATION = "v1/conversations/<str:conversation_id>"
 RESPONSE = "v1/responses/<str:response_id>"
 
 urlpatterns = [
+    path("api/chat/files/<str:file_id>/", file, name="chat_file"),
     path("api/chat/sessions/", sessions, name="chat_sessions"),
     path(SESSION, session, name="chat_session"),
     path(f"{SESSION}messages/", messages, name="chat_messages"),

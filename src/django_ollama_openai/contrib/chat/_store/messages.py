@@ -21,7 +21,8 @@ from ...._wire.chat import (
 from ....exceptions import InvalidRequest
 from ..models import Item, Status
 from .files import Media
-from .items import Locate, join_messages, text_of
+from .items import MISSING_FILE, Locate, join_messages, text_of
+from .text import storable
 
 __all__ = [
     "answer_rows",
@@ -45,6 +46,7 @@ def message_rows(message: dict[str, Any], media: Media, *, param: str = "") -> l
     Raises:
         InvalidRequest: It has the deprecated role ``function``, or a file that is no image.
     """
+    message = storable(message)
     role = message["role"]
     if role == "function" or message.get("function_call"):
         raise InvalidRequest(
@@ -83,7 +85,8 @@ def _stored_parts(content: Any, media: Media, row: Item, param: str) -> list[dic
             parts.append({"type": "input_image", **taken, **detail})
         elif part["type"] == "input_audio":
             audio = part["input_audio"]
-            taken = media.take_audio(audio["data"], audio["format"], item=row)
+            place = f"{place}.input_audio.data"
+            taken = media.take_audio(audio["data"], audio["format"], place, item=row)
             parts.append({"type": "input_audio", **taken})
         else:
             parts.append({"type": "input_text", "text": part["text"]})
@@ -224,10 +227,14 @@ def _chat_part(part: dict[str, Any], locate: Locate) -> dict[str, Any]:
     kind = part.get("type")
     if kind == "input_image":
         url = locate(part["file"]) if "file" in part else part.get("image_url")
+        if url is None:
+            return {"type": "text", "text": MISSING_FILE}
         detail = {"detail": part["detail"]} if part.get("detail") else {}
         return {"type": "image_url", "image_url": {"url": url, **detail}}
     if kind == "input_audio":
         found = locate(part["file"])
+        if found is None:
+            return {"type": "text", "text": MISSING_FILE}
         data = found.partition(",")[2] if found.startswith("data:") else found
         return {"type": "input_audio", "input_audio": {"data": data, "format": part["format"]}}
     if kind == "refusal":
