@@ -363,8 +363,20 @@ class TextConfig(WireModel):
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
+def _check_metadata(value: Any) -> Any:
+    if isinstance(value, dict) and (
+        len(value) > MAX_METADATA or any(len(key) > MAX_METADATA_KEY for key in value)
+    ):
+        raise PydanticCustomError(
+            "metadata",
+            f"Input should have up to {MAX_METADATA} keys of up to {MAX_METADATA_KEY} characters",
+        )
+    return value
+
+
 Metadata: TypeAlias = Annotated[
     dict[str, Annotated[str, MaxLen(MAX_METADATA_VALUE)]],
+    BeforeValidator(_check_metadata),
     JSONSchemaExtra(maxProperties=MAX_METADATA, propertyNames={"maxLength": MAX_METADATA_KEY}),
 ]
 
@@ -496,19 +508,6 @@ class ResponsesRequest(SamplingRequest):
                         param=spelling,
                         code="unsupported_parameter",
                     )
-        return value
-
-    @field_validator("metadata", mode="before")
-    @classmethod
-    def _check_metadata(cls, value: Any) -> Any:
-        if isinstance(value, dict) and (
-            len(value) > MAX_METADATA or any(len(key) > MAX_METADATA_KEY for key in value)
-        ):
-            raise PydanticCustomError(
-                "metadata",
-                f"Input should have up to {MAX_METADATA} keys of up to {MAX_METADATA_KEY} "
-                "characters",
-            )
         return value
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...endpoints import path
+from ._views.completions import completion, completion_messages, completions
 from ._views.messages import message, messages, regeneration, stop
 from ._views.sessions import session, sessions
 
@@ -21,4 +22,11 @@ urlpatterns = [
         name="chat_message_regeneration",
     ),
     path(f"{SESSION}stop/", stop, name="chat_session_stop"),
+    path("v1/chat/completions", completions, name="ollama_openai_chat_completions"),
+    path("v1/chat/completions/<str:completion_id>", completion, name="chat_completion"),
+    path(
+        "v1/chat/completions/<str:completion_id>/messages",
+        completion_messages,
+        name="chat_completion_messages",
+    ),
 ]
