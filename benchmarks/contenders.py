@@ -11,9 +11,9 @@ import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -37,6 +37,8 @@ class Contender:
     name: str
     path: str
     dialect: Dialect = "openai"
+    #: Further fields of each request.
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
     @contextmanager
     def serving(self, upstream: Served) -> Iterator[Served]:
@@ -156,6 +158,24 @@ class WithAccess(Application):
 
 
 @dataclass(frozen=True)
+class WithChat(Application):
+    """The site with ``contrib.chat``, in SQLite."""
+
+    @contextmanager
+    def serving(self, upstream: Served) -> Iterator[Served]:
+        with tempfile.TemporaryDirectory() as directory:
+            database = {**SQLITE, "NAME": str(Path(directory, "database"))}
+            settings = {
+                "DJANGO_SETTINGS_MODULE": "benchmarks.site.chat_settings",
+                "BENCHMARK_DATABASE": json.dumps(database),
+            }
+            environment = {"BENCHMARK_UPSTREAM": "", "BENCHMARK_KEY": KEY, **settings}
+            run_module("django", environment, "migrate", "--verbosity", "0")
+            with self._serving(upstream, settings) as served:
+                yield served
+
+
+@dataclass(frozen=True)
 class LiteLLM(Contender):
     """LiteLLM's proxy, with an API key like the gateway, without its database and downloads."""
 
@@ -194,7 +214,7 @@ class LiteLLM(Contender):
 
 def contenders(litellm: str | None) -> dict[str, Contender]:
     """Return all contenders, including LiteLLM if ``litellm`` is the path of its command."""
-    completions = "v1/chat/completions"
+    completions, responses = "v1/chat/completions", "v1/responses"
     site, lane = "benchmarks.site.asgi:application", "benchmarks.site.asgi:with_fast_lane"
     everybody = [
         Contender("direct", "/api/chat", "ollama"),
@@ -207,6 +227,15 @@ def contenders(litellm: str | None) -> dict[str, Contender]:
         *(
             WithAccess(f"fast-lane-{kind}", f"/ai/{completions}", application=lane, kind=kind)
             for kind in KINDS
+        ),
+        WithChat(
+            "completions-stored", f"/ai/{completions}", fields={"store": True}, application=site
+        ),
+        *(
+            WithChat(
+                name, f"/ai/{responses}", "responses", fields={"store": store}, application=site
+            )
+            for name, store in (("responses", False), ("responses-stored", True))
         ),
         Application(
             "ours-plain", f"/ai/{completions}", application=site, options='{"fast": false}'

@@ -21,12 +21,15 @@ from . import engine_wire
 
 __all__ = ["Dialect", "Job", "Result", "main"]
 
-Dialect: TypeAlias = Literal["openai", "ollama"]
+Dialect: TypeAlias = Literal["openai", "ollama", "responses"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """A number of requests to one address, ``at_a_time`` of them concurrently."""
+    """A number of requests to one address, ``at_a_time`` of them concurrently.
+
+    ``fields`` are further fields of each request.
+    """
 
     port: int
     path: str
@@ -37,6 +40,7 @@ class Job:
     stream: bool
     requests: int
     at_a_time: int
+    fields: dict[str, Any] = field(default_factory=dict)
 
     @property
     def model(self) -> str:
@@ -66,7 +70,7 @@ class Exchange:
     ended: float | None = None
 
 
-_CONTENT = re.compile(rb'"content": ?"[^"]')
+_CONTENT = re.compile(rb'"(?:content|delta)": ?"[^"]')
 
 
 class Connection(asyncio.Protocol):
@@ -154,7 +158,8 @@ def _request(job: Job) -> bytes:
         {"role": "system", "content": "You are a helpful assistant."},
         {"role": "user", "content": "Say hello, and what you are supposed to be."},
     ]
-    payload = {"model": job.model, "messages": messages, "stream": job.stream}
+    name = "input" if job.dialect == "responses" else "messages"
+    payload = {"model": job.model, name: messages, "stream": job.stream, **job.fields}
     body = json.dumps(payload).encode()
     head = (
         f"POST {job.path} HTTP/1.1\r\nHost: 127.0.0.1:{job.port}\r\n"
@@ -246,6 +251,11 @@ def _parts(job: Job, body: bytes) -> list[Any]:
         return [json.loads(body)]
     if job.dialect == "ollama":
         return [json.loads(line) for line in body.splitlines()]
+    if job.dialect == "responses":
+        parts = [json.loads(event) for event in re.findall(rb"^data: (.*)$", body, re.MULTILINE)]
+        if parts[-1]["type"] not in ("response.completed", "response.incomplete"):
+            raise WrongAnswer(f"The stream does not end with the response but {body[-80:]!r}")
+        return parts
     events = body.removesuffix(b"data: [DONE]\n\n")
     if events == body:
         raise WrongAnswer(f"The stream does not end with [DONE] but with {body[-80:]!r}")
@@ -256,6 +266,11 @@ def _content(job: Job, part: Any) -> str | None:
     if job.dialect == "ollama":
         content: str | None = part["message"]["content"]
         return content
+    if job.dialect == "responses":
+        if job.stream:
+            return part["delta"] if part["type"] == "response.output_text.delta" else None
+        text: str = part["output"][-1]["content"][0]["text"]
+        return text
     if not part["choices"]:
         return None
     choice = part["choices"][0]

@@ -51,13 +51,13 @@ def module(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", name, *arguments]
 
 
-def run_module(name: str, environment: Mapping[str, str]) -> None:
+def run_module(name: str, environment: Mapping[str, str], *arguments: str) -> None:
     """Run a module with this Python to its end.
 
     Raises:
         BenchmarkError: It failed.
     """
-    command = module(name)
+    command = module(name, *arguments)
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL
     )

@@ -52,6 +52,7 @@ class Scenario:
             stream=self.stream,
             requests=requests,
             at_a_time=min(self.at_a_time, requests),
+            fields=dict(contender.fields),
         )
 
 

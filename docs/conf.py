@@ -25,6 +25,7 @@ settings.configure(
         "django.contrib.contenttypes",
         "django_ollama_openai",
         "django_ollama_openai.contrib.access",
+        "django_ollama_openai.contrib.chat",
     ]
 )
 django.setup()

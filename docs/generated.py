@@ -25,6 +25,7 @@ from django_ollama_openai import _conf, exceptions
 from django_ollama_openai import backends as shipped
 from django_ollama_openai.backends._base import OPTIONAL_PARAMETERS
 from django_ollama_openai.contrib.access.conf import AccessSettings, LimitStoreConfig
+from django_ollama_openai.contrib.chat.conf import ChatSettings, RetentionDays
 from django_ollama_openai.exceptions import GatewayError
 
 __all__ = [
@@ -58,6 +59,7 @@ def sources() -> list[Path]:
         "checks.py",
         "contrib/access/checks.py",
         "contrib/access/conf.py",
+        "contrib/chat/conf.py",
         "exceptions.py",
     ]
     return [CHANGELOG, COMPATIBILITY, FAULTS, Path(__file__), *(PACKAGE / name for name in names)]
@@ -125,6 +127,16 @@ def access_settings() -> str:
 def limit_store_settings() -> str:
     """The keys of ``ACCESS["LIMIT_STORE"]``."""
     return _fields(LimitStoreConfig)
+
+
+def chat_settings() -> str:
+    """The keys of ``CHAT``."""
+    return _fields(ChatSettings)
+
+
+def retention_settings() -> str:
+    """The keys of ``CHAT["RETENTION_DAYS"]``."""
+    return _fields(RetentionDays)
 
 
 def _fields(model: type[BaseModel]) -> str:
@@ -546,7 +558,9 @@ def _sentence(text: str) -> str:
 PARTS: Final[dict[str, Callable[[], str]]] = {
     "settings": settings,
     "access_settings": access_settings,
+    "chat_settings": chat_settings,
     "limit_store_settings": limit_store_settings,
+    "retention_settings": retention_settings,
     "backend_entries": backend_entries,
     "model_entries": model_entries,
     "api_key_entries": api_key_entries,

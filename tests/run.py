@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 PROGRAMS = {
-    "access": {
+    "apps": {
         # Of the database servers without their services. The driver for MariaDB has to be compiled.
         "redis-server": "redis-server",
         "pg_ctl": "postgresql",

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from ...endpoints import path
 from ._views.completions import completion, completion_messages, completions
+from ._views.conversations import (
+    conversation,
+    conversation_item,
+    conversation_items,
+    conversations,
+)
 from ._views.messages import message, messages, regeneration, stop
+from ._views.responses import (
+    cancellation,
+    compaction,
+    input_items,
+    input_tokens,
+    response,
+    responses,
+)
 from ._views.sessions import session, sessions
 
 __all__ = ["urlpatterns"]
 
 SESSION = "api/chat/sessions/<str:session_id>/"
+CONVERSATION = "v1/conversations/<str:conversation_id>"
+RESPONSE = "v1/responses/<str:response_id>"
 
 urlpatterns = [
     path("api/chat/sessions/", sessions, name="chat_sessions"),
@@ -22,6 +38,7 @@ urlpatterns = [
         name="chat_message_regeneration",
     ),
     path(f"{SESSION}stop/", stop, name="chat_session_stop"),
+    # In place of the gateway's own.
     path("v1/chat/completions", completions, name="ollama_openai_chat_completions"),
     path("v1/chat/completions/<str:completion_id>", completion, name="chat_completion"),
     path(
@@ -29,4 +46,15 @@ urlpatterns = [
         completion_messages,
         name="chat_completion_messages",
     ),
+    path("v1/conversations", conversations, name="chat_conversations"),
+    path(CONVERSATION, conversation, name="chat_conversation"),
+    path(f"{CONVERSATION}/items", conversation_items, name="chat_conversation_items"),
+    path(f"{CONVERSATION}/items/<str:item_id>", conversation_item, name="chat_conversation_item"),
+    # In place of the gateway's own.
+    path("v1/responses", responses, name="ollama_openai_responses"),
+    path("v1/responses/input_tokens", input_tokens, name="chat_input_tokens"),
+    path("v1/responses/compact", compaction, name="chat_compaction"),
+    path(RESPONSE, response, name="chat_response"),
+    path(f"{RESPONSE}/cancel", cancellation, name="chat_response_cancellation"),
+    path(f"{RESPONSE}/input_items", input_items, name="chat_response_input_items"),
 ]

@@ -10,7 +10,7 @@ from .items import inlined
 from .messages import chat_message, group
 from .tree import Path
 
-__all__ = ["read_history"]
+__all__ = ["read_history", "read_items"]
 
 #: The items that are read at once; the number doubles each time.
 FIRST_READ: Final = 64
@@ -45,6 +45,25 @@ def read_history(path: Path, max_characters: int) -> tuple[list[dict[str, Any]],
     if first or not is_whole:
         left_out = path.count(head=None) - len(kept)
     return [message for message in messages if message is not None], left_out
+
+
+def read_items(path: Path, max_characters: int, *, cuts: bool) -> list[Item]:
+    """Return the items of ``path`` up to a little more than ``max_characters`` of text, the oldest
+    first. If it ``cuts``, at most so many are returned, beginning with a user's message."""
+    rows: list[Item] = []
+    characters, below, limit = 0, None, FIRST_READ
+    while characters <= max_characters:
+        found = path.newest(limit, below=below)
+        rows += found
+        characters += sum(len(row.text) for row in found)
+        if len(found) < limit:
+            break
+        below, limit = found[-1].sequence, 2 * limit
+    rows.reverse()
+    if cuts and characters > max_characters:
+        groups = group(rows)
+        return [row for each in groups[_first(groups, max_characters) :] for row in each]
+    return rows
 
 
 def _first(groups: list[list[Item]], max_characters: int) -> int:

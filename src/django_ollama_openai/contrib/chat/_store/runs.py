@@ -15,12 +15,15 @@ from django.db import transaction
 from django.utils.timezone import now
 
 from ...._ids import uuid7
+from ...._translation.response_object import CLIENTS_OWN
+from ...._wire.case import camel_keys
+from ...._wire.sse import named_frame
 from ....exceptions import InvalidRequest, NotFound
 from ..conf import chat_settings
 from ..models import Branch, Conversation, Item, Kind, Piece, Response, Run, Status
 from .files import Media
 from .items import new_rows
-from .tree import append, path_to, root_of, set_leaf
+from .tree import append, delete_message, path_to, root_of, set_leaf
 
 __all__ = [
     "LEASE",
@@ -28,9 +31,12 @@ __all__ = [
     "begin_message",
     "begin_response",
     "check_unlocked",
+    "delete_response",
     "end_expired",
     "end_message",
+    "end_now",
     "end_response",
+    "existing_leaf",
     "lock_row",
     "prune_runs",
     "request_stop",
@@ -39,6 +45,10 @@ __all__ = [
 #: The time after which another process may end the answer of a process that was killed. It is
 #: renewed while the answer runs.
 LEASE: Final = timedelta(seconds=60)
+
+
+#: The event at the end of the stream of a response that broke off.
+LAST_EVENT: Final = "response.incomplete"
 
 
 class ConversationLocked(InvalidRequest):
@@ -196,7 +206,7 @@ def begin_response(
         check_unlocked(conversation, "conversation")
         after = conversation.leaf
     elif previous is not None:
-        after = _existing_leaf(previous)
+        after = existing_leaf(previous)
         if previous.conversation.kind == Kind.THREAD:
             thread = lock_row(previous.conversation_id, owner)
     if thread is None:
@@ -228,7 +238,7 @@ def begin_response(
     return response, run
 
 
-def _existing_leaf(response: Response) -> Item | None:
+def existing_leaf(response: Response) -> Item | None:
     """Return the last message of ``response`` that has not been deleted."""
     leaf = Item.objects.filter(pk__in=[response.leaf_id]).first()
     if leaf is not None:
@@ -302,6 +312,26 @@ def _end_branch(conversation: Conversation) -> UUID:
     return row.id
 
 
+def delete_response(response: Response) -> None:
+    """Delete ``response``, with its items unless they belong to a conversation. A running answer is
+    stopped.
+
+    Of the responses that continue it, the other items stay.
+    """
+    thread = response.conversation
+    with transaction.atomic():
+        if thread.kind == Kind.THREAD:
+            thread = lock_row(thread.pk, thread.owner)
+            for head in Item.objects.filter(response=response, head=None).order_by("-sequence"):
+                delete_message(thread, head)
+            thread.save()
+        response.delete()
+        if thread.kind == Kind.THREAD and not thread.items.exists():
+            is_continued = Branch.objects.filter(parent=thread.pk).exists()
+            if not is_continued and not thread.responses.exists():
+                thread.delete()
+
+
 def request_stop(run: Run) -> bool:
     """Have the process that writes the answer of ``run`` stop it. Return whether it runs."""
     return bool(Run.objects.filter(pk=run.pk, ended_at=None).update(stop=True))
@@ -309,8 +339,11 @@ def request_stop(run: Run) -> bool:
 
 def end_expired(run: Run) -> bool:
     """End the answer of ``run`` as incomplete if its process was killed. Return whether it was."""
-    if not _has_expired(run):
-        return False
+    return _has_expired(run) and end_now(run)
+
+
+def end_now(run: Run) -> bool:
+    """End the answer of ``run``, whose process does not. Return ``False`` if it had ended."""
     with transaction.atomic():
         return _end_abandoned(run)
 
@@ -351,4 +384,19 @@ def _end_abandoned(run: Run) -> bool:
         return end_message(run, output, Status.INCOMPLETE, {"finish_reason": None})
     response = Response.objects.get(run=run)
     status = Status.CANCELLED if run.stop else Status.INCOMPLETE
-    return end_response(run, {**response.body, "status": status}, output, joins=False)
+    body = {**response.body, "status": status}
+    _add_last_event(run, {**body, "output": output})
+    return end_response(run, body, output, joins=False)
+
+
+def _add_last_event(run: Run, body: dict[str, Any]) -> None:
+    """Store the last event of a response whose process could not."""
+    last = run.pieces.order_by("first").last()
+    if last is None:
+        return
+    number = last.first + last.count
+    event = {"type": LAST_EVENT, "response": body, "sequence_number": number}
+    if '"createdAt"' in last.run.pieces.get(first=0).data:
+        event = camel_keys(event, CLIENTS_OWN)
+    data = named_frame(LAST_EVENT, event).decode()
+    Piece.objects.create(run=run, first=number, count=1, data=data)

@@ -20,6 +20,7 @@ from ..models import Branch, Conversation, Item
 __all__ = [
     "Path",
     "append",
+    "delete_item",
     "delete_message",
     "group_of",
     "path_to",
@@ -180,6 +181,26 @@ def delete_message(conversation: Conversation, head: Item) -> None:
     if is_on_path:
         conversation.leaf = leaf
         conversation.message_count = F("message_count") - 1
+    conversation.active_at = now()
+
+
+def delete_item(conversation: Conversation, item: Item) -> None:
+    """Delete one item; the others of its message stay. The caller has locked the row of
+    ``conversation``, and saves it afterwards."""
+    parts = [] if item.head_id is not None else group_of(item)
+    others = [part for part in parts if part.pk != item.pk]
+    if item.head_id is None and not others:
+        delete_message(conversation, item)
+        return
+    if others:
+        head = others[0]
+        head.head, head.parent = None, item.parent
+        head.save(update_fields=["head", "parent"])
+        Item.objects.filter(head=item.pk).update(head=head)
+        Item.objects.filter(parent=item.pk).update(parent=head)
+        if conversation.leaf_id == item.pk:
+            conversation.leaf = head
+    item.delete()
     conversation.active_at = now()
 
 
