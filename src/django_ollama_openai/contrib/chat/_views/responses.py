@@ -22,7 +22,13 @@ from ...._wire.case import Case, camel_keys
 from ...._wire.delta import Delta, Usage, fold
 from ...._wire.response_models.responses import Response as ResponseAnswer
 from ...._wire.response_models.responses import ResponseEvent, ResponseUsage
-from ...._wire.responses import ResponsesRequest
+from ...._wire.responses import (
+    CompactionItem,
+    InputImagePart,
+    InputItem,
+    ItemReference,
+    ResponsesRequest,
+)
 from ...._wire.sse import encode_json, named_frame
 from ....endpoints import (
     Admission,
@@ -41,6 +47,7 @@ from .._answers.context import TruncatingStage
 from .._answers.responses import ResponseRecorder, StoredResponseWriter
 from .._answers.streams import follow
 from .._store.compaction import readable, seal
+from .._store.drafts import Draft, new_draft
 from .._store.files import Media, load, stored
 from .._store.history import read_items
 from .._store.items import as_openai, inlined
@@ -231,7 +238,11 @@ def create_response(admission: Admission[ResponsesRequest]) -> Flow[Any]:
             "authenticate.",
             param="background",
         )
-    question = yield from in_store(_question, admission, owner)
+    if _stands_alone(body):
+        items = body.input_items
+        question = Question(body, items=items, references=[None] * len(items), given=items)
+    else:
+        question = yield from in_store(_question, admission, owner)
     is_stream = bool(body.stream)
     if is_background:
         live.check_capacity()
@@ -257,8 +268,16 @@ def create_response(admission: Admission[ResponsesRequest]) -> Flow[Any]:
         is_stream=is_stream or is_background,
     )
     recorder = ResponseRecorder(StoredResponseWriter(inner), is_kept=is_kept)
-    run = yield from in_store(_begin, owner, question, response_id, inner.response, is_background)
-    answer = recorder.start(run, is_stored=is_background)
+    draft = None
+    if not (is_background or conversation or question.previous):
+        draft = _draft(owner, question, response_id, inner.response)
+    if draft is None:
+        run = yield from in_store(
+            _begin, owner, question, response_id, inner.response, is_background
+        )
+    else:
+        run = draft.run
+    answer = recorder.start(run, is_stored=is_background, draft=draft)
     try:
         reply: Reply = yield from run_chat(
             admission,
@@ -286,6 +305,39 @@ def _stages(body: ResponsesRequest) -> list[Any]:
     if body.truncation != "auto":
         return []
     return [lambda request: TruncatingStage(request, lambda dropped: None)]
+
+
+def _stands_alone(body: ResponsesRequest) -> bool:
+    """Return whether ``body`` refers to nothing that is stored."""
+    if body.previous_response_id is not None or body.conversation_id is not None:
+        return False
+    return not any(
+        isinstance(item, (CompactionItem, ItemReference)) or _has_image(item)
+        for item in (body.input if isinstance(body.input, list) else ())
+    )
+
+
+def _has_image(item: InputItem) -> bool:
+    """Return whether ``item`` has an image, which may be the address of a stored file."""
+    parts = getattr(item, "content", None) or getattr(item, "output", None)
+    return isinstance(parts, list) and any(isinstance(part, InputImagePart) for part in parts)
+
+
+def _draft(
+    owner: Owner, question: Question, response_id: UUID, body: dict[str, Any]
+) -> Draft | None:
+    """Return the response to store later; ``None`` if it has files, which are stored first."""
+    media = Media()
+    draft = new_draft(
+        owner=owner.text,
+        user_id=owner.user_id,
+        response_id=response_id,
+        body=body,
+        items=question.items,
+        references=question.references,
+        media=media,
+    )
+    return None if media.found else draft
 
 
 def _begin(
