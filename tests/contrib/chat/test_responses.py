@@ -32,7 +32,7 @@ def test_a_response_is_stored_as_it_was_sent(
     stateful.reply(
         Answer(["It is ", "\x00"], thinking=["Hm."], tool_calls=[{"id": "c", "function": CALL}])
     )
-    sent = {
+    sent: dict[str, Any] = {
         "model": "smollm2-tools:135m",
         "input": [HI, {"type": "web_search_call", "id": "ws_1", "action": {"query": "x"}}],
         "metadata": {"a_b": "c"},
@@ -102,7 +102,7 @@ def test_images_that_cannot_be_fetched(
     """The answer fails before an engine is asked, and nothing stays in progress."""
     session = api.session()
     image = {"type": "input_image", "image_url": "http://127.0.0.1:9/a.png"}
-    sent = {"input": [{"role": "user", "content": [image]}], "conversation": session}
+    sent: Any = {"input": [{"role": "user", "content": [image]}], "conversation": session}
     assert api.ask(**sent, status=400)["param"] == "input[0].content[0].image_url"
     assert Response.objects.get().status == "failed"
     assert not Run.objects.filter(ended_at=None).exists()
