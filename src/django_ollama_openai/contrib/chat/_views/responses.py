@@ -366,11 +366,17 @@ def _found(admission: Admission[Any]) -> Response:
 
 
 def _refreshed(row: Response) -> Response:
-    """Return ``row``, ended if the process that wrote it was killed."""
+    """Return ``row``, ended if the process that wrote it was killed, or if its conversation was
+    deleted, and the run with it."""
+    if row.status not in RUNNING:
+        return row
     run = _run_of(row)
-    if run is not None and end_expired(run):
-        row = Response.objects.select_related("conversation", "leaf").get(pk=row.pk)
-    return row
+    if run is None:
+        rows = Response.objects.filter(pk=row.pk, status__in=RUNNING, run=None)
+        rows.update(status=Status.INCOMPLETE)
+    elif not end_expired(run):
+        return row
+    return Response.objects.select_related("conversation", "leaf").get(pk=row.pk)
 
 
 def _run_of(row: Response) -> Run | None:
