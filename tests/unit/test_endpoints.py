@@ -52,6 +52,7 @@ class Filter(QueryParameters):
     page_size: int = Field(20, ge=1, le=100)
     is_open: bool | None = None
     group_by: list[str] | None = None
+    my_labels: dict[str, str] = Field(default_factory=dict)
 
 
 class PartAnswer(BaseModel):
@@ -244,6 +245,7 @@ def error(response: Any) -> tuple[int, str, str | None]:
 
 def test_query_parameters(ask: Ask) -> None:
     expected: dict[str, Any] = {"page_size": 20, "is_open": None, "group_by": None}
+    expected["my_labels"] = {}
     assert ask("GET", "/ai/api/things/").json() == expected
     given: dict[str, dict[str, Any]] = {
         "page_size=5": {"page_size": 5},
@@ -253,6 +255,8 @@ def test_query_parameters(ask: Ask) -> None:
         "group_by=a": {"group_by": ["a"]},
         "groupBy=a&groupBy=b": {"group_by": ["a", "b"]},
         "group_by[]=a&group_by[]=b": {"group_by": ["a", "b"]},
+        "myLabels[a_b]=1&myLabels[a[]]=2": {"my_labels": {"a_b": "1", "a[]": "2"}},
+        "my_labels[]=1&my_labels[a]=2&my_labels[a]=3": {"my_labels": {"": "1", "a": "3"}},
         "unknown=1": {},
     }
     for query, changes in given.items():
@@ -266,6 +270,7 @@ def test_query_parameters(ask: Ask) -> None:
         ("pageSize=101", "pageSize"),
         ("page_size=", "page_size"),
         ("page_size=1.5", "page_size"),
+        ("my_labels=x", "my_labels"),
         ("is_open=perhaps", "is_open"),
     ],
 )

@@ -20,10 +20,9 @@ from .completion import Completion, chat_sources
 from .delivery import Reply, Stopper, deliver
 from .flow import Flow, call
 from .recorder import BaseRecorder
-from .routing import Route
 from .stages import StageFactory
 
-__all__ = ["fetch_remote_images", "run_chat"]
+__all__ = ["chat_writer", "fetch_remote_images", "run_chat"]
 
 
 def run_chat(
@@ -59,7 +58,7 @@ def run_chat(
         request=body,
         sources=chat_sources(body, stages),
         account=Account(admission, choices=admission.choices, recorder=recorder),
-        writer=writer or _writer(body, route, admission),
+        writer=writer or chat_writer(admission),
         is_stream=bool(body.stream) if is_stream is None else is_stream,
     )
     return (yield from deliver(admission, completion, stopper=stopper, is_detached=is_detached))
@@ -115,20 +114,29 @@ def _fetch(images: Sequence[tuple[str, ImageURL]], settings: _conf.Settings) -> 
         image.set_data(data)
 
 
-def _writer(
-    body: ChatCompletionRequest, route: Route, admission: Admission[Any]
-) -> ChatCompletionWriter:
+def chat_writer(
+    admission: Admission[Any], *, id: str | None = None, is_kept: bool = False
+) -> ChatCompletionStream | WholeChatCompletion:
+    """Return the writer of the answer to a chat that has been admitted, streamed or whole as its
+    request says. ``id`` is that of the completion, by default a new one. Of a stream that
+    ``is_kept`` the writer has the whole completion, too."""
+    body, name = admission.engine_request, admission.engine_route.name
+    if not isinstance(body, ChatCompletionRequest):
+        raise TypeError("chat_writer() needs the admission of a chat.")
     if body.stream:
         return ChatCompletionStream(
-            route.name,
+            name,
             admission.mount.case,
             choices=admission.choices,
             include_usage=body.include_usage,
             legacy_function_call=bool(body.functions),
+            id=id,
+            is_kept=is_kept,
         )
     return WholeChatCompletion(
-        route.name,
+        name,
         admission.mount.case,
         choices=admission.choices,
         legacy_function_call=bool(body.functions),
+        id=id,
     )

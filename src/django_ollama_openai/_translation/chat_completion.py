@@ -88,7 +88,8 @@ class ChatCompletionStream:
 
     With ``is_early`` the chunks with the role are sent before the model has answered. If the stream
     ``is_numbered``, each chunk has a ``sequence_number``, from 0. ``first`` are fields of the first
-    chunk beside OpenAI's; ``last`` are those of the last one, which may be set until the end.
+    chunk beside OpenAI's; ``last`` are those of the last one, which may be set until the end. Of a
+    stream that ``is_kept``, :meth:`completion` returns the whole completion.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class ChatCompletionStream:
         first: Mapping[str, Any] | None = None,
         is_early: bool = False,
         is_numbered: bool = False,
+        is_kept: bool = False,
     ) -> None:
         self._head = completion_head(id or new_completion_id(), "chat.completion.chunk", model)
         if created is not None:
@@ -120,13 +122,14 @@ class ChatCompletionStream:
         self._has_begun = False
         # A stream in camelCase ends with the whole completion.
         self._is_repeated = case == "camel"
+        self._is_kept = is_kept or self._is_repeated
 
     def begin(self) -> bytes:
         return self._begin() if self._is_early else b""
 
     def feed(self, delta: Delta) -> bytes:
         choice = self._choices[delta.index]
-        if self._is_repeated:
+        if self._is_kept:
             choice.deltas.append(delta)
         choice.finish_reason = delta.finish_reason or choice.finish_reason
         choice.usage = delta.usage or choice.usage
@@ -135,11 +138,8 @@ class ChatCompletionStream:
     def finish(self) -> bytes:
         begin = self._begin()
         if self._is_repeated:
-            head = self._head | {"object": "chat.completion"}
-            choices = [fold(choice.deltas) for choice in self._choices]
             further = {**self.last, **self._numbered()}
-            completion = _completion(head, choices, "camel", self._legacy_function_call, further)
-            return begin + frame(completion) + DONE
+            return begin + frame(self.completion("camel", further)) + DONE
         usage = sum((choice.usage for choice in self._choices), Usage())
         # Once only: clients add up the usage of all chunks.
         in_last = usage if self._case == "both" and not self._include_usage else None
@@ -163,6 +163,13 @@ class ChatCompletionStream:
             call["index"] = index
         reason = answer.finish_reason
         return self._chunk(0, delta, reason, answer.usage, answer.logprobs, further=self._first)
+
+    def completion(self, case: Case, further: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the completion of the deltas so far, which are kept, spelled as ``case`` says.
+        ``further`` are fields beside OpenAI's."""
+        head = self._head | {"object": "chat.completion"}
+        choices = [fold(choice.deltas) for choice in self._choices]
+        return _completion(head, choices, case, self._legacy_function_call, further or {})
 
     def _begin(self) -> bytes:
         if self._has_begun:

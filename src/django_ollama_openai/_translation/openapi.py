@@ -298,6 +298,8 @@ class _Schemas:
             described = {"name": name, "in": "query", "schema": dict(item)}
             if name in schema.get("required", ()):
                 described["required"] = True
+            if item.get("type") == "object":
+                described |= {"style": "deepObject", "explode": True}
             if about := described["schema"].pop("description", None):
                 described["description"] = about
             yield described

@@ -19,9 +19,9 @@ from .._wire.response_models.completions import TextCompletion, TextCompletionCh
 from .._wire.response_models.embeddings import EmbeddingList
 from .._wire.response_models.responses import Response, ResponseEvent
 from .._wire.responses import ResponsesRequest
-from .endpoint import Endpoint
+from .endpoint import Declaration, Endpoint
 
-__all__ = ["chat_completions", "completions", "embeddings", "responses"]
+__all__ = ["CREATE_CHAT_COMPLETION", "chat_completions", "completions", "embeddings", "responses"]
 
 
 _STREAMED_ONLY: Final = "`stream_options` is only for a stream."
@@ -45,10 +45,13 @@ def _rules(*rules: str) -> str:
 
 chat_completions = Endpoint(tags={"Chat": "Chat completions"})
 
-
-@chat_completions.post(
+#: For apps that replace the endpoint, too.
+CREATE_CHAT_COMPLETION: Final = Declaration(
     scope="chat",
     name="chat.completions",
+    operation_id="createChatCompletion",
+    summary="Create a chat completion",
+    tags=tuple(chat_completions.tags),
     body=ChatCompletionRequest,
     response=ChatCompletion,
     event=ChatCompletionChunk,
@@ -59,6 +62,9 @@ chat_completions = Endpoint(tags={"Chat": "Chat completions"})
         _IMAGES,
     ),
 )
+
+
+@chat_completions.post(**CREATE_CHAT_COMPLETION)
 def create_chat_completion(admission: Admission[ChatCompletionRequest]) -> Flow[Reply]:
     """Create a chat completion."""
     return (yield from run_chat(admission))

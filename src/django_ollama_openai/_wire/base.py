@@ -32,6 +32,7 @@ __all__ = [
     "FirstErrorOnly",
     "JSONSchemaExtra",
     "WireModel",
+    "dump_sent",
     "parse_json",
     "tagged_union",
     "text_or_list",
@@ -111,6 +112,25 @@ class WireModel(BaseModel):
             and (only is None or name in only)
             and (value := getattr(self, name)) is not None
         }
+
+    def dump_sent(self) -> dict[str, Any]:
+        """Return all that was sent as JSON, the fields of the model in snake_case."""
+        fields = type(self).model_fields
+        declared = {
+            fields[name].alias or name: dump_sent(getattr(self, name))
+            for name in fields
+            if name in self.model_fields_set
+        }
+        return {**declared, **(self.model_extra or {})}
+
+
+def dump_sent(value: Any) -> Any:
+    """Return ``value``, a part of a request, as :meth:`WireModel.dump_sent` does."""
+    if isinstance(value, WireModel):
+        return value.dump_sent()
+    if isinstance(value, list):
+        return [dump_sent(item) for item in value]
+    return value
 
 
 def _dump_known(value: Any) -> Any:

@@ -247,17 +247,36 @@ def _add_function_type(value: Any) -> Any:
 def _converted_to(model: type[WireModel]) -> AfterValidator:
     """Return a validator that turns a custom tool, a call of one or a reference to one into
     ``model``, that of the function that represents it."""
-    return AfterValidator(lambda custom: model.model_validate(custom.as_function()))
+
+    def convert(custom: Any) -> Any:
+        function: Any = model.model_validate(custom.as_function())
+        function._custom = custom
+        return function
+
+    return AfterValidator(convert)
 
 
-def _function_or(custom: Any, function: Any, converted: Any = None) -> Any:
-    """Return the union of ``function`` and ``custom``, which is converted to ``function``, or to
-    its subclass ``converted``."""
+class _Custom(WireModel):
+    """The base class of what represents a custom tool, a call of one or a reference to one."""
+
+    _custom: WireModel = PrivateAttr()
+
+    def dump_sent(self) -> dict[str, Any]:
+        return self._custom.dump_sent()
+
+
+def _function_or(custom: Any, function: Any, converted: Any) -> Any:
+    """Return the union of ``function`` and ``custom``, which is converted to ``converted``, a
+    subclass of ``function``."""
     return Annotated[
         Annotated[function, Tag("<function>")]
-        | Annotated[custom, _converted_to(converted or function), Tag("<custom>")],
+        | Annotated[custom, _converted_to(converted), Tag("<custom>")],
         tagged_union("type", "function", "custom"),
     ]
+
+
+class CustomFunctionCall(_Custom, ToolCall):
+    """The call of the function that represents a custom tool."""
 
 
 # For type checkers, since validation turns all custom tools into functions.
@@ -265,7 +284,8 @@ if TYPE_CHECKING:
     AnyToolCall: TypeAlias = ToolCall
 else:
     AnyToolCall = Annotated[
-        _function_or(CustomToolCall, ToolCall), BeforeValidator(_add_function_type)
+        _function_or(CustomToolCall, ToolCall, CustomFunctionCall),
+        BeforeValidator(_add_function_type),
     ]
 
 
@@ -338,7 +358,7 @@ class FunctionTool(WireModel):
     function: Function
 
 
-class CustomFunction(FunctionTool):
+class CustomFunction(_Custom, FunctionTool):
     """The function that represents a custom tool."""
 
 
@@ -359,10 +379,14 @@ class FunctionReference(WireModel):
     function: FunctionName
 
 
+class CustomFunctionReference(_Custom, FunctionReference):
+    """The reference to the function that represents a custom tool."""
+
+
 if TYPE_CHECKING:
     ToolReference: TypeAlias = FunctionReference
 else:
-    ToolReference = _function_or(CustomReference, FunctionReference)
+    ToolReference = _function_or(CustomReference, FunctionReference, CustomFunctionReference)
 
 
 class AllowedTools(WireModel):
@@ -393,7 +417,9 @@ else:
         | Annotated[
             Annotated[
                 Annotated[FunctionReference, Tag("<function>")]
-                | Annotated[CustomReference, _converted_to(FunctionReference), Tag("<custom>")]
+                | Annotated[
+                    CustomReference, _converted_to(CustomFunctionReference), Tag("<custom>")
+                ]
                 | Annotated[AllowedToolsChoice, Tag("<allowed_tools>")],
                 tagged_union("type", "function", "allowed_tools", "custom"),
             ],

@@ -28,17 +28,24 @@ class QueryParameters(WireModel):
 
     They are read in snake_case and in camelCase. Fields that are lists take each value of a
     repeated parameter, ``tag=a&tag=b`` or ``tag[]=a&tag[]=b``; of others the last value counts.
+    Fields that are dicts take their keys in brackets: ``metadata[key]=value``.
     """
 
     model_config = ConfigDict(extra="ignore", strict=False)
 
     _lists: ClassVar[frozenset[str]] = frozenset()
+    _dicts: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        lists = [name for name, field in cls.model_fields.items() if _is_list(field.annotation)]
-        cls._lists = frozenset([*lists, *map(to_camel, lists)])
+        cls._lists, cls._dicts = cls._fields_of(list), cls._fields_of(dict)
+
+    @classmethod
+    def _fields_of(cls, kind: type) -> frozenset[str]:
+        """Return the names of the fields of ``kind``, in both spellings."""
+        names = [name for name, field in cls.model_fields.items() if _is(kind, field.annotation)]
+        return frozenset([*names, *map(to_camel, names)])
 
     @classmethod
     def read(cls, parameters: Iterable[tuple[str, list[str]]]) -> Self:
@@ -48,16 +55,22 @@ class QueryParameters(WireModel):
             InvalidRequest: naming the first parameter at fault.
         """
         values: dict[str, Any] = {}
+        dicts: dict[str, dict[str, str]] = {}
         for name, given in parameters:
+            field, _, key = name.partition("[")
+            if field in cls._dicts and key.endswith("]"):
+                dicts.setdefault(field, {})[key[:-1]] = given[-1]
+                continue
             name = name.removesuffix("[]")
             values[name] = given if name in cls._lists else given[-1]
-        return cls.from_dict(values)
+        return cls.from_dict({**values, **dicts})
 
 
-def _is_list(annotation: Any) -> bool:
+def _is(kind: type, annotation: Any) -> bool:
+    """Return whether ``annotation`` is ``kind``, or a union that has it."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _is_list(arguments[0])
+        return _is(kind, arguments[0])
     if origin in (Union, types.UnionType):
-        return any(map(_is_list, arguments))
-    return list in (annotation, origin)
+        return any(_is(kind, argument) for argument in arguments)
+    return kind in (annotation, origin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...endpoints import path
+from ._views.completions import completion, completion_messages, completions
 from ._views.conversations import (
     conversation,
     conversation_item,
@@ -42,6 +43,14 @@ urlpatterns = [
     ),
     path(f"{SESSION}messages/<str:message_id>/stream/", stream, name="chat_message_stream"),
     path(f"{SESSION}stop/", stop, name="chat_session_stop"),
+    # In place of the gateway's own.
+    path("v1/chat/completions", completions, name="ollama_openai_chat_completions"),
+    path("v1/chat/completions/<str:completion_id>", completion, name="chat_completion"),
+    path(
+        "v1/chat/completions/<str:completion_id>/messages",
+        completion_messages,
+        name="chat_completion_messages",
+    ),
     path("v1/conversations", conversations, name="chat_conversations"),
     path(CONVERSATION, conversation, name="chat_conversation"),
     path(f"{CONVERSATION}/items", conversation_items, name="chat_conversation_items"),
