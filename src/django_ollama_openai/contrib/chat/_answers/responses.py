@@ -11,6 +11,7 @@ from ....exceptions import GatewayError, ShuttingDown
 from .._store.drafts import end
 from .._store.groups import GroupWriter
 from .._store.runs import delete_response, end_response
+from .._store.text import storable
 from ..models import Response
 from .live import locked, remove
 from .recorder import AnswerRecorder, AnswerWriter
@@ -38,7 +39,7 @@ class StoredResponseWriter(AnswerWriter[ResponseWriter]):
         return self.inner.interrupt()
 
     def snapshot(self) -> list[dict[str, Any]]:
-        output: list[dict[str, Any]] = self.inner.response["output"]
+        output: list[dict[str, Any]] = storable(self.inner.response["output"])
         return output
 
 

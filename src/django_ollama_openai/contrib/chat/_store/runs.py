@@ -25,9 +25,11 @@ from ..conf import chat_settings
 from ..models import Branch, Conversation, Item, Kind, Piece, Response, Run, Status
 from .files import Media
 from .items import new_rows
+from .text import storable
 from .tree import append, delete_message, path_to, root_of, set_leaf
 
 __all__ = [
+    "LAST_EVENT",
     "LEASE",
     "ConversationLocked",
     "begin_message",
@@ -210,20 +212,23 @@ def begin_response(
     if conversation is not None:
         check_unlocked(conversation, "conversation")
         after = conversation.leaf
-    elif previous is not None:
-        after = existing_leaf(previous)
-        if previous.conversation.kind == Kind.THREAD:
-            thread = lock_row(previous.conversation_id, owner)
+    elif previous is not None and previous.conversation.kind == Kind.THREAD:
+        thread = lock_row(previous.conversation_id, owner)
+    is_new = thread is None
     if thread is None:
         thread = Conversation(kind=Kind.THREAD, owner=owner, user_id=user_id)
         thread.save(force_insert=True)
+    # Now that there is a lock: SQLite cannot get one after it has read.
+    if previous is not None:
+        after = existing_leaf(previous)
+    if is_new:
         root_of(thread, after)
     response = Response(
         id=response_id,
         conversation=thread,
         status=body["status"],
         background=is_background,
-        body={name: value for name, value in body.items() if name != "output"},
+        body=storable({name: value for name, value in body.items() if name != "output"}),
     )
     rows = new_rows(items, media, param="input")
     own = iter(rows)
@@ -274,7 +279,7 @@ def end_response(
     thread.save(update_fields=["sequence"])
     response.output_ids = [row.pk.hex for row in items]
     response.status = body["status"]
-    response.body = {name: value for name, value in body.items() if name != "output"}
+    response.body = storable({name: body[name] for name in body if name != "output"})
     head = next((row for row in reversed(items) if row.head_id is None), None)
     response.leaf = head or response.leaf
     if joins and conversation_id is not None:
