@@ -17,7 +17,7 @@ from openai.types.responses import Response
 
 from tests.conftest import site_options
 from tests.contrib.access.sites import Database
-from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply, line
+from tests.ollama_server import Answer, Close, Hold, OllamaServer, Reply, error, line
 from tests.servers import KEY, SERVERS_AND_LANE, Site, serve
 from tests.site.test_streaming import DONE, part
 
@@ -324,6 +324,38 @@ def test_the_model_of_a_response_in_the_background_has_vanished(
     assert last.response.to_dict() == failed.to_dict()
 
 
+def test_a_stream_that_is_no_longer_kept_is_its_last_event(
+    client: openai.OpenAI, database: Database, ollama: OllamaServer
+) -> None:
+    *_, last = client.responses.create(model=MODEL, input="Hi", background=True, stream=True)
+    assert last.type == "response.completed"
+    database.run(
+        "from django_ollama_openai.contrib.chat.models import Run\n"
+        "Run.objects.filter(lease_until=None).delete()\n"
+    )
+    events = client.responses.retrieve(last.response.id, stream=True, starting_after=7)
+    (again,) = events
+    assert again.type == "response.completed"
+    assert again.sequence_number == 8
+    assert again.response.to_dict() == last.response.to_dict()
+    (whole,) = client.responses.retrieve(last.response.id, stream=True)
+    assert whole.sequence_number == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_failure_in_the_background_before_the_first_token(
+    client: openai.OpenAI, ollama: OllamaServer, stream: bool
+) -> None:
+    ollama.reply(error(500, "boom"))
+    made: Any = client.responses.create(model=MODEL, input="Hi", background=True, stream=stream)
+    if stream:
+        *_, last = made
+        assert last.type == "response.failed"
+        made = last.response
+    failed = until(lambda: _ended(client.responses.retrieve(made.id)))
+    assert (failed.status, failed.error.code) == ("failed", "server_error")
+
+
 def test_what_is_not_stored(client: openai.OpenAI, ollama: OllamaServer) -> None:
     ollama.reply(Answer(["Rome."]), Answer(["Yes."]), Answer(["No."]))
     first = client.responses.create(model=MODEL, input="Which city?")
@@ -482,7 +514,6 @@ def test_another_process_takes_over(
                 target=lambda: following.extend(second.responses.retrieve(made.id, stream=True))
             )
             reader.start()
-            until(lambda: True)
             os.killpg(doomed.process.pid, signal.SIGKILL)
             # As if the lease of a minute were over.
             database.run(

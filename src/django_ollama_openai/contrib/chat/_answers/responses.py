@@ -7,6 +7,7 @@ from typing import Any
 from ....endpoints import Record, ResponseWriter
 from ....exceptions import GatewayError, ShuttingDown
 from .._store.runs import delete_response, end_response
+from .._store.text import storable
 from ..models import Response
 from .recorder import AnswerRecorder, AnswerWriter
 
@@ -33,7 +34,7 @@ class StoredResponseWriter(AnswerWriter[ResponseWriter]):
         return self.inner.interrupt()
 
     def snapshot(self) -> list[dict[str, Any]]:
-        output: list[dict[str, Any]] = self.inner.response["output"]
+        output: list[dict[str, Any]] = storable(self.inner.response["output"])
         return output
 
 

@@ -23,6 +23,7 @@ from ..conf import chat_settings
 from ..models import Branch, Conversation, Item, Kind, Piece, Response, Run, Status
 from .files import Media
 from .items import new_rows
+from .text import storable
 from .tree import append, delete_message, path_to, root_of, set_leaf
 
 __all__ = [
@@ -205,20 +206,23 @@ def begin_response(
     if conversation is not None:
         check_unlocked(conversation, "conversation")
         after = conversation.leaf
-    elif previous is not None:
-        after = existing_leaf(previous)
-        if previous.conversation.kind == Kind.THREAD:
-            thread = lock_row(previous.conversation_id, owner)
+    elif previous is not None and previous.conversation.kind == Kind.THREAD:
+        thread = lock_row(previous.conversation_id, owner)
+    is_new = thread is None
     if thread is None:
         thread = Conversation(kind=Kind.THREAD, owner=owner, user_id=user_id)
         thread.save(force_insert=True)
+    # Now that there is a lock: SQLite cannot get one after it has read.
+    if previous is not None:
+        after = existing_leaf(previous)
+    if is_new:
         root_of(thread, after)
     response = Response(
         id=response_id,
         conversation=thread,
         status=body["status"],
         background=is_background,
-        body={name: value for name, value in body.items() if name != "output"},
+        body=storable({name: value for name, value in body.items() if name != "output"}),
     )
     rows = new_rows(items, media, param="input")
     own = iter(rows)
@@ -270,7 +274,7 @@ def end_response(
         thread.save(update_fields=["sequence"])
         response.output_ids = [row.pk.hex for row in rows]
         response.status = body["status"]
-        response.body = {name: value for name, value in body.items() if name != "output"}
+        response.body = storable({name: body[name] for name in body if name != "output"})
         head = next((row for row in reversed(rows) if row.head_id is None), None)
         response.leaf = head or response.leaf
         if joins and conversation_id is not None:
@@ -345,7 +349,8 @@ def end_expired(run: Run) -> bool:
 def end_now(run: Run) -> bool:
     """End the answer of ``run``, whose process does not. Return ``False`` if it had ended."""
     with transaction.atomic():
-        return _end_abandoned(run)
+        rows = Run.objects.filter(pk=run.pk, ended_at=None)
+        return bool(rows.update(stop=run.stop)) and _end_abandoned(run)
 
 
 def end_all_expired() -> None:

@@ -90,7 +90,7 @@ class ItemQuery(RetrieveQuery):
 def present(row: Item, locate: Locate) -> dict[str, Any]:
     """Return OpenAI's object for ``row``, with one of OpenAI's states."""
     item = as_openai(row, locate)
-    if row.status == Status.FAILED:
+    if item.get("status") == Status.FAILED:
         item["status"] = Status.INCOMPLETE
     return item
 

@@ -134,13 +134,6 @@ def _question(admission: Admission[ResponsesRequest], owner: Owner | None) -> Qu
         leaf = question.conversation.leaf
         question.leaf_id = question.conversation.leaf_id
     text = "" if owner is None else owner.text
-    rows = read_items(
-        path_to(leaf),
-        admission.settings.MAX_PROMPT_CHARACTERS,
-        cuts=body.truncation == "auto",
-    )
-    attachments = load(rows)
-    history = [as_openai(row, inlined(attachments)) for row in rows]
     places = dict(body.item_references)
     own = with_files(body.input_items, text, "input")
     given: list[dict[str, Any]] = []
@@ -154,9 +147,26 @@ def _question(admission: Admission[ResponsesRequest], owner: Owner | None) -> Qu
             question.references.append(None)
             question.items.append(item)
             given.append(item)
-    question.given = [*history, *given]
+    instructions = body.instructions or question.instructions or ""
+    characters = len(instructions) + sum(map(_characters, given))
+    rows = read_items(
+        path_to(leaf),
+        max(0, admission.settings.MAX_PROMPT_CHARACTERS - characters),
+        cuts=body.truncation == "auto",
+    )
+    attachments = load(rows)
+    question.given = [*(as_openai(row, inlined(attachments)) for row in rows), *given]
     question.body = body.with_input([readable(item, text) for item in question.given])
     return question
+
+
+def _characters(item: dict[str, Any]) -> int:
+    """Return the number of characters of the text of ``item``."""
+    texts: list[Any] = [item.get(name) for name in ("arguments", "input")]
+    for name in ("content", "output"):
+        found = item.get(name)
+        texts += [part.get("text") for part in found] if isinstance(found, list) else [found]
+    return sum(len(text) for text in texts if isinstance(text, str))
 
 
 def _previous(owner: Owner | None, public: str) -> Response:
@@ -269,7 +279,9 @@ def create_response(admission: Admission[ResponsesRequest]) -> Flow[Any]:
             stopper=answer.stopper,
             is_detached=is_background,
         )
-    except Exception as error:
+    except GeneratorExit:
+        raise
+    except BaseException as error:
         # Such as an image that cannot be fetched, before there is an answer to record.
         yield from in_store(_fail, recorder, error)
         raise
@@ -317,7 +329,7 @@ def _begin(
     return run
 
 
-def _fail(recorder: ResponseRecorder, error: Exception) -> None:
+def _fail(recorder: ResponseRecorder, error: BaseException) -> None:
     if not recorder.answer.has_ended:
         outcome = failure_of(error)
         recorder.record(Record(finish_reason=outcome.finish_reason, error=outcome.error))
