@@ -43,14 +43,16 @@ WEATHER = function_tool(get_weather)
 
 
 @pytest.fixture(autouse=True)
-def _default_client(any_model_site: Site, async_http_client: httpx2.AsyncClient) -> Iterator[None]:
+def client(
+    any_model_site: Site, async_http_client: httpx2.AsyncClient
+) -> Iterator[openai.AsyncOpenAI]:
     client = openai.AsyncOpenAI(
         base_url=any_model_site.base_url, api_key=KEY, http_client=async_http_client
     )
     agents.set_default_openai_client(client, use_for_tracing=False)
     # It would tell OpenAI of every run.
     agents.set_tracing_disabled(True)
-    yield
+    yield client
     agents.set_tracing_disabled(False)
 
 
@@ -138,10 +140,12 @@ async def test_a_conversation_at_the_server(ollama: OllamaServer, sent: list[Any
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_conversation_by_its_id(ollama: OllamaServer, stream: bool) -> None:
+async def test_a_conversation_by_its_id(
+    client: openai.AsyncOpenAI, ollama: OllamaServer, stream: bool
+) -> None:
     ollama.reply(*WEATHER_ANSWERS, ANSWER)
     agent = Agent(name="a", tools=[WEATHER])
-    id = (await get_default_openai_client().conversations.create()).id
+    id = (await client.conversations.create()).id
     for prompt, output in (("The weather?", WEATHER_TEXT), ("Thanks.", TEXT)):
         assert await final_output(agent, prompt, stream, conversation_id=id) == output
     roles = [message["role"] for message in ollama.chats()[2].body["messages"]]

@@ -520,7 +520,7 @@ async def test_a_conversation_that_lasts(client: Any, ollama: OllamaServer) -> N
     begin = [{"role": "user", "content": str(number)} for number in range(3)]
     metadata = {"project_id": "1"}
     conversation = await settled(client.conversations.create(items=begin, metadata=metadata))
-    ollama.reply(*WEATHER_ANSWERS, ANSWER, ANSWER)
+    ollama.reply(*WEATHER_ANSWERS, ANSWER)
     asked = {"model": TOOLS_MODEL, "conversation": conversation.id}
     tool = {"type": "function", **WEATHER["function"]}
     called = await settled(client.responses.create(input="The weather?", tools=[tool], **asked))
@@ -583,9 +583,10 @@ async def test_a_conversation_that_lasts(client: Any, ollama: OllamaServer) -> N
     assert (await settled(client.conversations.retrieve(conversation.id))) == changed
     await settled(client.responses.delete(id))
     assert (await settled(client.conversations.delete(conversation.id))).deleted
-    for gone in (client.conversations.retrieve, client.conversations.items.list):
-        with pytest.raises(openai.NotFoundError):
-            [each async for each in items(gone(conversation.id))]
+    with pytest.raises(openai.NotFoundError):
+        await settled(client.conversations.retrieve(conversation.id))
+    with pytest.raises(openai.NotFoundError):
+        [item async for item in items(client.conversations.items.list(conversation.id))]
 
 
 async def test_a_response_in_the_background_can_be_cancelled(

@@ -128,7 +128,7 @@ def test_later_turns_refer_to_items_that_are_stored(
         [item["type"] for item in body["input"] if item.get("type") == "item_reference"]
         for body in seen["sent"]
     ]
-    assert [len(each) for each in referred] == [0, 1, 2, 4]
+    assert [len(each) for each in referred] == [0, 1, 1, 3]
     (*_, last) = ollama.chats()
     messages = last.body["messages"]
     assert [message["role"] for message in messages] == [
