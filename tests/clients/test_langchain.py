@@ -290,6 +290,7 @@ def test_the_programs_of_the_guide(
     assert (done.stdout, done.returncode) == (printed, 0), done.stderr
 
 
+@pytest.mark.compat("responses.request.previous_response_id")
 @pytest.mark.parametrize("streaming", [False, True])
 async def test_the_server_keeps_the_conversation(
     make_chat: MakeChat, ollama: OllamaServer, sent: list[Any], streaming: bool

@@ -139,6 +139,7 @@ async def test_a_conversation_at_the_server(ollama: OllamaServer, sent: list[Any
         await OpenAIConversationsSession(conversation_id=id).get_items()
 
 
+@pytest.mark.compat("responses.request.conversation")
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_conversation_by_its_id(
     client: openai.AsyncOpenAI, ollama: OllamaServer, stream: bool
@@ -152,6 +153,7 @@ async def test_a_conversation_by_its_id(
     assert roles == ["user", "assistant", "tool", "tool", "assistant", "user"]
 
 
+@pytest.mark.compat("responses.request.previous_response_id")
 @pytest.mark.parametrize("stream", [False, True])
 async def test_each_turn_continues_the_response_before(
     ollama: OllamaServer, sent: list[Any], stream: bool

@@ -463,6 +463,7 @@ async def test_completions(client: Any, ollama: OllamaServer, stream: bool) -> N
 # What is stored
 
 
+@pytest.mark.compat("chat.request.metadata", "chat.request.store", "chat.response.metadata")
 async def test_stored_completions(client: Any, ollama: OllamaServer) -> None:
     run = uuid.uuid4().hex
     ollama.reply(*[ANSWER] * 3)
@@ -515,6 +516,7 @@ async def test_messages_of_a_stored_completion(client: Any, ollama: OllamaServer
     assert ollama.chats()[1].body["messages"] == ollama.chats()[0].body["messages"][2:]
 
 
+@pytest.mark.compat("responses.request.background", "responses.request.conversation")
 async def test_a_conversation_that_lasts(client: Any, ollama: OllamaServer) -> None:
     """Begun with items, answered in three ways, read page by page, compacted and deleted."""
     begin = [{"role": "user", "content": str(number)} for number in range(3)]
@@ -589,6 +591,7 @@ async def test_a_conversation_that_lasts(client: Any, ollama: OllamaServer) -> N
         [item async for item in items(client.conversations.items.list(conversation.id))]
 
 
+@pytest.mark.compat("responses.request.background")
 async def test_a_response_in_the_background_can_be_cancelled(
     client: Any, ollama: OllamaServer
 ) -> None:

@@ -240,6 +240,7 @@ def make_stateful_agent(make_agent: MakeAgent) -> MakeAgent:
     return partial(make_agent, TOOLS_MODEL, kind=OpenAIResponsesModel, tools=[get_weather])
 
 
+@pytest.mark.compat("responses.request.previous_response_id")
 @pytest.mark.parametrize("stream", [False, True])
 async def test_each_turn_continues_the_response_before(
     make_stateful_agent: MakeAgent, ollama: OllamaServer, sent: list[Any], stream: bool
@@ -257,6 +258,7 @@ async def test_each_turn_continues_the_response_before(
     assert roles == ["user", "assistant", "tool", "tool", "assistant", "user"]
 
 
+@pytest.mark.compat("responses.request.conversation")
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_conversation_at_the_server(
     make_stateful_agent: MakeAgent, ollama: OllamaServer, sent: list[Any], stream: bool
@@ -281,6 +283,7 @@ async def test_a_conversation_at_the_server(
     assert len(items) == 8
 
 
+@pytest.mark.compat("responses.request.background")
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_background(
     make_agent: MakeAgent, ollama: OllamaServer, sent: list[Any], stream: bool

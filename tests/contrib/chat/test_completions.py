@@ -94,6 +94,7 @@ CALLS = [
 ]
 
 
+@pytest.mark.compat("chat.request.store", "chat.response.service_tier", "chat.response.metadata")
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_is_stored_is_the_whole_completion(send: Callable[..., Any], stream: bool) -> None:
     reply = {"reasoning": "Hm.", "content": "Hello there", "tool_calls": CALLS}
@@ -144,6 +145,7 @@ def test_a_deprecated_function_is_stored_as_it_was_answered(send: Callable[..., 
     assert (stored["tools"], stored["tool_choice"]) == (None, None)
 
 
+@pytest.mark.compat("chat.request.store")
 @pytest.mark.parametrize(
     ("fields", "key"),
     [
@@ -163,6 +165,7 @@ def test_what_is_not_stored(
     assert not Completion.objects.exists()
 
 
+@pytest.mark.compat("chat.request.metadata")
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -363,6 +366,7 @@ KEYS = [
 KEYS += [" ", "'); --", "a b", "🙂", ""]
 
 
+@pytest.mark.compat("chat.request.metadata")
 def test_any_key_of_metadata_can_be_looked_up(send: Callable[..., Any]) -> None:
     made = {
         key: ask(send, store=True, metadata={key: f"{key}1", "other": "2"})["id"] for key in KEYS
@@ -379,6 +383,7 @@ def test_any_key_of_metadata_can_be_looked_up(send: Callable[..., Any]) -> None:
     assert send("GET", "?metadata[A]=a1")[1]["data"] == []
 
 
+@pytest.mark.compat("chat.response.metadata")
 def test_metadata_can_be_changed(send: Callable[..., Any]) -> None:
     path = f"/{ask(send, store=True, metadata={'a': '1'})['id']}"
     status, changed = send("POST", path, {"metadata": {"new_key": "2"}})
