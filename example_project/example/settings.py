@@ -61,6 +61,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django_ollama_openai",
+    "django_ollama_openai.contrib.chat",
 ]
 
 # Everything else is as in any site

@@ -41,6 +41,7 @@ __all__ = [
     "DEFAULT_BACKEND",
     "ENDPOINTS",
     "POLICIES",
+    "PRUNERS",
     "SECTIONS",
     "SETTING",
     "APIKey",
@@ -71,6 +72,7 @@ AUTHENTICATORS: Final = "ollama_openai_authenticators"
 COMMANDS: Final = "ollama_openai_commands"
 ENDPOINTS: Final = "ollama_openai_urls"
 POLICIES: Final = "ollama_openai_policies"
+PRUNERS: Final = "ollama_openai_pruners"
 SECTIONS: Final = "ollama_openai_settings"
 
 _STATIC_KEYS: Final = ("django_ollama_openai.auth.StaticKeyAuthenticator",)

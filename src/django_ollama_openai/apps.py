@@ -11,6 +11,10 @@ attributes:
 ``ollama_openai_commands``
     A dict: the names of subcommands of ``manage.py ollama`` → dotted paths of subclasses of
     :class:`~django_ollama_openai.management.subcommands.BaseSubcommand`.
+``ollama_openai_pruners``
+    A list of dotted paths of subclasses of
+    :class:`~django_ollama_openai.management.pruning.BasePruner`, which ``manage.py ollama prune``
+    runs.
 ``ollama_openai_settings``
     A dict: the names of sections of ``OLLAMA_OPENAI`` → dotted paths of subclasses of
     :class:`Section`. :func:`section` returns their current values.

@@ -260,6 +260,7 @@ _TYPES: Final[dict[str, tuple[Any, str]]] = {
     _conf.AUTHENTICATORS: ((list, tuple), "a list of dotted paths"),
     _conf.COMMANDS: (dict, "a dict of names and dotted paths"),
     _conf.POLICIES: ((list, tuple), "a list of dotted paths"),
+    _conf.PRUNERS: ((list, tuple), "a list of dotted paths"),
     _conf.SECTIONS: (dict, "a dict of names and dotted paths"),
 }
 

@@ -65,22 +65,24 @@ def _end(grace: float) -> float:
 
 
 class ended_by_shutdown:
-    """Call ``end`` at the :func:`deadline`, and again at each check until the block is left.
+    """Call ``end`` at the :func:`deadline`, and again at each check until the block is left; if it
+    is ``at_once``, as soon as the server stops.
 
     A class, because every stream uses one, and a generator costs more.
     """
 
-    __slots__ = ("_end", "_loop")
+    __slots__ = ("_at_once", "_end", "_loop")
 
-    def __init__(self, end: Callable[[], None]) -> None:
+    def __init__(self, end: Callable[[], None], *, at_once: bool = False) -> None:
         self._end = end
+        self._at_once = at_once
 
     def __enter__(self) -> None:
         self._loop = asyncio.get_running_loop()
         watch = _watches.get(self._loop)
         if watch is None:
             watch = _watches[self._loop] = _Watch(self._loop)
-        watch.ends[self] = self._end
+        watch.ends[self] = self._end, self._at_once
 
     def __exit__(self, *error: object) -> None:
         watch = _watches[self._loop]
@@ -94,19 +96,19 @@ class _Watch:
     """One timer for all blocks of an event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.ends: dict[object, Callable[[], None]] = {}
+        self.ends: dict[object, tuple[Callable[[], None], bool]] = {}
         self._loop = loop
         self.timer = loop.call_later(POLL_SECONDS, self._check)
 
     def _check(self) -> None:
         until, wait = deadline(), POLL_SECONDS
-        if until is not None:
-            left = until - time.monotonic()
-            if left > 0:
-                wait = min(wait, left)
-            else:
-                for end in self.ends.values():
-                    end()
+        left = wait if until is None else until - time.monotonic()
+        is_over, at_once = left <= 0, is_stopping()
+        if not is_over:
+            wait = min(wait, left)
+        for end, ends_at_once in self.ends.values() if is_over or at_once else ():
+            if is_over or ends_at_once:
+                end()
         self.timer = self._loop.call_later(wait, self._check)
 
 

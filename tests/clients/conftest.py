@@ -18,7 +18,7 @@ from tests.servers import SERVERS, Server, Site, serve
 
 TIMEOUT = 60
 ENGINE_MODEL = "all:1b"
-APPS = {"SITE_APPS": "django_ollama_openai.contrib.chat"}
+APPS: dict[str, Any] = {"SITE_APPS": "django_ollama_openai.contrib.chat"}
 
 
 @contextmanager

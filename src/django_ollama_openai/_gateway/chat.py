@@ -12,7 +12,7 @@ from .._translation.chat_completion import (
     ChatCompletionWriter,
     WholeChatCompletion,
 )
-from .._wire.chat import ChatCompletionRequest
+from .._wire.chat import ChatCompletionRequest, ImageURL
 from ..exceptions import GatewayError, InvalidRequest
 from .accounting import Account
 from .admission import Admission, NameFields
@@ -22,7 +22,7 @@ from .flow import Flow, call
 from .recorder import BaseRecorder
 from .stages import StageFactory
 
-__all__ = ["chat_writer", "run_chat"]
+__all__ = ["chat_writer", "fetch_remote_images", "run_chat"]
 
 
 def run_chat(
@@ -51,12 +51,7 @@ def run_chat(
     body, route = admission.engine_request, admission.route
     if not isinstance(body, ChatCompletionRequest) or route is None:
         raise TypeError("run_chat() needs the admission of a chat.")
-    try:
-        yield from _fetch_remote_images(body, admission.settings)
-    except GatewayError as error:
-        if admission.name_fields is not None:
-            admission.name_fields(error)
-        raise
+    yield from fetch_remote_images(admission)
     completion = _Chat(
         name_fields=admission.name_fields,
         route=route,
@@ -83,15 +78,27 @@ class _Chat(Completion):
         return client_error
 
 
-def _fetch_remote_images(body: ChatCompletionRequest, settings: _conf.Settings) -> Flow[None]:
-    """Fetch the images that ``body`` refers to by URL.
+def fetch_remote_images(admission: Admission[Any]) -> Flow[None]:
+    """Fetch the images that ``admission.engine_request`` refers to by URL, if it has not got them.
+
+    :func:`run_chat` does it, too. Call it before what must not remain if an image is missing.
 
     Raises:
         InvalidRequest: One cannot be fetched, or the site does not fetch any.
     """
-    images = body.remote_images
+    body = admission.engine_request
+    images = body.remote_images if isinstance(body, ChatCompletionRequest) else []
     if not images:
         return
+    try:
+        yield from _fetch(images, admission.settings)
+    except GatewayError as error:
+        if admission.name_fields is not None:
+            admission.name_fields(error)
+        raise
+
+
+def _fetch(images: Sequence[tuple[str, ImageURL]], settings: _conf.Settings) -> Flow[None]:
     if not settings.REMOTE_IMAGES:
         raise InvalidRequest(
             "This site does not fetch images. Send the image itself, as a data URI.",

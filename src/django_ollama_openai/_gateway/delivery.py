@@ -5,7 +5,8 @@ it. That makes keep-alives, the bounded wait for the first delta and the detecti
 possible. Both cancel the backend's work at once when the client disconnects.
 
 An answer ends in this order: the recorder, the settlement of what policies hold, the last bytes,
-the signals. A detached answer has no client: it goes on when the request has been answered.
+the signals. A detached answer has no client: it goes on when the request has been answered, and
+ends as soon as the server stops.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import (
     Generator,
     Iterator,
 )
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -31,10 +33,11 @@ from .. import _conf
 from .._cancellation import Cancelled
 from .._connections import close_connections
 from .._pump import EndOfStream, Pump
+from .._server_detection import keep_running_for
 from .._tasks import start_task
 from .._wire.sse import PING
 from ..exceptions import ClientTimeout, GatewayError, ShuttingDown
-from ..shutdown import POLL_SECONDS, deadline, ended_by_shutdown
+from ..shutdown import POLL_SECONDS, deadline, ended_by_shutdown, is_stopping
 from .admission import Admission
 from .attempts import forward, items
 from .channel import Channel
@@ -142,7 +145,7 @@ async def _arun(
 
 
 def _detach(work: Work[Any], timing: Timing, stopper: Stopper | None) -> None:
-    delivery = Delivery(work, timing, lambda: False, stopper)
+    delivery = Delivery(work, timing, lambda: False, stopper, is_detached=True)
 
     def drain() -> None:
         try:
@@ -164,13 +167,14 @@ def _detach(work: Work[Any], timing: Timing, stopper: Stopper | None) -> None:
 async def _adetach(work: Work[Any], timing: Timing, stopper: Stopper | None) -> None:
     async def drain() -> None:
         try:
-            async for _ in AsyncDelivery(work, timing, stopper).run():
+            async for _ in AsyncDelivery(work, timing, stopper, is_detached=True).run():
                 pass
         except GatewayError:
             # As in _detach().
             pass
 
     task = asyncio.create_task(drain())
+    keep_running_for(task)
     _running.add(task)
     task.add_done_callback(_running.discard)
 
@@ -198,8 +202,11 @@ class Delivery:
         timing: Timing,
         is_disconnected: Callable[[], bool],
         stopper: Stopper | None = None,
+        *,
+        is_detached: bool = False,
     ) -> None:
         self._work = work
+        self._is_detached = is_detached
         self._timing = timing
         self._is_disconnected = is_disconnected
         self._stopper = stopper
@@ -340,7 +347,7 @@ class Delivery:
 
         Raises:
             Cancelled: The client has disconnected.
-            ShuttingDown: The server is stopping, and the time is up.
+            ShuttingDown: The server is stopping, and the time is up or the answer detached.
             _Stopped: The answer is to stop.
         """
         if self._is_disconnected():
@@ -348,6 +355,8 @@ class Delivery:
         if self._stopper is not None and self._stopper.is_stopped:
             raise _Stopped
         now, end = time.monotonic(), deadline()
+        if self._is_detached and is_stopping():
+            raise ShuttingDown
         if end is None:
             return now + POLL_SECONDS
         if now >= end:
@@ -393,9 +402,17 @@ class AsyncDelivery:
     the iterator, and its deletion is the only sign of that.
     """
 
-    def __init__(self, work: Work[Any], timing: Timing, stopper: Stopper | None = None) -> None:
+    def __init__(
+        self,
+        work: Work[Any],
+        timing: Timing,
+        stopper: Stopper | None = None,
+        *,
+        is_detached: bool = False,
+    ) -> None:
         self._work = work
         self._stopper = stopper
+        self._is_detached = is_detached
         keepalive = timing.keepalive if work.is_stream else None
         self._channel = Channel(keepalive, timing.client_timeout)
         self._production: _Production | None = None
@@ -441,9 +458,7 @@ class AsyncDelivery:
         """Cancel the work, unless it has ended. Any thread may call this, any number of times."""
         production, self._production = self._production, None
         if production is not None and not production.task.done():
-            loop = production.task.get_loop()
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(production.cancel)
+            _call_in(production.task.get_loop(), production.cancel)
 
     def __del__(self) -> None:
         self.close()
@@ -451,11 +466,17 @@ class AsyncDelivery:
     def run(self) -> Self:
         """Begin the work."""
         # The task sends the request to the engine before any other task runs.
-        production = self._production = _Production(self._work, self._channel)
+        production = self._production = _Production(self._work, self._channel, self._is_detached)
         if self._stopper is not None:
-            loop = asyncio.get_running_loop()
-            self._stopper.attach(lambda: loop.call_soon_threadsafe(production.stop))
+            self._stopper.attach(partial(_call_in, asyncio.get_running_loop(), production.stop))
         return self
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:
+    # Another thread may close it after this check.
+    if not loop.is_closed():
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(function)
 
 
 class _Production:
@@ -471,13 +492,15 @@ class _Production:
         "_is_cancelled",
         "_is_pending",
         "_is_shielded",
+        "is_detached",
         "is_stopped",
         "reason",
         "task",
     )
 
-    def __init__(self, work: Work[Any], channel: Channel) -> None:
+    def __init__(self, work: Work[Any], channel: Channel, is_detached: bool) -> None:
         self._account = work.account
+        self.is_detached = is_detached
         self._is_cancelled = self._is_pending = self._is_shielded = self.is_stopped = False
         self.reason: Callable[[], GatewayError] | None = None
         self.task = start_task(_produce(work, channel, self))
@@ -515,7 +538,7 @@ async def _produce(work: Work[Any], channel: Channel, production: _Production) -
     shut_down = partial(production.cancel, ShuttingDown)
     try:
         try:
-            with ended_by_shutdown(shut_down):
+            with ended_by_shutdown(shut_down, at_once=production.is_detached):
                 await production.shield(account.asend_started())
                 if data := work.begin():
                     channel.put(data)

@@ -101,12 +101,15 @@ class ChatCompletionStream:
         include_usage: bool,
         legacy_function_call: bool = False,
         id: str | None = None,
+        created: int | None = None,
         first: Mapping[str, Any] | None = None,
         is_early: bool = False,
         is_numbered: bool = False,
         is_kept: bool = False,
     ) -> None:
         self._head = completion_head(id or new_completion_id(), "chat.completion.chunk", model)
+        if created is not None:
+            self._head["created"] = created
         self._first = dict(first or {})
         self.last: dict[str, Any] = {}
         self._is_early = is_early
@@ -152,6 +155,14 @@ class ChatCompletionStream:
 
     def fail(self, error: GatewayError) -> bytes:
         return frame(error.envelope()) + DONE
+
+    def in_one(self, answer: Delta) -> bytes:
+        """Return the whole ``answer`` as one chunk, without ``[DONE]``."""
+        delta = chat_message(answer)
+        for index, call in enumerate(delta.get("tool_calls", ())):
+            call["index"] = index
+        reason = answer.finish_reason
+        return self._chunk(0, delta, reason, answer.usage, answer.logprobs, further=self._first)
 
     def completion(self, case: Case, further: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return the completion of the deltas so far, which are kept, spelled as ``case`` says.

@@ -49,6 +49,7 @@ __all__ = [
     "FunctionReference",
     "FunctionTool",
     "ImagePart",
+    "ImageURL",
     "JSONSchemaFormat",
     "Message",
     "Part",

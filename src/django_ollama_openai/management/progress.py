@@ -1,4 +1,4 @@
-"""The progress of a pull: bars in a terminal, lines in a log."""
+"""Progress: bars in a terminal, and for a pull lines in a log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .terminal import Terminal, size
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-__all__ = ["Bars", "Lines", "Progress", "progress_in"]
+__all__ = ["Bars", "Lines", "Progress", "bar_class", "progress_in"]
 
 #: The number of digits of a digest that name a layer, as in Ollama's own messages.
 DIGEST_DIGITS: Final = 12
@@ -86,18 +86,23 @@ class Bars(Progress):
             bar.close()
 
 
+def bar_class() -> type[tqdm[Any]] | None:
+    """Return tqdm's class, or ``None`` if tqdm, the extra ``progress``, is not installed."""
+    try:
+        from tqdm import tqdm
+    except ModuleNotFoundError:
+        return None
+    # No thread: the bars are redrawn often enough.
+    return type("Bar", (tqdm,), {"monitor_interval": 0})
+
+
 def progress_in(terminal: Terminal) -> Progress:
     """Return the progress for ``terminal``. Bars need tqdm, the extra ``progress``."""
     if terminal.is_quiet:
         return Progress()
-    if terminal.is_interactive:
-        try:
-            from tqdm import tqdm
-        except ModuleNotFoundError:
-            pass
-        else:
-            # No thread: the bars are redrawn often enough.
-            return Bars(terminal, type("Bar", (tqdm,), {"monitor_interval": 0}))
+    bar = bar_class() if terminal.is_interactive else None
+    if bar is not None:
+        return Bars(terminal, bar)
     return Lines(terminal)
 
 

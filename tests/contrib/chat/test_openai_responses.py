@@ -78,7 +78,8 @@ def test_a_conversation_by_previous_response_id(
 ) -> None:
     def ask(text: str, **fields: Any) -> Response:
         answer: Any = client.responses.create(model=MODEL, input=text, stream=stream, **fields)
-        return list(answer)[-1].response if stream else answer
+        found: Response = list(answer)[-1].response if stream else answer
+        return found
 
     ollama.reply(Answer(["Ro", "me."]), Answer(["Of course."]), Answer(["No."]))
     first = ask("Which city?", instructions="Be brief.")
@@ -99,7 +100,9 @@ def test_a_conversation_by_previous_response_id(
         ("user", "Really?"),
     ]
     assert client.responses.retrieve(second.id).to_dict() == second.to_dict()
-    (item,) = client.responses.input_items.list(second.id)
+    (item,) = client.responses.input_items.list(
+        second.id, include=["message.input_image.image_url"]
+    )
     assert item.to_dict()["content"] == [{"type": "input_text", "text": "Sure?"}]
     client.responses.delete(first.id)
     for gone in (
@@ -432,6 +435,8 @@ def test_a_conversation_is_compacted(client: openai.OpenAI, ollama: OllamaServer
     compacted = client.responses.compact(model=MODEL, previous_response_id=first.id)
     assert compacted.object == "response.compaction"
     assert compacted.usage.output_tokens > 0
+    question: Any
+    item: Any
     question, item = (output.to_dict(warnings=False) for output in compacted.output)
     assert question["content"] == [{"type": "input_text", "text": "Which city?"}]
     assert (item["type"], item["id"][:4]) == ("compaction", "cmp_")
@@ -480,10 +485,77 @@ def test_the_asynchronous_client(site: Site, ollama: OllamaServer) -> None:
             ) as stream:
                 last = await stream.get_final_response()
             pages = client.responses.input_items.list(last.id, limit=2, order="asc")
-            kept = [item.to_dict() async for item in pages]
+            kept: list[Any] = [item.to_dict() async for item in pages]
             assert [item["content"][0]["text"] for item in kept] == [f"2.{n}" for n in range(9)]
 
     asyncio.run(walk())
+
+
+def test_simultaneous_responses_do_not_mix_in_a_conversation(
+    client: openai.OpenAI, ollama: OllamaServer
+) -> None:
+    conversation = client.conversations.create()
+    barrier = threading.Barrier(6)
+    answers: list[Any] = []
+
+    def ask(number: int) -> None:
+        barrier.wait()
+        try:
+            made = client.responses.create(
+                model=MODEL, input=f"{number}", conversation=conversation.id
+            )
+            answers.append(made.output[0].id)
+        except openai.BadRequestError as refused:
+            assert refused.code == "conversation_locked"
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    items: list[Any] = list(client.conversations.items.list(conversation.id, order="asc"))
+    assert answers
+    assert [item.role for item in items] == ["user", "assistant"] * len(answers)
+    assert {item.id for item in items if item.role == "assistant"} == set(answers)
+
+
+def test_the_conversation_of_a_running_response_is_deleted(
+    client: openai.OpenAI, ollama: OllamaServer
+) -> None:
+    conversation = client.conversations.create()
+    ollama.reply(Reply([part("one"), Hold()]))
+    made = client.responses.create(
+        model=MODEL, input="Count", background=True, conversation=conversation.id
+    )
+    received = ollama.wait_for_chat()
+    client.conversations.delete(conversation.id)
+    assert received.hung_up.wait(10)
+    assert client.responses.retrieve(made.id).status == "incomplete"
+    client.responses.delete(made.id)
+
+
+@pytest.mark.parametrize("server", SERVERS_AND_LANE)
+def test_a_server_that_stops_ends_its_responses(
+    database: Database, ollama: OllamaServer, server: Any
+) -> None:
+    ollama.reply(Reply([part("one"), Hold()]))
+    with (
+        chat_site(server, database) as site,
+        openai.OpenAI(base_url=site.base_url, api_key=KEY, max_retries=0, timeout=60) as client,
+    ):
+        made = client.responses.create(model=MODEL, input="Count", background=True)
+        until(lambda: client.responses.retrieve(made.id).output_text)
+        site.process.send_signal(signal.SIGTERM)
+        site.process.wait(30)
+    with (
+        chat_site(server, database) as site,
+        openai.OpenAI(base_url=site.base_url, api_key=KEY, max_retries=0, timeout=60) as client,
+    ):
+        kept = client.responses.retrieve(made.id)
+        assert (kept.status, kept.output_text) == ("incomplete", "one")
+        *_, last = client.responses.retrieve(made.id, stream=True)
+        assert last.type == "response.incomplete"
+        assert last.response.to_dict() == kept.to_dict()
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "gunicorn"])

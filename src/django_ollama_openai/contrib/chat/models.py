@@ -7,6 +7,7 @@ sequence numbers.
 
 from __future__ import annotations
 
+import secrets
 from typing import ClassVar
 from uuid import UUID
 
@@ -22,14 +23,12 @@ from django.db.models import (
     FileField,
     ForeignKey,
     Index,
-    JSONField,
     Model,
     OneToOneField,
     PositiveBigIntegerField,
     PositiveIntegerField,
     Q,
     TextChoices,
-    TextField,
     UniqueConstraint,
     UUIDField,
 )
@@ -38,6 +37,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..._ids import public_id, uuid7
 from .._models import PublicModel
+from ._fields import StoredCharField, StoredJSONField, StoredTextField
 
 __all__ = [
     "Attachment",
@@ -96,19 +96,20 @@ class Conversation(PublicModel):
         verbose_name=_("user"),
         null=True,
         blank=True,
-        on_delete=CASCADE,
+        # A signal deletes it first, in batches: see _store/retention.py.
+        on_delete=DO_NOTHING,
         related_name="+",
     )
     workspace = CharField(_("workspace"), max_length=64, blank=True, default="")
     visibility = CharField(
         _("visibility"), max_length=9, choices=Visibility.choices, default=Visibility.PRIVATE
     )
-    title = CharField(_("title"), max_length=MAX_TITLE, blank=True, default="")
-    model = CharField(_("model"), max_length=MAX_MODEL, blank=True, default="")
-    instructions = TextField(_("instructions"), blank=True, default="")
-    parameters = JSONField(_("parameters"), default=dict, blank=True)
-    tools = JSONField(_("tools"), default=list, blank=True)
-    metadata = JSONField(_("metadata"), default=dict, blank=True)
+    title = StoredCharField(_("title"), max_length=MAX_TITLE, blank=True, default="")
+    model = StoredCharField(_("model"), max_length=MAX_MODEL, blank=True, default="")
+    instructions = StoredTextField(_("instructions"), blank=True, default="")
+    parameters = StoredJSONField(_("parameters"), default=dict, blank=True)
+    tools = StoredJSONField(_("tools"), default=list, blank=True)
+    metadata = StoredJSONField(_("metadata"), default=dict, blank=True)
     archived = BooleanField(_("archived"), default=False)
     pinned = BooleanField(_("pinned"), default=False)
     #: The last item of the current branch. Without a constraint, since both refer to each other.
@@ -132,6 +133,7 @@ class Conversation(PublicModel):
     class Meta:
         verbose_name = _("conversation")
         verbose_name_plural = _("conversations")
+        permissions: ClassVar = [("view_text", _("Can read the text of conversations"))]
         indexes: ClassVar = [
             Index(
                 fields=["owner", "kind", "archived", "-active_at", "-id"],
@@ -141,8 +143,9 @@ class Conversation(PublicModel):
                 fields=["workspace", "visibility", "archived", "-active_at", "-id"],
                 name="ollama_openai_chat_shared",
             ),
-            # For RETENTION_DAYS.
+            # For RETENTION_DAYS, and for the admin.
             Index(fields=["kind", "created_at"], name="ollama_openai_chat_retention"),
+            Index(fields=["kind", "-active_at", "-id"], name="ollama_openai_chat_latest"),
         ]
 
     def __str__(self) -> str:
@@ -202,13 +205,13 @@ class Item(Model):
     role = CharField(_("role"), max_length=16, blank=True, default="")
     status = CharField(_("status"), max_length=11, choices=Status.choices, default=Status.COMPLETED)
     #: OpenAI's object without ``id``, ``type``, ``role`` and ``status``; media are attachments.
-    data = JSONField(default=dict)
+    data = StoredJSONField(default=dict)
     #: For search.
-    text = TextField(_("text"), blank=True, default="")
+    text = StoredTextField(_("text"), blank=True, default="")
     #: Of a message that a model has written in a session: ``model``, ``finish_reason``, ``usage``,
     #: ``error``, ``truncated_messages``.
-    answer = JSONField(null=True)
-    metadata = JSONField(default=dict)
+    answer = StoredJSONField(null=True)
+    metadata = StoredJSONField(default=dict)
     created_at = DateTimeField(_("created"), default=now, editable=False)
 
     class Meta:
@@ -247,10 +250,10 @@ class Response(PublicModel):
     status = CharField(_("status"), max_length=11, choices=Status.choices)
     background = BooleanField(_("background"), default=False)
     #: OpenAI's object without ``output``.
-    body = JSONField()
+    body = StoredJSONField()
     #: The ids of the items of the input and of the output, as hexadecimal digits, in order.
-    input_ids = JSONField(default=list)
-    output_ids = JSONField(default=list)
+    input_ids = StoredJSONField(default=list)
+    output_ids = StoredJSONField(default=list)
     created_at = DateTimeField(_("created"), default=now, editable=False, db_index=True)
 
     class Meta:
@@ -275,7 +278,7 @@ class Run(Model):
     locks = OneToOneField(Conversation, null=True, on_delete=CASCADE, related_name="run")
     background = BooleanField(default=False)
     #: OpenAI's items, as far as they have been written.
-    output = JSONField(default=list)
+    output = StoredJSONField(default=list)
     lease_until = DateTimeField(null=True, db_index=True)
     stop = BooleanField(default=False)
     ended_at = DateTimeField(null=True, db_index=True)
@@ -300,7 +303,7 @@ class Piece(Model):
     run = ForeignKey(Run, on_delete=CASCADE, related_name="pieces")
     first = PositiveIntegerField()
     count = PositiveIntegerField()
-    data = TextField()
+    data = StoredTextField()
 
     class Meta:
         verbose_name = _("part of a stream")
@@ -324,13 +327,14 @@ class Completion(PublicModel):
         verbose_name=_("user"),
         null=True,
         blank=True,
-        on_delete=CASCADE,
+        # A signal deletes it first, in batches: see _store/retention.py.
+        on_delete=DO_NOTHING,
         related_name="+",
     )
-    model = CharField(_("model"), max_length=MAX_MODEL)
-    body = JSONField()
-    messages = JSONField()
-    metadata = JSONField(_("metadata"), default=dict, blank=True)
+    model = StoredCharField(_("model"), max_length=MAX_MODEL)
+    body = StoredJSONField()
+    messages = StoredJSONField()
+    metadata = StoredJSONField(_("metadata"), default=dict, blank=True)
     created_at = DateTimeField(_("created"), default=now, editable=False, db_index=True)
 
     class Meta:
@@ -348,9 +352,10 @@ class Completion(PublicModel):
 
 
 def attachment_path(attachment: Attachment, filename: str) -> str:
-    """Return the name in the storage, which says nothing about the owner."""
-    digits = attachment.id.hex
-    return f"ollama_openai_chat/{digits[-2:]}/{digits}"
+    """Return a name in the storage. It cannot be derived from the public id, since some storages
+    serve every file that one knows the name of."""
+    token = secrets.token_hex(16)
+    return f"ollama_openai_chat/{token[:2]}/{token}"
 
 
 class Attachment(PublicModel):

@@ -10,7 +10,8 @@ from ._views.conversations import (
     conversation_items,
     conversations,
 )
-from ._views.messages import message, messages, regeneration, stop
+from ._views.files import file
+from ._views.messages import message, messages, regeneration
 from ._views.responses import (
     cancellation,
     compaction,
@@ -20,6 +21,8 @@ from ._views.responses import (
     responses,
 )
 from ._views.sessions import session, sessions
+from ._views.streams import stop, stream
+from ._views.titles import title
 
 __all__ = ["urlpatterns"]
 
@@ -28,6 +31,7 @@ CONVERSATION = "v1/conversations/<str:conversation_id>"
 RESPONSE = "v1/responses/<str:response_id>"
 
 urlpatterns = [
+    path("api/chat/files/<str:file_id>/", file, name="chat_file"),
     path("api/chat/sessions/", sessions, name="chat_sessions"),
     path(SESSION, session, name="chat_session"),
     path(f"{SESSION}messages/", messages, name="chat_messages"),
@@ -37,6 +41,7 @@ urlpatterns = [
         regeneration,
         name="chat_message_regeneration",
     ),
+    path(f"{SESSION}messages/<str:message_id>/stream/", stream, name="chat_message_stream"),
     path(f"{SESSION}stop/", stop, name="chat_session_stop"),
     # In place of the gateway's own.
     path("v1/chat/completions", completions, name="ollama_openai_chat_completions"),
@@ -57,4 +62,5 @@ urlpatterns = [
     path(RESPONSE, response, name="chat_response"),
     path(f"{RESPONSE}/cancel", cancellation, name="chat_response_cancellation"),
     path(f"{RESPONSE}/input_items", input_items, name="chat_response_input_items"),
+    path(f"{SESSION}title/", title, name="chat_session_title"),
 ]

@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ..ask import ask
 from ..inventory import list_loaded, list_models, remove_models, show_model
+from ..prune import age, prune
 from ..pull import pull_model
 from ..status import report_status
 from ..subcommands import subcommands as subcommands_of_apps
@@ -92,12 +93,34 @@ class Command(BaseCommand):
             "--model", metavar="NAME", help="Public name of the model; DEFAULT_MODEL by default."
         )
         ask_parser.add_argument("--system", metavar="TEXT", help="A system message.")
+        self._add_prune(subcommands)
         for name, subcommand in subcommands_of_apps().items():
             parser_of_app: CommandParser = subcommands.add_parser(
                 name, help=subcommand.help, description=subcommand.help, parents=[_django_options()]
             )
             subcommand.add_arguments(parser_of_app)
             parser_of_app.set_defaults(subcommand_of_app=subcommand)
+
+    def _add_prune(self, subcommands: Any) -> None:
+        help = "Delete what installed apps have kept for long enough."
+        parser: CommandParser = subcommands.add_parser(
+            "prune",
+            help=help,
+            description=f"{help} It works in small batches; Ctrl-C ends it at any time.",
+            parents=[_django_options()],
+        )
+        parser.add_argument(
+            "--only", metavar="NAME", help="What to prune, such as chat; all by default."
+        )
+        parser.add_argument(
+            "--older-than",
+            metavar="AGE",
+            type=age,
+            help="The age, such as 90d, in place of those in the settings.",
+        )
+        parser.add_argument(
+            "--dry-run", action="store_true", help="Only print how many would be deleted."
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         terminal = Terminal(self.stdout, self.stderr, self.style, options["verbosity"])
@@ -117,6 +140,14 @@ class Command(BaseCommand):
     def _run(self, terminal: Terminal, options: dict[str, Any]) -> None:
         if (subcommand := options.get("subcommand_of_app")) is not None:
             subcommand.handle(terminal, options)
+            return
+        if options["subcommand"] == "prune":
+            prune(
+                terminal,
+                only=options["only"],
+                older_than=options["older_than"],
+                is_dry=options["dry_run"],
+            )
             return
         alias = options["backend"]
         match options["subcommand"]:

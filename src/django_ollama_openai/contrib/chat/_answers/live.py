@@ -6,11 +6,13 @@ and stops those whose clients want that. Nothing is written for a single token.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -18,31 +20,34 @@ from uuid import UUID
 from django.db import transaction
 from django.utils.timezone import now
 
+from .... import shutdown
 from ...._connections import close_connections
 from ....endpoints import Stopper
 from ....exceptions import Overloaded
-from ....shutdown import is_stopping
 from .._store.runs import LEASE, end_all_expired, prune_runs
 from ..conf import chat_settings
 from ..models import Piece, Run
+from .events import FRAME_END, Events
 
-__all__ = ["LiveAnswer", "add", "check_capacity", "find", "remove"]
+__all__ = ["LiveAnswer", "add", "check_capacity", "find", "remove", "reserved"]
 
 SECONDS: Final = 1.0
-#: uvicorn takes 0.1 seconds at least to stop, and is then ended by the signal.
-STOP_POLL_SECONDS: Final = 0.05
+#: The interval at which leases are renewed, and those of killed processes looked for.
 RENEWAL_SECONDS: Final = LEASE / timedelta(seconds=1) / 3
-FRAME_END: Final = b"\n\n"
+#: The answers that one transaction writes.
+BATCH: Final = 20
+#: The time that the end of the interpreter waits for answers to end.
+EXIT_SECONDS: Final = 5.0
 
 logger = logging.getLogger("django_ollama_openai")
 
 
-class LiveAnswer:
-    """An answer that is being written.
+class LiveAnswer(Events):
+    """An answer that is being written, and its events.
 
-    ``snapshot()`` returns OpenAI's items so far. ``interrupt()`` ends the answer as incomplete,
-    because the server stops. With ``is_stored`` its events are stored, for other processes and for
-    later.
+    ``snapshot()`` returns OpenAI's items so far. ``interrupt()`` ends the answer as incomplete.
+    With ``is_stored`` its events are stored, for other processes and for later; otherwise it has
+    none.
     """
 
     def __init__(
@@ -53,66 +58,57 @@ class LiveAnswer:
         *,
         is_stored: bool,
     ) -> None:
+        super().__init__()
         self.run = run
         self.stopper = Stopper()
         self.snapshot = snapshot
         self.interrupt = interrupt
         self.is_stored = is_stored
-        self.has_ended = False
         #: Held by the thread that writes to the database.
         self.lock = threading.Lock()
-        self._data: list[bytes] = []
-        self._written = self._numbered = 0
-        self._waiting: list[Callable[[], object]] = []
+        #: Times of :func:`time.monotonic`.
+        self.abandoned_at: float | None = None
+        self.stopped_at: float | None = None
+        self._written = self._taken = self._numbered = 0
 
     def add(self, data: bytes) -> None:
-        """Add events. It is called for every token."""
-        if data:
-            self._data.append(data)
-            if self._waiting:
-                self.wake()
+        if self.is_stored:
+            super().add(data)
 
-    def read(self, position: int) -> tuple[bytes, int]:
-        """Return the data from ``position`` on, and the next position."""
-        data = self._data[position:]
-        return b"".join(data), position + len(data)
-
-    def on_change(self, wake: Callable[[], object]) -> None:
-        """Call ``wake`` once when there is more to read, from any thread."""
-        self._waiting.append(wake)
-
-    def end(self, data: bytes = b"") -> None:
-        """Add the last events, and end."""
-        if data:
-            self._data.append(data)
-        self.has_ended = True
-        self.wake()
-
-    def wake(self) -> None:
-        """Call those that wait."""
-        waiting, self._waiting = self._waiting, []
-        for wake in waiting:
-            wake()
+    def abandon(self) -> None:
+        """Have the answer ended as incomplete, in another thread, since the gateway cannot end
+        it."""
+        self.abandoned_at = time.monotonic()
+        _registry.changed.set()
 
     def new_piece(self, last: bytes = b"") -> Piece | None:
-        """Return the events that are not stored yet, and ``last`` after them; the caller has the
-        lock, and stores them."""
+        """Return the events that are not stored yet, and ``last`` after them, for the caller to
+        insert, who has the lock, and calls :meth:`note_stored` afterwards."""
         if not self.is_stored:
             return None
-        data, self._written = self._data[self._written :], len(self._data)
+        data = self._data[self._written :]
+        self._taken = self._written + len(data)
         text = b"".join(data) + last
         count = text.count(FRAME_END)
         if not count:
             return None
-        first, self._numbered = self._numbered, self._numbered + count
-        return Piece(run=self.run, first=first, count=count, data=text.decode())
+        return Piece(run=self.run, first=self._numbered, count=count, data=text.decode())
+
+    def note_stored(self, piece: Piece) -> None:
+        """Note that the transaction that inserted ``piece`` has been committed."""
+        self._written = self._taken
+        self._numbered += piece.count
 
 
 class _Registry:
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.changed = threading.Event()
         self.answers: dict[UUID, LiveAnswer] = {}
+        self.reserved = 0
         self.thread: threading.Thread | None = None
+        #: The time of the last renewal of leases.
+        self.renewed = time.monotonic()
 
     def start(self) -> None:
         """Start the thread unless it runs; the caller has the lock."""
@@ -123,70 +119,89 @@ class _Registry:
             self.thread.start()
 
     def run(self) -> None:
-        renewed = time.monotonic()
         while True:
-            self.wait()
-            with self.lock:
-                if not self.answers:
-                    self.thread = None
-                    break
-                answers = list(self.answers.values())
+            self.changed.wait(SECONDS)
+            self.changed.clear()
             try:
-                if is_stopping():
-                    self.interrupt(answers)
-                is_due = time.monotonic() - renewed >= RENEWAL_SECONDS
-                self.write(answers, renews=is_due)
-                if is_due:
-                    renewed = time.monotonic()
-                    end_all_expired()
-                    prune_runs()
+                self.tick(list(self.answers.values()))
             except Exception as error:
                 # The message of the error may quote rows.
                 logger.error("The text of answers could not be stored: %s", type(error).__name__)
                 close_connections()
+            with self.lock:
+                if not self.answers:
+                    self.thread = None
+                    break
         close_connections()
 
-    def wait(self) -> None:
-        until = time.monotonic() + SECONDS
-        while time.monotonic() < until and not (self.has_background and is_stopping()):
-            time.sleep(STOP_POLL_SECONDS)
-
-    @property
-    def has_background(self) -> bool:
-        return any(answer.run.background for answer in list(self.answers.values()))
-
-    def interrupt(self, answers: list[LiveAnswer]) -> None:
-        """End the answers in the background: no client's connection keeps the server from
-        stopping. Others end with their requests."""
+    def tick(self, answers: Sequence[LiveAnswer]) -> None:
         for answer in answers:
-            if answer.run.background:
-                answer.interrupt()
+            if answer.abandoned_at is not None:
+                self.end_abandoned(answer, answer.abandoned_at)
+        is_due = time.monotonic() - self.renewed >= RENEWAL_SECONDS
+        self.write([answer for answer in answers if not answer.has_ended], renews=is_due)
+        if is_due:
+            end_all_expired()
+            prune_runs()
+            self.renewed = time.monotonic()
 
-    def write(self, answers: list[LiveAnswer], *, renews: bool) -> None:
-        by_run = {answer.run.pk: answer for answer in answers}
-        rows = Run.objects.filter(pk__in=list(by_run), ended_at=None)
+    def end_abandoned(self, answer: LiveAnswer, since: float) -> None:
+        try:
+            answer.interrupt()
+        except Exception:
+            logger.exception("An answer could not be stored")
+            close_connections()
+            if time.monotonic() - since > LEASE / timedelta(seconds=1):
+                # Another process, or this one, ends it with the output that was stored before.
+                remove(answer)
+                answer.end()
+
+    def write(self, answers: Sequence[LiveAnswer], *, renews: bool) -> None:
+        if not answers:
+            return
+        rows = Run.objects.filter(pk__in=[answer.run.pk for answer in answers], ended_at=None)
         running = dict(rows.values_list("pk", "stop"))
-        for pk, answer in by_run.items():
+        for answer in answers:
             # One that is not there was deleted, with its message.
-            if running.get(pk, True) and not answer.has_ended:
-                answer.stopper.stop()
-            if pk in running:
-                self.write_answer(answer)
+            if running.get(answer.run.pk, True) and not answer.has_ended:
+                self.stop(answer)
+        left = [answer for answer in answers if answer.run.pk in running]
+        for start in range(0, len(left), BATCH):
+            self.write_batch(left[start : start + BATCH])
         if renews:
             rows.update(lease_until=now() + LEASE)
 
-    def write_answer(self, answer: LiveAnswer) -> None:
-        with answer.lock:
-            if answer.has_ended:
+    def stop(self, answer: LiveAnswer) -> None:
+        if answer.stopped_at is None:
+            answer.stopped_at = time.monotonic()
+            answer.stopper.stop()
+        elif time.monotonic() - answer.stopped_at > SECONDS / 2:
+            # Under WSGI, a client that does not read keeps it from ending.
+            answer.abandon()
+
+    def write_batch(self, answers: Sequence[LiveAnswer]) -> None:
+        with ExitStack() as locks:
+            # One whose lock is held is ending.
+            free = [each for each in answers if each.lock.acquire(blocking=False)]
+            for answer in free:
+                locks.callback(answer.lock.release)
+            free = [answer for answer in free if not answer.has_ended]
+            pieces = [(answer, answer.new_piece()) for answer in free]
+            outputs = [(answer, answer.snapshot()) for answer in free]
+            outputs = [(each, output) for each, output in outputs if output != each.run.output]
+            new = [piece for _, piece in pieces if piece is not None]
+            if not (outputs or new):
                 return
-            output = answer.snapshot()
-            piece = answer.new_piece()
             with transaction.atomic():
-                if output != answer.run.output:
-                    Run.objects.filter(pk=answer.run.pk, ended_at=None).update(output=output)
-                    answer.run.output = output
+                for answer, output in outputs:
+                    rows = Run.objects.filter(pk=answer.run.pk, ended_at=None)
+                    rows.update(output=output)
+                Piece.objects.bulk_create(new)
+            for answer, output in outputs:
+                answer.run.output = output
+            for answer, piece in pieces:
                 if piece is not None:
-                    piece.save(force_insert=True)
+                    answer.note_stored(piece)
 
 
 _registry = _Registry()
@@ -225,6 +240,49 @@ def check_capacity() -> None:
     Raises:
         Overloaded: It writes ``MAX_BACKGROUND`` already.
     """
-    answers = list(_registry.answers.values())
-    if sum(answer.run.background for answer in answers) >= chat_settings().MAX_BACKGROUND:
+    count = sum(answer.run.background for answer in list(_registry.answers.values()))
+    if count + _registry.reserved >= chat_settings().MAX_BACKGROUND:
         raise Overloaded("Too many answers are written in the background. Try again later.")
+
+
+@contextmanager
+def reserved(*, is_background: bool) -> Iterator[None]:
+    """Begin an answer in the block, which passes it to :func:`add`; of those in the background no
+    more than ``MAX_BACKGROUND``, even if many begin at the same time.
+
+    Raises:
+        Overloaded: As :func:`check_capacity`.
+    """
+    if not is_background:
+        yield
+        return
+    registry = _registry
+    with registry.lock:
+        check_capacity()
+        registry.reserved += 1
+    try:
+        yield
+    finally:
+        with registry.lock:
+            registry.reserved -= 1
+
+
+def _end_all() -> None:
+    """End all answers at the end of the interpreter, whose other threads still run: gunicorn waits
+    for requests only, and other servers do not say that they stop."""
+    if not _registry.answers:
+        return
+    shutdown.begin(0)
+    until = time.monotonic() + EXIT_SECONDS
+    while _registry.answers and time.monotonic() < until - EXIT_SECONDS / 2:
+        time.sleep(0.02)
+    for answer in list(_registry.answers.values()):
+        # Those of an event loop that has ended.
+        try:
+            answer.interrupt()
+        except Exception:
+            logger.exception("An answer could not be stored")
+    close_connections()
+
+
+atexit.register(_end_all)

@@ -6,19 +6,22 @@ The gateway calls the writer for every delta, and the recorder at the end. Both 
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+import time
+from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
-from django.db import transaction
+from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError, connection, transaction
 
+from ...._connections import close_if_lost
 from ...._ids import public_id, uuid7
 from ...._threads import in_separate_thread
 from ...._translation.chat_completion import ChatCompletionStream, WholeChatCompletion
 from ...._translation.completion_fields import usage_fields
 from ...._wire.delta import Delta, fold
+from ...._wire.sse import DONE
 from ....endpoints import BaseRecorder, ChatCompletionWriter, Record
 from ....exceptions import GatewayError, ShuttingDown
-from .._store.runs import end_message
+from .._store.runs import end_message, lock_home
 from ..models import Run, Status
 from . import live
 
@@ -26,6 +29,9 @@ __all__ = ["AnswerRecorder", "AnswerWriter", "MessageRecorder", "MessageWriter"]
 
 #: The finish reason of an answer whose client has disconnected.
 CANCELLED = "cancelled"
+
+#: The pauses before further attempts to store an answer, such as after a deadlock.
+PAUSES: Final = (0.05, 0.5, 2.0)
 
 W = TypeVar("W", bound=ChatCompletionWriter)
 
@@ -65,7 +71,8 @@ class AnswerWriter(Generic[W]):
         return self.interrupt() if self._last is None else self._last
 
     def interrupt(self) -> bytes:
-        """Return the last events of an answer that nobody waits for any more."""
+        """Return the last events of an answer that ended before it was complete, without an
+        error."""
         return self.inner.finish()
 
     def snapshot(self) -> list[dict[str, Any]]:
@@ -83,6 +90,7 @@ class AnswerRecorder(BaseRecorder, Generic[W]):
     def __init__(self, writer: AnswerWriter[W]) -> None:
         self.writer = writer
         self.answer: live.LiveAnswer
+        self._is_abandoned = False
 
     def start(self, run: Run, *, is_stored: bool) -> live.LiveAnswer:
         """Begin to store the progress of the answer, whose ``run`` has been committed.
@@ -93,11 +101,20 @@ class AnswerRecorder(BaseRecorder, Generic[W]):
             run, self.writer.snapshot, self.interrupt, is_stored=is_stored
         )
         live.add(self.answer)
+        if self._is_abandoned:
+            self.answer.abandon()
         return self.answer
+
+    def abandon(self) -> None:
+        """Have the answer ended as incomplete as soon as it has begun, since the request was
+        cancelled before the gateway got it."""
+        self._is_abandoned = True
+        if hasattr(self, "answer"):
+            self.answer.abandon()
 
     def save(self, output: list[dict[str, Any]], record: Record | None) -> None:
         """Store the items of the answer, which has ended as ``record`` says; ``None`` if the server
-        stops. It is called in a transaction."""
+        stops. It is called in a transaction, which has locked the answer's conversation."""
         raise NotImplementedError
 
     def record(self, record: Record) -> None:
@@ -107,7 +124,7 @@ class AnswerRecorder(BaseRecorder, Generic[W]):
         await in_separate_thread(self.record, record)
 
     def interrupt(self) -> None:
-        """End the answer as incomplete, since the server stops."""
+        """End the answer as incomplete, since the gateway cannot."""
         self._end(self.writer.interrupt(), None)
         self.answer.stopper.stop()
 
@@ -117,18 +134,37 @@ class AnswerRecorder(BaseRecorder, Generic[W]):
             if answer.has_ended:
                 return
             try:
-                with transaction.atomic():
-                    piece = answer.new_piece(last)
-                    self.save(self.writer.snapshot(), record)
-                    if piece is not None and Run.objects.filter(pk=answer.run.pk).exists():
-                        piece.save(force_insert=True)
+                self._store_in_attempts(last, record)
             except BaseException:
-                answer.end()
+                if record is not None:
+                    answer.abandon()
                 raise
+            answer.end(last)
+            live.remove(answer)
+
+    def _store_in_attempts(self, last: bytes, record: Record | None) -> None:
+        for pause in PAUSES:
+            try:
+                self._store(last, record)
+            except (OperationalError, InterfaceError):
+                if connection.in_atomic_block:
+                    raise
+                # The connection of this thread may have been lost while the answer was written.
+                close_if_lost(DEFAULT_DB_ALIAS)
+                time.sleep(pause)
             else:
-                answer.end(last)
-            finally:
-                live.remove(answer)
+                return
+        self._store(last, record)
+
+    def _store(self, last: bytes, record: Record | None) -> None:
+        run = self.answer.run
+        piece = self.answer.new_piece(last)
+        with transaction.atomic():
+            # Otherwise it was deleted, or another process has ended it.
+            if lock_home(run) and Run.objects.filter(pk=run.pk, ended_at=None).exists():
+                self.save(self.writer.snapshot(), record)
+                if piece is not None:
+                    piece.save(force_insert=True)
 
 
 class MessageWriter(AnswerWriter[ChatCompletionStream | WholeChatCompletion]):
@@ -144,11 +180,18 @@ class MessageWriter(AnswerWriter[ChatCompletionStream | WholeChatCompletion]):
         self._deltas.append(delta)
         return super().feed(delta)
 
+    def interrupt(self) -> bytes:
+        # It has no finish reason, unless a client has stopped it.
+        return super().interrupt() if self.answer.stopper.is_stopped else DONE
+
     @property
     def whole(self) -> Delta:
         """The answer so far."""
-        new, self._deltas = self._deltas, []
-        self._whole = fold([self._whole, *new])
+        # In place, since another thread adds to the end of the list meanwhile.
+        new = self._deltas[:]
+        del self._deltas[: len(new)]
+        if new:
+            self._whole = fold([self._whole, *new])
         return self._whole
 
     def snapshot(self) -> list[dict[str, Any]]:
@@ -193,16 +236,18 @@ class MessageRecorder(AnswerRecorder[ChatCompletionStream | WholeChatCompletion]
 
     def save(self, output: list[dict[str, Any]], record: Record | None) -> None:
         whole = self.writer.whole
+        is_stopped = self.answer.stopper.is_stopped
         answer: dict[str, Any] = {"finish_reason": None}
         if record is None or record.finish_reason == CANCELLED:
             status = Status.INCOMPLETE
+            if is_stopped:
+                answer["finish_reason"] = "stop"
         elif record.error is not None:
-            is_stopped = isinstance(record.error, ShuttingDown)
-            status = Status.INCOMPLETE if is_stopped else Status.FAILED
+            is_incomplete = isinstance(record.error, ShuttingDown)
+            status = Status.INCOMPLETE if is_incomplete else Status.FAILED
             answer["error"] = record.error.envelope()["error"]
         else:
             answer["finish_reason"] = record.finish_reason
-            is_stopped = self.answer.stopper.is_stopped
             status = Status.INCOMPLETE if is_stopped else Status.COMPLETED
         if record is not None and record.answered_by is not None:
             answer["model"] = record.answered_by

@@ -8,23 +8,22 @@ from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
-from django.db import connections, transaction
+from django.db import connections
 from django.db.models import BooleanField, F, Func, QuerySet, Value
 
 from ...._wire.base import dump_sent
 from ...._wire.chat import ChatCompletionRequest
 from ..models import Attachment, Completion
-from .files import Media, data_uri, delete_file, of_completion, stored
+from .files import Media, data_uri, of_completion, stored
+from .text import storable
 
 __all__ = [
     "add_completion",
     "completion_key",
-    "delete_completion",
     "message_rows",
     "messages_of",
     "present",
     "repeated_fields",
-    "storable",
     "with_metadata",
 ]
 
@@ -60,17 +59,6 @@ def completion_key(completion_id: str) -> UUID | None:
     id."""
     match = _ID.fullmatch(completion_id)
     return None if match is None else UUID(match[1])
-
-
-def storable(value: Any) -> Any:
-    """Return ``value``, JSON, without NUL, which PostgreSQL does not store."""
-    if isinstance(value, str):
-        return value.replace("\x00", "\ufffd")
-    if isinstance(value, list):
-        return [storable(item) for item in value]
-    if isinstance(value, dict):
-        return {storable(key): storable(item) for key, item in value.items()}
-    return value
 
 
 def message_rows(
@@ -132,14 +120,6 @@ def add_completion(row: Completion, completion: dict[str, Any], media: Media) ->
     row.body = storable({**body, **{name: json.dumps(body[name]) for name in _WITH_SCHEMAS}})
     with stored(media):
         row.save(force_insert=True)
-
-
-def delete_completion(row: Completion) -> None:
-    """Delete ``row`` with its files."""
-    with transaction.atomic():
-        for attachment in row.attachments.all():
-            delete_file(attachment)
-        row.delete()
 
 
 def with_metadata(rows: QuerySet[Completion], pairs: Mapping[str, str]) -> QuerySet[Completion]:

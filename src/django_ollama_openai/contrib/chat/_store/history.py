@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import takewhile
 from typing import Any, Final
 
 from ..models import Item
 from .files import load
 from .items import inlined
-from .messages import chat_message, group
+from .messages import chat_message, group, head_of, role_of
 from .tree import Path
 
-__all__ = ["read_history", "read_items"]
+__all__ = ["INSTRUCTING", "characters_of", "read_history", "read_items"]
 
+#: The roles of messages that are instructions. At the beginning of a path they are kept.
+INSTRUCTING: Final = frozenset({"developer", "system"})
+MAX_INSTRUCTING: Final = 20
 #: The items that are read at once; the number doubles each time.
 FIRST_READ: Final = 64
 MAX_MESSAGES: Final = 9_000
@@ -19,31 +24,38 @@ MAX_MESSAGES: Final = 9_000
 
 def read_history(path: Path, max_characters: int) -> tuple[list[dict[str, Any]], int]:
     """Return the messages of ``path`` as requests for chat completions have them, the oldest first,
-    and the number of older ones that are left out.
+    and the number of those that are left out.
 
-    At most ``max_characters`` of text, and ``MAX_MESSAGES``, are returned, in whole turns: the
-    first message is a user's, or the first of the path. The last turn is returned whatever its
-    size.
+    At most ``max_characters`` of text, and ``MAX_MESSAGES``, are returned: the instructions at the
+    beginning, then whole turns, each from a user's message on. The last turn is returned whatever
+    its size.
     """
     rows: list[Item] = []
-    characters, below, limit, is_whole = 0, None, FIRST_READ, False
-    while characters <= max_characters and len(rows) <= MAX_MESSAGES:
+    characters, below, limit = 0, None, FIRST_READ
+    has_turn = is_whole = False
+    while not has_turn or (characters <= max_characters and len(rows) <= MAX_MESSAGES):
         found = path.newest(limit, below=below)
         rows += found
-        characters += sum(len(row.text) for row in found)
+        characters += characters_of(found)
+        has_turn = has_turn or any(row.role == "user" for row in found)
         if len(found) < limit:
             is_whole = True
             break
         below, limit = found[-1].sequence, 2 * limit
     rows.reverse()
     groups = group(rows)
-    first = 0 if is_whole and characters <= max_characters else _first(groups, max_characters)
-    kept = groups[first:]
-    attachments = load([row for rows in kept for row in rows])
-    messages = [chat_message(each, inlined(attachments)) for each in kept]
     left_out = 0
-    if first or not is_whole:
-        left_out = path.count(head=None) - len(kept)
+    if not is_whole or characters > max_characters or len(groups) > MAX_MESSAGES:
+        heads = path.oldest(MAX_INSTRUCTING, head=None)
+        leading = [[row] for row in takewhile(lambda row: row.role in INSTRUCTING, heads)]
+        first = _first(groups, max_characters - sum(map(characters_of, leading)))
+        recent = groups[first:]
+        if leading and leading[-1][0].sequence < recent[0][0].sequence:
+            recent = leading + recent
+        groups = recent
+        left_out = path.count(head=None) - len(groups)
+    attachments = load([row for rows in groups for row in rows])
+    messages = [chat_message(rows, inlined(attachments)) for rows in groups]
     return [message for message in messages if message is not None], left_out
 
 
@@ -66,15 +78,28 @@ def read_items(path: Path, max_characters: int, *, cuts: bool) -> list[Item]:
     return rows
 
 
+def characters_of(rows: Iterable[Item]) -> int:
+    """Return the characters of ``rows`` that count for a request: also those of reasoning and of
+    the arguments of calls."""
+    return sum(len(row.text) + (0 if row.type == "message" else _hidden(row.data)) for row in rows)
+
+
+def _hidden(data: dict[str, Any]) -> int:
+    texts = [data.get("arguments"), data.get("input")]
+    for part in data.get("content") or data.get("summary") or ():
+        if isinstance(part, dict):
+            texts.append(part.get("text"))
+    return sum(len(text) for text in texts if isinstance(text, str))
+
+
 def _first(groups: list[list[Item]], max_characters: int) -> int:
-    """Return the index of the first message to keep: a user's."""
+    """Return the index of the first message to keep: a user's, or the first of all."""
     characters, first = 0, None
     for index in range(len(groups) - 1, -1, -1):
-        characters += sum(len(row.text) for row in groups[index])
-        if first is not None and (
-            characters > max_characters or len(groups) - index > MAX_MESSAGES
-        ):
+        characters += characters_of(groups[index])
+        is_full = characters > max_characters or len(groups) - index > MAX_MESSAGES
+        if is_full and first is not None:
             break
-        if any(row.role == "user" for row in groups[index]):
+        if role_of(head_of(groups[index])) == "user":
             first = index
     return first or 0

@@ -5,30 +5,54 @@ A message of the model is a group of rows: its reasoning, its text, its tool cal
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 from ...._ids import uuid7
+from ...._wire.chat import (
+    AssistantMessage,
+    ChatCompletionRequest,
+    DeveloperMessage,
+    Message,
+    SystemMessage,
+    ToolMessage,
+    UserMessage,
+)
 from ....exceptions import InvalidRequest
 from ..models import Item, Status
 from .files import Media
-from .items import Locate, join_messages, text_of
+from .items import MISSING_FILE, Locate, join_messages, text_of
+from .text import storable
 
-__all__ = ["answer_rows", "chat_message", "content_of", "group", "message_rows", "reasoning_of"]
+__all__ = [
+    "answer_rows",
+    "chat_message",
+    "content_of",
+    "group",
+    "head_of",
+    "message_rows",
+    "reasoning_of",
+    "role_of",
+    "stored_message",
+    "tool_calls_of",
+]
 
 
-def message_rows(message: dict[str, Any], media: Media, *, param: str = "message") -> list[Item]:
+def message_rows(message: dict[str, Any], media: Media, *, param: str = "") -> list[Item]:
     """Return rows, not inserted yet, for ``message``, which is validated.
 
+    ``param`` is the field of the request that it stands in, empty for the request itself.
+
     Raises:
-        InvalidRequest: It has the deprecated role ``function``, or is empty.
+        InvalidRequest: It has the deprecated role ``function``, or a file that is no image.
     """
+    message = storable(message)
     role = message["role"]
     if role == "function" or message.get("function_call"):
         raise InvalidRequest(
-            f"Invalid value for '{param}': sessions have 'tool_calls' and messages with the role "
-            "'tool' in place of 'function_call'.",
-            param=param,
+            "Sessions have 'tool_calls' and messages with the role 'tool' in place of "
+            "'function_call'.",
+            param=f"{param}.function_call".lstrip("."),
         )
     if role == "assistant":
         return _assistant_rows(message)
@@ -53,7 +77,7 @@ def _stored_parts(content: Any, media: Media, row: Item, param: str) -> list[dic
         return [{"type": "input_text", "text": content}]
     parts: list[dict[str, Any]] = []
     for number, part in enumerate(content):
-        place = f"{param}.content[{number}]"
+        place = f"{param}.content[{number}]".lstrip(".")
         if part["type"] == "image_url":
             image = part["image_url"]
             detail = {} if image.get("detail") is None else {"detail": image["detail"]}
@@ -61,7 +85,8 @@ def _stored_parts(content: Any, media: Media, row: Item, param: str) -> list[dic
             parts.append({"type": "input_image", **taken, **detail})
         elif part["type"] == "input_audio":
             audio = part["input_audio"]
-            taken = media.take_audio(audio["data"], audio["format"], item=row)
+            place = f"{place}.input_audio.data"
+            taken = media.take_audio(audio["data"], audio["format"], place, item=row)
             parts.append({"type": "input_audio", **taken})
         else:
             parts.append({"type": "input_text", "text": part["text"]})
@@ -127,8 +152,8 @@ def group(rows: Sequence[Item]) -> list[list[Item]]:
 def chat_message(rows: Sequence[Item], locate: Locate) -> dict[str, Any] | None:
     """Return the message that ``rows`` are, as a request for a chat completion has it; ``None`` if
     there is nothing in it for an engine, such as an answer that failed before its first token."""
-    head = rows[0] if len(rows) == 1 else next(row for row in rows if row.head_id is None)
-    role = _role(head)
+    head = head_of(rows)
+    role = role_of(head)
     if role == "tool":
         return {
             "role": "tool",
@@ -147,7 +172,38 @@ def chat_message(rows: Sequence[Item], locate: Locate) -> dict[str, Any] | None:
     return None if is_empty and (not reasoning or head.status == Status.FAILED) else message
 
 
-def _role(head: Item) -> str:
+def head_of(rows: Iterable[Item]) -> Item:
+    """Return the row that ``rows``, those of one message, belong to."""
+    return next(row for row in rows if row.head_id is None)
+
+
+def stored_message(message: dict[str, Any]) -> Message:
+    """Return the model of ``message``, as :func:`chat_message` makes it. A text was validated
+    before it was stored, and there may be thousands of them.
+
+    Raises:
+        InvalidRequest: Something in it is not for chat completions.
+    """
+    kind: Any = _MODELS.get(message["role"])
+    content = message["content"]
+    is_text = "tool_calls" not in message and (content is None or isinstance(content, str))
+    if kind is not None and is_text:
+        text: Message = kind.model_construct(**message)
+        return text
+    return ChatCompletionRequest.from_dict({"messages": [message]}).messages[0]
+
+
+_MODELS: Final[dict[str, Any]] = {
+    "system": SystemMessage,
+    "developer": DeveloperMessage,
+    "user": UserMessage,
+    "assistant": AssistantMessage,
+    "tool": ToolMessage,
+}
+
+
+def role_of(head: Item) -> str:
+    """Return the role of a message."""
     if head.type in ("function_call_output", "custom_tool_call_output"):
         return "tool"
     return head.role or "assistant"
@@ -162,7 +218,7 @@ def content_of(head: Item, locate: Locate) -> Any:
         return content or ""
     if all(part.get("type") in ("input_text", "output_text", "text") for part in content):
         texts = [part["text"] for part in content]
-        if len(texts) <= 1 or _role(head) == "assistant":
+        if len(texts) <= 1 or role_of(head) == "assistant":
             return "".join(texts)
     return [_chat_part(part, locate) for part in content]
 
@@ -171,10 +227,14 @@ def _chat_part(part: dict[str, Any], locate: Locate) -> dict[str, Any]:
     kind = part.get("type")
     if kind == "input_image":
         url = locate(part["file"]) if "file" in part else part.get("image_url")
+        if url is None:
+            return {"type": "text", "text": MISSING_FILE}
         detail = {"detail": part["detail"]} if part.get("detail") else {}
         return {"type": "image_url", "image_url": {"url": url, **detail}}
     if kind == "input_audio":
         found = locate(part["file"])
+        if found is None:
+            return {"type": "text", "text": MISSING_FILE}
         data = found.partition(",")[2] if found.startswith("data:") else found
         return {"type": "input_audio", "input_audio": {"data": data, "format": part["format"]}}
     if kind == "refusal":

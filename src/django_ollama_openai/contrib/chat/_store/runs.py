@@ -1,12 +1,14 @@
 """Running answers: their locks, leases, beginnings and ends.
 
-Every function that writes expects a transaction, which begins with :func:`lock_row`. Whoever sets
-``Run.ended_at`` ends the answer; nobody else writes its items.
+Every function that writes expects a transaction, which begins with :func:`lock_row` or
+:func:`lock_home`: the same row is locked first by all that change a conversation, so that they wait
+for each other instead of running into a deadlock. Whoever sets ``Run.ended_at`` ends the answer;
+nobody else writes its items.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -17,7 +19,7 @@ from django.utils.timezone import now
 from ...._ids import uuid7
 from ...._translation.response_object import CLIENTS_OWN
 from ...._wire.case import camel_keys
-from ...._wire.sse import named_frame
+from ...._wire.sse import DONE, named_frame
 from ....exceptions import InvalidRequest, NotFound
 from ..conf import chat_settings
 from ..models import Branch, Conversation, Item, Kind, Piece, Response, Run, Status
@@ -27,6 +29,7 @@ from .text import storable
 from .tree import append, delete_message, path_to, root_of, set_leaf
 
 __all__ = [
+    "LAST_EVENT",
     "LEASE",
     "ConversationLocked",
     "begin_message",
@@ -38,6 +41,7 @@ __all__ = [
     "end_now",
     "end_response",
     "existing_leaf",
+    "lock_home",
     "lock_row",
     "prune_runs",
     "request_stop",
@@ -78,6 +82,17 @@ def lock_row(pk: UUID, owner: str, *, message: str | None = None) -> Conversatio
     return rows.select_related("leaf").get()
 
 
+def lock_home(run: Run) -> bool:
+    """Lock the row of the conversation or thread that gets the answer of ``run``, until the end of
+    the transaction. Return ``False`` if it was deleted."""
+    home = run.item or run.response
+    if home is None:
+        return False
+    moment = now()
+    rows = Conversation.objects.filter(pk=home.conversation_id)
+    return bool(rows.update(updated_at=moment, active_at=moment))
+
+
 def check_unlocked(conversation: Conversation, param: str | None = None) -> None:
     """Check that no answer is running in ``conversation``, whose row is locked.
 
@@ -110,7 +125,7 @@ def begin_message(
         ConversationLocked: Another answer is running.
     """
     check_unlocked(conversation)
-    is_current = after is None or after.pk == conversation.leaf_id
+    is_current = conversation.leaf_id == (None if after is None else after.pk)
     if rows:
         append(conversation, rows, after)
     last = next((row for row in reversed(rows) if row.head_id is None), after)
@@ -138,27 +153,17 @@ def begin_message(
 def end_message(
     run: Run, output: list[dict[str, Any]], status: Status, answer: dict[str, Any]
 ) -> bool:
-    """End the answer of ``run`` in a session with ``output``, OpenAI's items of its message.
+    """End the answer of ``run`` in a session, whose row is locked, with ``output``, OpenAI's items
+    of its message.
 
     Return ``False`` if it has ended already, or was deleted.
     """
-    with transaction.atomic():
-        if not _end(run):
-            return False
-        head = Item.objects.select_related("conversation").filter(run=run).first()
-        if head is None:
-            return False
-        _write_message(head, output, status, answer)
-    return True
-
-
-def _write_message(
-    head: Item, output: list[dict[str, Any]], status: Status, answer: dict[str, Any]
-) -> None:
-    conversation = lock_row(head.conversation_id, head.conversation.owner)
-    rows = new_rows(output, Media(), keep_ids=True)
+    if not _end(run):
+        return False
+    head = Item.objects.select_related("conversation").filter(run=run).get()
+    conversation = head.conversation
     parts: list[Item] = []
-    for row in rows:
+    for row in new_rows(output, Media(), keep_ids=True):
         if row.pk == head.pk:
             head.data, head.text = row.data, row.text
             continue
@@ -173,9 +178,10 @@ def _write_message(
     head.status = status
     head.answer = {**(head.answer or {}), **answer}
     head.save(update_fields=["data", "text", "status", "answer"])
-    Item.objects.bulk_create(parts)
-    conversation.active_at = now()
-    conversation.save(update_fields=["sequence", "active_at"])
+    if parts:
+        Item.objects.bulk_create(parts)
+        conversation.save(update_fields=["sequence"])
+    return True
 
 
 def begin_response(
@@ -254,32 +260,31 @@ def existing_leaf(response: Response) -> Item | None:
 def end_response(
     run: Run, body: dict[str, Any], output: list[dict[str, Any]], *, joins: bool
 ) -> bool:
-    """End the response of ``run`` with ``body``, OpenAI's object, and the items of its ``output``.
+    """End the response of ``run``, whose thread is locked, with ``body``, OpenAI's object, and the
+    items of its ``output``.
 
     If it ``joins`` the conversation that it locks, its items become the end of this. Return
     ``False`` if it has ended already, or was deleted.
     """
-    with transaction.atomic():
-        conversation_id = run.locks_id
-        if not _end(run):
-            return False
-        response = Response.objects.select_related("conversation", "leaf").filter(run=run).first()
-        if response is None:
-            return False
-        thread = lock_row(response.conversation_id, response.conversation.owner)
-        rows = new_rows(output, Media(), keep_ids=True)
-        for row in rows:
-            row.response = response
-        append(thread, rows, response.leaf)
-        thread.save(update_fields=["sequence"])
-        response.output_ids = [row.pk.hex for row in rows]
-        response.status = body["status"]
-        response.body = storable({name: body[name] for name in body if name != "output"})
-        head = next((row for row in reversed(rows) if row.head_id is None), None)
-        response.leaf = head or response.leaf
-        if joins and conversation_id is not None:
-            _join(response, thread, conversation_id)
-        response.save()
+    conversation_id = run.locks_id
+    if not _end(run):
+        return False
+    rows = Response.objects.select_related("conversation", "leaf")
+    response = rows.filter(run=run).get()
+    thread = response.conversation
+    items = new_rows(output, Media(), keep_ids=True)
+    for row in items:
+        row.response = response
+    append(thread, items, response.leaf)
+    thread.save(update_fields=["sequence"])
+    response.output_ids = [row.pk.hex for row in items]
+    response.status = body["status"]
+    response.body = storable({name: body[name] for name in body if name != "output"})
+    head = next((row for row in reversed(items) if row.head_id is None), None)
+    response.leaf = head or response.leaf
+    if joins and conversation_id is not None:
+        _join(response, thread, conversation_id)
+    response.save()
     return True
 
 
@@ -349,24 +354,28 @@ def end_expired(run: Run) -> bool:
 def end_now(run: Run) -> bool:
     """End the answer of ``run``, whose process does not. Return ``False`` if it had ended."""
     with transaction.atomic():
-        rows = Run.objects.filter(pk=run.pk, ended_at=None)
-        return bool(rows.update(stop=run.stop)) and _end_abandoned(run)
+        return lock_home(run) and _end_abandoned(run)
 
 
 def end_all_expired() -> None:
     """End the answers of all processes that were killed."""
-    for run in Run.objects.filter(ended_at=None, lease_until__lt=now())[:100]:
+    rows = Run.objects.select_related("item", "response")
+    for run in rows.filter(ended_at=None, lease_until__lt=now())[:100]:
         end_expired(run)
 
 
 def prune_runs() -> int:
-    """Delete the events of streams that are past ``STREAM_RETENTION_SECONDS``, and return their
+    """Delete the events of streams that are past ``STREAM_RETENTION_SECONDS``, and return the
     number of streams."""
     before = now() - timedelta(seconds=chat_settings().STREAM_RETENTION_SECONDS)
-    old = list(Run.objects.filter(ended_at__lt=before).values_list("pk", flat=True)[:100])
-    Piece.objects.filter(run__in=old).delete()
-    Run.objects.filter(pk__in=old).delete()
-    return len(old)
+    count = 0
+    while True:
+        old = list(Run.objects.filter(ended_at__lt=before).values_list("pk", flat=True)[:100])
+        Piece.objects.filter(run__in=old).delete()
+        Run.objects.filter(pk__in=old).delete()
+        count += len(old)
+        if len(old) < 100:
+            return count
 
 
 def _has_expired(run: Run) -> bool:
@@ -380,28 +389,44 @@ def _end(run: Run) -> bool:
 
 
 def _end_abandoned(run: Run) -> bool:
-    """End the answer of ``run`` as incomplete, with the output that was written until then."""
+    """End the answer of ``run`` as incomplete, with the output that was written until then.
+
+    Its row may have been read before its process, or another one, has ended it.
+    """
+    if not Run.objects.filter(pk=run.pk, ended_at=None, lease_until__lt=now()).exists():
+        return False
     output = [
         {**item, "status": Status.INCOMPLETE} if item.get("status") == "in_progress" else item
         for item in run.output
     ]
     if run.item_id is not None:
+        _end_stream(run, lambda number: DONE)
         return end_message(run, output, Status.INCOMPLETE, {"finish_reason": None})
     response = Response.objects.get(run=run)
     status = Status.CANCELLED if run.stop else Status.INCOMPLETE
     body = {**response.body, "status": status}
-    _add_last_event(run, {**body, "output": output})
+    _end_stream(run, _last_event(run, {**body, "output": output}))
     return end_response(run, body, output, joins=False)
 
 
-def _add_last_event(run: Run, body: dict[str, Any]) -> None:
-    """Store the last event of a response whose process could not."""
-    last = run.pieces.order_by("first").last()
-    if last is None:
-        return
-    number = last.first + last.count
-    event = {"type": LAST_EVENT, "response": body, "sequence_number": number}
-    if '"createdAt"' in last.run.pieces.get(first=0).data:
-        event = camel_keys(event, CLIENTS_OWN)
-    data = named_frame(LAST_EVENT, event).decode()
-    Piece.objects.create(run=run, first=number, count=1, data=data)
+def _last_event(run: Run, body: dict[str, Any]) -> Callable[[int], bytes]:
+    """Return the function from its number to the last event of a response whose process could not
+    write it, in the spelling of the others."""
+
+    def event(number: int) -> bytes:
+        fields = {"type": LAST_EVENT, "response": body, "sequence_number": number}
+        if '"createdAt"' in run.pieces.get(first=0).data:
+            fields = camel_keys(fields, CLIENTS_OWN)
+        return named_frame(LAST_EVENT, fields)
+
+    return event
+
+
+def _end_stream(run: Run, last: Callable[[int], bytes]) -> None:
+    """Store the last event of the stream of ``run``, if it has any; ``last`` makes it of its
+    number."""
+    piece = run.pieces.order_by("first").last()
+    if piece is not None:
+        number = piece.first + piece.count
+        data = last(number).decode()
+        Piece.objects.create(run=run, first=number, count=1, data=data)

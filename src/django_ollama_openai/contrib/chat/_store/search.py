@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Final
 
 from django.db import connections
 from django.db.models import BooleanField, F, Func, Q, QuerySet, Value
 
+from .._fields import storable
 from ..models import Conversation, Item
 
 __all__ = ["DROP_INDEX_SQL", "INDEX_SQL", "matching"]
@@ -23,23 +26,32 @@ DROP_INDEX_SQL: Final = "DROP INDEX ollama_openai_chat_text"
 
 
 def matching(rows: QuerySet[Conversation], query: str) -> QuerySet[Conversation]:
-    """Return those of ``rows`` whose title or texts have all words of ``query``, whatever their
-    case."""
-    words = query.replace("\x00", " ").split()[:MAX_WORDS]
+    """Return those of ``rows`` whose title, or one of whose texts, has all words of ``query``,
+    whatever their case. A word has a letter or a digit."""
+    words = [word for word in storable(query).split() if any(map(str.isalnum, word))][:MAX_WORDS]
     if not words:
-        return rows
-    if connections[rows.db].vendor == "postgresql":
-        query = " ".join(words)
-        in_title = Q(_matches("title", query))
-        in_text = Q(_matches("text", query))
+        return rows.none() if query.strip() else rows
+    vendor = connections[rows.db].vendor
+    if vendor == "postgresql":
+        in_title = Q(_matches("title", " ".join(words)))
+        in_text = Q(_matches("text", " ".join(words)))
     else:
-        in_title, in_text = Q(), Q()
-        for word in words:
-            in_title &= Q(title__icontains=word)
-            in_text &= Q(text__icontains=word)
+        in_title = _contains("title", words, vendor)
+        in_text = _contains("text", words, vendor)
     own = rows.order_by().values("pk")
     found = Item.objects.filter(in_text, conversation__in=own).values("conversation")
     return rows.filter(in_title | Q(pk__in=found))
+
+
+def _contains(field: str, words: Sequence[str], vendor: str) -> Q:
+    condition = Q()
+    for word in words:
+        if vendor == "sqlite" and not word.isascii():
+            # SQLite's LIKE regards the case of all letters but those of ASCII.
+            condition &= Q((f"{field}__iregex", re.escape(word)))
+        else:
+            condition &= Q((f"{field}__icontains", word))
+    return condition
 
 
 def _matches(field: str, query: str) -> Func:

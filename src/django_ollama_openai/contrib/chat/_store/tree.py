@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from django.db.models import F, Max, Q, QuerySet
+from django.db.models import Max, Q, QuerySet
 from django.utils.timezone import now
 
 from ...._ids import uuid7
@@ -163,7 +163,9 @@ def siblings(heads: Sequence[Item]) -> dict[UUID, list[UUID]]:
         Q(parent__in=parents) | Q(conversation__in=roots, parent=None), head=None
     )
     by_parent: dict[tuple[UUID, UUID | None], list[UUID]] = {}
-    for pk, conversation, parent in rows.order_by("pk").values_list("pk", "conversation", "parent"):
+    for pk, conversation, parent in rows.order_by("sequence").values_list(
+        "pk", "conversation", "parent"
+    ):
         by_parent.setdefault((conversation, parent), []).append(pk)
     return {head.pk: by_parent[head.conversation_id, head.parent_id] for head in heads}
 
@@ -180,7 +182,7 @@ def delete_message(conversation: Conversation, head: Item) -> None:
     head.delete()
     if is_on_path:
         conversation.leaf = leaf
-        conversation.message_count = F("message_count") - 1
+        conversation.message_count -= 1
     conversation.active_at = now()
 
 

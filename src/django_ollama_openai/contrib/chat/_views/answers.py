@@ -3,37 +3,45 @@ regenerations."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from base64 import b64encode
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
 from django.http.response import HttpResponseBase
 
+from ...._gateway.admission import NameFields
 from ...._gateway.flow import Flow, call
+from ...._gateway.routing import resolve_model
 from ...._ids import public_id, uuid7
 from ...._threads import in_separate_thread
-from ...._wire.chat import ChatCompletionRequest
+from ...._wire.case import to_camel, to_snake
+from ...._wire.chat import ChatCompletionRequest, ImagePart
+from ...._wire.sse import DONE
 from ....endpoints import (
     Admission,
     ChatCompletionStream,
     Reply,
     WholeChatCompletion,
     admit_chat,
+    fetch_remote_images,
     run_chat,
 )
-from ....exceptions import InvalidRequest
+from ....exceptions import GatewayError, InvalidRequest
 from .._answers import live
 from .._answers.context import TruncatingStage
 from .._answers.recorder import MessageRecorder, MessageWriter
 from .._answers.streams import follow
 from .._store.files import Media, stored
-from .._store.history import read_history
-from .._store.runs import ConversationLocked, begin_message, lock_row
+from .._store.history import characters_of, read_history
+from .._store.messages import head_of, stored_message
+from .._store.runs import ConversationLocked, begin_message
 from .._store.tree import path_to
-from ..models import Conversation, Item, Run
-from .callers import Owner
+from ..models import Conversation, Item
+from .callers import lock_session, rename_field
 
-__all__ = ["Question", "answer", "in_store"]
+__all__ = ["Question", "answer", "completion_id", "in_store"]
 
 #: No text has more characters for each token.
 CHARACTERS_PER_TOKEN: Final = 8
@@ -72,7 +80,6 @@ class Question:
     is_background: bool = False
     left_out: int = 0
     answer_id: UUID = field(default_factory=uuid7)
-    name_fields: Any = None
 
     @property
     def user_message_id(self) -> str | None:
@@ -80,17 +87,48 @@ class Question:
         head = next((row for row in reversed(self.rows) if row.head_id is None), self.after)
         return None if head is None else public_id("msg", head.pk)
 
+    def keep_images(self, request: ChatCompletionRequest) -> None:
+        """Store the images of the new message that ``request`` has fetched, so that later answers
+        do not depend on their addresses."""
+        if not self.messages or not isinstance(sent := request.messages[-1].content, list):
+            return
+        row = head_of(self.rows)
+        name = "content" if "content" in row.data else "output"
+        for number, (part, stored_part) in enumerate(zip(sent, row.data[name], strict=True)):
+            if isinstance(part, ImagePart) and "file" not in stored_part and part.image_url.data:
+                url = f"data:image/png;base64,{b64encode(part.image_url.data).decode()}"
+                taken = self.media.take_image(url, f"content[{number}].image_url.url", item=row)
+                row.data[name][number] = {**stored_part, **taken}
+                del row.data[name][number]["image_url"]
 
-def answer(admission: Admission[Any], owner: Owner, question: Question) -> Flow[Any]:
+    def existing(self) -> Item | None:
+        """Return the message ``after``, as it is now: the session is locked.
+
+        Raises:
+            InvalidRequest: It was deleted meanwhile.
+        """
+        if self.after is None:
+            return None
+        found = Item.objects.filter(pk=self.after.pk).first()
+        if found is None:
+            raise InvalidRequest("The message to answer was deleted.")
+        return found
+
+
+def answer(admission: Admission[Any], question: Question) -> Flow[Any]:
     """Answer ``question``, and return the reply, or the stream of an answer in the background.
 
     Raises:
         GatewayError: The request is refused. Nothing is stored then.
     """
-    request = yield from in_store(_chat_request, admission, question)
+    prepared = yield from in_store(_chat_request, admission, question)
+    admission, request, name_fields = prepared
     if question.is_background:
         live.check_capacity()
-    admission = yield from admit_chat(admission, request, name_fields=question.name_fields)
+    admission = yield from admit_chat(admission, request, name_fields=name_fields)
+    # Before anything is stored: they may be refused.
+    yield from fetch_remote_images(admission)
+    question.keep_images(request)
     route = admission.engine_route
     ids = {
         "session_id": question.conversation.public_id,
@@ -104,6 +142,7 @@ def answer(admission: Admission[Any], owner: Owner, question: Question) -> Flow[
             route.name,
             case,
             include_usage=request.include_usage,
+            id=completion_id(question.answer_id),
             first=ids,
             is_early=True,
             is_numbered=True,
@@ -123,78 +162,129 @@ def answer(admission: Admission[Any], owner: Owner, question: Question) -> Flow[
 
     if before:
         note(0)
-    run = yield from in_store(_begin, owner, question, route.name, recorder.truncated)
-    answer = recorder.start(run, is_stored=isinstance(inner, ChatCompletionStream))
+    try:
+        yield from in_store(_begin, question, route.name, recorder)
+    except BaseException:
+        # A thread may begin the answer after its request was cancelled.
+        recorder.abandon()
+        raise
     reply: Reply = yield from run_chat(
         admission,
         stages=[lambda request: TruncatingStage(request, note)],
         recorder=recorder,
         writer=writer,
         is_stream=question.is_stream,
-        stopper=answer.stopper,
+        stopper=recorder.answer.stopper,
         is_detached=question.is_background,
     )
     if question.is_background and question.is_stream:
         keepalive = admission.settings.STREAM_KEEPALIVE_SECONDS
-        response: HttpResponseBase = yield from follow(run.pk, -1, keepalive)
+        disconnected = admission.incoming.is_disconnected
+        response: HttpResponseBase = yield from follow(
+            recorder.answer.run.pk, -1, keepalive, closing=DONE, is_disconnected=disconnected
+        )
         return response
     return reply
 
 
-def _chat_request(admission: Admission[Any], question: Question) -> ChatCompletionRequest:
-    """Return the request for the engine: the instructions, then the path.
+def _chat_request(
+    admission: Admission[Any], question: Question
+) -> tuple[Admission[Any], ChatCompletionRequest, NameFields]:
+    """Return the admission with the route, the request for the engine: the instructions, then the
+    path; and the function that lets errors name the fields of the client's request.
 
     Raises:
         InvalidRequest: A field is invalid; the error names it as the client does.
+        ModelNotFound: The caller may not use the model.
     """
-    session, fields = question.conversation, question.fields
-    settings = admission.settings
-    options = fields.get("options")
-    num_ctx = options.get("num_ctx") if isinstance(options, dict) else None
+    session, settings = question.conversation, admission.settings
+    parameters, fields = _other(session.parameters, question.fields), question.fields
+    body = {**parameters, **fields, "stream": True}
+    if session.tools and "tools" not in fields:
+        body["tools"] = session.tools
+    body["model"] = body.get("model") or session.model or None
+    name_fields = partial(_name_fields, list(parameters), None)
+    try:
+        # The messages are added below: those of the session have been validated before.
+        request = ChatCompletionRequest.from_dict({**body, "messages": question.messages or _NONE})
+    except InvalidRequest as error:
+        partial(_name_fields, list(parameters), 0)(error)
+        raise
+    route = resolve_model(request.model, admission.mount, settings, admission.caller)
+    given = None if request.options is None else request.options.num_ctx
+    num_ctx = given or route.options.get("num_ctx")
     limit = settings.MAX_PROMPT_CHARACTERS
     if isinstance(num_ctx, int) and num_ctx > 0:
         limit = min(limit, num_ctx * CHARACTERS_PER_TOKEN)
-    own = len(session.instructions or "") + sum(len(row.text) for row in question.rows)
+    own = len(session.instructions) + characters_of(question.rows)
     history, question.left_out = read_history(path_to(question.after), max(0, limit - own))
-    messages = [*history, *question.messages]
     if session.instructions:
-        messages.insert(0, {"role": "system", "content": session.instructions})
-    if not messages:
+        history.insert(0, {"role": "system", "content": session.instructions})
+    new = request.messages if question.messages else []
+    if not history and not new:
         raise InvalidRequest("This session has no message to answer.")
-    tools = {"tools": session.tools} if session.tools and "tools" not in fields else {}
-    body = {**session.parameters, **tools, **fields, "messages": messages, "stream": True}
-    if not body.get("model") and session.model:
-        body["model"] = session.model
     try:
-        return ChatCompletionRequest.from_dict(body)
+        request.messages = [*map(stored_message, history), *new]
     except InvalidRequest as error:
-        if question.name_fields is not None:
-            question.name_fields(error)
+        name_fields(error)
         raise
+    if new:
+        name_fields = partial(_name_fields, list(parameters), len(history))
+    return replace(admission, route=route), request, name_fields
 
 
-def _begin(owner: Owner, question: Question, model: str, truncated: int) -> Run:
-    """Store the new messages and the beginning of the answer.
+def completion_id(answer_id: UUID) -> str:
+    """Return the id of the completion that the message ``answer_id`` was streamed as."""
+    return f"chatcmpl-{answer_id.hex}"
+
+
+_NONE: Final = [{"role": "user", "content": ""}]
+
+
+def _other(parameters: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """Return those of ``parameters`` that are not among ``fields``, in whichever spelling."""
+    given = set(map(to_camel, fields))
+    return {name: value for name, value in parameters.items() if to_camel(name) not in given}
+
+
+def _name_fields(parameters: list[str], number: int | None, error: GatewayError) -> None:
+    """Let ``error`` name a field of the client's request: of the message, which is that with
+    ``number`` of all messages, or of the session's ``parameters``."""
+    if number is not None:
+        rename_field(error, f"messages[{number}]", "")
+    if error.param == "messages":
+        rename_field(error, "messages", "" if number is None else "content")
+    elif error.param is not None and error.param.startswith("messages["):
+        # A message of the history, which is in no field of the request.
+        error.param = None
+    for name in parameters:
+        for spelling in (name, to_snake(name)):
+            rename_field(error, spelling, f"parameters.{name}")
+
+
+def _begin(question: Question, model: str, recorder: MessageRecorder) -> None:
+    """Store the new messages and the beginning of the answer, and begin to record it.
 
     Raises:
         ConversationLocked: Another answer is running, or was added meanwhile.
         NotFound: The session was deleted meanwhile.
         InvalidRequest: The message that is answered was deleted meanwhile.
+        Overloaded: The process writes too many answers in the background.
     """
-    after = question.after
-    with stored(question.media):
-        row = lock_row(question.conversation.pk, owner.text)
-        if question.is_leaf and row.leaf_id != (None if after is None else after.pk):
-            raise ConversationLocked
-        if after is not None and not Item.objects.filter(pk=after.pk).exists():
-            raise InvalidRequest("The message to answer was deleted.", param="parent_id")
-        _, run = begin_message(
-            row,
-            question.rows,
-            after,
-            model=model,
-            answer_id=question.answer_id,
-            is_background=question.is_background,
-            answer={"truncated_messages": truncated} if truncated else {},
-        )
-    return run
+    truncated = recorder.truncated
+    with live.reserved(is_background=question.is_background):
+        with stored(question.media):
+            row = lock_session(question.conversation)
+            after = question.existing()
+            if question.is_leaf and row.leaf_id != (None if after is None else after.pk):
+                raise ConversationLocked
+            _, run = begin_message(
+                row,
+                question.rows,
+                after,
+                model=model,
+                answer_id=question.answer_id,
+                is_background=question.is_background,
+                answer={"truncated_messages": truncated} if truncated else {},
+            )
+        recorder.start(run, is_stored=question.is_stream or question.is_background)

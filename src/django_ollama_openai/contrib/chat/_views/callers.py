@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 
 from ...._ids import parse_public_id
 from ....auth import Caller
 from ....endpoints import Admission
-from ....exceptions import NotFound, PermissionDenied
+from ....exceptions import GatewayError, NotFound, PermissionDenied
 from .._store.files import address
-from .._store.items import Locate, item_key
-from ..models import MAX_OWNER, Conversation, Item, Kind, Visibility
+from .._store.items import Locate
+from .._store.retention import owner_key
+from .._store.runs import lock_row
+from ..models import Conversation, Item, Kind, Visibility
 
-__all__ = ["Owner", "find_conversation", "find_message", "locate", "message_of", "mount_url"]
+__all__ = [
+    "SCOPE",
+    "Owner",
+    "find_conversation",
+    "find_message",
+    "locate",
+    "lock_session",
+    "message_of",
+    "mount_url",
+    "rename_field",
+]
 
 SCOPE: Final = "sessions"
 #: The part of a path below the mount.
@@ -35,10 +46,7 @@ class Owner:
     @classmethod
     def of(cls, caller: Caller) -> Owner:
         """Return the owner for ``caller``, who has one."""
-        text = caller.owner or ""
-        if len(text) > MAX_OWNER:
-            # A static key may have any name.
-            text = f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+        text = owner_key(caller.owner or "")
         user_id = None if caller.user is None else caller.user.pk
         return cls(text, user_id, "" if caller.workspace is None else caller.workspace.id)
 
@@ -46,12 +54,14 @@ class Owner:
         """Return the owner's conversations."""
         return Conversation.objects.filter(owner=self.text, kind=Kind.CONVERSATION)
 
+    def shared(self) -> QuerySet[Conversation]:
+        """Return the conversations that are shared with the workspace."""
+        rows = Conversation.objects.filter(kind=Kind.CONVERSATION, visibility=Visibility.WORKSPACE)
+        return rows.filter(workspace=self.workspace) if self.workspace else rows.none()
+
     def readable(self) -> QuerySet[Conversation]:
         """Return the owner's conversations, and those that others share with the workspace."""
-        own = Q(owner=self.text)
-        if self.workspace:
-            own |= Q(workspace=self.workspace, visibility=Visibility.WORKSPACE)
-        return Conversation.objects.filter(own, kind=Kind.CONVERSATION)
+        return self.conversations() | self.shared()
 
 
 def find_conversation(
@@ -88,9 +98,30 @@ def find_message(conversation: Conversation, public: str) -> Item:
 
 def message_of(conversation: Conversation, public: str) -> Item | None:
     """Return the message with the id ``public`` of ``conversation``, if it is one of it."""
-    pk = item_key(public)
+    pk = parse_public_id("msg", public)
     rows = Item.objects.filter(conversation=conversation, head=None)
     return None if pk is None else rows.filter(pk=pk).first()
+
+
+def lock_session(found: Conversation) -> Conversation:
+    """Return the session ``found``, whose row is locked until the end of the transaction.
+
+    Raises:
+        NotFound: It was deleted meanwhile.
+    """
+    message = f"Session with id '{found.public_id}' not found."
+    return lock_row(found.pk, found.owner, message=message)
+
+
+def rename_field(error: GatewayError, old: str, new: str) -> None:
+    """Let ``error``, if it names the field ``old`` of a request or one below it, name ``new``
+    instead; if that is empty, what is below it, or nothing."""
+    param = error.param
+    if param is None or not re.match(rf"{re.escape(old)}(?![^.\[])", param):
+        return
+    renamed = f"{new}{param.removeprefix(old)}".lstrip(".")
+    error.message = error.message.replace(f"'{param}'", f"'{renamed}'" if renamed else "this")
+    error.param = renamed or None
 
 
 def mount_url(admission: Admission[Any]) -> str:

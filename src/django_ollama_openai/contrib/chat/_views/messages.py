@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NotRequired
 
 from django.db import transaction
-from django.db.models import Q
 from django.http.response import HttpResponseBase
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
+from typing_extensions import TypedDict
 
 from ...._gateway.flow import Flow
 from ...._ids import public_id
@@ -17,22 +17,61 @@ from ...._translation.spelling import Speller
 from ...._views.http_responses import json_response
 from ...._wire.base import WireModel
 from ...._wire.response_models.chat import ChatCompletion, ChatCompletionChunk
-from ...._wire.response_models.common import CompletionUsage
+from ...._wire.response_models.common import CompletionUsage, ErrorDetails
 from ...._wire.responses import Metadata
 from ....endpoints import Admission, Endpoint, RequestBody, admit_without_engine
-from ....exceptions import GatewayError, InvalidRequest, NotFound
+from ....exceptions import InvalidRequest, NotFound
 from ..._lists import Deleted, ListAnswer, ListQuery
 from .._store.files import Media, stored
 from .._store.items import Locate
-from .._store.messages import content_of, message_rows, reasoning_of, tool_calls_of
-from .._store.runs import check_unlocked, end_expired, lock_row, request_stop
+from .._store.messages import (
+    content_of,
+    head_of,
+    message_rows,
+    reasoning_of,
+    role_of,
+    tool_calls_of,
+)
+from .._store.runs import check_unlocked, end_expired
 from .._store.tree import append, delete_message, group_of, path_to, set_leaf, siblings
 from ..models import Conversation, Item, Run, Status
 from .answers import Question, answer, in_store
-from .callers import SCOPE, Owner, find_conversation, find_message, locate, message_of
+from .callers import (
+    SCOPE,
+    Owner,
+    find_conversation,
+    find_message,
+    locate,
+    lock_session,
+    message_of,
+)
 from .sessions import TAGS, checked_message
 
-__all__ = ["message", "messages", "regeneration"]
+__all__ = ["SessionChunk", "message", "messages", "present_one", "regeneration"]
+
+
+class ImageAddress(TypedDict):
+    """The address of an image, for its owner, and its detail."""
+
+    url: str
+    detail: NotRequired[str]
+
+
+class AudioData(TypedDict):
+    """Audio."""
+
+    data: str
+    format: str
+
+
+class ContentPart(TypedDict):
+    """A part of a content: text, a refusal, an image or audio."""
+
+    type: str
+    text: NotRequired[str]
+    refusal: NotRequired[str]
+    image_url: NotRequired[ImageAddress]
+    input_audio: NotRequired[AudioData]
 
 
 class MessageAnswer(BaseModel):
@@ -43,7 +82,7 @@ class MessageAnswer(BaseModel):
     session_id: str
     parent_id: str | None
     role: str
-    content: str | list[dict[str, Any]]
+    content: str | list[ContentPart]
     reasoning_content: str | None
     tool_calls: list[dict[str, Any]] | None
     tool_call_id: str | None
@@ -51,7 +90,7 @@ class MessageAnswer(BaseModel):
     finish_reason: str | None
     model: str | None
     usage: CompletionUsage | None
-    error: dict[str, Any] | None
+    error: ErrorDetails | None
     created_at: datetime
     sibling_ids: list[str]
     metadata: dict[str, str]
@@ -66,22 +105,22 @@ class SessionCompletion(ChatCompletion):
     session_id: str
     message_id: str
     user_message_id: str | None
-    truncated_messages: int
+    truncated_messages: NotRequired[int]
 
 
 class SessionChunk(ChatCompletionChunk):
-    """A chunk of an answer in a session; the first one has the ids."""
+    """A chunk of an answer in a session. The first one has the ids; the last one the number of
+    messages that were left out, if any were."""
 
     sequence_number: int
-    session_id: str
-    message_id: str
-    user_message_id: str | None
+    session_id: NotRequired[str]
+    message_id: NotRequired[str]
+    user_message_id: NotRequired[str | None]
+    truncated_messages: NotRequired[int]
 
 
 class AnswerRequest(WireModel):
     """The parameters of an answer: those of chat completions, and these."""
-
-    model_config = ConfigDict(extra="allow")
 
     model: str | None = None
     stream: bool | None = None
@@ -94,22 +133,25 @@ class AnswerRequest(WireModel):
         Raises:
             InvalidRequest: The request has messages of its own, or wants several choices.
         """
-        names = set(AnswerRequest.model_fields) - {"model"}
-        extra = dict(self.model_extra or {})
-        if extra.get("messages") is not None:
-            raise InvalidRequest(
-                "Unsupported parameter: 'messages'. The session has the history; send the new "
-                "message as 'content'.",
-                param="messages",
-            )
-        if extra.get("n") not in (None, 1):
+        fields = dict(self.model_extra or {})
+        for name, advice in _REFUSED.items():
+            if fields.get(name) is not None:
+                raise InvalidRequest(f"Unsupported parameter: '{name}'. {advice}", param=name)
+        if fields.get("n") not in (None, 1):
             raise InvalidRequest(
                 "Invalid value for 'n': a session gets one answer at a time.", param="n"
             )
         # Stored anyway.
-        extra.pop("store", None)
-        fields = {} if self.model is None else {"model": self.model}
-        return {name: value for name, value in extra.items() if name not in names} | fields
+        fields.pop("store", None)
+        return fields if self.model is None else {**fields, "model": self.model}
+
+
+_REFUSED: Final = {
+    "messages": "The session has the history; send the new message as 'content'.",
+    "functions": "Send 'tools'.",
+    "function_call": "Send 'tool_choice'.",
+    "functionCall": "Send 'tool_choice'.",
+}
 
 
 class NewMessage(AnswerRequest):
@@ -123,7 +165,7 @@ class NewMessage(AnswerRequest):
     reasoning_content: str | None = None
     refusal: str | None = None
     reply: bool = True
-    metadata: Metadata = Field(default_factory=dict)
+    metadata: Metadata | None = None
 
     @property
     def message(self) -> dict[str, Any]:
@@ -135,16 +177,11 @@ class NewMessage(AnswerRequest):
             **{name: value for name, value in fields.items() if value is not None},
         }
 
-    @property
-    def parameters(self) -> dict[str, Any]:
-        own = {*NewMessage.model_fields} - {"model"}
-        return {name: value for name, value in super().parameters.items() if name not in own}
-
 
 class MessageChange(RequestBody):
     """A change of a message: new content makes a sibling of it."""
 
-    content: Any = None
+    content: str | list[Any] = ""
     metadata: Metadata | None = None
 
 
@@ -158,7 +195,7 @@ def present_all(
     conversation: Conversation, groups: Sequence[list[Item]], locate: Locate
 ) -> list[dict[str, Any]]:
     """Return the JSON of messages, each the rows of one."""
-    heads = [next(row for row in rows if row.head_id is None) for rows in groups]
+    heads = list(map(head_of, groups))
     by_parent = siblings(heads)
     running = [head for head in heads if head.status == Status.IN_PROGRESS]
     runs = {run.item_id: run for run in Run.objects.filter(item__in=running)} if running else {}
@@ -190,7 +227,7 @@ def _present(
         object="chat.message",
         session_id=conversation.public_id,
         parent_id=None if head.parent_id is None else public_id("msg", head.parent_id),
-        role="tool" if is_tool else head.role or "assistant",
+        role=role_of(head),
         content=content_of(head, locate),
         reasoning_content=reasoning_of(rows),
         tool_calls=tool_calls_of(rows),
@@ -289,8 +326,8 @@ def create_message(admission: Admission[NewMessage]) -> Flow[Any]:
     owner, body = Owner.of(admission.caller), admission.body
     question = yield from in_store(_question, admission, owner, body)
     if not body.reply:
-        return (yield from _keep(admission, owner, question))
-    return (yield from _reply(admission, owner, question))
+        return (yield from _keep(admission, question))
+    return (yield from _reply(admission, question))
 
 
 def _question(admission: Admission[NewMessage], owner: Owner, body: NewMessage) -> Question:
@@ -307,8 +344,8 @@ def _question(admission: Admission[NewMessage], owner: Owner, body: NewMessage) 
                 )
     sent = checked_message(body.message, owner, "")
     media = Media()
-    rows = message_rows(sent, media, param="content")
-    rows[-1 if rows[0].type == "reasoning" else 0].metadata = body.metadata
+    rows = message_rows(sent, media)
+    head_of(rows).metadata = body.metadata or {}
     return Question(
         row,
         after,
@@ -319,42 +356,33 @@ def _question(admission: Admission[NewMessage], owner: Owner, body: NewMessage) 
         is_leaf=is_leaf,
         is_stream=bool(body.stream),
         is_background=bool(body.background),
-        name_fields=_name_fields,
     )
 
 
-def _name_fields(error: GatewayError) -> None:
-    """Let ``error`` name the field of the message, or none, in place of one of ``messages``."""
-    param = error.param
-    if param is not None and param.startswith("messages"):
-        _, dot, rest = param.partition(".")
-        error.param = rest if dot else None
-
-
-def _keep(admission: Admission[Any], owner: Owner, question: Question) -> Flow[HttpResponseBase]:
+def _keep(admission: Admission[Any], question: Question) -> Flow[HttpResponseBase]:
     """Store a message that is not to be answered."""
     yield from admit_without_engine(admission)
-    found = yield from in_store(_add, admission, owner, question)
+    found = yield from in_store(_add, admission, question)
     return _json(admission, found, 201)
 
 
-def _add(admission: Admission[Any], owner: Owner, question: Question) -> dict[str, Any]:
+def _add(admission: Admission[Any], question: Question) -> dict[str, Any]:
     with stored(question.media):
-        row = lock_row(question.conversation.pk, owner.text)
+        row = lock_session(question.conversation)
         check_unlocked(row)
-        after = row.leaf if question.is_leaf else question.after
-        is_current = after is None or after.pk == row.leaf_id
+        after = row.leaf if question.is_leaf else question.existing()
+        is_current = row.leaf_id == (None if after is None else after.pk)
         count = row.message_count + 1 if is_current else None
         append(row, question.rows, after)
-        head = next(each for each in question.rows if each.head_id is None)
+        head = head_of(question.rows)
         set_leaf(row, head, count=count)
         row.save()
     return present_one(admission, row, head)
 
 
-def _reply(admission: Admission[Any], owner: Owner, question: Question) -> Flow[Any]:
+def _reply(admission: Admission[Any], question: Question) -> Flow[Any]:
     """Answer ``question``; in the background, with the answer's message and the status 202."""
-    result = yield from answer(admission, owner, question)
+    result = yield from answer(admission, question)
     if question.is_background and not question.is_stream:
         shown = yield from in_store(_answer_so_far, admission, question)
         return _json(admission, shown, 202)
@@ -397,21 +425,26 @@ def update_message(admission: Admission[MessageChange]) -> Any:
     found = find_conversation(owner, admission.captured["session_id"], writes=True)
     head = find_message(found, admission.captured["message_id"])
     if "content" not in body.model_fields_set:
-        if body.metadata is not None:
-            head.metadata = body.metadata
+        if "metadata" in body.model_fields_set:
+            head.metadata = body.metadata or {}
             head.save(update_fields=["metadata"])
         return present_one(admission, found, head)
-    sent = {"role": head.role or "assistant", "content": body.content}
-    if head.type.endswith("_output"):
-        sent |= {"role": "tool", "tool_call_id": head.data.get("call_id")}
+    sent: dict[str, Any] = {"role": role_of(head), "content": body.content}
+    if sent["role"] == "tool":
+        sent["tool_call_id"] = head.data.get("call_id")
+    elif sent["role"] == "assistant" and (calls := tool_calls_of(group_of(head))):
+        sent["tool_calls"] = calls
     media = Media()
-    rows = message_rows(checked_message(sent, owner, ""), media, param="content")
-    new = next(row for row in rows if row.head_id is None)
-    new.metadata = head.metadata if body.metadata is None else body.metadata
+    rows = message_rows(checked_message(sent, owner, ""), media)
+    new = head_of(rows)
+    is_kept = "metadata" not in body.model_fields_set
+    new.metadata = head.metadata if is_kept else body.metadata or {}
     with stored(media):
-        row = lock_row(found.pk, owner.text)
+        row = lock_session(found)
         check_unlocked(row)
-        append(row, rows, head.parent)
+        # It may have been moved up meanwhile.
+        parent = find_message(row, head.message_id).parent
+        append(row, rows, parent)
         set_leaf(row, new)
         row.save()
     return _json(admission, present_one(admission, row, new), 201)
@@ -424,9 +457,11 @@ def delete_one(admission: Admission[None]) -> dict[str, Any]:
     found = find_conversation(owner, admission.captured["session_id"], writes=True)
     head = find_message(found, admission.captured["message_id"])
     with transaction.atomic():
-        row = lock_row(found.pk, owner.text)
-        # The process that writes the answer finds that its run is gone, and stops.
-        delete_message(row, Item.objects.select_related("parent").get(pk=head.pk))
+        row = lock_session(found)
+        # Until the end of the transaction nothing may be added to what is deleted. The process that
+        # writes the answer finds that its run is gone, and stops.
+        list(Run.objects.select_for_update().filter(item=head))
+        delete_message(row, find_message(row, head.message_id))
         row.save()
     return Deleted(id=head.message_id, object="chat.message.deleted").model_dump()
 
@@ -448,39 +483,17 @@ def regenerate_message(admission: Admission[AnswerRequest]) -> Flow[Any]:
     """Answer again: a sibling of an answer, or an answer to a user's message."""
     owner = Owner.of(admission.caller)
     question = yield from in_store(_again, admission, owner)
-    return (yield from _reply(admission, owner, question))
+    return (yield from _reply(admission, question))
 
 
 def _again(admission: Admission[AnswerRequest], owner: Owner) -> Question:
     body = admission.body
     row = find_conversation(owner, admission.captured["session_id"], writes=True)
     head = find_message(row, admission.captured["message_id"])
-    is_answer = head.role == "assistant" or head.type in ("function_call", "custom_tool_call")
     return Question(
         row,
-        head.parent if is_answer else head,
+        head.parent if role_of(head) == "assistant" else head,
         fields=body.parameters,
         is_stream=bool(body.stream),
         is_background=bool(body.background),
-        name_fields=_name_fields,
     )
-
-
-stop = Endpoint(tags=TAGS)
-
-
-class StopAnswer(BaseModel):
-    """Whether an answer was running."""
-
-    stopped: bool
-
-
-@stop.post(scope=SCOPE, owner=True, response=StopAnswer, errors=(NotFound,))
-def stop_session(admission: Admission[None]) -> dict[str, Any]:
-    """Stop the running answer of a session."""
-    owner = Owner.of(admission.caller)
-    row = find_conversation(owner, admission.captured["session_id"], writes=True)
-    run = Run.objects.filter(Q(locks=row)).first()
-    if run is None or end_expired(run):
-        return {"stopped": False}
-    return {"stopped": request_stop(run)}

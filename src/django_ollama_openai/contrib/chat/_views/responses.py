@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Literal
 from uuid import UUID
 
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
+from django.utils.timezone import now
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from ...._gateway.flow import Flow
-from ...._gateway.outcome import failure_of
 from ...._ids import parse_public_id, public_id, uuid7
 from ...._translation.response_object import response_usage
 from ...._translation.responses_request import chat_request
@@ -27,10 +29,10 @@ from ...._wire.sse import encode_json, named_frame
 from ....endpoints import (
     Admission,
     Endpoint,
-    Record,
     Reply,
     admit_response,
     admit_without_engine,
+    fetch_remote_images,
     response_writer,
     run_chat,
 )
@@ -45,6 +47,7 @@ from .._store.files import Media, load, stored
 from .._store.history import read_items
 from .._store.items import as_openai, inlined
 from .._store.runs import (
+    LAST_EVENT,
     ConversationLocked,
     begin_response,
     delete_response,
@@ -101,6 +104,7 @@ class Question:
     references: list[UUID | None] = field(default_factory=list)
     #: The items of the whole input.
     given: list[dict[str, Any]] = field(default_factory=list)
+    response_id: UUID = field(default_factory=uuid7)
 
     @property
     def instructions(self) -> str | None:
@@ -256,41 +260,39 @@ def create_response(admission: Admission[ResponsesRequest]) -> Flow[Any]:
     admission = yield from admit_response(
         admission, streamed, stateful=True, instructions=question.instructions
     )
-    response_id = uuid7()
+    # Before anything is stored: they may be refused.
+    yield from fetch_remote_images(admission)
     conversation = question.conversation
     inner = response_writer(
         admission,
-        response_id=public_id(Response.prefix, response_id),
+        response_id=public_id(Response.prefix, question.response_id),
         stored=is_kept,
         background=is_background,
         conversation=None if conversation is None else conversation.public_id,
         is_stream=is_stream or is_background,
     )
     recorder = ResponseRecorder(StoredResponseWriter(inner), is_kept=is_kept)
-    run = yield from in_store(_begin, owner, question, response_id, inner.response, is_background)
-    answer = recorder.start(run, is_stored=is_background)
     try:
-        reply: Reply = yield from run_chat(
-            admission,
-            stages=_stages(body),
-            recorder=recorder,
-            writer=recorder.writer,
-            is_stream=is_stream,
-            stopper=answer.stopper,
-            is_detached=is_background,
-        )
-    except GeneratorExit:
+        yield from in_store(_begin, owner, question, recorder)
+    except BaseException:
+        # A thread may begin the answer after its request was cancelled.
+        recorder.abandon()
         raise
-    except BaseException as error:
-        # Such as an image that cannot be fetched, before there is an answer to record.
-        yield from in_store(_fail, recorder, error)
-        raise
+    reply: Reply = yield from run_chat(
+        admission,
+        stages=_stages(body),
+        recorder=recorder,
+        writer=recorder.writer,
+        is_stream=is_stream,
+        stopper=recorder.answer.stopper,
+        is_detached=is_background,
+    )
     if not is_background:
         return reply
     if reply.ignored_parameters:
         admission.headers["x-ignored-parameters"] = ", ".join(reply.ignored_parameters)
     if is_stream:
-        return (yield from _follow(admission, run.pk, -1))
+        return (yield from _follow(admission, recorder.answer.run, -1))
     return inner.response
 
 
@@ -300,44 +302,51 @@ def _stages(body: ResponsesRequest) -> list[Any]:
     return [lambda request: TruncatingStage(request, lambda dropped: None)]
 
 
-def _begin(
-    owner: Owner,
-    question: Question,
-    response_id: UUID,
-    body: dict[str, Any],
-    is_background: bool,
-) -> Run:
-    media = Media()
-    with stored(media):
-        conversation = question.conversation
-        if conversation is not None:
-            conversation = lock_row(conversation.pk, owner.text)
-            if conversation.leaf_id != question.leaf_id:
-                raise ConversationLocked("conversation")
-        _, run = begin_response(
-            owner=owner.text,
-            user_id=owner.user_id,
-            response_id=response_id,
-            body=body,
-            items=question.items,
-            references=question.references,
-            conversation=conversation,
-            previous=question.previous,
-            is_background=is_background,
-            media=media,
+def _begin(owner: Owner, question: Question, recorder: ResponseRecorder) -> None:
+    """Store the input and the beginning of the response.
+
+    Raises:
+        ConversationLocked: Another answer is running in the conversation, or was added meanwhile.
+        Overloaded: The process writes too many answers in the background.
+    """
+    media, conversation = Media(), question.conversation
+    is_background = bool(question.body.background)
+    with live.reserved(is_background=is_background):
+        with stored(media):
+            if conversation is not None:
+                conversation = lock_row(conversation.pk, owner.text)
+                if conversation.leaf_id != question.leaf_id:
+                    raise ConversationLocked("conversation")
+            _, run = begin_response(
+                owner=owner.text,
+                user_id=owner.user_id,
+                response_id=question.response_id,
+                body=recorder.writer.inner.response,
+                items=question.items,
+                references=question.references,
+                conversation=conversation,
+                previous=question.previous,
+                is_background=is_background,
+                media=media,
+            )
+        recorder.start(run, is_stored=is_background)
+
+
+def _follow(
+    admission: Admission[Any],
+    run: Run | None,
+    after: int,
+    otherwise: Callable[[], bytes] | None = None,
+) -> Flow[HttpResponseBase]:
+    return (
+        yield from follow(
+            None if run is None else run.pk,
+            after,
+            admission.settings.STREAM_KEEPALIVE_SECONDS,
+            otherwise=otherwise,
+            is_disconnected=admission.incoming.is_disconnected,
         )
-    return run
-
-
-def _fail(recorder: ResponseRecorder, error: BaseException) -> None:
-    if not recorder.answer.has_ended:
-        outcome = failure_of(error)
-        recorder.record(Record(finish_reason=outcome.finish_reason, error=outcome.error))
-
-
-def _follow(admission: Admission[Any], run_id: UUID, after: int) -> Flow[HttpResponseBase]:
-    keepalive = admission.settings.STREAM_KEEPALIVE_SECONDS
-    return (yield from follow(run_id, after, keepalive))
+    )
 
 
 # Stored responses
@@ -357,11 +366,17 @@ def _found(admission: Admission[Any]) -> Response:
 
 
 def _refreshed(row: Response) -> Response:
-    """Return ``row``, ended if the process that wrote it was killed."""
+    """Return ``row``, ended if the process that wrote it was killed, or if its conversation was
+    deleted, and the run with it."""
+    if row.status not in RUNNING:
+        return row
     run = _run_of(row)
-    if run is not None and end_expired(run):
-        row = Response.objects.select_related("conversation", "leaf").get(pk=row.pk)
-    return row
+    if run is None:
+        rows = Response.objects.filter(pk=row.pk, status__in=RUNNING, run=None)
+        rows.update(status=Status.INCOMPLETE)
+    elif not end_expired(run):
+        return row
+    return Response.objects.select_related("conversation", "leaf").get(pk=row.pk)
 
 
 def _run_of(row: Response) -> Run | None:
@@ -412,27 +427,25 @@ def retrieve_response(admission: Admission[None]) -> Flow[Any]:
             "Invalid value for 'stream': the response was not created in the background.",
             param="stream",
         )
+    if admission.request.method == "HEAD":
+        return HttpResponse(content_type="text/event-stream; charset=utf-8")
     after = -1 if query.starting_after is None else query.starting_after
     run = yield from in_store(Run.objects.filter(response=row).first)
-    if run is not None:
-        return (yield from _follow(admission, run.pk, after))
-    shown = yield from in_store(present_response, row, admission)
-    return _last_event(shown, after + 1, admission.mount.case)
+    return (yield from _follow(admission, run, after, partial(_last_event, admission, after + 1)))
 
 
 _speller: Final = Speller(ResponseAnswer)
 
 
-def _last_event(shown: dict[str, Any], number: int, case: Case) -> HttpResponse:
-    """Return a stream of the last event alone: the others are not kept any more."""
-    status = shown["status"]
-    name = f"response.{'incomplete' if status == Status.CANCELLED else status}"
-    fields = {"response": _speller.spell(shown, case), "sequence_number": number}
-    event = {
-        "type": name,
-        **(camel_keys(fields, frozenset({"response"})) if case == "camel" else fields),
-    }
-    return HttpResponse(named_frame(name, event), content_type="text/event-stream; charset=utf-8")
+def _last_event(admission: Admission[Any], number: int) -> bytes:
+    """Return the last event of a response alone: the others are not kept any more."""
+    shown, case = present_response(_found(admission), admission), admission.mount.case
+    name = f"response.{shown['status']}"
+    if shown["status"] not in ("completed", "failed"):
+        name = LAST_EVENT
+    numbered = {"sequence_number": number}
+    event = {"type": name, "response": _speller.spell(shown, case)}
+    return named_frame(name, event | (camel_keys(numbered) if case == "camel" else numbered))
 
 
 @response.delete(scope=SCOPE, owner=True, response=Deleted, errors=(NotFound,))
@@ -471,6 +484,9 @@ def _wait_for_end(run: Run) -> None:
     until = time.monotonic() + STOP_SECONDS
     while Run.objects.filter(pk=run.pk, ended_at=None).exists():
         if time.monotonic() >= until:
+            # Its process has no time for it.
+            rows = Run.objects.filter(pk=run.pk, ended_at=None)
+            rows.update(lease_until=now())
             run.refresh_from_db()
             end_now(run)
             return

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import QuerySet
 from django.utils.timezone import now
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints, TypeAdapter
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+from pydantic_core import PydanticCustomError, to_json
 
-from ...._ids import public_id
-from ...._wire.chat import ChatCompletionRequest, Message
+from ...._ids import parse_public_id, public_id
+from ...._wire.case import to_camel, to_snake
+from ...._wire.chat import ChatCompletionRequest
 from ...._wire.responses import Metadata
 from ....endpoints import Admission, Endpoint, RequestBody
 from ....exceptions import InvalidRequest, NotFound
@@ -19,50 +22,69 @@ from ..._lists import Deleted, ListAnswer, ListQuery
 from .._store import search
 from .._store.files import Media, inline, stored
 from .._store.messages import message_rows
-from .._store.runs import check_unlocked, lock_row
+from .._store.runs import check_unlocked
 from .._store.tree import append, set_leaf
-from ..models import MAX_MODEL, MAX_TITLE, Conversation, Item, Visibility
-from .callers import SCOPE, Owner, find_conversation, message_of
+from ..models import MAX_MODEL, MAX_TITLE, Conversation, Item, Run, Visibility
+from .callers import (
+    SCOPE,
+    Owner,
+    find_conversation,
+    lock_session,
+    message_of,
+    rename_field,
+)
 
-__all__ = ["present", "session", "sessions"]
+__all__ = ["TAGS", "SessionAnswer", "Title", "checked_message", "present", "session", "sessions"]
+
+T = TypeVar("T")
 
 TAGS: Final = {"Sessions": "Sessions of users with models, and their messages"}
 MAX_MESSAGES: Final = 1_000
 MAX_INSTRUCTIONS: Final = 200_000
+#: Bytes of JSON. The parameters and the tools of a session go into each of its requests.
+MAX_JSON: Final = 200_000
 #: Parameters of chat completions that a session has elsewhere, or that are of one answer.
-NO_PARAMETERS: Final = ("messages", "model", "tools", "stream", "n", "store", "metadata")
+NO_PARAMETERS: Final = frozenset(
+    {"background", "function_call", "functions", "messages", "metadata", "model", "n", "store"}
+    | {"stream", "tools"}
+)
 
 
-def storable(text: str) -> str:
-    """Return ``text`` without NUL, which PostgreSQL does not store."""
-    return text.replace("\x00", "\ufffd")
+def _limited(value: T) -> T:
+    if len(to_json(value)) > MAX_JSON:
+        raise PydanticCustomError("size", f"Input should have at most {MAX_JSON} bytes of JSON")
+    return value
 
 
-Text = Annotated[str, AfterValidator(storable)]
-Title = Annotated[str, StringConstraints(max_length=MAX_TITLE), AfterValidator(storable)]
-Model = Annotated[str, StringConstraints(max_length=MAX_MODEL, min_length=1)]
+Title = Annotated[str, StringConstraints(max_length=MAX_TITLE)]
 
 
 class SessionChange(RequestBody):
     """The fields of a session that can be changed."""
 
     title: Title = ""
-    model: Model | None = None
+    model: Annotated[str, StringConstraints(max_length=MAX_MODEL, min_length=1)] | None = None
     instructions: Annotated[str, StringConstraints(max_length=MAX_INSTRUCTIONS)] | None = None
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    tools: list[dict[str, Any]] = Field(default_factory=list)
+    parameters: Annotated[dict[str, Any], AfterValidator(_limited)] = Field(default_factory=dict)
+    tools: Annotated[list[dict[str, Any]], AfterValidator(_limited)] = Field(default_factory=list)
     metadata: Metadata = Field(default_factory=dict)
     visibility: Literal["private", "workspace"] = "private"
     archived: bool = False
     pinned: bool = False
+
+
+class SessionUpdate(SessionChange):
+    """A change of a session."""
+
     current_message_id: str | None = None
 
 
 class NewSession(SessionChange):
     """A session to create, perhaps with its history."""
 
-    current_message_id: None = None
-    messages: list[dict[str, Any]] = Field(default_factory=list, max_length=MAX_MESSAGES)
+    messages: list[dict[str, Any]] = Field(
+        default_factory=list, max_length=MAX_MESSAGES, fail_fast=True
+    )
 
 
 class SessionAnswer(BaseModel):
@@ -98,7 +120,7 @@ def present(row: Conversation) -> dict[str, Any]:
         tools=row.tools,
         metadata=row.metadata,
         visibility=Visibility(row.visibility),
-        workspace=row.workspace or None,
+        workspace=row.workspace if row.visibility == Visibility.WORKSPACE else None,
         archived=row.archived,
         pinned=row.pinned,
         current_message_id=None if leaf is None else public_id("msg", leaf),
@@ -126,26 +148,22 @@ def list_sessions(admission: Admission[None]) -> dict[str, Any]:
     owner, query = Owner.of(admission.caller), admission.query
     rows = owner.conversations()
     if query.workspace is not None:
-        rows = owner.readable().filter(workspace=query.workspace, visibility=Visibility.WORKSPACE)
-        if query.workspace != owner.workspace:
-            rows = rows.none()
-    if query.archived != "all":
-        rows = rows.filter(archived=query.archived == "true")
+        rows = owner.shared() if query.workspace == owner.workspace else rows.none()
     if query.pinned is not None:
         rows = rows.filter(pinned=query.pinned)
     if query.q is not None:
         rows = search.matching(rows, query.q)
+    last = None
     if query.after is not None:
-        try:
-            last = find_conversation(owner, query.after)
-        except NotFound:
-            last = None
-        if last is None or not rows.filter(pk=last.pk).exists():
+        pk = parse_public_id(Conversation.prefix, query.after)
+        last = None if pk is None else _archived(rows, query).filter(pk=pk).first()
+        if last is None:
             raise InvalidRequest(f"There is no {query.after[:100]!r} in this list.", param="after")
-        rows = rows.filter(
-            Q(active_at__lt=last.active_at) | Q(active_at=last.active_at, pk__lt=last.pk)
+        # The first condition is for the index.
+        rows = rows.filter(active_at__lte=last.active_at).exclude(
+            active_at=last.active_at, pk__gte=last.pk
         )
-    found = list(rows.order_by("-active_at", "-id")[: query.limit + 1])
+    found = list(_archived(rows, query).order_by("-active_at", "-id")[: query.limit + 1])
     data = [present(row) for row in found[: query.limit]]
     return {
         "object": "list",
@@ -156,12 +174,16 @@ def list_sessions(admission: Admission[None]) -> dict[str, Any]:
     }
 
 
+def _archived(rows: QuerySet[Conversation], query: SessionQuery) -> QuerySet[Conversation]:
+    return rows if query.archived == "all" else rows.filter(archived=query.archived == "true")
+
+
 @sessions.post(scope=SCOPE, owner=True, body=NewSession, response=SessionAnswer, status=201)
 def create_session(admission: Admission[NewSession]) -> dict[str, Any]:
     """Create a session."""
     owner, body = Owner.of(admission.caller), admission.body
-    row = Conversation(owner=owner.text, user_id=owner.user_id, workspace=owner.workspace)
-    _change(row, body, body.model_fields_set - {"messages"}, owner)
+    row = Conversation(owner=owner.text, user_id=owner.user_id)
+    _change(row, body, owner)
     media = Media()
     items = _rows(body.messages, owner, media)
     with stored(media):
@@ -187,9 +209,6 @@ def _rows(messages: list[dict[str, Any]], owner: Owner, media: Media) -> list[It
     return rows
 
 
-_MESSAGE: Final = TypeAdapter(Message)
-
-
 def checked_message(message: dict[str, Any], owner: Owner, param: str) -> dict[str, Any]:
     """Return ``message``, which a client sends, in snake_case and with its images inside.
 
@@ -201,12 +220,16 @@ def checked_message(message: dict[str, Any], owner: Owner, param: str) -> dict[s
     try:
         request = ChatCompletionRequest.from_dict({"messages": [{**message, "content": content}]})
     except InvalidRequest as error:
-        named = f"{param}".rstrip(".")
-        error.message = error.message.replace("messages[0]", named).replace("'.", "'")
-        if error.param is not None:
-            error.param = error.param.replace("messages[0]", named).lstrip(".") or None
+        rename_field(error, "messages[0]", param)
         raise
-    return request.messages[0].model_dump(exclude_unset=True)
+    checked = request.messages[0].model_dump(exclude_unset=True)
+    sent = message.get("tool_calls") or message.get("toolCalls") or ()
+    for place, call in enumerate(sent):
+        if call.get("type") == "custom":
+            # Validation has made a call of a function of it, for engines.
+            custom = {name: call["custom"][name] for name in ("name", "input")}
+            checked["tool_calls"][place] = {"id": call["id"], "type": "custom", "custom": custom}
+    return checked
 
 
 session = Endpoint(tags=TAGS)
@@ -220,78 +243,94 @@ def retrieve_session(admission: Admission[None]) -> dict[str, Any]:
 
 
 @session.patch(
-    scope=SCOPE, owner=True, body=SessionChange, response=SessionAnswer, errors=(NotFound,)
+    scope=SCOPE, owner=True, body=SessionUpdate, response=SessionAnswer, errors=(NotFound,)
 )
-def update_session(admission: Admission[SessionChange]) -> dict[str, Any]:
+def update_session(admission: Admission[SessionUpdate]) -> dict[str, Any]:
     """Change a session."""
     owner, body = Owner.of(admission.caller), admission.body
     found = find_conversation(owner, admission.captured["session_id"], writes=True)
     with transaction.atomic():
-        row = lock_row(found.pk, owner.text)
-        _change(row, body, body.model_fields_set, owner)
+        row = lock_session(found)
+        _change(row, body, owner)
+        if "current_message_id" in body.model_fields_set:
+            check_unlocked(row)
+            _choose_leaf(row, body.current_message_id)
         row.save()
     return present(row)
 
 
 @session.delete(scope=SCOPE, owner=True, response=Deleted, errors=(NotFound,))
 def delete_session(admission: Admission[None]) -> dict[str, Any]:
-    """Delete a session with its messages."""
+    """Delete a session with its messages. The process that writes an answer in it finds that it is
+    gone, and stops."""
     owner = Owner.of(admission.caller)
     found = find_conversation(owner, admission.captured["session_id"], writes=True)
-    public = found.public_id
-    found.delete()
-    return Deleted(id=public, object="chat.session.deleted").model_dump()
+    with transaction.atomic():
+        row = lock_session(found)
+        # Until the end of the transaction nothing may be added to what is deleted.
+        list(Run.objects.select_for_update().filter(locks=row))
+        row.delete()
+    return Deleted(id=found.public_id, object="chat.session.deleted").model_dump()
 
 
-def _change(row: Conversation, body: SessionChange, names: set[str], owner: Owner) -> None:
-    """Set the fields ``names`` of ``row`` to those of ``body``.
+def _change(row: Conversation, body: SessionChange, owner: Owner) -> None:
+    """Set the fields of ``row`` that ``body`` names.
 
     Raises:
         InvalidRequest: A field is invalid.
     """
-    if names & {"parameters", "tools"}:
-        _check_parameters(body, names)
-    if "visibility" in names and body.visibility == "workspace" and not row.workspace:
+    names = body.model_fields_set & SessionChange.model_fields.keys()
+    if "visibility" in names and body.visibility == "workspace":
         if not owner.workspace:
             raise InvalidRequest(
                 "Invalid value for 'visibility': you are in no workspace.", param="visibility"
             )
         row.workspace = owner.workspace
-    for name in names - {"current_message_id", "model", "instructions"}:
-        setattr(row, name, getattr(body, name))
-    for name in names & {"model", "instructions"}:
-        setattr(row, name, getattr(body, name) or "")
-    if "current_message_id" in names:
-        check_unlocked(row)
-        head = None
-        if body.current_message_id is not None:
-            head = message_of(row, body.current_message_id)
-            if head is None:
-                raise InvalidRequest(
-                    f"There is no message {body.current_message_id[:100]!r} in this session.",
-                    param="current_message_id",
-                )
-        set_leaf(row, head)
+    for name in names:
+        value = getattr(body, name)
+        setattr(row, name, "" if value is None else value)
+    if names & {"parameters", "tools"}:
+        _check_parameters(row)
     row.updated_at = now()
 
 
-def _check_parameters(body: SessionChange, names: set[str]) -> None:
-    for name in NO_PARAMETERS:
-        if name in body.parameters:
+def _choose_leaf(row: Conversation, message_id: str | None) -> None:
+    """Make the branch of the message with the id ``message_id`` the current one.
+
+    Raises:
+        InvalidRequest: It is no message of the session.
+    """
+    head = None if message_id is None else message_of(row, message_id)
+    if message_id is not None and head is None:
+        raise InvalidRequest(
+            f"There is no message {message_id[:100]!r} in this session.", param="current_message_id"
+        )
+    set_leaf(row, head)
+
+
+def _check_parameters(row: Conversation) -> None:
+    """Check the parameters and the tools of ``row``, as those of a chat completion.
+
+    Raises:
+        InvalidRequest: One is invalid.
+    """
+    for name in row.parameters:
+        if to_snake(name) in NO_PARAMETERS:
             raise InvalidRequest(
                 f"Invalid value for 'parameters.{name}': it is no parameter of a session.",
                 param=f"parameters.{name}",
             )
-    sample = {"messages": [{"role": "user", "content": "."}], **body.parameters}
-    if body.tools:
-        sample["tools"] = body.tools
+    sample = {**row.parameters, "messages": [{"role": "user", "content": "."}]}
+    if row.tools:
+        sample["tools"] = row.tools
     else:
-        # It would need the tools, which a message may bring.
-        sample.pop("tool_choice", None)
+        # A message may bring the tools.
+        for name in ("tool_choice", to_camel("tool_choice")):
+            sample.pop(name, None)
     try:
         ChatCompletionRequest.from_dict(sample)
     except InvalidRequest as error:
-        if error.param is not None and not error.param.startswith("tools"):
-            error.message = error.message.replace(f"'{error.param}'", f"'parameters.{error.param}'")
-            error.param = f"parameters.{error.param}"
+        name = re.split(r"[.\[]", error.param or "")[0]
+        if name not in ("", "tools"):
+            rename_field(error, name, f"parameters.{name}")
         raise

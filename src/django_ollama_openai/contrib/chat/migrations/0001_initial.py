@@ -50,7 +50,7 @@ class Migration(migrations.Migration):
                     models.ForeignKey(
                         blank=True,
                         null=True,
-                        on_delete=django.db.models.deletion.CASCADE,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
                         related_name="+",
                         to=settings.AUTH_USER_MODEL,
                         verbose_name="user",
@@ -152,7 +152,7 @@ class Migration(migrations.Migration):
                     models.ForeignKey(
                         blank=True,
                         null=True,
-                        on_delete=django.db.models.deletion.CASCADE,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
                         related_name="+",
                         to=settings.AUTH_USER_MODEL,
                         verbose_name="user",
@@ -162,6 +162,7 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "conversation",
                 "verbose_name_plural": "conversations",
+                "permissions": [("view_text", "Can read the text of conversations")],
             },
         ),
         migrations.CreateModel(
@@ -510,6 +511,12 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="conversation",
             index=models.Index(fields=["kind", "created_at"], name="ollama_openai_chat_retention"),
+        ),
+        migrations.AddIndex(
+            model_name="conversation",
+            index=models.Index(
+                fields=["kind", "-active_at", "-id"], name="ollama_openai_chat_latest"
+            ),
         ),
         migrations.AddConstraint(
             model_name="attachment",

@@ -1,0 +1,246 @@
+"""Every endpoint of the app, for every kind of caller: another's things do not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pytest
+from pytest_django import Settings
+
+from django_ollama_openai.contrib.chat.models import Conversation
+from django_ollama_openai.contrib.chat.urls import urlpatterns
+from tests.contrib.access.conftest import DUMMY, Caller, World
+from tests.contrib.chat.conftest import SESSIONS
+
+STATIC: Final = "a-static-key"
+#: No answer to anybody else has these.
+SECRETS: Final = ("Zanzibar", "quagga", "yttrium")
+QUESTION, REPLY, TITLE = SECRETS
+
+CALLERS: Final = (
+    "nobody",
+    "anonymous",
+    "static key",
+    "other user",
+    "key of another user",
+    "superuser",
+    "key without scope",
+    "member of another workspace",
+    "member of the workspace",
+    "owner",
+    "owner's key",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A request, and the statuses that its callers get.
+
+    ``private`` is the status for the owner of a private session. ``shared`` is that for another
+    member of the workspace if the session is shared. Those who own nothing that the request names
+    get ``others``: 404, or the answer to a list or a creation of their own.
+    """
+
+    request: str
+    body: Any = None
+    private: int = 200
+    shared: int = 403
+    others: int = 404
+
+
+S: Final = "api/chat/sessions/{session}/"
+#: A line for each method of each path. What a caller may read of a shared session is a 200.
+ROWS: Final[Sequence[Row]] = (
+    Row("GET api/chat/sessions/", shared=200, others=200),
+    Row("POST api/chat/sessions/", {}, private=201, shared=201, others=201),
+    Row(f"GET {S}", shared=200),
+    Row(f"PATCH {S}", {"title": "x"}),
+    Row(f"DELETE {S}"),
+    Row(f"GET {S}messages/", shared=200),
+    Row(f"POST {S}messages/", {"content": "x"}),
+    Row(f"GET {S}messages/{{message}}/", shared=200),
+    Row(f"PATCH {S}messages/{{message}}/", {"content": "x"}, private=201),
+    Row(f"DELETE {S}messages/{{message}}/"),
+    Row(f"POST {S}messages/{{message}}/regenerate/", {}),
+    Row(f"POST {S}stop/", {}),
+    Row(f"POST {S}title/", {"title": "x"}),
+)
+#: Callers who own other things than the session, or nothing in it.
+STRANGERS: Final = frozenset(CALLERS[2:6]) | {"member of another workspace"}
+
+
+def expected(row: Row, caller: str, *, is_shared: bool) -> int:
+    if caller == "nobody":
+        return 401
+    if caller in ("anonymous", "key without scope"):
+        return 403
+    if caller in ("owner", "owner's key"):
+        return row.private
+    if caller == "member of the workspace" and is_shared:
+        return row.shared
+    return row.others
+
+
+class Site:
+    """A session with a question and an answer, and everybody who may want to see it."""
+
+    def __init__(self, world: World, *, is_shared: bool) -> None:
+        ada, bob, eve = (world.user(name) for name in ("ada", "bob", "eve"))
+        lab, firm = world.workspace("Lab", member=ada), world.workspace("Firm", member=eve)
+        lab.memberships.create(user=bob, role="admin")
+        root = world.user("root", is_superuser=True, is_staff=True)
+        self.callers: dict[str, Caller] = {
+            "nobody": Caller(),
+            "anonymous": Caller(),
+            "static key": Caller(STATIC),
+            "other user": world.session(world.user("max")),
+            "key of another user": world.key(eve),
+            "superuser": world.session(root),
+            "key without scope": world.key(ada, lab, scopes=["chat", "models"]),
+            "member of another workspace": world.key(eve, firm),
+            "member of the workspace": world.key(bob, lab),
+            "owner": world.session(ada),
+            "owner's key": world.key(ada, lab),
+        }
+        owner = self.callers["owner's key"]
+        messages = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": REPLY}]
+        visibility = "workspace" if is_shared else "private"
+        made = owner(
+            "POST", SESSIONS, {"title": TITLE, "messages": messages, "visibility": visibility}
+        )
+        assert made.status == 201, made.body
+        path = f"{SESSIONS}{made.body['id']}/messages/"
+        question, answer = owner("GET", path).body["data"]
+        self.ids = {
+            "session": made.body["id"],
+            "message": question["id"],
+            "answer": answer["id"],
+            "workspace": lab.public_id,
+        }
+
+
+@pytest.fixture(params=[False, True], ids=["private", "shared"])
+def is_shared(request: pytest.FixtureRequest) -> bool:
+    found: bool = request.param
+    return found
+
+
+@pytest.fixture
+def site(world: World, settings: Settings, is_shared: bool) -> Site:
+    settings.OLLAMA_OPENAI = {"BACKENDS": DUMMY, "API_KEYS": [STATIC], "DEFAULT_MODEL": "m"}
+    return Site(world, is_shared=is_shared)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.request)
+def test_every_endpoint_by_every_caller(
+    site: Site, settings: Settings, is_shared: bool, row: Row
+) -> None:
+    method, path = row.request.split()
+    # What the owner may do changes what there is, so that it is done last.
+    for caller in CALLERS:
+        settings.OLLAMA_OPENAI = {
+            **settings.OLLAMA_OPENAI,
+            "ALLOW_ANONYMOUS": caller == "anonymous",
+        }
+        answer = site.callers[caller](method, path.format(**site.ids), row.body)
+        status = expected(row, caller, is_shared=is_shared)
+        assert answer.status == status, (caller, answer.body)
+        if status >= 400:
+            assert set(answer.error) == {"message", "type", "param", "code"}
+        if caller in ("owner", "owner's key"):
+            break
+        if status >= 400 or caller in STRANGERS:
+            assert not [word for word in SECRETS if word in str(answer.body)], caller
+            named = [site.ids[name] for name in ("session", "message", "answer") if name in path]
+            for known in {*site.ids.values()} - {*named}:
+                assert known not in str(answer.body).replace(path.format(**site.ids), "")
+
+
+def test_what_does_not_exist_and_what_is_another_s_look_alike(site: Site, is_shared: bool) -> None:
+    stranger = site.callers["other user"]
+    for row in ROWS:
+        method, path = row.request.split()
+        invented = {name: id_[:-4] + "0000" for name, id_ in site.ids.items()}
+        if "{" not in path:
+            continue
+        theirs = stranger(method, path.format(**site.ids), row.body)
+        nobody_s = stranger(method, path.format(**invented), row.body)
+        assert theirs.status == nobody_s.status == 404
+        assert str(theirs.body).replace(site.ids["session"], "") == str(nobody_s.body).replace(
+            invented["session"], ""
+        )
+
+
+@pytest.mark.parametrize("caller", sorted(STRANGERS))
+@pytest.mark.parametrize(
+    "query",
+    [
+        "archived=all",
+        "q=Zanzibar",
+        "q=yttrium",
+        "workspace={workspace}",
+        "workspace={workspace}&q=quagga",
+        "archived=all&pinned=false&limit=100",
+    ],
+)
+def test_nothing_of_another_is_in_a_list_or_found(site: Site, caller: str, query: str) -> None:
+    body = site.callers[caller]("GET", f"{SESSIONS}?{query.format(**site.ids)}").body
+    assert body == {
+        "object": "list",
+        "data": [],
+        "first_id": None,
+        "last_id": None,
+        "has_more": False,
+    }
+    after = site.callers[caller]("GET", f"{SESSIONS}?after={site.ids['session']}")
+    assert (after.status, after.error["param"]) == (400, "after")
+
+
+def test_a_member_finds_what_is_shared_only(site: Site, is_shared: bool) -> None:
+    member, owner = site.callers["member of the workspace"], site.callers["owner"]
+    listed = f"{SESSIONS}?workspace={site.ids['workspace']}"
+    for query in (listed, f"{listed}&q=quagga"):
+        assert len(member("GET", query).body["data"]) == is_shared
+    # Of one's own sessions, wherever they are, but not by another workspace's name.
+    assert len(owner("GET", f"{SESSIONS}?q=quagga").body["data"]) == 1
+    assert not member("GET", f"{SESSIONS}?q=quagga").body["data"]
+
+
+def test_the_parts_of_a_session_are_not_reached_through_another(site: Site) -> None:
+    """Ids of another's messages within one's own session."""
+    for caller in (*STRANGERS, "member of the workspace"):
+        call = site.callers[caller]
+        own = call("POST", SESSIONS, {}).body["id"]
+        path = f"{SESSIONS}{own}/"
+        message = site.ids["message"]
+        requests: list[tuple[str, str, Any]] = [
+            ("PATCH", "", {"current_message_id": message}),
+            ("POST", "messages/", {"content": "x", "parent_id": message}),
+            ("GET", f"messages/?all=true&after={message}", None),
+        ]
+        for method, tail, body in requests:
+            assert call(method, path + tail, body).status == 400
+        for method, tail, body in (
+            ("GET", "", None),
+            ("PATCH", "", {"content": "x"}),
+            ("DELETE", "", None),
+            ("POST", "regenerate/", {}),
+        ):
+            assert call(method, f"{path}messages/{message}/{tail}", body).status == 404
+    assert Conversation.objects.get(title=TITLE).message_count == 2
+
+
+def test_the_table_has_every_endpoint() -> None:
+    listed = sorted((row.request.split()[0], _shape(row.request.split()[1])) for row in ROWS)
+    declared = sorted(
+        (method, _shape(pattern.route))
+        for pattern in urlpatterns
+        for method in pattern.endpoint.operations
+    )
+    assert listed == declared
+
+
+def _shape(path: str) -> tuple[str, ...]:
+    return tuple("*" if part[:1] in ("{", "<") else part for part in path.strip("/").split("/"))
