@@ -30,7 +30,8 @@ from tests.fast_lane import CLIENTS, IDS, sender
 PATH = "/ai/v1/chat/completions"
 ADA, BOB = "sk-ada", "sk-bob"
 ASK = [{"role": "user", "content": "Say hello."}]
-PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(range(256))).decode()
+IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+PNG = base64.b64encode(IMAGE).decode()
 WAV = base64.b64encode(b"RIFF" + bytes(range(256))).decode()
 
 # Under ASGI what is stored is committed by another thread.
@@ -283,6 +284,10 @@ def test_messages_come_back_as_they_were_sent(send: Callable[..., Any], tmp_path
             ]
         )
     ]
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    next(path for path in files if path.read_bytes() == IMAGE).unlink()
+    lost = send("GET", f"/{sent['id']}/messages?after={sent['id']}-0&limit=1")[1]["data"][0]
+    assert [part["type"] for part in lost["content_parts"]] == ["text", "text", "input_audio"]
     status, deleted = send("DELETE", f"/{sent['id']}")
     assert deleted == {"id": sent["id"], "object": "chat.completion.deleted", "deleted": True}
     ChatCompletionDeleted.model_validate(deleted)
