@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from django.utils.timezone import now
 
-from django_ollama_openai.contrib.chat.models import Run
+from django_ollama_openai.contrib.chat._store.runs import end_all_expired
+from django_ollama_openai.contrib.chat.models import Item, Run
 from tests.contrib.chat.sites import (
     END,
     Session,
     chunks,
+    environment,
     eventually,
+    options,
     session,
     sites_fixture,
     text_of,
@@ -25,7 +31,7 @@ from tests.contrib.chat.sites import (
     within,
 )
 from tests.ollama_server import Hold, OllamaServer, Reply, Wait, error
-from tests.servers import SERVERS_AND_LANE, Server, Site
+from tests.servers import SERVERS_AND_LANE, Server, Site, serve
 
 HOLD: Final = Hold()
 
@@ -346,3 +352,132 @@ def test_storage_that_fails_is_an_error(chat: Session, ollama: OllamaServer, wha
     # In the other case its process finds out, and stops.
     chunks(reading.all())
     assert chat.answer() == kept
+
+
+# Servers that stop
+
+
+@pytest.fixture
+def own_site(
+    server: Server, ollama: OllamaServer, transactional_db: None, tmp_path: Path
+) -> Iterator[Site]:
+    """A site that the test may stop."""
+    with serve(server, tmp_path, options(ollama), threads=64, **environment()) as site:
+        yield site
+
+
+@pytest.mark.parametrize("grace", [3, None])
+def test_a_server_that_stops_ends_its_answers(
+    server: Server, ollama: OllamaServer, transactional_db: None, tmp_path: Path, grace: int | None
+) -> None:
+    found = options(ollama)
+    ollama.reply(*[partial("One", " two")] * 10)
+    postings = []
+    with serve(server, tmp_path, found, threads=64, grace=grace, **environment()) as site:
+        kinds = ["background"] * 8
+        if grace is not None:
+            # Without a limit, a server waits for its clients.
+            kinds += ["stream", "whole"]
+        chats = [session(site) for _ in kinds]
+        for chat, kind in zip(chats, kinds, strict=True):
+            postings.append(Posting(chat, kind))
+        ollama.wait_for_chat(len(kinds))
+        time.sleep(0.5)
+        site.process.send_signal(signal.SIGTERM)
+        site.process.wait(10)
+    assert not Run.objects.filter(ended_at=None).exists()
+    answers = Item.objects.filter(role="assistant").values_list("status", "text")
+    assert list(answers) == [("incomplete", "One two")] * len(kinds)
+    for posting in postings:
+        posting.join()
+    if grace is not None:
+        *_, last = chunks(postings[-2].result)
+        assert last["error"]["code"] == "shutting_down"
+        assert postings[-1].result[0] == 503
+
+
+def test_an_answer_of_a_killed_process(
+    own_site: Site, other: Site, site: Site, ollama: OllamaServer
+) -> None:
+    words = [step for n in range(200) for step in (*tokens(f"{n} "), Wait(0.05))]
+    ollama.reply(Reply([*words, HOLD]))
+    chat = session(own_site)
+    reading = chat.stream(background=True)
+    reading.until(b'"80 "')
+    killed = now()
+    os.killpg(own_site.process.pid, signal.SIGKILL)
+    reading.close()
+    there = chat.at(other)
+    assert there.answer()["status"] == "in_progress"
+    assert there.post()[1]["error"]["code"] == "conversation_locked"
+    resumed = there.follow(there.answer()["id"])
+    # The lease was renewed a moment ago, or not yet.
+    run = Run.objects.get()
+    assert run.lease_until is not None
+    assert run.lease_until - killed <= timedelta(seconds=60)
+    Run.objects.update(lease_until=now() - timedelta(seconds=1))
+    found = chunks(resumed.all())
+    ended = there.answer()
+    assert (ended["status"], ended["finish_reason"]) == ("incomplete", None)
+    assert ended["content"] == text_of(found)
+    # At most two seconds of it are lost, at 20 tokens a second.
+    assert 80 - 2 * 20 <= len(ended["content"].split()) <= 110
+    assert there("POST", "stop/") == (200, {"stopped": False})
+    assert there.post()[0] == 200
+
+
+@pytest.mark.parametrize("how", ["post", "stop", "list", "retrieve", "sweep"])
+def test_an_expired_answer_is_ended_by_whoever_meets_it(
+    chat: Session, other: Site, ollama: OllamaServer, how: str
+) -> None:
+    ollama.reply(partial("One"))
+    reading = chat.stream()
+    reading.until(b"One")
+    eventually(lambda: bool(Run.objects.get().output), 3)
+    # Its own process renews the lease every 20 seconds, and finds out within one.
+    Run.objects.update(lease_until=now() - timedelta(seconds=1))
+    there = chat.at(other)
+    if how == "post":
+        assert there.post()[0] == 200
+    elif how == "stop":
+        assert there("POST", "stop/") == (200, {"stopped": False})
+    elif how == "retrieve":
+        message = Item.objects.get(role="assistant").public_id
+        assert there("GET", f"messages/{message}/")[1]["status"] == "incomplete"
+    elif how == "sweep":
+        end_all_expired()
+    kept = there.messages()[1]
+    assert (kept["status"], kept["content"]) == ("incomplete", "One")
+    # Its process stops it, and nothing is written twice.
+    assert ollama.chats()[0].hung_up.wait(3)
+    chunks(reading.all())
+    assert there.messages()[1] == kept
+
+
+def test_nothing_is_left_of_many_answers(site: Site, ollama: OllamaServer) -> None:
+    def round_() -> None:
+        ollama.reset()
+        chats = [session(site) for _ in range(20)]
+        ollama.reply(*[partial("One")] * 10)
+        connections = [chat.send(stream=number % 2 == 0) for number, chat in enumerate(chats[:10])]
+        ollama.wait_for_chat(10)
+        for connection in connections:
+            connection.close()
+        for number, chat in enumerate(chats[10:]):
+            chat.post(background=number % 2 == 0)
+        eventually(lambda: not Run.objects.filter(ended_at=None).exists())
+        assert ollama.wait_for_released(5)
+
+    for _ in range(2):
+        round_()
+    time.sleep(2)
+    before = site.left(reset=True)
+    for _ in range(5):
+        round_()
+    time.sleep(2)
+    after = site.left(reset=True)
+    assert after["tasks"] == before["tasks"]
+    assert after["pumps"] == before["pumps"] == 0
+    assert after["threads"] <= before["threads"] + 32
+    assert after["descriptors"] <= before["descriptors"] + 32
+    assert after["memory"] - before["memory"] < 8 * 2**20

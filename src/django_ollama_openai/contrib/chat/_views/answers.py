@@ -30,7 +30,7 @@ from .._answers.recorder import MessageRecorder, MessageWriter
 from .._answers.streams import follow
 from .._store.files import Media, stored
 from .._store.history import read_history
-from .._store.runs import ConversationLocked, begin_message, lock_row
+from .._store.runs import ConversationLocked, begin_message, check_not_answering, lock_row
 from .._store.tree import path_to
 from ..models import Conversation, Item
 from .callers import Owner
@@ -157,8 +157,10 @@ def _chat_request(admission: Admission[Any], question: Question) -> ChatCompleti
 
     Raises:
         InvalidRequest: A field is invalid; the error names it as the client does.
+        ConversationLocked: Another answer is running.
     """
     session, fields = question.conversation, question.fields
+    check_not_answering(session)
     settings = admission.settings
     options = fields.get("options")
     num_ctx = options.get("num_ctx") if isinstance(options, dict) else None
