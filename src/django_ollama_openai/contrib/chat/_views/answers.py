@@ -36,7 +36,7 @@ from .._answers.streams import follow
 from .._store.files import Media, stored
 from .._store.history import characters_of, read_history
 from .._store.messages import head_of, stored_message
-from .._store.runs import ConversationLocked, begin_message
+from .._store.runs import ConversationLocked, begin_message, check_not_answering
 from .._store.tree import path_to
 from ..models import Conversation, Item
 from .callers import lock_session, rename_field
@@ -196,8 +196,10 @@ def _chat_request(
     Raises:
         InvalidRequest: A field is invalid; the error names it as the client does.
         ModelNotFound: The caller may not use the model.
+        ConversationLocked: Another answer is running.
     """
     session, settings = question.conversation, admission.settings
+    check_not_answering(session)
     parameters, fields = _other(session.parameters, question.fields), question.fields
     body = {**parameters, **fields, "stream": True}
     if session.tools and "tools" not in fields:
