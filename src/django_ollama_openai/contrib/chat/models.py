@@ -305,7 +305,7 @@ class Piece(Model):
         verbose_name = _("part of a stream")
         verbose_name_plural = _("parts of streams")
         constraints: ClassVar = [
-            UniqueConstraint(fields=["run", "first"], name="ollama_openai_chat_piece")
+            UniqueConstraint(fields=["run", "first"], name="ollama_openai_chat_pieces")
         ]
 
     def __str__(self) -> str:

@@ -538,7 +538,7 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="piece",
             constraint=models.UniqueConstraint(
-                fields=("run", "first"), name="ollama_openai_chat_piece"
+                fields=("run", "first"), name="ollama_openai_chat_pieces"
             ),
         ),
     ]
