@@ -17,7 +17,7 @@ from __future__ import annotations
 from ._batch_writer import BatchWriter
 from ._gateway.admission import Admission, admit_chat, admit_without_engine
 from ._gateway.blocking import call_blocking
-from ._gateway.chat import run_chat
+from ._gateway.chat import fetch_remote_images, run_chat
 from ._gateway.delivery import Reply, Stopper
 from ._gateway.flow import Call, Flow, call
 from ._gateway.outcome import Record
@@ -53,6 +53,7 @@ __all__ = [
     "call",
     "call_blocking",
     "endpoint_of",
+    "fetch_remote_images",
     "path",
     "run_chat",
 ]

@@ -12,7 +12,7 @@ from .._translation.chat_completion import (
     ChatCompletionWriter,
     WholeChatCompletion,
 )
-from .._wire.chat import ChatCompletionRequest, ImageURL
+from .._wire.chat import ChatCompletionRequest
 from ..exceptions import GatewayError, InvalidRequest
 from .accounting import Account
 from .admission import Admission, NameFields
@@ -80,7 +80,9 @@ class _Chat(Completion):
 
 
 def fetch_remote_images(admission: Admission[Any]) -> Flow[None]:
-    """Fetch the images that the request for the engine refers to by URL, unless they have been.
+    """Fetch the images that ``admission.engine_request`` refers to by URL, if it has not got them.
+
+    :func:`run_chat` does it, too. Call it before what must not remain if an image is missing.
 
     Raises:
         InvalidRequest: One cannot be fetched, or the site does not fetch any.
@@ -97,7 +99,7 @@ def fetch_remote_images(admission: Admission[Any]) -> Flow[None]:
         raise
 
 
-def _fetch(images: Sequence[tuple[str, ImageURL]], settings: _conf.Settings) -> Flow[None]:
+def _fetch(images: Sequence[tuple[str, Any]], settings: _conf.Settings) -> Flow[None]:
     if not settings.REMOTE_IMAGES:
         raise InvalidRequest(
             "This site does not fetch images. Send the image itself, as a data URI.",

@@ -132,8 +132,6 @@ def end_message(
     Return ``False`` if it has ended already, or was deleted.
     """
     with transaction.atomic():
-        # In the order of all others, so that none waits for the other.
-        Conversation.objects.filter(run=run.pk).update(updated_at=now())
         if not _end(run):
             return False
         head = Item.objects.select_related("conversation").filter(run=run).first()

@@ -12,7 +12,6 @@ from uuid import UUID
 from django.http.response import HttpResponseBase
 
 from ...._gateway.admission import NameFields
-from ...._gateway.chat import fetch_remote_images
 from ...._gateway.flow import Flow, call
 from ...._gateway.routing import resolve_model
 from ...._ids import public_id, uuid7
@@ -25,6 +24,7 @@ from ....endpoints import (
     Reply,
     WholeChatCompletion,
     admit_chat,
+    fetch_remote_images,
     run_chat,
 )
 from ....exceptions import GatewayError, InvalidRequest
