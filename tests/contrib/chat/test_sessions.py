@@ -72,7 +72,13 @@ def test_all_fields_are_kept_and_each_can_be_changed_alone(ada: Caller) -> None:
         } == {key: before[key] for key in before if key not in (name, "updated_at")}
         assert changed.body[name] == value
     assert one_by_one("PATCH", "", {}).body["title"] == FIELDS["title"]
-    nothing: dict[str, Any] = {"title": "", "model": None, "instructions": None, "parameters": {}, "tools": []}
+    nothing: dict[str, Any] = {
+        "title": "",
+        "model": None,
+        "instructions": None,
+        "parameters": {},
+        "tools": [],
+    }
     emptied = one_by_one("PATCH", "", nothing | {"metadata": {}}).body
     assert {name: emptied[name] for name in nothing} == nothing
 
