@@ -16,9 +16,9 @@ __all__ = ["INSTRUCTING", "characters_of", "read_history"]
 
 #: The roles of messages that are instructions. At the beginning of a path they are kept.
 INSTRUCTING: Final = frozenset({"developer", "system"})
-MAX_INSTRUCTING: Final = 20
-#: The items that are read first, and the most that are read at once.
-FIRST_READ, MAX_READ = 64, 2_000
+MAX_INSTRUCTING: Final = 5
+#: The items that are read first, and at least.
+FIRST_READ: Final = 64
 MAX_MESSAGES: Final = 9_000
 
 
@@ -34,7 +34,7 @@ def read_history(path: Path, max_characters: int) -> tuple[list[dict[str, Any]],
     characters, below, limit = 0, None, FIRST_READ
     has_turn = is_whole = False
     while not has_turn or (characters <= max_characters and len(rows) <= MAX_MESSAGES):
-        found = path.newest_lines(limit, below=below)
+        found = path.lines(limit, below=below)
         rows += found
         characters += characters_of(found)
         has_turn = has_turn or any(row.role == "user" for row in found)
@@ -43,16 +43,13 @@ def read_history(path: Path, max_characters: int) -> tuple[list[dict[str, Any]],
             break
         # As many as the rest of the text has, if they are as long as those before.
         left = (max_characters - characters) * len(rows) // max(1, characters)
-        below, limit = found[-1].sequence, min(max(FIRST_READ, left), MAX_READ)
+        below, limit = found[-1].sequence, min(max(FIRST_READ, left), 2 * len(rows))
     rows.reverse()
     groups = group(rows)
     left_out = 0
     if not is_whole or characters > max_characters or len(groups) > MAX_MESSAGES:
-        heads = path.oldest(MAX_INSTRUCTING, head=None)
-        leading = [
-            [Line._make(getattr(row, name) for name in Line._fields)]
-            for row in takewhile(lambda row: row.role in INSTRUCTING, heads)
-        ]
+        beginning = path.lines(MAX_INSTRUCTING, oldest=True)
+        leading = group(list(takewhile(lambda row: row.role in INSTRUCTING, beginning)))
         first = _first(groups, max_characters - sum(map(characters_of, leading)))
         recent = groups[first:]
         if leading and leading[-1][0].sequence < recent[0][0].sequence:

@@ -62,13 +62,14 @@ class Path:
             filters["sequence__lt"] = below
         return self._read(self.ranges, "-sequence", limit, filters)
 
-    def newest_lines(self, limit: int, *, below: int | None = None) -> list[Line]:
-        """Return what :meth:`newest` returns, with no more columns than engines get."""
+    def lines(self, limit: int, *, below: int | None = None, oldest: bool = False) -> list[Line]:
+        """Return the last ``limit`` items, or the ``oldest``, as :meth:`newest` and :meth:`oldest`
+        do, with no more columns than engines get."""
         found: list[Line] = []
-        for rows in _querysets(self.ranges):
+        for rows in _querysets(self.ranges[::-1] if oldest else self.ranges):
             if below is not None:
                 rows = rows.filter(sequence__lt=below)
-            lines = rows.order_by("-sequence").values_list(*Line._fields)
+            lines = rows.order_by("sequence" if oldest else "-sequence").values_list(*Line._fields)
             found += map(Line._make, lines[: limit - len(found)])
             if len(found) == limit:
                 break

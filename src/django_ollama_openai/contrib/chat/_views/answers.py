@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.http.response import HttpResponseBase
 
-from ...._gateway.admission import NameFields
+from ...._gateway.admission import CHARACTERS_PER_TOKEN, NameFields
 from ...._gateway.flow import Flow, call
 from ...._gateway.routing import resolve_model
 from ...._ids import public_id, uuid7
@@ -42,8 +42,6 @@ from .callers import lock_session, rename_field
 
 __all__ = ["Question", "answer", "in_store"]
 
-#: A little more than English text has. If the text has fewer, the engine refuses it.
-CHARACTERS_PER_TOKEN: Final = 5
 HEADER: Final = "x-truncated-messages"
 
 
