@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.http.response import HttpResponseBase
 
-from ...._gateway.admission import NameFields
+from ...._gateway.admission import CHARACTERS_PER_TOKEN, NameFields
 from ...._gateway.flow import Flow, call
 from ...._gateway.routing import resolve_model
 from ...._ids import public_id, uuid7
@@ -43,8 +43,6 @@ from .callers import lock_session, rename_field
 
 __all__ = ["Question", "answer", "completion_id", "in_store"]
 
-#: No text has more characters for each token.
-CHARACTERS_PER_TOKEN: Final = 8
 HEADER: Final = "x-truncated-messages"
 
 
