@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["Case", "camel_keys", "to_camel"]
+__all__ = ["Case", "camel_keys", "to_camel", "to_snake"]
 
 Case: TypeAlias = Literal["both", "snake", "camel"]
 
@@ -13,6 +14,11 @@ def to_camel(name: str) -> str:
     """Return ``name`` in camelCase: ``maxTokens`` for ``max_tokens``."""
     first, *rest = name.split("_")
     return first + "".join(word.capitalize() for word in rest)
+
+
+def to_snake(name: str) -> str:
+    """Return ``name`` in snake_case: ``max_tokens`` for ``maxTokens``."""
+    return re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
 
 
 def camel_keys(value: Any, opaque: frozenset[str] = frozenset()) -> Any:

@@ -34,11 +34,13 @@ from ..models import (
 from .files import delete_file
 
 __all__ = [
+    "BATCH",
     "ChatPruner",
     "connect",
     "delete_completions",
     "delete_conversations",
     "delete_response",
+    "delete_responses",
     "of_user",
     "owned_by",
     "owner_key",
@@ -194,12 +196,12 @@ class ChatPruner(BasePruner):
             return None if age is None else now() - age
 
         threads = Conversation.objects.filter(kind=Kind.THREAD)
-        kinds: list[tuple[str, QuerySet[Any], datetime | None, Callable[[list[UUID]], int]]] = [
+        kinds: list[tuple[str, QuerySet[Any], datetime | None, Callable[[Sequence[UUID]], int]]] = [
             (
                 "responses",
                 Response.objects.filter(conversation__kind=Kind.THREAD),
                 before(days.responses),
-                _delete_responses,
+                delete_responses,
             ),
             ("threads", threads.filter(responses=None), now() - GRACE, delete_conversations),
             ("completions", Completion.objects.all(), before(days.completions), delete_completions),
@@ -217,7 +219,7 @@ class ChatPruner(BasePruner):
         yield pruning_of("streams", Run.objects.filter(ended_at__lt=end), _delete_streams)
 
 
-def pruning_of(label: str, rows: QuerySet[Any], delete: Callable[[list[UUID]], int]) -> Pruning:
+def pruning_of(label: str, rows: QuerySet[Any], delete: Callable[[Sequence[UUID]], int]) -> Pruning:
     """Return the pruning of all ``rows``, some of which ``delete`` deletes by their keys."""
 
     def next_batch() -> int:
@@ -227,13 +229,15 @@ def pruning_of(label: str, rows: QuerySet[Any], delete: Callable[[list[UUID]], i
     return Pruning(label, rows.count, next_batch)
 
 
-def _delete_responses(keys: list[UUID]) -> int:
+def delete_responses(keys: Sequence[UUID]) -> int:
+    """Delete the responses with these ``keys``, each in a transaction of its own: see
+    :func:`delete_response`. Return their number."""
     for response in Response.objects.filter(pk__in=keys):
         delete_response(response)
     return len(keys)
 
 
-def _delete_streams(keys: list[UUID]) -> int:
+def _delete_streams(keys: Sequence[UUID]) -> int:
     with transaction.atomic():
         _delete_runs(Run.objects.filter(pk__in=keys))
     return len(keys)

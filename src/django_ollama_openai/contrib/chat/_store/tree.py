@@ -162,7 +162,9 @@ def siblings(heads: Sequence[Item]) -> dict[UUID, list[UUID]]:
         Q(parent__in=parents) | Q(conversation__in=roots, parent=None), head=None
     )
     by_parent: dict[tuple[UUID, UUID | None], list[UUID]] = {}
-    for pk, conversation, parent in rows.order_by("pk").values_list("pk", "conversation", "parent"):
+    for pk, conversation, parent in rows.order_by("sequence").values_list(
+        "pk", "conversation", "parent"
+    ):
         by_parent.setdefault((conversation, parent), []).append(pk)
     return {head.pk: by_parent[head.conversation_id, head.parent_id] for head in heads}
 

@@ -241,6 +241,7 @@ class Migration(migrations.Migration):
                 (
                     "conversation",
                     models.ForeignKey(
+                        db_index=False,
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="items",
                         to="ollama_openai_chat.conversation",
@@ -525,6 +526,12 @@ class Migration(migrations.Migration):
                     ("item__isnull", False), ("completion__isnull", False), _connector="OR"
                 ),
                 name="ollama_openai_chat_file_of",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="item",
+            index=models.Index(
+                fields=["conversation", "sequence"], name="ollama_openai_chat_order"
             ),
         ),
         migrations.AddConstraint(
