@@ -137,7 +137,7 @@ def parse_json(text: str) -> Any:
         ValueError: The text is not JSON, is too complex or nested too deeply, or has a number
             beyond the range of a float.
     """
-    if not _is_simple(text.encode()):
+    if not _is_simple(text.encode(), MAX_NODES):
         raise ValueError("too many keys, objects and arrays")
     value = _from_json(text)
     if _overflow(value) is not None:

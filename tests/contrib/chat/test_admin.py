@@ -80,7 +80,7 @@ def everything_of(user: Any) -> Conversation:
         owner=owner, user=user, title=SECRET, instructions=SECRET, model="m", metadata={"a": SECRET}
     )
     media = Media()
-    items = [
+    items: list[dict[str, Any]] = [
         {"role": "user", "content": [{"type": "input_image", "image_url": uri(PNG)}]},
         {"type": "reasoning", "summary": []},
         {"role": "assistant", "content": SECRET},
@@ -209,7 +209,8 @@ def test_rows_are_deleted_with_all_that_is_theirs(lead: Client, model: Any, how:
     everything_of(World().user("ada"))
     row = model.objects.order_by("pk")[0]
     if how == "page":
-        target, form = page(model, "delete", row.pk), {"post": "yes"}
+        target = page(model, "delete", row.pk)
+        form: dict[str, Any] = {"post": "yes"}
         asked = lead.get(target)
     else:
         target = page(model, "changelist")
@@ -264,7 +265,8 @@ def test_a_user_is_deleted_with_all_that_is_theirs(lead: Client, how: str) -> No
             assert lead.post(target, {"post": "yes"}).status_code == 302
         case "admin list":
             target = url("auth_user_changelist")
-            form = {"action": "delete_selected", "_selected_action": [ada.pk], "post": "yes"}
+            form: dict[str, Any] = {"action": "delete_selected", "_selected_action": [ada.pk]}
+            form["post"] = "yes"
             assert "Conversations: 602" in lead.post(target, form | {"post": ""}).content.decode()
             assert lead.post(target, form).status_code == 302
     assert not type(ada).objects.filter(pk=ada.pk).exists()

@@ -62,6 +62,12 @@ def exported(caller: Caller, session: str) -> Any:
     return json.loads(b"".join(export(caller, session).streaming_content))
 
 
+def everything(caller: Caller) -> Any:
+    headers = {} if caller.key is None else {"Authorization": f"Bearer {caller.key}"}
+    response: Any = caller.client.get("/ai/api/chat/export/", headers=headers)
+    return json.loads(b"".join(response.streaming_content))
+
+
 def restore(caller: Caller, body: Any) -> Answer:
     return caller("POST", f"{SESSIONS}import/", body)
 
@@ -368,9 +374,7 @@ def test_exports_are_for_owners(who: str) -> None:
     }[who]
     assert other("GET", f"{SESSIONS}{session}/export/").status == status
     if who in ("another", "colleague"):
-        headers = {"Authorization": f"Bearer {other.key}"} if other.key else {}
-        response = other.client.get("/ai/api/chat/export/", headers=headers)
-        assert "Secret" not in b"".join(response.streaming_content).decode()
+        assert "Secret" not in json.dumps(everything(other))
     else:
         assert other("GET", "api/chat/export/").status == status
         assert restore(other, export_of()).status == status
@@ -445,7 +449,7 @@ def test_everything_of_a_caller_is_in_one_file() -> None:
     completion.messages = [{"role": "user", "content": [part]}]
     with stored(media):
         completion.save(force_insert=True)
-    found = json.loads(b"".join(caller.client.get("/ai/api/chat/export/").streaming_content))
+    found = everything(caller)
     assert (found["object"], found["version"]) == ("chat.export", 1)
     assert {each["session"]["title"] for each in found["sessions"]} == {"Teapots", "Empty"}
     assert exported(caller, session) in found["sessions"]
@@ -459,9 +463,7 @@ def test_everything_of_a_caller_is_in_one_file() -> None:
     # Each session of it can be imported.
     for each in found["sessions"]:
         assert restore(eve, each).status == 201
-    other = json.loads(
-        b"".join(caller_of("bob").client.get("/ai/api/chat/export/").streaming_content)
-    )
+    other = everything(caller_of("bob"))
     assert (other["sessions"], other["responses"], other["completions"]) == ([], [], [])
 
 
@@ -482,9 +484,9 @@ def test_exports_under_asgi(lane: str) -> None:
                 for path in (f"{SESSIONS}{session}/export/", "api/chat/export/")
             ]
 
-    one, everything, *heads = asyncio.run(fetch())
+    one, complete, *heads = asyncio.run(fetch())
     assert one.json() == exported(caller, session)
-    assert everything.json()["sessions"] == [one.json()]
+    assert complete.json()["sessions"] == [one.json()]
     assert [(head.status_code, head.content) for head in heads] == [(200, b"")] * 2
 
 

@@ -3,7 +3,7 @@ a permission shows their text."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
@@ -47,7 +47,6 @@ class _StoredAdmin(ModelAdmin):  # type: ignore[type-arg]  # not generic at run 
 
     #: The path from a row to its owner and its user.
     owner_path: ClassVar[str] = ""
-    delete_rows: ClassVar[Callable[[Sequence[UUID]], int]]
 
     show_full_result_count = False
     list_per_page = 50
@@ -94,19 +93,23 @@ class _StoredAdmin(ModelAdmin):  # type: ignore[type-arg]  # not generic at run 
     def search_texts(
         self, request: HttpRequest, rows: QuerySet[Any], found: Q, term: str
     ) -> QuerySet[Any]:
-        """Return those of ``rows`` for which ``found`` holds, or whose text has ``term`` if the user
-        may read texts."""
+        """Return those of ``rows`` for which ``found`` holds, or, if the user may read texts, whose
+        text has ``term``."""
         return rows.filter(found)
 
     # Deletion
 
+    def delete_rows(self, keys: Sequence[UUID]) -> int:
+        """Delete the rows with these ``keys``."""
+        raise NotImplementedError
+
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        type(self).delete_rows([obj.pk])
+        self.delete_rows([obj.pk])
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         keys = list(queryset.values_list("pk", flat=True))
         for first in range(0, len(keys), BATCH):
-            type(self).delete_rows(keys[first : first + BATCH])
+            self.delete_rows(keys[first : first + BATCH])
 
     def get_deleted_objects(self, objs: Iterable[Any], request: HttpRequest) -> Any:
         """Return a summary: a list of all items could be very long."""
@@ -132,7 +135,6 @@ class _StoredAdmin(ModelAdmin):  # type: ignore[type-arg]  # not generic at run 
 class ConversationAdmin(_StoredAdmin):
     """Sessions and conversations."""
 
-    delete_rows = staticmethod(delete_conversations)
     list_display = (
         "public_id",
         "owner",
@@ -172,6 +174,9 @@ class ConversationAdmin(_StoredAdmin):
         if self.may_read(request):
             found |= Q(pk__in=search.matching(rows, term).order_by().values("pk"))
         return rows.filter(found)
+
+    def delete_rows(self, keys: Sequence[UUID]) -> int:
+        return delete_conversations(keys)
 
     def deleted_with(self, keys: Sequence[UUID]) -> Iterable[tuple[Any, int]]:
         items = sum(
@@ -231,7 +236,6 @@ class ResponseAdmin(_StoredAdmin):
     """Stored responses, without their text."""
 
     owner_path = "conversation__"
-    delete_rows = staticmethod(delete_responses)
     list_display = (
         "public_id",
         "owner",
@@ -249,8 +253,12 @@ class ResponseAdmin(_StoredAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Response]:
         # The body has the instructions, and may be large.
-        rows = super().get_queryset(request).annotate(model_of_body=KT("body__model"))
-        return rows.defer("body", "input_ids", "output_ids")
+        rows: QuerySet[Response] = super().get_queryset(request)
+        rows = rows.defer("body", "input_ids", "output_ids")
+        return rows.annotate(model_of_body=KT("body__model"))
+
+    def delete_rows(self, keys: Sequence[UUID]) -> int:
+        return delete_responses(keys)
 
     @admin.display(description=_("owner"), ordering="conversation__owner")
     def owner(self, row: Response) -> str:
@@ -268,7 +276,6 @@ class ResponseAdmin(_StoredAdmin):
 class CompletionAdmin(_StoredAdmin):
     """Stored chat completions, without their text."""
 
-    delete_rows = staticmethod(delete_completions)
     list_display = ("public_id", "owner", "user", "model", "created_at")
     list_filter = ("created_at",)
     list_select_related = ("user",)
@@ -278,3 +285,6 @@ class CompletionAdmin(_StoredAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Completion]:
         return super().get_queryset(request).defer("body", "messages", "metadata")
+
+    def delete_rows(self, keys: Sequence[UUID]) -> int:
+        return delete_completions(keys)

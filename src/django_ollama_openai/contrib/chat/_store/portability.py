@@ -55,9 +55,9 @@ def with_files(groups: Sequence[list[Item]]) -> Iterator[tuple[list[list[Item]],
     """Return ``groups``, the rows of messages, in portions whose files fit into memory, each with
     the function that returns the content of these."""
     attachments = load([row for rows in groups for row in rows])
-    sizes: dict[UUID, int] = {}
+    sizes: dict[UUID | None, int] = {}
     for each in attachments.values():
-        sizes[each.item_id] = sizes.get(each.item_id, 0) + each.size  # type: ignore[index]  # of items
+        sizes[each.item_id] = sizes.get(each.item_id, 0) + each.size
     portion: list[list[Item]] = []
     size = 0
     for rows in groups:

@@ -5,7 +5,6 @@ Django's own cascades would read all rows of a conversation first.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -20,7 +19,6 @@ from django.utils.timezone import now
 from ....management.pruning import BasePruner, Pruning
 from ..conf import chat_settings
 from ..models import (
-    MAX_OWNER,
     Attachment,
     Branch,
     Completion,
@@ -43,7 +41,6 @@ __all__ = [
     "delete_responses",
     "of_user",
     "owned_by",
-    "owner_key",
     "pruning_of",
 ]
 
@@ -53,13 +50,6 @@ BATCH: Final = 500
 PRUNED_AT_ONCE: Final = 100
 #: The time for which a thread may be without a response: it is made first.
 GRACE: Final = timedelta(hours=1)
-
-
-def owner_key(owner: str) -> str:
-    """Return ``owner``, a ``Caller.owner``, as rows have it: static keys may have any name."""
-    if len(owner) <= MAX_OWNER:
-        return owner
-    return f"sha256:{hashlib.sha256(owner.encode()).hexdigest()}"
 
 
 def owned_by(owner: str) -> tuple[QuerySet[Conversation], QuerySet[Completion]]:
@@ -179,7 +169,7 @@ def _delete_attachments(attachments: QuerySet[Attachment]) -> None:
 
 def _delete(rows: QuerySet[Any]) -> int:
     """Delete ``rows`` without Django's cascade."""
-    deleted: int = rows._raw_delete(rows.db)  # type: ignore[attr-defined]  # private, and stable since Django 1.5
+    deleted: int = rows._raw_delete(rows.db)
     return deleted
 
 
