@@ -242,6 +242,28 @@ def test_metadata_alone_makes_no_sibling(chat: Chat) -> None:
     assert edited["metadata"] == {"b": "2"}
 
 
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"content": 5}, "content"),
+        ({"content": None}, "content"),
+        ({"content": [{"type": "text"}]}, "content[0].text"),
+        (
+            {"content": [{"type": "image_url", "image_url": {"url": "data:,x"}}]},
+            "content[0].image_url",
+        ),
+        ({"content": "x", "role": "system"}, "role"),
+        ({"metadata": {"k": 1}}, "metadata.k"),
+        ({"content": "x", "metadata": {"k" * 65: "1"}}, "metadata"),
+    ],
+)
+def test_a_wrong_change_is_named(chat: Chat, body: dict[str, Any], param: str) -> None:
+    kept = chat.keep("x")
+    answer = chat("PATCH", f"messages/{kept}/", body)
+    assert (answer.status, answer.error["param"]) == (400, param), answer.body
+    assert Item.objects.count() == 1
+
+
 def test_camel_case_in_requests_and_answers(chat: Chat, ada: Caller) -> None:
     first = chat.keep(
         [{"type": "text", "text": "x"}, {"type": "image_url", "imageUrl": {"url": PNG}}]
