@@ -125,6 +125,7 @@ def _made(rows: Iterator[Any], count: int) -> list[Any]:
 
 def _operations(values: list[str]) -> dict[str, Callable[[], object]]:
     from django_ollama_openai.contrib._ids import uuid7
+
     from django_ollama_openai.contrib.access import _key_cache, _keys
     from django_ollama_openai.contrib.access._limits import resolve
     from django_ollama_openai.contrib.access.models import APIKeySecret
