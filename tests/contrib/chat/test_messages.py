@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import threading
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -13,6 +16,8 @@ from django.utils.timezone import now
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pytest_django import Settings
 
+from django_ollama_openai._remote_images import fetch
+from django_ollama_openai._remote_images.rules import FetchRules
 from django_ollama_openai.contrib.chat.models import Attachment, Item, Run, Status
 from django_ollama_openai.exceptions import RateLimited
 from django_ollama_openai.policies import BasePolicy
@@ -235,6 +240,28 @@ def test_metadata_alone_makes_no_sibling(chat: Chat) -> None:
     assert chat("PATCH", f"messages/{kept}/", {}).body == changed.body
     edited = chat("PATCH", f"messages/{kept}/", {"content": "y"}).body
     assert edited["metadata"] == {"b": "2"}
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"content": 5}, "content"),
+        ({"content": None}, "content"),
+        ({"content": [{"type": "text"}]}, "content[0].text"),
+        (
+            {"content": [{"type": "image_url", "image_url": {"url": "data:,x"}}]},
+            "content[0].image_url",
+        ),
+        ({"content": "x", "role": "system"}, "role"),
+        ({"metadata": {"k": 1}}, "metadata.k"),
+        ({"content": "x", "metadata": {"k" * 65: "1"}}, "metadata"),
+    ],
+)
+def test_a_wrong_change_is_named(chat: Chat, body: dict[str, Any], param: str) -> None:
+    kept = chat.keep("x")
+    answer = chat("PATCH", f"messages/{kept}/", body)
+    assert (answer.status, answer.error["param"]) == (400, param), answer.body
+    assert Item.objects.count() == 1
 
 
 def test_camel_case_in_requests_and_answers(chat: Chat, ada: Caller) -> None:
@@ -640,3 +667,62 @@ def test_a_running_answer_is_deleted(chat: Chat, what: str) -> None:
     if what == "message":
         assert chat.texts() == ["question"]
         assert (chat.shown["message_count"], chat.post("next").status) == (1, 200)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("what", ["message", "session"])
+def test_the_deletion_of_a_running_answer_frees_the_engine(
+    chat: Chat, engine: OllamaServer, what: str
+) -> None:
+    engine.reply(Answer(["word "] * 2_000, pause=0.05))
+    begun = chat("POST", "messages/", {"content": "Hello", "background": True})
+    assert (begun.status, begun.body["status"]) == (202, "in_progress")
+    received = engine.wait_for_chat()
+    path = f"messages/{begun.body['id']}/" if what == "message" else ""
+    assert chat("DELETE", path).status == 200
+    assert received.hung_up.wait(10)
+    for thread in threading.enumerate():
+        if thread.name.startswith("ollama-openai-answer"):
+            thread.join(10)
+    assert Item.objects.count() == (1 if what == "message" else 0)
+    assert not Run.objects.exists()
+
+
+class Pictures(BaseHTTPRequestHandler):
+    """Serves a pixel."""
+
+    def do_GET(self) -> None:
+        body = base64.b64decode(PNG.partition(",")[2])
+        self.send_response(200)
+        self.send_header("Content-Type", "image/png")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+def test_a_fetched_image_is_kept(
+    chat: Chat, engine: OllamaServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.OLLAMA_OPENAI = {**settings.OLLAMA_OPENAI, "REMOTE_IMAGES": True}
+    monkeypatch.setattr(fetch, "DEFAULT_RULES", FetchRules(is_allowed=lambda address: True))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pictures) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/pixel.png"
+        image = {"type": "image_url", "image_url": {"url": url, "detail": "low"}}
+        first = chat.post([{"type": "text", "text": "See"}, image])
+        server.shutdown()
+        thread.join()
+    assert first.status == 200, first.body
+    # Its server is gone.
+    assert chat.post("And?").status == 200
+    assert messages_of(engine)[0]["images"] == [PNG.partition(",")[2]]
+    shown = chat("GET", "messages/").body["data"][0]["content"][1]
+    assert shown["image_url"]["detail"] == "low"
+    assert "/ai/api/chat/files/file_" in shown["image_url"]["url"]
+    refused = chat.post([image])
+    assert (refused.status, refused.error["param"]) == (400, "content[0].image_url.url")
+    assert not Run.objects.filter(ended_at=None).exists()

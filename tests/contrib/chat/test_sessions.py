@@ -426,17 +426,17 @@ def test_a_page_of_a_hundred_thousand_sessions_is_read_by_the_index(ada: Caller)
     Conversation.objects.bulk_create(
         [Conversation(owner=owner, title=str(number)) for number in range(2_000)], batch_size=500
     )
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "ANALYZE TABLE ollama_openai_chat_conversation" if KIND == "mariadb" else "ANALYZE"
-        )
+    if KIND != "mariadb":
+        # MariaDB would commit the test's transaction, and keeps its statistics up to date.
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE")
     with CaptureQueriesContext(connection) as queries:
         first = ada("GET", SESSIONS).body
-        ada("GET", f"{SESSIONS}?after={first['last_id']}")
+        ada("GET", f"{SESSIONS}?archived=all&after={first['last_id']}")
     pages = [
         each["sql"] for each in queries if "ORDER BY" in each["sql"] and "LIMIT 21" in each["sql"]
     ]
-    assert len(pages) == 2
+    assert len(pages) == 3
     for sql in pages:
         plan = explained(sql)
         assert "ollama_openai_chat_activity" in plan

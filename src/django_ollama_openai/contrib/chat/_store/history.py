@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from ..models import Item
 from .files import load
 from .items import inlined
-from .messages import chat_message, group, head_of, role_of
+from .messages import chat_message, group
 from .tree import Line, Path
 
 __all__ = ["INSTRUCTING", "characters_of", "read_history", "read_items"]
@@ -105,6 +105,6 @@ def _first(groups: Sequence[Sequence[R]], max_characters: int) -> int:
         is_full = characters > max_characters or len(groups) - index > MAX_MESSAGES
         if is_full and first is not None:
             break
-        if role_of(head_of(groups[index])) == "user":
+        if any(row.role == "user" for row in groups[index]):
             first = index
     return first or 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -47,6 +48,9 @@ class Line(NamedTuple):
     text: str
 
 
+COLUMNS: Final = ("pk", "head_id", "type", "role", "status", "sequence", "data", "text")
+
+
 @dataclass(slots=True, frozen=True)
 class Path:
     """The path to an item: for each branch, the last first, its id and the sequence number up to
@@ -70,8 +74,8 @@ class Path:
         for rows in _querysets(self.ranges[::-1] if oldest else self.ranges):
             if below is not None:
                 rows = rows.filter(sequence__lt=below)
-            lines = rows.order_by("sequence" if oldest else "-sequence").values_list(*Line._fields)
-            found += map(Line._make, lines[: limit - len(found)])
+            lines = rows.order_by("sequence" if oldest else "-sequence").values_list(*COLUMNS)
+            found += starmap(Line, lines[: limit - len(found)])
             if len(found) == limit:
                 break
         return found

@@ -181,7 +181,7 @@ class NewMessage(AnswerRequest):
 class MessageChange(RequestBody):
     """A change of a message: new content makes a sibling of it."""
 
-    content: str | list[Any] = ""
+    content: Any = None
     metadata: Metadata | None = None
 
 
