@@ -62,7 +62,7 @@ def options(engine: OllamaServer) -> dict[str, Any]:
     }
 
 
-def environment() -> dict[str, str]:
+def environment() -> dict[str, Any]:
     """Return the environment of servers that use the database of the tests."""
     database = connections["default"].settings_dict
     return {
@@ -236,7 +236,7 @@ def sites_fixture(servers: Sequence[Server] = SERVERS_AND_LANE) -> Any:
         tmp_path_factory: pytest.TempPathFactory,
     ) -> Iterator[dict[str, Site]]:
         with ExitStack() as stack:
-            found = {}
+            found: dict[str, Site] = {}
             for server in servers:
                 site = serve(
                     server,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from django.db import connection
 from django.utils.timezone import now
 
 from django_ollama_openai.contrib.chat._store.runs import end_all_expired
@@ -116,12 +117,13 @@ def test_a_failure_in_mid_answer_is_stored_with_the_text(
 ) -> None:
     broken = Reply([*tokens("One", " two"), *error(500, "gone").steps])
     ollama.reply(broken)
-    status, data = (200, chat.stream().all()) if stream else chat.post()
+    streamed = chat.stream().all() if stream else b""
+    status, data = (200, {}) if stream else chat.post()
     failed = chat.ended()
     assert (failed["status"], failed["content"]) == ("failed", "One two")
     assert failed["finish_reason"] is None
     if stream:
-        assert chunks(data)[-1]["error"] == failed["error"]
+        assert chunks(streamed)[-1]["error"] == failed["error"]
     else:
         assert status == 502
         assert data["error"] == failed["error"]
@@ -258,8 +260,8 @@ class Posting(threading.Thread):
         if self._kind == "stream":
             self.result = self._chat.stream(**self._fields).all()
         else:
-            fields = {"background": True} if self._kind == "background" else {}
-            self.result = self._chat.post(**fields, **self._fields)
+            fields = {"background": self._kind == "background", **self._fields}
+            self.result = self._chat.post(**fields)
 
 
 # Clients that go, things that are deleted
@@ -337,8 +339,10 @@ def test_text_is_stored_each_second(chat: Session, ollama: OllamaServer) -> None
 
 
 @pytest.mark.parametrize("what", ["finish", "wait"])
-def test_storage_that_fails_is_an_error(chat: Session, ollama: OllamaServer, what: str) -> None:
-    # Another process has taken the answer for that of a killed one.
+def test_an_answer_that_another_process_has_ended(
+    chat: Session, ollama: OllamaServer, what: str
+) -> None:
+    # It has taken the answer for that of a killed one.
     gate = threading.Event()
     ollama.reply(Reply([*tokens("One"), Hold(gate), END]))
     reading = chat.stream()
@@ -352,6 +356,26 @@ def test_storage_that_fails_is_an_error(chat: Session, ollama: OllamaServer, wha
     # In the other case its process finds out, and stops.
     chunks(reading.all())
     assert chat.answer() == kept
+
+
+def test_an_end_that_cannot_be_stored_is_an_error(chat: Session, ollama: OllamaServer) -> None:
+    gate = threading.Event()
+    ollama.reply(Reply([*tokens("One"), Hold(gate), *tokens(" two"), END]))
+    reading = chat.stream()
+    reading.until(b"One")
+    table = connection.ops.quote_name(Item._meta.db_table)
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {table} RENAME TO gone")
+        try:
+            gate.set()
+            *_, last = chunks(reading.all())
+        finally:
+            cursor.execute(f"ALTER TABLE gone RENAME TO {table}")
+    assert last["error"]["message"] == "The answer could not be stored."
+    # As soon as it can be stored, it is.
+    kept = chat.ended()
+    assert (kept["status"], kept["content"]) == ("incomplete", "One two")
+    assert not chat.is_locked()
 
 
 # Servers that stop
@@ -459,10 +483,10 @@ def test_nothing_is_left_of_many_answers(site: Site, ollama: OllamaServer) -> No
         ollama.reset()
         chats = [session(site) for _ in range(20)]
         ollama.reply(*[partial("One")] * 10)
-        connections = [chat.send(stream=number % 2 == 0) for number, chat in enumerate(chats[:10])]
+        sockets = [chat.send(stream=number % 2 == 0) for number, chat in enumerate(chats[:10])]
         ollama.wait_for_chat(10)
-        for connection in connections:
-            connection.close()
+        for sock in sockets:
+            sock.close()
         for number, chat in enumerate(chats[10:]):
             chat.post(background=number % 2 == 0)
         eventually(lambda: not Run.objects.filter(ended_at=None).exists())
