@@ -18,7 +18,6 @@ from django.db.models import (
     SET_NULL,
     BooleanField,
     CharField,
-    CheckConstraint,
     DateTimeField,
     FileField,
     ForeignKey,
@@ -28,7 +27,6 @@ from django.db.models import (
     OneToOneField,
     PositiveBigIntegerField,
     PositiveIntegerField,
-    Q,
     TextChoices,
     TextField,
     UniqueConstraint,
@@ -278,7 +276,8 @@ class Run(Model):
     """An answer that a process is writing, or has written lately.
 
     The process renews the lease while it runs. If it is killed, the lease expires, and another
-    process ends the answer.
+    process ends the answer. No constraint demands an item or a response: before Django deletes one
+    in MariaDB, it sets the key to null.
     """
 
     id = UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -296,12 +295,6 @@ class Run(Model):
     class Meta:
         verbose_name = _("running answer")
         verbose_name_plural = _("running answers")
-        constraints: ClassVar = [
-            CheckConstraint(
-                condition=Q(item__isnull=False) | Q(response__isnull=False),
-                name="ollama_openai_chat_run_of",
-            )
-        ]
 
     def __str__(self) -> str:
         return str(self.id)
@@ -319,7 +312,7 @@ class Piece(Model):
         verbose_name = _("part of a stream")
         verbose_name_plural = _("parts of streams")
         constraints: ClassVar = [
-            UniqueConstraint(fields=["run", "first"], name="ollama_openai_chat_piece")
+            UniqueConstraint(fields=["run", "first"], name="ollama_openai_chat_pieces")
         ]
 
     def __str__(self) -> str:
@@ -383,12 +376,6 @@ class Attachment(PublicModel):
     class Meta:
         verbose_name = _("attachment")
         verbose_name_plural = _("attachments")
-        constraints: ClassVar = [
-            CheckConstraint(
-                condition=Q(item__isnull=False) | Q(completion__isnull=False),
-                name="ollama_openai_chat_file_of",
-            )
-        ]
 
     def __str__(self) -> str:
         return self.public_id

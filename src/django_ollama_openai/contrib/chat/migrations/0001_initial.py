@@ -519,15 +519,6 @@ class Migration(migrations.Migration):
                 fields=["kind", "-active_at", "-id"], name="ollama_openai_chat_latest"
             ),
         ),
-        migrations.AddConstraint(
-            model_name="attachment",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("item__isnull", False), ("completion__isnull", False), _connector="OR"
-                ),
-                name="ollama_openai_chat_file_of",
-            ),
-        ),
         migrations.AddIndex(
             model_name="item",
             index=models.Index(
@@ -541,18 +532,9 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.AddConstraint(
-            model_name="run",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("item__isnull", False), ("response__isnull", False), _connector="OR"
-                ),
-                name="ollama_openai_chat_run_of",
-            ),
-        ),
-        migrations.AddConstraint(
             model_name="piece",
             constraint=models.UniqueConstraint(
-                fields=("run", "first"), name="ollama_openai_chat_piece"
+                fields=("run", "first"), name="ollama_openai_chat_pieces"
             ),
         ),
     ]
