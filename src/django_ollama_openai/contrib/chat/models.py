@@ -275,7 +275,8 @@ class Run(Model):
     """An answer that a process is writing, or has written lately.
 
     The process renews the lease while it runs. If it is killed, the lease expires, and another
-    process ends the answer.
+    process ends the answer. No constraint demands an item or a response: before Django deletes one
+    in MariaDB, it sets the key to null.
     """
 
     id = UUIDField(primary_key=True, default=uuid7, editable=False)
