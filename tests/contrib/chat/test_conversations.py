@@ -131,6 +131,8 @@ def test_a_picture_is_a_file(api: Api, stateful: OllamaServer) -> None:
     api.ask(input=[{"role": "user", "content": [part]}])
     (message,) = stateful.chats()[0].body["messages"]
     assert message["images"] == [PIXEL.partition(",")[2]]
+    api("DELETE", path)
+    api("GET", path, status=404)
 
 
 @pytest.mark.parametrize(

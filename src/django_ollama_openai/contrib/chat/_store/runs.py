@@ -334,6 +334,8 @@ def delete_response(response: Response) -> None:
             for head in Item.objects.filter(response=response, head=None).order_by("-sequence"):
                 delete_message(thread, head)
             thread.save()
+        # MariaDB would make it one of nothing first, which a constraint forbids.
+        Run.objects.filter(response=response).delete()
         response.delete()
         if thread.kind == Kind.THREAD and not thread.items.exists():
             is_continued = Branch.objects.filter(parent=thread.pk).exists()
