@@ -20,6 +20,7 @@ from asgiref.sync import AsyncToSync, SyncToAsync, async_to_sync, sync_to_async
 from ._connections import close_expired_connections, run_and_close
 
 __all__ = [
+    "has_own_context",
     "in_separate_thread",
     "request_has_thread",
     "run_after_response",
@@ -69,7 +70,7 @@ async def in_separate_thread(function: Callable[P, T], *args: P.args, **kwargs: 
     """Call ``function`` in a thread that is not the request's, so that the request's middleware
     does not wait for it. If the request has no thread to itself, as in tests that call the site
     within a transaction, this is :func:`run_sync`."""
-    if SyncToAsync.thread_sensitive_context.get(None) is None:
+    if not has_own_context():
         return await run_sync(function, *args, **kwargs)
 
     def run() -> T:
@@ -95,6 +96,12 @@ async def run_after_response(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     if getattr(AsyncToSync.executors, "current", None) is None:
         return await work()
     return await run_sync(async_to_sync(run))
+
+
+def has_own_context() -> bool:
+    """Return whether this request has a thread to itself for synchronous code, or may get one. It
+    has not in tests that call the site within a transaction, which other threads do not see."""
+    return SyncToAsync.thread_sensitive_context.get(None) is not None
 
 
 def request_has_thread() -> bool:

@@ -24,12 +24,13 @@ from .... import shutdown
 from ...._connections import close_connections
 from ....endpoints import Stopper
 from ....exceptions import Overloaded
+from .._store.drafts import Draft, insert
 from .._store.runs import LEASE, end_all_expired, prune_runs
 from ..conf import chat_settings
 from ..models import Piece, Run
 from .events import FRAME_END, Events
 
-__all__ = ["LiveAnswer", "add", "check_capacity", "find", "remove", "reserved"]
+__all__ = ["LiveAnswer", "add", "check_capacity", "find", "locked", "remove", "reserved"]
 
 SECONDS: Final = 1.0
 #: The interval at which leases are renewed, and those of killed processes looked for.
@@ -47,7 +48,7 @@ class LiveAnswer(Events):
 
     ``snapshot()`` returns OpenAI's items so far. ``interrupt()`` ends the answer as incomplete.
     With ``is_stored`` its events are stored, for other processes and for later; otherwise it has
-    none.
+    none. With a ``draft`` it may not be stored itself yet.
     """
 
     def __init__(
@@ -57,9 +58,12 @@ class LiveAnswer(Events):
         interrupt: Callable[[], None],
         *,
         is_stored: bool,
+        draft: Draft | None = None,
     ) -> None:
         super().__init__()
         self.run = run
+        self.draft = draft
+        self.begun_at = time.monotonic()
         self.stopper = Stopper()
         self.snapshot = snapshot
         self.interrupt = interrupt
@@ -70,6 +74,11 @@ class LiveAnswer(Events):
         self.abandoned_at: float | None = None
         self.stopped_at: float | None = None
         self._written = self._taken = self._numbered = 0
+
+    @property
+    def is_inserted(self) -> bool:
+        """Return whether the answer is in the database."""
+        return self.draft is None or self.draft.is_inserted
 
     def add(self, data: bytes) -> None:
         if self.is_stored:
@@ -156,7 +165,21 @@ class _Registry:
                 remove(answer)
                 answer.end()
 
+    def insert_drafts(self, answers: Sequence[LiveAnswer]) -> None:
+        """Insert those that have run for half a second; others may soon be inserted whole."""
+        before = time.monotonic() - SECONDS / 2
+        due = [answer for answer in answers if answer.begun_at < before]
+        for start in range(0, len(due), BATCH):
+            with locked(due[start : start + BATCH]) as free:
+                drafts = [answer.draft for answer in free if answer.draft is not None]
+                with transaction.atomic():
+                    insert(drafts)
+                for draft in drafts:
+                    draft.is_inserted = True
+
     def write(self, answers: Sequence[LiveAnswer], *, renews: bool) -> None:
+        self.insert_drafts([answer for answer in answers if not answer.is_inserted])
+        answers = [answer for answer in answers if answer.is_inserted]
         if not answers:
             return
         rows = Run.objects.filter(pk__in=[answer.run.pk for answer in answers], ended_at=None)
@@ -180,12 +203,7 @@ class _Registry:
             answer.abandon()
 
     def write_batch(self, answers: Sequence[LiveAnswer]) -> None:
-        with ExitStack() as locks:
-            # One whose lock is held is ending.
-            free = [each for each in answers if each.lock.acquire(blocking=False)]
-            for answer in free:
-                locks.callback(answer.lock.release)
-            free = [answer for answer in free if not answer.has_ended]
+        with locked(answers) as free:
             pieces = [(answer, answer.new_piece()) for answer in free]
             outputs = [(answer, answer.snapshot()) for answer in free]
             outputs = [(each, output) for each, output in outputs if output != each.run.output]
@@ -202,6 +220,17 @@ class _Registry:
             for answer, piece in pieces:
                 if piece is not None:
                     answer.note_stored(piece)
+
+
+@contextmanager
+def locked(answers: Sequence[LiveAnswer]) -> Iterator[list[LiveAnswer]]:
+    """Lock those of ``answers`` that are not ending, and return them."""
+    with ExitStack() as locks:
+        # One whose lock is held is being written or ending.
+        free = [each for each in answers if each.lock.acquire(blocking=False)]
+        for answer in free:
+            locks.callback(answer.lock.release)
+        yield [answer for answer in free if not answer.has_ended]
 
 
 _registry = _Registry()

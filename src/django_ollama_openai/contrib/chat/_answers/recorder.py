@@ -21,6 +21,7 @@ from ...._wire.delta import Delta, fold
 from ...._wire.sse import DONE
 from ....endpoints import BaseRecorder, ChatCompletionWriter, Record
 from ....exceptions import GatewayError, ShuttingDown
+from .._store.drafts import Draft
 from .._store.runs import end_message, lock_home
 from ..models import Run, Status
 from . import live
@@ -92,13 +93,14 @@ class AnswerRecorder(BaseRecorder, Generic[W]):
         self.answer: live.LiveAnswer
         self._is_abandoned = False
 
-    def start(self, run: Run, *, is_stored: bool) -> live.LiveAnswer:
-        """Begin to store the progress of the answer, whose ``run`` has been committed.
+    def start(self, run: Run, *, is_stored: bool, draft: Draft | None = None) -> live.LiveAnswer:
+        """Begin to store the progress of the answer, whose ``run`` has been committed, unless it is
+        that of a ``draft``.
 
         With ``is_stored`` its events are stored, too.
         """
         self.answer = self.writer.answer = live.LiveAnswer(
-            run, self.writer.snapshot, self.interrupt, is_stored=is_stored
+            run, self.writer.snapshot, self.interrupt, is_stored=is_stored, draft=draft
         )
         live.add(self.answer)
         if self._is_abandoned:
@@ -112,9 +114,13 @@ class AnswerRecorder(BaseRecorder, Generic[W]):
         if hasattr(self, "answer"):
             self.answer.abandon()
 
-    def save(self, output: list[dict[str, Any]], record: Record | None) -> None:
+    def save(self, output: list[dict[str, Any]], record: Record | None) -> bool:
         """Store the items of the answer, which has ended as ``record`` says; ``None`` if the server
-        stops. It is called in a transaction, which has locked the answer's conversation."""
+        stops. Return ``False`` if it was deleted, or another process has ended it.
+
+        It is called in a transaction, which has locked the answer's conversation, unless the answer
+        is a draft.
+        """
         raise NotImplementedError
 
     def record(self, record: Record) -> None:
@@ -160,11 +166,10 @@ class AnswerRecorder(BaseRecorder, Generic[W]):
         run = self.answer.run
         piece = self.answer.new_piece(last)
         with transaction.atomic():
-            # Otherwise it was deleted, or another process has ended it.
-            if lock_home(run) and Run.objects.filter(pk=run.pk, ended_at=None).exists():
-                self.save(self.writer.snapshot(), record)
-                if piece is not None:
-                    piece.save(force_insert=True)
+            # The thread of a draft is its own.
+            is_there = self.answer.draft is not None or lock_home(run)
+            if is_there and self.save(self.writer.snapshot(), record) and piece is not None:
+                piece.save(force_insert=True)
 
 
 class MessageWriter(AnswerWriter[ChatCompletionStream | WholeChatCompletion]):
@@ -234,7 +239,7 @@ class MessageRecorder(AnswerRecorder[ChatCompletionStream | WholeChatCompletion]
     writer: MessageWriter
     truncated = 0
 
-    def save(self, output: list[dict[str, Any]], record: Record | None) -> None:
+    def save(self, output: list[dict[str, Any]], record: Record | None) -> bool:
         whole = self.writer.whole
         is_stopped = self.answer.stopper.is_stopped
         answer: dict[str, Any] = {"finish_reason": None}
@@ -257,4 +262,4 @@ class MessageRecorder(AnswerRecorder[ChatCompletionStream | WholeChatCompletion]
             answer["usage"] = usage_fields(whole.usage, "snake")
         if self.truncated:
             answer["truncated_messages"] = self.truncated
-        end_message(self.answer.run, output, status, answer)
+        return end_message(self.answer.run, output, status, answer)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+from django.db import transaction
 
 from ....endpoints import Record, ResponseWriter
 from ....exceptions import GatewayError, ShuttingDown
-from .._store.runs import delete_response, end_response
+from .._store.drafts import end
+from .._store.groups import GroupWriter
+from .._store.retention import delete_response
+from .._store.runs import end_response
 from .._store.text import storable
 from ..models import Response
+from .live import locked, remove
 from .recorder import AnswerRecorder, AnswerWriter
 
 __all__ = ["ResponseRecorder", "StoredResponseWriter"]
@@ -46,8 +52,49 @@ class ResponseRecorder(AnswerRecorder[ResponseWriter]):
         super().__init__(writer)
         self._is_kept = is_kept
 
-    def save(self, output: list[dict[str, Any]], record: Record | None) -> None:
-        run, body = self.answer.run, self.writer.inner.response
+    async def arecord(self, record: Record) -> None:
+        if self.answer.draft is None:
+            await super().arecord(record)
+        else:
+            await _ends.write((self, record))
+
+    def save(self, output: list[dict[str, Any]], record: Record | None) -> bool:
+        body, draft = self.writer.inner.response, self.answer.draft
+        if draft is not None:
+            (has_ended,) = end([(draft, body, output)])
+            return has_ended
+        run = self.answer.run
         has_ended = end_response(run, body, output, joins=body["status"] == "completed")
         if has_ended and not self._is_kept:
             delete_response(Response.objects.select_related("conversation").get(run=run))
+        return has_ended
+
+
+def _end_group(jobs: list[tuple[ResponseRecorder, Record]]) -> None:
+    """End drafts in one transaction; alone those that the thread of :mod:`.live` is writing."""
+    recorders = {id(recorder.answer): (recorder, record) for recorder, record in jobs}
+    with locked([recorder.answer for recorder, _ in jobs]) as free:
+        ending = [recorders.pop(id(answer)) for answer in free]
+        last = [recorder.writer.last_of(record) for recorder, record in ending]
+        drafts = [(recorder.answer.draft, recorder.writer) for recorder, _ in ending]
+        with transaction.atomic():
+            end(
+                [
+                    (draft, writer.inner.response, writer.snapshot())
+                    for draft, writer in drafts
+                    if draft is not None
+                ]
+            )
+        for answer, data in zip(free, last, strict=True):
+            answer.end(data)
+            remove(answer)
+    for recorder, record in recorders.values():
+        recorder.record(record)
+
+
+def _end_one(job: tuple[ResponseRecorder, Record]) -> None:
+    recorder, record = job
+    recorder.record(record)
+
+
+_ends: Final = GroupWriter("responses", _end_group, _end_one)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -18,6 +18,8 @@ from .files import Media, data_uri, delete_file, of_completion, stored
 
 __all__ = [
     "add_completion",
+    "add_completions",
+    "complete",
     "completion_key",
     "delete_completion",
     "message_rows",
@@ -126,12 +128,21 @@ def repeated_fields(request: ChatCompletionRequest, request_id: str) -> dict[str
     }
 
 
-def add_completion(row: Completion, completion: dict[str, Any], media: Media) -> None:
-    """Insert ``row`` with its files; its answer is the whole ``completion``."""
+def complete(row: Completion, completion: dict[str, Any]) -> None:
+    """Set the answer of ``row``, which is not inserted yet, to the whole ``completion``."""
     body = {**completion, **row.body}
     row.body = storable({**body, **{name: json.dumps(body[name]) for name in _WITH_SCHEMAS}})
+
+
+def add_completion(row: Completion, media: Media) -> None:
+    """Insert ``row`` with its files."""
     with stored(media):
         row.save(force_insert=True)
+
+
+def add_completions(rows: Sequence[Completion]) -> None:
+    """Insert ``rows``, which have no files."""
+    Completion.objects.bulk_create(rows)
 
 
 def delete_completion(row: Completion) -> None:

@@ -33,6 +33,8 @@ from ..._lists import Deleted, ListQuery
 from .._answers.recorder import CANCELLED
 from .._store.completions import (
     add_completion,
+    add_completions,
+    complete,
     completion_key,
     delete_completion,
     message_rows,
@@ -43,6 +45,7 @@ from .._store.completions import (
     with_metadata,
 )
 from .._store.files import Media
+from .._store.groups import GroupWriter
 from ..models import Completion
 from .callers import SCOPE, Owner
 
@@ -148,10 +151,18 @@ class CompletionRecorder(BaseRecorder):
 
     def record(self, record: Record) -> None:
         if record.error is None and record.finish_reason != CANCELLED:
-            add_completion(self._row, self._writer.completion("snake"), self._media)
+            complete(self._row, self._writer.completion("snake"))
+            add_completion(self._row, self._media)
 
     async def arecord(self, record: Record) -> None:
-        await in_separate_thread(self.record, record)
+        if self._media.found:
+            await in_separate_thread(self.record, record)
+        elif record.error is None and record.finish_reason != CANCELLED:
+            complete(self._row, self._writer.completion("snake"))
+            await _inserts.write(self._row)
+
+
+_inserts: Final = GroupWriter("completions", add_completions, lambda row: add_completions([row]))
 
 
 completions = Endpoint(tags={**chat_completions.tags, **TAGS})

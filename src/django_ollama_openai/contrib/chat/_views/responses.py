@@ -24,7 +24,13 @@ from ...._wire.case import Case, camel_keys
 from ...._wire.delta import Delta, Usage, fold
 from ...._wire.response_models.responses import Response as ResponseAnswer
 from ...._wire.response_models.responses import ResponseEvent, ResponseUsage
-from ...._wire.responses import ResponsesRequest
+from ...._wire.responses import (
+    CompactionItem,
+    InputImagePart,
+    InputItem,
+    ItemReference,
+    ResponsesRequest,
+)
 from ...._wire.sse import encode_json, named_frame
 from ....endpoints import (
     Admission,
@@ -43,14 +49,15 @@ from .._answers.context import TruncatingStage
 from .._answers.responses import ResponseRecorder, StoredResponseWriter
 from .._answers.streams import follow
 from .._store.compaction import readable, seal
+from .._store.drafts import Draft, new_draft
 from .._store.files import Media, load, stored
 from .._store.history import read_items
 from .._store.items import as_openai, inlined
+from .._store.retention import delete_response
 from .._store.runs import (
     LAST_EVENT,
     ConversationLocked,
     begin_response,
-    delete_response,
     end_expired,
     end_now,
     existing_leaf,
@@ -245,7 +252,11 @@ def create_response(admission: Admission[ResponsesRequest]) -> Flow[Any]:
             "authenticate.",
             param="background",
         )
-    question = yield from in_store(_question, admission, owner)
+    if _stands_alone(body):
+        items = body.input_items
+        question = Question(body, items=items, references=[None] * len(items), given=items)
+    else:
+        question = yield from in_store(_question, admission, owner)
     is_stream = bool(body.stream)
     if is_background:
         live.check_capacity()
@@ -272,12 +283,18 @@ def create_response(admission: Admission[ResponsesRequest]) -> Flow[Any]:
         is_stream=is_stream or is_background,
     )
     recorder = ResponseRecorder(StoredResponseWriter(inner), is_kept=is_kept)
-    try:
-        yield from in_store(_begin, owner, question, recorder)
-    except BaseException:
-        # A thread may begin the answer after its request was cancelled.
-        recorder.abandon()
-        raise
+    draft = None
+    if not (is_background or conversation or question.previous):
+        draft = _draft(owner, question, inner.response)
+    if draft is not None:
+        recorder.start(draft.run, is_stored=False, draft=draft)
+    else:
+        try:
+            yield from in_store(_begin, owner, question, recorder)
+        except BaseException:
+            # A thread may begin the answer after its request was cancelled.
+            recorder.abandon()
+            raise
     reply: Reply = yield from run_chat(
         admission,
         stages=_stages(body),
@@ -300,6 +317,37 @@ def _stages(body: ResponsesRequest) -> list[Any]:
     if body.truncation != "auto":
         return []
     return [lambda request: TruncatingStage(request, lambda dropped: None)]
+
+
+def _stands_alone(body: ResponsesRequest) -> bool:
+    """Return whether ``body`` refers to nothing that is stored."""
+    if body.previous_response_id is not None or body.conversation_id is not None:
+        return False
+    return not any(
+        isinstance(item, (CompactionItem, ItemReference)) or _has_image(item)
+        for item in (body.input if isinstance(body.input, list) else ())
+    )
+
+
+def _has_image(item: InputItem) -> bool:
+    """Return whether ``item`` has an image, which may be the address of a stored file."""
+    parts = getattr(item, "content", None) or getattr(item, "output", None)
+    return isinstance(parts, list) and any(isinstance(part, InputImagePart) for part in parts)
+
+
+def _draft(owner: Owner, question: Question, body: dict[str, Any]) -> Draft | None:
+    """Return the response to store later; ``None`` if it has files, which are stored first."""
+    media = Media()
+    draft = new_draft(
+        owner=owner.text,
+        user_id=owner.user_id,
+        response_id=question.response_id,
+        body=body,
+        items=question.items,
+        references=question.references,
+        media=media,
+    )
+    return None if media.found else draft
 
 
 def _begin(owner: Owner, question: Question, recorder: ResponseRecorder) -> None:
