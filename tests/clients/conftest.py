@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,34 @@ import pytest
 
 from tests.clients.node_client import install
 from tests.conftest import site_options
+from tests.contrib.access.sites import Database
 from tests.ollama_server import OllamaServer
-from tests.servers import SERVERS, Site, serve
+from tests.servers import SERVERS, Server, Site, serve
 
 TIMEOUT = 60
 ENGINE_MODEL = "all:1b"
+APPS: dict[str, Any] = {"SITE_APPS": "django_ollama_openai.contrib.chat"}
+
+
+@contextmanager
+def serve_stateful(server: Server, directory: Path, options: dict[str, Any]) -> Iterator[Site]:
+    """Run a site that stores responses, conversations and chat completions."""
+    database = Database(directory, options, APPS)
+    database.command("migrate", "--verbosity", "0")
+    with serve(server, directory, options, **APPS) as site:
+        yield site
+
+
+@pytest.fixture(scope="session")
+def shared_site(
+    request: pytest.FixtureRequest,
+    ollama_server: OllamaServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Site]:
+    """Overrides the fixture of most tests, whose site stores nothing."""
+    directory = tmp_path_factory.mktemp(request.param)
+    with serve_stateful(request.param, directory, site_options(ollama_server)) as site:
+        yield site
 
 
 @pytest.fixture
@@ -67,5 +91,5 @@ def any_model_site(
     }
     options = site_options(ollama)
     options["MODELS"] = {"*": {"MODEL": ENGINE_MODEL}}
-    with serve(request.param, tmp_path, options) as site:
+    with serve_stateful(request.param, tmp_path, options) as site:
         yield site

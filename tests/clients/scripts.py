@@ -116,9 +116,11 @@ WEATHER_ANSWERS: Final = (
 )
 
 
-def assert_round_trip(ollama: OllamaServer, *, stream: bool) -> None:
-    """The calls and their results came back to Ollama as it gave and as it wants them."""
-    first, second = (request.body for request in ollama.chats())
+def assert_round_trip(ollama: OllamaServer, *, stream: bool, further: int = 0) -> None:
+    """The calls and their results came back to Ollama as it gave and as it wants them; ``further``
+    requests followed. An answer that is stored is always streamed to the gateway."""
+    first, second, *rest = (request.body for request in ollama.chats())
+    assert len(rest) == further
     assert (first["stream"], second["stream"]) == (stream, stream)
     assert first["tools"] == second["tools"]
     assert second["messages"][: len(first["messages"])] == first["messages"]

@@ -13,6 +13,7 @@ import httpx2
 import openai
 import pytest
 import tiktoken
+from langchain_core.messages import HumanMessage
 from langchain_core.tools import StructuredTool
 from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 from pydantic import SecretStr
@@ -177,7 +178,7 @@ def test_tools_of_responses(make_chat: MakeChat, ollama: OllamaServer, streaming
     answer = asking.invoke(messages)
     results = [WEATHER.invoke(call) for call in answer.tool_calls]
     assert asking.invoke([*messages, answer, *results]).text == WEATHER_TEXT
-    assert_round_trip(ollama, stream=streaming)
+    assert_round_trip(ollama, stream=True)
 
 
 async def test_embeddings(connection: dict[str, Any], ollama: OllamaServer) -> None:
@@ -287,3 +288,30 @@ def test_the_programs_of_the_guide(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.stdout, done.returncode) == (printed, 0), done.stderr
+
+
+@pytest.mark.compat("responses.request.previous_response_id")
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_the_server_keeps_the_conversation(
+    make_chat: MakeChat, ollama: OllamaServer, sent: list[Any], streaming: bool
+) -> None:
+    ollama.reply(*WEATHER_ANSWERS, ANSWER)
+    chat = make_chat(
+        TOOLS_MODEL,
+        use_previous_response_id=True,
+        output_version="responses/v1",
+        streaming=streaming,
+    ).bind_tools([WEATHER])
+    messages: list[Any] = [HumanMessage(ASK)]
+    answer: Any = chat.invoke(messages)
+    messages += [answer, *(WEATHER.invoke(call) for call in answer.tool_calls)]
+    answer = await chat.ainvoke(messages)
+    assert answer.text == WEATHER_TEXT
+    messages += [answer, HumanMessage("Thanks.")]
+    assert chat.invoke(messages).text == TEXT
+    assert answer.response_metadata["id"] == sent[2]["previous_response_id"]
+    # Only what is new.
+    assert [len(body["input"]) for body in sent] == [1, 2, 1]
+    assert_round_trip(ollama, stream=True, further=1)
+    roles = [message["role"] for message in ollama.chats()[2].body["messages"]]
+    assert roles == ["user", "assistant", "tool", "tool", "assistant", "user"]

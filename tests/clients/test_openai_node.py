@@ -145,7 +145,7 @@ def test_tools_of_a_response(run: Run, ollama: OllamaServer) -> None:
         (call["id"], call["function"]["arguments"]) for call in CALLS
     ]
     assert seen["response"]["output_text"] == WEATHER_TEXT
-    assert_round_trip(ollama, stream=False)
+    assert_round_trip(ollama, stream=True)
     (tool,) = ollama.chats()[0].body["tools"]
     assert tool["function"]["parameters"] == seen["sent"][0]["tools"][0]["parameters"]
 

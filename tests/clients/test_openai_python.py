@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -33,7 +34,7 @@ from tests.clients.scripts import (
     forecast,
     required_call,
 )
-from tests.ollama_server import Answer, OllamaServer
+from tests.ollama_server import Answer, Hold, OllamaServer, Reply, line
 from tests.servers import KEY, Site
 
 ASK = [{"role": "user", "content": "Say hello."}]
@@ -374,7 +375,7 @@ async def test_tools_of_a_response(
         for made in calls
     ]
     assert (await ask([*ASK, *calls, *outputs])).output_text == WEATHER_TEXT
-    assert_round_trip(ollama, stream=stream)
+    assert_round_trip(ollama, stream=True)
     (flat,) = sent[0]["tools"]
     nested = {name: value for name, value in flat.items() if name != "type"}
     assert ollama.chats()[0].body["tools"] == [{"type": "function", "function": nested}]
@@ -457,3 +458,147 @@ async def test_completions(client: Any, ollama: OllamaServer, stream: bool) -> N
             texts[choice.index] += choice.text
     assert texts == {0: TEXT, 1: TEXT}
     assert [request.body["prompt"] for request in ollama.generates()] == ["Once", "Once"]
+
+
+# What is stored
+
+
+@pytest.mark.compat("chat.request.metadata", "chat.request.store", "chat.response.metadata")
+async def test_stored_completions(client: Any, ollama: OllamaServer) -> None:
+    run = uuid.uuid4().hex
+    ollama.reply(*[ANSWER] * 3)
+    completions = client.chat.completions
+    made = []
+    for number in range(3):
+        metadata = {"run": run, "number": str(number)}
+        made.append(
+            await settled(
+                completions.create(
+                    model=MODEL, messages=ASK, store=True, metadata=metadata, stream=number == 1
+                )
+            )
+        )
+    made[1], *_ = [chunk async for chunk in items(made[1])]
+    ids = [each.id for each in made]
+    for order, expected in (("asc", ids), ("desc", ids[::-1])):
+        pages = completions.list(limit=1, order=order, metadata={"run": run}, model=MODEL)
+        assert [each.id async for each in items(pages)] == expected
+    changed = await settled(completions.update(ids[1], metadata={"run": run, "kept": "yes"}))
+    assert (await settled(completions.retrieve(ids[1]))) == changed
+    assert changed.choices[0].message.content == TEXT
+    assert changed.metadata == {"run": run, "kept": "yes"}
+    assert (await settled(completions.list(metadata={"kept": "no"}))).data == []
+    deleted = await settled(completions.delete(ids[0]))
+    assert (deleted.id, deleted.deleted) == (ids[0], True)
+    with pytest.raises(openai.NotFoundError):
+        await settled(completions.retrieve(ids[0]))
+
+
+async def test_messages_of_a_stored_completion(client: Any, ollama: OllamaServer) -> None:
+    ollama.reply(ANSWER)
+    picture = {"url": f"data:image/png;base64,{IMAGE}", "detail": "low"}
+    parts = [{"type": "text", "text": "What?"}, {"type": "image_url", "image_url": picture}]
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        *ASK,
+        {"role": "user", "content": parts},
+    ]
+    create, list = client.chat.completions.create, client.chat.completions.messages.list
+    made = await settled(create(model=MODEL, messages=messages, store=True))
+    seen = [message async for message in items(list(made.id, limit=1))]
+    assert [message.id for message in seen] == [f"{made.id}-{number}" for number in range(3)]
+    assert [message.content for message in seen] == ["Be brief.", "Say hello.", None]
+    assert [part.to_dict() for part in seen[2].content_parts] == parts
+    # They can be sent on as they are.
+    ollama.reply(ANSWER)
+    again = {"role": "user", "content": [part.to_dict() for part in seen[2].content_parts]}
+    await settled(create(model=MODEL, messages=[again]))
+    assert ollama.chats()[1].body["messages"] == ollama.chats()[0].body["messages"][2:]
+
+
+@pytest.mark.compat("responses.request.background", "responses.request.conversation")
+async def test_a_conversation_that_lasts(client: Any, ollama: OllamaServer) -> None:
+    """Begun with items, answered in three ways, read page by page, compacted and deleted."""
+    begin = [{"role": "user", "content": str(number)} for number in range(3)]
+    metadata = {"project_id": "1"}
+    conversation = await settled(client.conversations.create(items=begin, metadata=metadata))
+    ollama.reply(*WEATHER_ANSWERS, ANSWER)
+    asked = {"model": TOOLS_MODEL, "conversation": conversation.id}
+    tool = {"type": "function", **WEATHER["function"]}
+    called = await settled(client.responses.create(input="The weather?", tools=[tool], **asked))
+    outputs = [
+        {
+            "type": "function_call_output",
+            "call_id": call.call_id,
+            "output": forecast(json.loads(call.arguments)["place"]["city"]),
+        }
+        for call in called.output
+    ]
+    stream = await settled(client.responses.create(input=outputs, stream=True, **asked))
+    *_, last = [event async for event in items(stream)]
+    assert last.response.output_text == WEATHER_TEXT
+    waiting = await settled(
+        client.responses.create(input="Thanks.", background=True, stream=True, **asked)
+    )
+    events = [event async for event in items(waiting)]
+    id = events[0].response.id
+    for after in (0, len(events) - 2):
+        rest = await settled(client.responses.retrieve(id, stream=True, starting_after=after))
+        assert [event async for event in items(rest)] == events[after + 1 :]
+    finished = await settled(client.responses.retrieve(id))
+    assert (finished.status, finished.output_text) == ("completed", TEXT)
+    # A response that has finished stays as it is.
+    assert (await settled(client.responses.cancel(id))).status == "completed"
+
+    kinds = ["message"] * 4 + ["function_call"] * 2 + ["function_call_output"] * 2 + ["message"] * 3
+    for order, expected in (("asc", kinds), ("desc", kinds[::-1])):
+        pages = client.conversations.items.list(conversation.id, limit=2, order=order)
+        seen = [item async for item in items(pages)]
+        assert [item.type for item in seen] == expected
+        assert len({item.id for item in seen}) == len(kinds)
+    more = [{"role": "user", "content": "More."}]
+    (added,) = (await settled(client.conversations.items.create(conversation.id, items=more))).data
+    at = {"conversation_id": conversation.id}
+    assert (await settled(client.conversations.items.retrieve(added.id, **at))) == added
+    left = await settled(client.conversations.items.delete(added.id, **at))
+    assert (left.id, left.metadata) == (conversation.id, metadata)
+    with pytest.raises(openai.NotFoundError):
+        await settled(client.conversations.items.retrieve(added.id, **at))
+
+    own = client.responses.input_items.list(last.response.id, limit=1, order="asc")
+    assert [item.output async for item in items(own)] == [each["output"] for each in outputs]
+    count = await settled(client.responses.input_tokens.count(input="Thanks.", **asked))
+    assert count.input_tokens > 0
+    ollama.reply(Answer(["They spoke of the weather."]))
+    compacted = await settled(
+        client.responses.compact(model=TOOLS_MODEL, previous_response_id=id, input="Go on.")
+    )
+    ollama.reply(ANSWER)
+    # The client takes a message of the user for one of the model.
+    window = [item.to_dict(warnings=False) for item in compacted.output]
+    assert window[-1]["type"] == "compaction"
+    again = await settled(client.responses.create(model=MODEL, input=[*window, *more]))
+    assert again.output_text == TEXT
+    assert "They spoke of the weather." in json.dumps(ollama.chats()[-1].body["messages"])
+
+    changed = await settled(client.conversations.update(conversation.id, metadata={"a": "b"}))
+    assert (await settled(client.conversations.retrieve(conversation.id))) == changed
+    await settled(client.responses.delete(id))
+    assert (await settled(client.conversations.delete(conversation.id))).deleted
+    with pytest.raises(openai.NotFoundError):
+        await settled(client.conversations.retrieve(conversation.id))
+    with pytest.raises(openai.NotFoundError):
+        [item async for item in items(client.conversations.items.list(conversation.id))]
+
+
+@pytest.mark.compat("responses.request.background")
+async def test_a_response_in_the_background_can_be_cancelled(
+    client: Any, ollama: OllamaServer
+) -> None:
+    ollama.reply(Reply([line({"message": {"content": "Hel"}, "done": False}), Hold()]))
+    running = await settled(client.responses.create(model=MODEL, input="Go.", background=True))
+    assert running.status in ("queued", "in_progress")
+    ollama.wait_for_chat()
+    cancelled = await settled(client.responses.cancel(running.id))
+    assert (cancelled.id, cancelled.status) == (running.id, "cancelled")
+    assert ollama.wait_for_released()

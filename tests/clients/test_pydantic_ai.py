@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import httpx2
 import pytest
-from pydantic_ai import Agent, ModelHTTPError, NativeOutput
-from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+from pydantic_ai import Agent, ModelHTTPError, NativeOutput, UsageLimitExceeded, UsageLimits
+from pydantic_ai.models.openai import (
+    OpenAIChatModel,
+    OpenAICompaction,
+    OpenAIResponsesModel,
+    OpenAIResponsesModelSettings,
+)
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from tests.clients.scripts import (
@@ -16,6 +23,7 @@ from tests.clients.scripts import (
     BROKEN,
     CITY,
     CITY_ANSWER,
+    CUT_OFF,
     MODEL,
     REASONED_ANSWER,
     TEXT,
@@ -30,7 +38,7 @@ from tests.clients.scripts import (
     forecast,
     required_call,
 )
-from tests.ollama_server import OllamaServer
+from tests.ollama_server import Answer, OllamaServer
 from tests.servers import KEY, Site
 
 MakeAgent: TypeAlias = Callable[..., Agent[None, Any]]
@@ -174,7 +182,7 @@ async def test_tools_of_a_response(
             assert await result.get_output() == WEATHER_TEXT
     else:
         assert (await agent.run(ASK)).output == WEATHER_TEXT
-    assert_round_trip(ollama, stream=stream)
+    assert_round_trip(ollama, stream=True)
 
 
 async def test_reasoning_of_a_response_comes_and_goes_back(
@@ -222,3 +230,108 @@ async def test_a_failure_in_mid_stream(make_agent: MakeAgent, ollama: OllamaServ
                 deltas.append(delta)
     assert raised.value.in_stream
     assert deltas == ["Hel"]
+
+
+# What is stored
+
+
+@pytest.fixture
+def make_stateful_agent(make_agent: MakeAgent) -> MakeAgent:
+    return partial(make_agent, TOOLS_MODEL, kind=OpenAIResponsesModel, tools=[get_weather])
+
+
+@pytest.mark.compat("responses.request.previous_response_id")
+@pytest.mark.parametrize("stream", [False, True])
+async def test_each_turn_continues_the_response_before(
+    make_stateful_agent: MakeAgent, ollama: OllamaServer, sent: list[Any], stream: bool
+) -> None:
+    ollama.reply(*WEATHER_ANSWERS, ANSWER)
+    agent = make_stateful_agent(model_settings={"openai_previous_response_id": "auto"})
+    first = await answer(agent, ASK, stream)
+    assert first.output == WEATHER_TEXT
+    assert_round_trip(ollama, stream=True)
+    second = await answer(agent, "Thanks.", stream, message_history=first.all_messages())
+    assert second.output == TEXT
+    assert ["previous_response_id" in body for body in sent] == [False, True, True]
+    assert [len(body["input"]) for body in sent] == [1, 2, 1]
+    roles = [message["role"] for message in ollama.chats()[2].body["messages"]]
+    assert roles == ["user", "assistant", "tool", "tool", "assistant", "user"]
+
+
+@pytest.mark.compat("responses.request.conversation")
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_conversation_at_the_server(
+    make_stateful_agent: MakeAgent, ollama: OllamaServer, sent: list[Any], stream: bool
+) -> None:
+    ollama.reply(*WEATHER_ANSWERS, ANSWER)
+    agent = make_stateful_agent()
+    model = agent.model
+    assert isinstance(model, OpenAIResponsesModel)
+    conversation = await model.client.conversations.create()
+    begun = OpenAIResponsesModelSettings(openai_conversation_id=conversation.id)
+    first = await answer(agent, ASK, stream, model_settings=begun)
+    assert first.output == WEATHER_TEXT
+    history = first.all_messages()
+    auto = OpenAIResponsesModelSettings(openai_conversation_id="auto")
+    second = await answer(agent, "Thanks.", stream, message_history=history, model_settings=auto)
+    assert second.output == TEXT
+    assert [body.get("conversation") for body in sent[1:]] == [conversation.id] * 3
+    assert [len(body["input"]) for body in sent[1:]] == [1, 2, 1]
+    roles = [message["role"] for message in ollama.chats()[2].body["messages"]]
+    assert roles == ["user", "assistant", "tool", "tool", "assistant", "user"]
+    items = [item.type async for item in model.client.conversations.items.list(conversation.id)]
+    assert len(items) == 8
+
+
+@pytest.mark.compat("responses.request.background")
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_background(
+    make_agent: MakeAgent, ollama: OllamaServer, sent: list[Any], stream: bool
+) -> None:
+    ollama.reply(ANSWER)
+    agent = make_agent(kind=OpenAIResponsesModel)
+    settings = OpenAIResponsesModelSettings(openai_background=True)
+    result = await answer(agent, ASK, stream, model_settings=settings)
+    assert result.output == TEXT
+    assert (result.usage.input_tokens, result.usage.output_tokens) == (12, 5)
+    assert [body["background"] for body in sent] == [True]
+    assert len(ollama.chats()) == 1
+
+
+async def test_tokens_are_counted_before(make_agent: MakeAgent, ollama: OllamaServer) -> None:
+    agent = make_agent(kind=OpenAIResponsesModel)
+    limits = UsageLimits(input_tokens_limit=100, count_tokens_before_request=True)
+    ollama.reply(ANSWER)
+    assert (await agent.run(ASK, usage_limits=limits)).output == TEXT
+    with pytest.raises(UsageLimitExceeded):
+        await agent.run("word " * 1000, usage_limits=limits)
+    assert len(ollama.chats()) == 1
+
+
+async def test_a_history_is_compacted(make_agent: MakeAgent, ollama: OllamaServer) -> None:
+    ollama.reply(ANSWER, Answer(["They said hello."]), CUT_OFF)
+    compaction = OpenAICompaction(message_count_threshold=2)
+    agent = make_agent(kind=OpenAIResponsesModel, capabilities=[compaction], instructions="Hush.")
+    first = await agent.run(ASK)
+    second = await agent.run("Go on.", message_history=first.all_messages())
+    assert second.output == "Hel"
+    messages = json.dumps(ollama.chats()[2].body["messages"])
+    assert "They said hello." in messages
+    assert "Go on." in messages
+
+
+async def answer(agent: Agent[None, Any], prompt: str, stream: bool, **options: Any) -> Any:
+    if not stream:
+        return await agent.run(prompt, **options)
+    async with agent.run_stream(prompt, **options) as result:
+        await result.get_output()
+    return Finished(result)
+
+
+class Finished:
+    """The result of a stream, with the names of that of a run."""
+
+    def __init__(self, result: Any) -> None:
+        self.output = result.response.text
+        self.usage = result.usage
+        self.all_messages = result.all_messages

@@ -106,13 +106,43 @@ def test_a_required_tool(ask: Run, ollama: OllamaServer) -> None:
     assert_call_was_required(ollama, "get_weather", parameters)
 
 
-def test_items_that_are_not_stored_cannot_be_referred_to(run: Run, ollama: OllamaServer) -> None:
-    ollama.reply(Answer(["Let me see."], tool_calls=CALLS))
-    with pytest.raises(ClientError, match="'store': false") as raised:
-        run("tools", provider="openai-responses", model=TOOLS_MODEL)
-    assert (raised.value.kind, raised.value.status) == ("APICallError", 400)
-    assert "item_reference" in [item.get("type") for item in raised.value.seen["sent"][1]["input"]]
-    assert len(ollama.chats()) == 1
+@pytest.mark.parametrize("streams", [False, True])
+def test_later_turns_refer_to_items_that_are_stored(
+    any_model_site: Site, client: NodeClient, ollama: OllamaServer, streams: bool
+) -> None:
+    weather = Answer([], thinking=["They", " ask."], tool_calls=CALLS)
+    ollama.reply(weather, WEATHER_ANSWERS[1], REASONED_ANSWER, ANSWER)
+    prompts = ["The weather?", "And 3 and 3?", "Thanks."]
+    seen = client.run(
+        "turns",
+        baseURL=any_model_site.base_url,
+        apiKey=KEY,
+        model="gpt-5",
+        prompts=prompts,
+        streams=streams,
+        providerOptions={"openai": {"reasoningSummary": "auto"}},
+    )
+    assert seen["texts"] == [WEATHER_TEXT, "6", TEXT]
+    assert seen["reasoning"][1] == "3 and 3"
+    referred = [
+        [item["type"] for item in body["input"] if item.get("type") == "item_reference"]
+        for body in seen["sent"]
+    ]
+    assert [len(each) for each in referred] == [0, 1, 1, 3]
+    (*_, last) = ollama.chats()
+    messages = last.body["messages"]
+    assert [message["role"] for message in messages] == [
+        "user",
+        "assistant",
+        "tool",
+        "tool",
+        "assistant",
+        "user",
+        "assistant",
+        "user",
+    ]
+    assert messages[1]["thinking"] == "They ask."
+    assert (messages[4]["content"], messages[6]["content"]) == (WEATHER_TEXT, "6")
 
 
 @pytest.mark.parametrize("provider", ["openai", "openai-compatible"])

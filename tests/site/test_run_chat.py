@@ -6,6 +6,8 @@ Every flow is run in a thread, as under WSGI, and in an event loop.
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,7 +16,7 @@ from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.http import Http404, HttpRequest
 from django.test import RequestFactory
 
-from django_ollama_openai import _conf
+from django_ollama_openai import _conf, shutdown
 from django_ollama_openai._gateway.admission import (
     Admission,
     Incoming,
@@ -23,10 +25,14 @@ from django_ollama_openai._gateway.admission import (
     carry_out,
 )
 from django_ollama_openai._gateway.chat import run_chat
-from django_ollama_openai._gateway.delivery import AsyncDelivery, Delivery, Reply
+from django_ollama_openai._gateway.delivery import AsyncDelivery, Delivery, Reply, Stopper
 from django_ollama_openai._gateway.flow import Flow, arun, run
 from django_ollama_openai._gateway.outcome import Record
 from django_ollama_openai._gateway.recorder import BaseRecorder
+from django_ollama_openai._translation.chat_completion import (
+    ChatCompletionStream,
+    WholeChatCompletion,
+)
 from django_ollama_openai._wire.base import WireModel
 from django_ollama_openai._wire.chat import ChatCompletionRequest
 from django_ollama_openai._wire.delta import Delta
@@ -36,6 +42,7 @@ from django_ollama_openai.exceptions import (
     InvalidRequest,
     ModelNotFound,
     PermissionDenied,
+    ShuttingDown,
     UpstreamError,
 )
 from django_ollama_openai.policies import BasePolicy, Hold, Outcome
@@ -300,6 +307,113 @@ async def test_a_disconnect_while_a_finished_answer_is_recorded() -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.gather(*tasks, return_exceptions=True)
     assert only("recorded").finish_reason == only("settled").finish_reason == "stop"
+
+
+# Answers that begin early, are stopped, or have no client
+
+
+def answer_with(
+    recorder: BaseRecorder,
+    stopper: Stopper | None = None,
+    *,
+    stream: bool = True,
+    is_early: bool = False,
+    is_detached: bool = False,
+) -> Flow[Reply]:
+    admission = yield from admit(incoming(), endpoint="notes", scope="chat", body=chat(stream=True))
+    writer = (
+        ChatCompletionStream("m", "snake", include_usage=False, is_early=is_early)
+        if stream
+        else WholeChatCompletion("m", "snake")
+    )
+    chatting = run_chat(
+        admission,
+        recorder=recorder,
+        writer=writer,
+        is_stream=stream,
+        stopper=stopper,
+        is_detached=is_detached,
+    )
+    return (yield from carry_out(admission, chatting))
+
+
+def test_after_an_early_beginning_a_failure_is_a_part_of_the_stream(
+    drive: Drive, configured: Callable[..., None]
+) -> None:
+    configured(f"{SITE}.Words", OPTIONS={"fail_after": 0})
+    content = drive(answer_with(Recorder(), is_early=True))
+    first, failure, done, _ = content.split(b"\n\n")
+    assert b'"role":"assistant"' in first
+    assert b"The engine failed." in failure
+    assert done == b"data: [DONE]"
+    assert isinstance(only("settled").error, UpstreamError)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("delay", [0.3, None])
+def test_a_stopped_answer_is_finished(
+    drive: Drive, configured: Callable[..., None], delay: float | None, *, stream: bool
+) -> None:
+    configured("tests.site.test_signals.Endless")
+    stopper = Stopper()
+    if delay is None:
+        # Before it has begun.
+        stopper.stop()
+    else:
+        threading.Timer(delay, stopper.stop).start()
+    content = drive(answer_with(Recorder(), stopper, stream=stream))
+    assert b'"finish_reason":"stop"' in content
+    record: Record = only("recorded")
+    assert (record.finish_reason, record.error) == ("stop", None)
+    assert only("settled").finish_reason == "stop"
+    if delay is not None:
+        assert record.messages[0]["content"].startswith("on ")
+
+
+@pytest.mark.parametrize("fail_after", [None, 0, 2])
+def test_a_detached_answer(
+    drive: Drive, configured: Callable[..., None], fail_after: int | None
+) -> None:
+    ended: list[dict[str, Any]] = []
+
+    def note(**facts: Any) -> None:
+        ended.append(facts)
+
+    completion_failed.connect(note)
+    completion_finished.connect(note)
+    try:
+        configured(f"{SITE}.Words", OPTIONS={"fail_after": fail_after})
+        assert drive(answer_with(Recorder(), is_detached=True)) == b""
+        wait_for(lambda: bool(ended))
+    finally:
+        completion_failed.disconnect(note)
+        completion_finished.disconnect(note)
+    record: Record = only("recorded")
+    assert (record.error is None) == (fail_after is None)
+    assert only("settled").error is record.error
+    assert names() == ["admitted", "recorded", "settled"]
+    assert len(ended) == 1
+
+
+def test_a_detached_answer_ends_as_soon_as_the_server_stops(
+    drive: Drive, configured: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configured("tests.site.test_signals.Endless")
+    timer = threading.Timer(0.3, lambda: shutdown.begin(3600))
+    monkeypatch.setattr(shutdown, "_begun", None)
+    timer.start()
+    assert drive(answer_with(Recorder(), is_detached=True)) == b""
+    wait_for(lambda: "settled" in names())
+    record: Record = only("recorded")
+    assert isinstance(record.error, ShuttingDown)
+    assert record.messages[0]["content"].startswith("on ")
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 # An endpoint that makes the chat itself

@@ -538,3 +538,66 @@ def test_nothing_in_an_answer_forges_a_frame(case: Case, deltas: list[Delta]) ->
         if delta.content or delta.reasoning or delta.tool_calls or delta.logprobs
     ]
     assert len(frames(write(deltas, case))) == 1 + len(spoken) + 1
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("include_usage", [True, False])
+@pytest.mark.parametrize("deltas", [TEXT, REASONING, TOOL_CALLS, [end()]])
+def test_a_stream_that_begins_early_and_is_numbered(
+    case: Case, deltas: list[Delta], *, include_usage: bool
+) -> None:
+    writer = ChatCompletionStream(
+        "my_model:1b",
+        case,
+        include_usage=include_usage,
+        first={"session_id": "conv_1"},
+        is_early=True,
+        is_numbered=True,
+    )
+    begin = writer.begin()
+    (first,) = frames(begin + b"data: [DONE]\n\n")
+    assert first["choices"][0]["delta"]["role"] == "assistant"
+    stream = begin + b"".join(map(writer.feed, deltas))
+    writer.last["truncated_messages"] = 2
+    found = frames(stream + writer.finish())
+    number, id_, truncated = (
+        ("sequenceNumber", "sessionId", "truncatedMessages")
+        if case == "camel"
+        else ("sequence_number", "session_id", "truncated_messages")
+    )
+    assert [chunk.pop(number) for chunk in found] == list(range(len(found)))
+    assert [chunk.pop(id_, None) for chunk in found] == ["conv_1"] + [None] * (len(found) - 1)
+    assert [chunk.pop(truncated, None) for chunk in found] == [None] * (len(found) - 1) + [2]
+    # Apart from that it is the same stream.
+    plain = frames(write(deltas, case, include_usage=include_usage))
+    for chunk in [*found, *plain]:
+        del chunk["id"], chunk["created"]
+    assert found == plain
+
+
+@pytest.mark.parametrize("case", CASES)
+@given(deltas=answers())
+@few
+def test_a_stream_in_one_chunk_is_what_openais_client_gathers(
+    case: Case, deltas: list[Delta]
+) -> None:
+    writer = ChatCompletionStream("m", case, include_usage=False, created=17, is_numbered=True)
+    (chunk,) = frames(writer.in_one(fold(deltas)) + b"data: [DONE]\n\n")
+    assert chunk["created"] == 17
+    if case != "camel":
+        stream = write(deltas, case, model="m")
+        whole = ChatCompletionStreamState()
+        once = ChatCompletionStreamState()
+        for each in frames(stream):
+            whole.handle_chunk(ChatCompletionChunk.model_validate(each))
+        once.handle_chunk(ChatCompletionChunk.model_validate(chunk))
+        one, other = (
+            state.current_completion_snapshot.choices[0].message for state in (once, whole)
+        )
+        assert (one.content or "") == (other.content or "")
+        assert [
+            (call.id, call.function.name, call.function.arguments) for call in one.tool_calls or ()
+        ] == [
+            (call.id, call.function.name, call.function.arguments)
+            for call in other.tool_calls or ()
+        ]

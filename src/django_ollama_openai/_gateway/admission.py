@@ -37,8 +37,10 @@ from .policy import Holds, policies
 from .routing import Route, resolve_model
 
 __all__ = [
+    "CHARACTERS_PER_TOKEN",
     "Admission",
     "Incoming",
+    "NameFields",
     "admit",
     "admit_chat",
     "admit_without_engine",

@@ -12,7 +12,7 @@ from .._translation.chat_completion import (
     ChatCompletionWriter,
     WholeChatCompletion,
 )
-from .._wire.chat import ChatCompletionRequest, ImageURL
+from .._wire.chat import ChatCompletionRequest
 from ..exceptions import GatewayError, InvalidRequest
 from .accounting import Account
 from .admission import Admission, NameFields
@@ -98,7 +98,7 @@ def fetch_remote_images(admission: Admission[Any]) -> Flow[None]:
         raise
 
 
-def _fetch(images: Sequence[tuple[str, ImageURL]], settings: _conf.Settings) -> Flow[None]:
+def _fetch(images: Sequence[tuple[str, Any]], settings: _conf.Settings) -> Flow[None]:
     if not settings.REMOTE_IMAGES:
         raise InvalidRequest(
             "This site does not fetch images. Send the image itself, as a data URI.",

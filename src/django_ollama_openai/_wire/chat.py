@@ -49,7 +49,6 @@ __all__ = [
     "FunctionReference",
     "FunctionTool",
     "ImagePart",
-    "ImageURL",
     "JSONSchemaFormat",
     "Message",
     "Part",

@@ -7,6 +7,7 @@ import { City, forecasts, Weather } from "./schemas.mjs";
 
 const models = {
   openai: ({ model, ...options }) => createOpenAI(options).chat(model),
+  "openai-default": ({ model, ...options }) => createOpenAI(options)(model),
   "openai-responses": ({ model, ...options }) => createOpenAI(options).responses(model),
   "openai-compatible": ({ model, ...options }) =>
     createOpenAICompatible({
@@ -86,6 +87,23 @@ await serve({
 
   async toolsStream(options, seen) {
     await stream(seen, withTools(options));
+  },
+
+  // A conversation of several turns, with the provider's own model.
+  async turns({ prompts, streams, ...options }, seen) {
+    const { prompt, ...asking } = withTools({ ...options, provider: "openai-default" });
+    const messages = [];
+    seen.texts = [];
+    seen.reasoning = [];
+    for (const content of prompts) {
+      messages.push({ role: "user", content });
+      const result = streams
+        ? await streamed({ ...asking, messages }, (result) => result.consumeStream())
+        : await generateText({ ...asking, messages });
+      messages.push(...(await result.response).messages);
+      seen.texts.push(await result.text);
+      seen.reasoning.push(await result.reasoningText);
+    }
   },
 
   async requiredTool(options, seen) {

@@ -62,7 +62,7 @@ class Chat:
     def events(self, path: str, **fields: Any) -> list[Any]:
         """Return the chunks of a stream, which ends with ``[DONE]``."""
         headers = {"Authorization": f"Bearer {self.caller.key}"} if self.caller.key else {}
-        response = self.caller.client.post(
+        response: Any = self.caller.client.post(
             f"/ai/{self.path}{path}",
             json.dumps({**fields, "stream": True}),
             content_type="application/json",

@@ -30,7 +30,8 @@ from tests.fast_lane import CLIENTS, IDS, sender
 PATH = "/ai/v1/chat/completions"
 ADA, BOB = "sk-ada", "sk-bob"
 ASK = [{"role": "user", "content": "Say hello."}]
-PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(range(256))).decode()
+IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+PNG = base64.b64encode(IMAGE).decode()
 WAV = base64.b64encode(b"RIFF" + bytes(range(256))).decode()
 
 # Under ASGI what is stored is committed by another thread.
@@ -94,6 +95,7 @@ CALLS = [
 ]
 
 
+@pytest.mark.compat("chat.request.store", "chat.response.service_tier", "chat.response.metadata")
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_is_stored_is_the_whole_completion(send: Callable[..., Any], stream: bool) -> None:
     reply = {"reasoning": "Hm.", "content": "Hello there", "tool_calls": CALLS}
@@ -144,6 +146,7 @@ def test_a_deprecated_function_is_stored_as_it_was_answered(send: Callable[..., 
     assert (stored["tools"], stored["tool_choice"]) == (None, None)
 
 
+@pytest.mark.compat("chat.request.store")
 @pytest.mark.parametrize(
     ("fields", "key"),
     [
@@ -163,6 +166,7 @@ def test_what_is_not_stored(
     assert not Completion.objects.exists()
 
 
+@pytest.mark.compat("chat.request.metadata")
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -280,6 +284,10 @@ def test_messages_come_back_as_they_were_sent(send: Callable[..., Any], tmp_path
             ]
         )
     ]
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    next(path for path in files if path.read_bytes() == IMAGE).unlink()
+    lost = send("GET", f"/{sent['id']}/messages?after={sent['id']}-0&limit=1")[1]["data"][0]
+    assert [part["type"] for part in lost["content_parts"]] == ["text", "text", "input_audio"]
     status, deleted = send("DELETE", f"/{sent['id']}")
     assert deleted == {"id": sent["id"], "object": "chat.completion.deleted", "deleted": True}
     ChatCompletionDeleted.model_validate(deleted)
@@ -363,6 +371,7 @@ KEYS = [
 KEYS += [" ", "'); --", "a b", "🙂", ""]
 
 
+@pytest.mark.compat("chat.request.metadata")
 def test_any_key_of_metadata_can_be_looked_up(send: Callable[..., Any]) -> None:
     made = {
         key: ask(send, store=True, metadata={key: f"{key}1", "other": "2"})["id"] for key in KEYS
@@ -379,6 +388,7 @@ def test_any_key_of_metadata_can_be_looked_up(send: Callable[..., Any]) -> None:
     assert send("GET", "?metadata[A]=a1")[1]["data"] == []
 
 
+@pytest.mark.compat("chat.response.metadata")
 def test_metadata_can_be_changed(send: Callable[..., Any]) -> None:
     path = f"/{ask(send, store=True, metadata={'a': '1'})['id']}"
     status, changed = send("POST", path, {"metadata": {"new_key": "2"}})

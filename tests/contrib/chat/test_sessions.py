@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -54,7 +54,7 @@ def test_a_session_has_the_fields_of_the_api(ada: Caller) -> None:
     assert made.body["object"] == "chat.session"
     for name in ("created_at", "updated_at"):
         assert made.body[name].endswith("Z")
-        assert datetime.fromisoformat(made.body[name])
+        assert datetime.fromisoformat(made.body[name]).utcoffset() == timedelta(0)
     assert ada("GET", f"{SESSIONS}{made.body['id']}/").body == made.body
     assert ada("GET", f"{SESSIONS}{made.body['id']}").body == made.body
 
@@ -72,7 +72,13 @@ def test_all_fields_are_kept_and_each_can_be_changed_alone(ada: Caller) -> None:
         } == {key: before[key] for key in before if key not in (name, "updated_at")}
         assert changed.body[name] == value
     assert one_by_one("PATCH", "", {}).body["title"] == FIELDS["title"]
-    nothing = {"title": "", "model": None, "instructions": None, "parameters": {}, "tools": []}
+    nothing: dict[str, Any] = {
+        "title": "",
+        "model": None,
+        "instructions": None,
+        "parameters": {},
+        "tools": [],
+    }
     emptied = one_by_one("PATCH", "", nothing | {"metadata": {}}).body
     assert {name: emptied[name] for name in nothing} == nothing
 
@@ -181,7 +187,7 @@ def test_lists_are_walked_by_activity(ada: Caller) -> None:
 
 
 def test_a_session_brings_its_history(ada: Caller) -> None:
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "system", "content": "Rules"},
         {"role": "user", "content": [{"type": "text", "text": "How many?"}]},
         {

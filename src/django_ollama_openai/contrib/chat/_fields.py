@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
-from typing import Any, Final
+from typing import Any
 
 from django.db.models import CharField, JSONField, Model, TextField
 
-__all__ = ["StoredCharField", "StoredJSONField", "StoredTextField", "storable"]
+from ._store.text import storable
 
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
-
-
-def storable(value: Any) -> Any:
-    """Return ``value``, a text or JSON, with U+FFFD in place of NUL, which PostgreSQL does not
-    store, and of lone surrogates, which UTF-8 cannot encode."""
-    if isinstance(value, str):
-        value = value.replace("\x00", "\ufffd")
-        return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
-    if isinstance(value, dict):
-        return {storable(key): storable(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [storable(item) for item in value]
-    return value
+__all__ = ["StoredCharField", "StoredJSONField", "StoredTextField"]
 
 
 class _Stored:

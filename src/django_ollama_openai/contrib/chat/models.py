@@ -18,7 +18,6 @@ from django.db.models import (
     SET_NULL,
     BooleanField,
     CharField,
-    CheckConstraint,
     DateTimeField,
     FileField,
     ForeignKey,
@@ -27,7 +26,6 @@ from django.db.models import (
     OneToOneField,
     PositiveBigIntegerField,
     PositiveIntegerField,
-    Q,
     TextChoices,
     UniqueConstraint,
     UUIDField,
@@ -286,12 +284,6 @@ class Run(Model):
     class Meta:
         verbose_name = _("running answer")
         verbose_name_plural = _("running answers")
-        constraints: ClassVar = [
-            CheckConstraint(
-                condition=Q(item__isnull=False) | Q(response__isnull=False),
-                name="ollama_openai_chat_run_of",
-            )
-        ]
 
     def __str__(self) -> str:
         return str(self.id)
@@ -373,12 +365,6 @@ class Attachment(PublicModel):
     class Meta:
         verbose_name = _("attachment")
         verbose_name_plural = _("attachments")
-        constraints: ClassVar = [
-            CheckConstraint(
-                condition=Q(item__isnull=False) | Q(completion__isnull=False),
-                name="ollama_openai_chat_file_of",
-            )
-        ]
 
     def __str__(self) -> str:
         return self.public_id

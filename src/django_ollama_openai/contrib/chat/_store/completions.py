@@ -8,25 +8,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from django.db import connections, transaction
+from django.db import connections
 from django.db.models import BooleanField, F, Func, QuerySet, Value
 
 from ...._wire.base import dump_sent
 from ...._wire.chat import ChatCompletionRequest
-from ..models import Attachment, Completion
-from .files import Media, data_uri, delete_file, of_completion, stored
+from ..models import Completion
+from .files import Media, of_completion, stored
+from .items import MISSING_FILE, Locate, inlined
+from .text import storable
 
 __all__ = [
     "add_completion",
     "add_completions",
     "complete",
     "completion_key",
-    "delete_completion",
     "message_rows",
     "messages_of",
     "present",
     "repeated_fields",
-    "storable",
     "with_metadata",
 ]
 
@@ -62,17 +62,6 @@ def completion_key(completion_id: str) -> UUID | None:
     id."""
     match = _ID.fullmatch(completion_id)
     return None if match is None else UUID(match[1])
-
-
-def storable(value: Any) -> Any:
-    """Return ``value``, JSON, without NUL, which PostgreSQL does not store."""
-    if isinstance(value, str):
-        return value.replace("\x00", "\ufffd")
-    if isinstance(value, list):
-        return [storable(item) for item in value]
-    if isinstance(value, dict):
-        return {storable(key): storable(item) for key, item in value.items()}
-    return value
 
 
 def message_rows(
@@ -145,14 +134,6 @@ def add_completions(rows: Sequence[Completion]) -> None:
     Completion.objects.bulk_create(rows)
 
 
-def delete_completion(row: Completion) -> None:
-    """Delete ``row`` with its files."""
-    with transaction.atomic():
-        for attachment in row.attachments.all():
-            delete_file(attachment)
-        row.delete()
-
-
 def with_metadata(rows: QuerySet[Completion], pairs: Mapping[str, str]) -> QuerySet[Completion]:
     """Return those of ``rows`` whose metadata has all ``pairs``.
 
@@ -183,25 +164,27 @@ def present(row: Completion) -> dict[str, Any]:
 def messages_of(row: Completion, numbers: list[int]) -> list[dict[str, Any]]:
     """Return OpenAI's objects for the messages of ``row`` with these ``numbers``, from 0. Images
     and audio are inside, as requests have them: what clients send on needs no key then."""
-    files = of_completion(row)
+    locate = inlined(of_completion(row))
     return [
-        {"id": f"{row.public_id}-{number}", **_sent_message(row.messages[number], files)}
+        {"id": f"{row.public_id}-{number}", **_sent_message(row.messages[number], locate)}
         for number in numbers
     ]
 
 
-def _sent_message(message: dict[str, Any], files: dict[str, Attachment]) -> dict[str, Any]:
+def _sent_message(message: dict[str, Any], locate: Locate) -> dict[str, Any]:
     parts = message["content_parts"]
-    sent = None if parts is None else [_sent_part(part, files) for part in parts]
+    sent = None if parts is None else [_sent_part(part, locate) for part in parts]
     return {"name": None, **message, "content_parts": sent}
 
 
-def _sent_part(part: dict[str, Any], files: dict[str, Attachment]) -> dict[str, Any]:
+def _sent_part(part: dict[str, Any], locate: Locate) -> dict[str, Any]:
+    if part["type"] not in ("image_url", "input_audio"):
+        return part
+    found = locate(part["file"]) if "file" in part else part["image_url"]
+    if found is None:
+        return {"type": "text", "text": MISSING_FILE}
     if part["type"] == "image_url":
-        url = data_uri(files[part["file"]]) if "file" in part else part["image_url"]
         detail = {"detail": part["detail"]} if "detail" in part else {}
-        return {"type": "image_url", "image_url": {"url": url, **detail}}
-    if part["type"] == "input_audio":
-        _, _, data = data_uri(files[part["file"]]).partition(",")
-        return {"type": "input_audio", "input_audio": {"data": data, "format": part["format"]}}
-    return part
+        return {"type": "image_url", "image_url": {"url": found, **detail}}
+    data = found.partition(",")[2]
+    return {"type": "input_audio", "input_audio": {"data": data, "format": part["format"]}}

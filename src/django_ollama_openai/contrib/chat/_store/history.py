@@ -10,14 +10,14 @@ from ..models import Item
 from .files import load
 from .items import inlined
 from .messages import chat_message, group, head_of, role_of
-from .tree import Path
+from .tree import Line, Path
 
 __all__ = ["INSTRUCTING", "characters_of", "read_history", "read_items"]
 
 #: The roles of messages that are instructions. At the beginning of a path they are kept.
 INSTRUCTING: Final = frozenset({"developer", "system"})
-MAX_INSTRUCTING: Final = 20
-#: The items that are read at once; the number doubles each time.
+MAX_INSTRUCTING: Final = 5
+#: The items that are read first, and at least.
 FIRST_READ: Final = 64
 MAX_MESSAGES: Final = 9_000
 
@@ -30,31 +30,34 @@ def read_history(path: Path, max_characters: int) -> tuple[list[dict[str, Any]],
     beginning, then whole turns, each from a user's message on. The last turn is returned whatever
     its size.
     """
-    rows: list[Item] = []
+    rows: list[Line] = []
     characters, below, limit = 0, None, FIRST_READ
     has_turn = is_whole = False
     while not has_turn or (characters <= max_characters and len(rows) <= MAX_MESSAGES):
-        found = path.newest(limit, below=below)
+        found = path.lines(limit, below=below)
         rows += found
         characters += characters_of(found)
         has_turn = has_turn or any(row.role == "user" for row in found)
         if len(found) < limit:
             is_whole = True
             break
-        below, limit = found[-1].sequence, 2 * limit
+        # As many as the rest of the text has, if they are as long as those before.
+        left = (max_characters - characters) * len(rows) // max(1, characters)
+        below, limit = found[-1].sequence, min(max(FIRST_READ, left), 2 * len(rows))
     rows.reverse()
     groups = group(rows)
     left_out = 0
     if not is_whole or characters > max_characters or len(groups) > MAX_MESSAGES:
-        heads = path.oldest(MAX_INSTRUCTING, head=None)
-        leading = [[row] for row in takewhile(lambda row: row.role in INSTRUCTING, heads)]
+        beginning = path.lines(MAX_INSTRUCTING, oldest=True)
+        leading = group(list(takewhile(lambda row: row.role in INSTRUCTING, beginning)))
         first = _first(groups, max_characters - sum(map(characters_of, leading)))
         recent = groups[first:]
         if leading and leading[-1][0].sequence < recent[0][0].sequence:
             recent = leading + recent
         groups = recent
         left_out = path.count(head=None) - len(groups)
-    attachments = load([row for rows in groups for row in rows])
+    lines: list[Any] = [row for rows in groups for row in rows]
+    attachments = load(lines)
     messages = [chat_message(rows, inlined(attachments)) for rows in groups]
     return [message for message in messages if message is not None], left_out
 
@@ -78,7 +81,7 @@ def read_items(path: Path, max_characters: int, *, cuts: bool) -> list[Item]:
     return rows
 
 
-def characters_of(rows: Iterable[Item]) -> int:
+def characters_of(rows: Iterable[Item | Line]) -> int:
     """Return the characters of ``rows`` that count for a request: also those of reasoning and of
     the arguments of calls."""
     return sum(len(row.text) + (0 if row.type == "message" else _hidden(row.data)) for row in rows)
@@ -92,7 +95,7 @@ def _hidden(data: dict[str, Any]) -> int:
     return sum(len(text) for text in texts if isinstance(text, str))
 
 
-def _first(groups: list[list[Item]], max_characters: int) -> int:
+def _first(groups: list[list[Line]] | list[list[Item]], max_characters: int) -> int:
     """Return the index of the first message to keep: a user's, or the first of all."""
     characters, first = 0, None
     for index in range(len(groups) - 1, -1, -1):

@@ -6,7 +6,7 @@ A message of the model is a group of rows: its reasoning, its text, its tool cal
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ...._ids import uuid7
 from ...._wire.chat import (
@@ -23,6 +23,7 @@ from ..models import Item, Status
 from .files import Media
 from .items import MISSING_FILE, Locate, join_messages, text_of
 from .text import storable
+from .tree import Line
 
 __all__ = [
     "answer_rows",
@@ -36,6 +37,9 @@ __all__ = [
     "stored_message",
     "tool_calls_of",
 ]
+
+#: A row, or what engines get of it.
+R = TypeVar("R", Item, Line)
 
 
 def message_rows(message: dict[str, Any], media: Media, *, param: str = "") -> list[Item]:
@@ -136,9 +140,9 @@ def _output_text(text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def group(rows: Sequence[Item]) -> list[list[Item]]:
+def group(rows: Sequence[R]) -> list[list[R]]:
     """Return ``rows``, which are in order, by message."""
-    groups: list[list[Item]] = []
+    groups: list[list[R]] = []
     last = None
     for row in rows:
         key = row.head_id or row.pk
@@ -149,7 +153,7 @@ def group(rows: Sequence[Item]) -> list[list[Item]]:
     return groups
 
 
-def chat_message(rows: Sequence[Item], locate: Locate) -> dict[str, Any] | None:
+def chat_message(rows: Sequence[R], locate: Locate) -> dict[str, Any] | None:
     """Return the message that ``rows`` are, as a request for a chat completion has it; ``None`` if
     there is nothing in it for an engine, such as an answer that failed before its first token."""
     head = head_of(rows)
@@ -172,7 +176,7 @@ def chat_message(rows: Sequence[Item], locate: Locate) -> dict[str, Any] | None:
     return None if is_empty and (not reasoning or head.status == Status.FAILED) else message
 
 
-def head_of(rows: Iterable[Item]) -> Item:
+def head_of(rows: Iterable[R]) -> R:
     """Return the row that ``rows``, those of one message, belong to."""
     return next(row for row in rows if row.head_id is None)
 
@@ -202,14 +206,14 @@ _MODELS: Final[dict[str, Any]] = {
 }
 
 
-def role_of(head: Item) -> str:
+def role_of(head: Item | Line) -> str:
     """Return the role of a message."""
     if head.type in ("function_call_output", "custom_tool_call_output"):
         return "tool"
     return head.role or "assistant"
 
 
-def content_of(head: Item, locate: Locate) -> Any:
+def content_of(head: Item | Line, locate: Locate) -> Any:
     """Return the content of a message: a string if it is one text, else parts."""
     content = head.data.get("content", head.data.get("output"))
     if head.type not in ("message", "function_call_output", "custom_tool_call_output"):
@@ -242,7 +246,7 @@ def _chat_part(part: dict[str, Any], locate: Locate) -> dict[str, Any]:
     return {"type": "text", "text": part.get("text", "")}
 
 
-def reasoning_of(rows: Sequence[Item]) -> str | None:
+def reasoning_of(rows: Sequence[R]) -> str | None:
     """Return the reasoning of a message of the model, or else its summary."""
     texts = [
         part.get("text", "")
@@ -253,7 +257,7 @@ def reasoning_of(rows: Sequence[Item]) -> str | None:
     return "\n".join(texts) or None
 
 
-def tool_calls_of(rows: Sequence[Item]) -> list[dict[str, Any]] | None:
+def tool_calls_of(rows: Sequence[R]) -> list[dict[str, Any]] | None:
     """Return the tool calls of a message of the model."""
     calls = []
     for row in rows:

@@ -34,6 +34,7 @@ __all__ = [
     "ConversationLocked",
     "begin_message",
     "begin_response",
+    "check_not_answering",
     "check_unlocked",
     "end_expired",
     "end_message",
@@ -105,6 +106,18 @@ def check_unlocked(conversation: Conversation, param: str | None = None) -> None
         raise ConversationLocked(param)
     _end_abandoned(run)
     conversation.refresh_from_db()
+
+
+def check_not_answering(conversation: Conversation) -> None:
+    """Check that no answer is running in ``conversation``, before its history is read: that would
+    lack the answer, which may end before the next one begins.
+
+    Raises:
+        ConversationLocked: One is running.
+    """
+    run = Run.objects.filter(locks=conversation).first()
+    if run is not None and not end_expired(run):
+        raise ConversationLocked
 
 
 def begin_message(

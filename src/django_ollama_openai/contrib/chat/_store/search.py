@@ -9,8 +9,8 @@ from typing import Final
 from django.db import connections
 from django.db.models import BooleanField, F, Func, Q, QuerySet, Value
 
-from .._fields import storable
 from ..models import Conversation, Item
+from .text import storable
 
 __all__ = ["DROP_INDEX_SQL", "INDEX_SQL", "matching"]
 

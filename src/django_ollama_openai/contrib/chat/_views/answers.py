@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.http.response import HttpResponseBase
 
-from ...._gateway.admission import NameFields
+from ...._gateway.admission import CHARACTERS_PER_TOKEN, NameFields
 from ...._gateway.flow import Flow, call
 from ...._gateway.routing import resolve_model
 from ...._ids import public_id, uuid7
@@ -36,15 +36,13 @@ from .._answers.streams import follow
 from .._store.files import Media, stored
 from .._store.history import characters_of, read_history
 from .._store.messages import head_of, stored_message
-from .._store.runs import ConversationLocked, begin_message
+from .._store.runs import ConversationLocked, begin_message, check_not_answering
 from .._store.tree import path_to
 from ..models import Conversation, Item
 from .callers import lock_session, rename_field
 
 __all__ = ["Question", "answer", "completion_id", "in_store"]
 
-#: No text has more characters for each token.
-CHARACTERS_PER_TOKEN: Final = 8
 HEADER: Final = "x-truncated-messages"
 
 
@@ -196,8 +194,10 @@ def _chat_request(
     Raises:
         InvalidRequest: A field is invalid; the error names it as the client does.
         ModelNotFound: The caller may not use the model.
+        ConversationLocked: Another answer is running.
     """
     session, settings = question.conversation, admission.settings
+    check_not_answering(session)
     parameters, fields = _other(session.parameters, question.fields), question.fields
     body = {**parameters, **fields, "stream": True}
     if session.tools and "tools" not in fields:

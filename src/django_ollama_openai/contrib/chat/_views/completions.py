@@ -36,16 +36,15 @@ from .._store.completions import (
     add_completions,
     complete,
     completion_key,
-    delete_completion,
     message_rows,
     messages_of,
     present,
     repeated_fields,
-    storable,
     with_metadata,
 )
 from .._store.files import Media
 from .._store.groups import GroupWriter
+from .._store.text import storable
 from ..models import Completion
 from .callers import SCOPE, Owner
 
@@ -242,7 +241,7 @@ def delete_chat_completion(admission: Admission[None]) -> dict[str, Any]:
     """Delete a stored chat completion."""
     row = _find(admission)
     answer = Deleted(id=row.public_id, object="chat.completion.deleted")
-    delete_completion(row)
+    row.delete()
     return answer.model_dump()
 
 

@@ -519,27 +519,9 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.AddConstraint(
-            model_name="attachment",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("item__isnull", False), ("completion__isnull", False), _connector="OR"
-                ),
-                name="ollama_openai_chat_file_of",
-            ),
-        ),
-        migrations.AddConstraint(
             model_name="item",
             constraint=models.UniqueConstraint(
                 fields=("branch", "sequence"), name="ollama_openai_chat_path"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("item__isnull", False), ("response__isnull", False), _connector="OR"
-                ),
-                name="ollama_openai_chat_run_of",
             ),
         ),
         migrations.AddConstraint(
