@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Collection, Iterable
-from typing import Annotated, Any, Final, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Self, TypeAlias, TypeVar
 
 import pydantic_core
 from annotated_types import MaxLen
@@ -39,6 +39,12 @@ __all__ = [
 ]
 
 
+#: The maximum number of keys, objects and arrays in a body. Parsing one takes far longer than its
+#: few bytes suggest: a body within the size limit could have millions, and block the event loop for
+#: seconds.
+MAX_NODES: Final = 100_000
+
+
 def _both_spellings(name: str) -> str | AliasChoices:
     camel = to_camel(name)
     return name if camel == name else AliasChoices(name, camel)
@@ -60,6 +66,9 @@ class WireModel(BaseModel):
         validate_by_name=True,
     )
 
+    #: The maximum number of keys, objects and arrays in a body.
+    max_nodes: ClassVar[int] = MAX_NODES
+
     @classmethod
     def parse(cls, body: bytes) -> Self:
         """Parse ``body`` as JSON and validate it.
@@ -68,10 +77,10 @@ class WireModel(BaseModel):
             InvalidRequest: The body is invalid; ``param`` is the first invalid field, in OpenAI's
                 notation.
         """
-        if not _is_simple(body):
+        if not _is_simple(body, cls.max_nodes):
             raise InvalidRequest(
                 "The request body is too complex: it may contain at most "
-                f"{MAX_NODES} keys, objects and arrays."
+                f"{cls.max_nodes} keys, objects and arrays."
             )
         try:
             value = _from_json(body)
@@ -148,7 +157,7 @@ def parse_json(text: str) -> Any:
         ValueError: The text is not JSON, is too complex or nested too deeply, or has a number
             beyond the range of a float.
     """
-    if not _is_simple(text.encode()):
+    if not _is_simple(text.encode(), MAX_NODES):
         raise ValueError("too many keys, objects and arrays")
     value = _from_json(text)
     if _overflow(value) is not None:
@@ -174,25 +183,20 @@ def _from_json(text: bytes | str) -> Any:
         raise
 
 
-#: The maximum number of keys, objects and arrays in a body. Parsing one takes far longer than its
-#: few bytes suggest: a body within the size limit could have millions, and block the event loop for
-#: seconds.
-MAX_NODES: Final = 100_000
-
 _NODES: Final = (b":", b"{", b"[")
 
 
-def _is_simple(body: bytes) -> bool:
-    """Return whether ``body``, which may be JSON, has at most ``MAX_NODES`` keys, objects and
+def _is_simple(body: bytes, limit: int) -> bool:
+    """Return whether ``body``, which may be JSON, has at most ``limit`` keys, objects and
     arrays."""
-    if sum(map(body.count, _NODES)) <= MAX_NODES:
+    if sum(map(body.count, _NODES)) <= limit:
         return True
     # Do not count these characters within strings. There are not many more strings than keys.
     plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
-    if plain.count(b'"') > 8 * MAX_NODES:
+    if plain.count(b'"') > 8 * limit:
         return False
     outside = b"".join(plain.split(b'"')[::2])
-    return sum(map(outside.count, _NODES)) <= MAX_NODES
+    return sum(map(outside.count, _NODES)) <= limit
 
 
 def _overflow(value: Any) -> tuple[int | str, ...] | None:

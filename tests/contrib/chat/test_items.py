@@ -295,7 +295,7 @@ def test_items_join_into_messages(items: list[dict[str, Any]], sizes: str) -> No
 @pytest.mark.parametrize("text", ["a\x00b", "a\ud800b"])
 def test_text_that_no_database_stores_is_replaced(text: str) -> None:
     shown = "a\ufffdb"
-    items = [
+    items: list[dict[str, Any]] = [
         {"role": "user", "content": text},
         {"role": "user", "content": [{"type": "input_text", "text": text}]},
         {"type": "function_call", "call_id": text, "name": text, "arguments": text},
@@ -307,6 +307,6 @@ def test_text_that_no_database_stores_is_replaced(text: str) -> None:
     assert made[0]["content"][0]["text"] == made[2]["arguments"] == shown
     assert made[4][shown] == [{shown: shown}, 1, None]
     rows = message_rows({"role": "assistant", "content": text, "reasoning_content": text}, Media())
-    assert {str(row.data.get("content")[0]["text"]) for row in rows} == {shown}  # type: ignore[index]  # a list
+    assert {str(row.data.get("content")[0]["text"]) for row in rows} == {shown}
     big = {"a": ["x" * 10]}
     assert storable(big) == big

@@ -186,7 +186,12 @@ class Item(Model):
 
     id = UUIDField(primary_key=True, default=uuid7, editable=False)
     conversation = ForeignKey(
-        Conversation, verbose_name=_("conversation"), on_delete=CASCADE, related_name="items"
+        Conversation,
+        verbose_name=_("conversation"),
+        on_delete=CASCADE,
+        related_name="items",
+        # The index with the sequence number serves it.
+        db_index=False,
     )
     branch = UUIDField(editable=False)
     sequence = PositiveBigIntegerField(editable=False)
@@ -217,6 +222,10 @@ class Item(Model):
         verbose_name_plural = _("items")
         constraints: ClassVar = [
             UniqueConstraint(fields=["branch", "sequence"], name="ollama_openai_chat_path")
+        ]
+        # For the messages of all branches in their order.
+        indexes: ClassVar = [
+            Index(fields=["conversation", "sequence"], name="ollama_openai_chat_order")
         ]
 
     def __str__(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from django.apps import apps
 from django.contrib import admin
 from django.contrib.admin.widgets import (
     AdminTextareaWidget,
@@ -17,6 +16,10 @@ from django.forms import CheckboxSelectMultiple, Widget
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
 
+from ..._admin import HAS_UNFOLD
+from ..._admin import ModelAdmin as _ModelAdmin
+from ..._admin import TabularInline as _TabularInline
+
 __all__ = [
     "Checkboxes",
     "ModelAdmin",
@@ -25,16 +28,6 @@ __all__ = [
     "is_searchable",
     "several_users",
 ]
-
-HAS_UNFOLD = apps.is_installed("unfold")
-
-if TYPE_CHECKING:
-    from django.contrib.admin import ModelAdmin as _ModelAdmin
-    from django.contrib.admin import TabularInline as _TabularInline
-else:
-    _package = "unfold.admin" if HAS_UNFOLD else "django.contrib.admin"
-    _ModelAdmin = import_string(f"{_package}.ModelAdmin")
-    _TabularInline = import_string(f"{_package}.TabularInline")
 
 
 def _widget(unfold: str, stock: type[Widget]) -> type[Widget]:

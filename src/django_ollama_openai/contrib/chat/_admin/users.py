@@ -30,7 +30,7 @@ class ChatUserAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic 
             if not count or opts is None:
                 continue
             name = str(opts.verbose_name if count == 1 else opts.verbose_name_plural)
-            counts[opts.verbose_name_plural] = count
+            counts[str(opts.verbose_name_plural)] = count
             listed = [*listed, f"{capfirst(name)}: {count}"]
             model_admin = self.admin_site._registry.get(opts.model)
             if model_admin is not None and not model_admin.has_delete_permission(request):

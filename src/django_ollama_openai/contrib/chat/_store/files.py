@@ -227,8 +227,9 @@ def _inline_part(part: Any, owner: str, param: str) -> Any:
         value = part.get(key)
         inner = "url" if key.startswith("image") else "data"
         url = value.get(inner) if isinstance(value, dict) else value
-        is_short = isinstance(url, str) and len(url) <= MAX_ADDRESS
-        match = _ADDRESS.search(url) if is_short else None
+        match = None
+        if isinstance(url, str) and len(url) <= MAX_ADDRESS:
+            match = _ADDRESS.search(url)
         if match is None:
             continue
         try:
@@ -249,9 +250,10 @@ def parts_of(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for name in _PARTS:
         value = data.get(name)
         for part in value if isinstance(value, list) else [value]:
-            if isinstance(part, dict) and part.get("type") in FILE_KEYS:
-                if isinstance(part.get("file"), str):
-                    yield part
+            if not isinstance(part, dict) or part.get("type") not in FILE_KEYS:
+                continue
+            if isinstance(part.get("file"), str):
+                yield part
 
 
 def load(items: Iterable[Item]) -> dict[str, Attachment]:

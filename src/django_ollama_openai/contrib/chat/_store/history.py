@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ..models import Item
 from .files import load
@@ -13,6 +13,8 @@ from .messages import chat_message, group, head_of, role_of
 from .tree import Line, Path
 
 __all__ = ["INSTRUCTING", "characters_of", "read_history", "read_items"]
+
+R = TypeVar("R", Item, Line)
 
 #: The roles of messages that are instructions. At the beginning of a path they are kept.
 INSTRUCTING: Final = frozenset({"developer", "system"})
@@ -95,7 +97,7 @@ def _hidden(data: dict[str, Any]) -> int:
     return sum(len(text) for text in texts if isinstance(text, str))
 
 
-def _first(groups: list[list[Line]] | list[list[Item]], max_characters: int) -> int:
+def _first(groups: Sequence[Sequence[R]], max_characters: int) -> int:
     """Return the index of the first message to keep: a user's, or the first of all."""
     characters, first = 0, None
     for index in range(len(groups) - 1, -1, -1):

@@ -5,8 +5,6 @@ Django's own cascades would read all rows of a conversation first.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -21,7 +19,6 @@ from django.utils.timezone import now
 from ....management.pruning import BasePruner, Pruning
 from ..conf import chat_settings
 from ..models import (
-    MAX_OWNER,
     Attachment,
     Branch,
     Completion,
@@ -35,14 +32,15 @@ from ..models import (
 from .files import delete_file
 
 __all__ = [
+    "BATCH",
     "ChatPruner",
     "connect",
     "delete_completions",
     "delete_conversations",
     "delete_response",
+    "delete_responses",
     "of_user",
     "owned_by",
-    "owner_key",
     "pruning_of",
 ]
 
@@ -52,21 +50,6 @@ BATCH: Final = 500
 PRUNED_AT_ONCE: Final = 100
 #: The time for which a thread may be without a response: it is made first.
 GRACE: Final = timedelta(hours=1)
-
-
-#: Texts that are equal on every database only if they are the same.
-_UNMISTAKABLE: Final = re.compile(r"[a-z0-9:._-]*")
-
-
-def owner_key(owner: str) -> str:
-    """Return ``owner``, a ``Caller.owner``, as rows have it.
-
-    Static keys may have any name, and MariaDB compares texts without regard to case, accents and
-    spaces at their end.
-    """
-    if len(owner) <= MAX_OWNER and _UNMISTAKABLE.fullmatch(owner):
-        return owner
-    return f"sha256:{hashlib.sha256(owner.encode()).hexdigest()}"
 
 
 def owned_by(owner: str) -> tuple[QuerySet[Conversation], QuerySet[Completion]]:
@@ -186,7 +169,7 @@ def _delete_attachments(attachments: QuerySet[Attachment]) -> None:
 
 def _delete(rows: QuerySet[Any]) -> int:
     """Delete ``rows`` without Django's cascade."""
-    deleted: int = rows._raw_delete(rows.db)  # type: ignore[attr-defined]  # private, and stable since Django 1.5
+    deleted: int = rows._raw_delete(rows.db)
     return deleted
 
 
@@ -203,12 +186,12 @@ class ChatPruner(BasePruner):
             return None if age is None else now() - age
 
         threads = Conversation.objects.filter(kind=Kind.THREAD)
-        kinds: list[tuple[str, QuerySet[Any], datetime | None, Callable[[list[UUID]], int]]] = [
+        kinds: list[tuple[str, QuerySet[Any], datetime | None, Callable[[Sequence[UUID]], int]]] = [
             (
                 "responses",
                 Response.objects.filter(conversation__kind=Kind.THREAD),
                 before(days.responses),
-                _delete_responses,
+                delete_responses,
             ),
             ("threads", threads.filter(responses=None), now() - GRACE, delete_conversations),
             ("completions", Completion.objects.all(), before(days.completions), delete_completions),
@@ -226,7 +209,7 @@ class ChatPruner(BasePruner):
         yield pruning_of("streams", Run.objects.filter(ended_at__lt=end), _delete_streams)
 
 
-def pruning_of(label: str, rows: QuerySet[Any], delete: Callable[[list[UUID]], int]) -> Pruning:
+def pruning_of(label: str, rows: QuerySet[Any], delete: Callable[[Sequence[UUID]], int]) -> Pruning:
     """Return the pruning of all ``rows``, some of which ``delete`` deletes by their keys."""
 
     def next_batch() -> int:
@@ -236,13 +219,15 @@ def pruning_of(label: str, rows: QuerySet[Any], delete: Callable[[list[UUID]], i
     return Pruning(label, rows.count, next_batch)
 
 
-def _delete_responses(keys: list[UUID]) -> int:
+def delete_responses(keys: Sequence[UUID]) -> int:
+    """Delete the responses with these ``keys``, each in a transaction of its own: see
+    :func:`delete_response`. Return their number."""
     for response in Response.objects.filter(pk__in=keys):
         delete_response(response)
     return len(keys)
 
 
-def _delete_streams(keys: list[UUID]) -> int:
+def _delete_streams(keys: Sequence[UUID]) -> int:
     with transaction.atomic():
         _delete_runs(Run.objects.filter(pk__in=keys))
     return len(keys)

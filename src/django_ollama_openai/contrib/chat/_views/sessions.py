@@ -34,7 +34,16 @@ from .callers import (
     rename_field,
 )
 
-__all__ = ["TAGS", "SessionAnswer", "Title", "checked_message", "present", "session", "sessions"]
+__all__ = [
+    "TAGS",
+    "SessionAnswer",
+    "Title",
+    "change",
+    "checked_message",
+    "present",
+    "session",
+    "sessions",
+]
 
 T = TypeVar("T")
 
@@ -183,7 +192,7 @@ def create_session(admission: Admission[NewSession]) -> dict[str, Any]:
     """Create a session."""
     owner, body = Owner.of(admission.caller), admission.body
     row = Conversation(owner=owner.text, user_id=owner.user_id)
-    _change(row, body, owner)
+    change(row, body, owner)
     media = Media()
     items = _rows(body.messages, owner, media)
     with stored(media):
@@ -251,7 +260,7 @@ def update_session(admission: Admission[SessionUpdate]) -> dict[str, Any]:
     found = find_conversation(owner, admission.captured["session_id"], writes=True)
     with transaction.atomic():
         row = lock_session(found)
-        _change(row, body, owner)
+        change(row, body, owner)
         if "current_message_id" in body.model_fields_set:
             check_unlocked(row)
             _choose_leaf(row, body.current_message_id)
@@ -273,7 +282,7 @@ def delete_session(admission: Admission[None]) -> dict[str, Any]:
     return Deleted(id=found.public_id, object="chat.session.deleted").model_dump()
 
 
-def _change(row: Conversation, body: SessionChange, owner: Owner) -> None:
+def change(row: Conversation, body: SessionChange, owner: Owner) -> None:
     """Set the fields of ``row`` that ``body`` names.
 
     Raises:

@@ -241,6 +241,7 @@ class Migration(migrations.Migration):
                 (
                     "conversation",
                     models.ForeignKey(
+                        db_index=False,
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="items",
                         to="ollama_openai_chat.conversation",
@@ -516,6 +517,12 @@ class Migration(migrations.Migration):
             model_name="conversation",
             index=models.Index(
                 fields=["kind", "-active_at", "-id"], name="ollama_openai_chat_latest"
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="item",
+            index=models.Index(
+                fields=["conversation", "sequence"], name="ollama_openai_chat_order"
             ),
         ),
         migrations.AddConstraint(
