@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from django_ollama_openai.contrib.chat.models import Conversation, Item
+from django_ollama_openai.contrib.chat.models import Attachment, Conversation, Item
 from tests.contrib.chat.responses_site import Api, api, stateful
 from tests.ollama_server import Answer, OllamaServer
 
@@ -131,6 +131,12 @@ def test_a_picture_is_a_file(api: Api, stateful: OllamaServer) -> None:
     api.ask(input=[{"role": "user", "content": [part]}])
     (message,) = stateful.chats()[0].body["messages"]
     assert message["images"] == [PIXEL.partition(",")[2]]
+    api("DELETE", f"{path}/items/{item['id']}")
+    assert listed(api, path) == []
+    path = made(api, {"role": "user", "content": [picture]})
+    api("DELETE", path)
+    api("GET", path, status=404)
+    assert not Attachment.objects.exists()
 
 
 @pytest.mark.parametrize(

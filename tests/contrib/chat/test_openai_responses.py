@@ -522,16 +522,27 @@ def test_simultaneous_responses_do_not_mix_in_a_conversation(
 def test_the_conversation_of_a_running_response_is_deleted(
     client: openai.OpenAI, ollama: OllamaServer
 ) -> None:
-    conversation = client.conversations.create()
-    ollama.reply(Reply([part("one"), Hold()]))
+    """The response ends by itself."""
+    conversation = client.conversations.create(items=[{"role": "user", "content": "Hi"}])
+    gate = threading.Event()
+    ollama.reply(Reply([part("one"), Hold(gate), *REST]))
     made = client.responses.create(
         model=MODEL, input="Count", background=True, conversation=conversation.id
     )
-    received = ollama.wait_for_chat()
+    until(lambda: client.responses.retrieve(made.id).output_text)
     client.conversations.delete(conversation.id)
-    assert received.hung_up.wait(10)
-    assert client.responses.retrieve(made.id).status == "incomplete"
-    client.responses.delete(made.id)
+    gate.set()
+    ended = until(lambda: _ended(client.responses.retrieve(made.id)))
+    assert (ended.status, ended.output_text) == ("completed", "one two three")
+    with pytest.raises(openai.NotFoundError):
+        client.conversations.retrieve(conversation.id)
+    ollama.reply(Answer(["Yes."]))
+    client.responses.create(model=MODEL, input="And?", previous_response_id=made.id)
+    assert [text for _, text in texts(ollama.chats()[1].body["messages"])] == [
+        "Count",
+        "one two three",
+        "And?",
+    ]
 
 
 @pytest.mark.parametrize("server", SERVERS_AND_LANE)

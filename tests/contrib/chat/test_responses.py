@@ -127,21 +127,22 @@ def test_a_conversation_that_is_answering_is_locked(api: Api, stateful: OllamaSe
 
 
 def test_what_is_deleted_is_in_no_row(api: Api, stateful: OllamaServer) -> None:
-    stateful.reply(Answer(["secret answer"]), Answer(["second"]), Answer(["third"]))
+    stateful.reply(Answer(["secret answer"]), Answer(["second"]), Answer(["other"]))
     first = api.ask(input="secret question", instructions="secret")
     second = api.ask(input="And?", previous_response_id=first["id"])
-    assert api("DELETE", f"responses/{first['id']}") == {
-        "id": first["id"],
+    other = api.ask(input="Another branch", previous_response_id=first["id"])
+    assert api("DELETE", f"responses/{other['id']}") == {
+        "id": other["id"],
         "object": "response",
         "deleted": True,
     }
-    rows = str([*Item.objects.values(), *Response.objects.values()])
-    assert "secret" not in rows
+    assert "nother" not in str([*Item.objects.values(), *Response.objects.values()])
+    # What another response continues is a part of that one.
+    api("DELETE", f"responses/{first['id']}")
     api("GET", f"responses/{first['id']}", status=404)
-    third = api.ask(input="Go on", previous_response_id=second["id"])
-    assert contents(stateful, 2) == ["And?", "second", "Go on"]
-    for response in (third, second):
-        api("DELETE", f"responses/{response['id']}")
+    api.ask(input="Go on", previous_response_id=second["id"], store=False)
+    assert contents(stateful, 3)[:2] == ["secret question", "secret answer"]
+    api("DELETE", f"responses/{second['id']}")
     assert not Item.objects.exists()
     assert not Conversation.objects.exists()
 

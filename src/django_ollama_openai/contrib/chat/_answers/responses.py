@@ -10,7 +10,8 @@ from ....endpoints import Record, ResponseWriter
 from ....exceptions import GatewayError, ShuttingDown
 from .._store.drafts import end
 from .._store.groups import GroupWriter
-from .._store.runs import delete_response, end_response
+from .._store.retention import delete_response
+from .._store.runs import end_response
 from .._store.text import storable
 from ..models import Response
 from .live import locked, remove

@@ -26,7 +26,7 @@ from ..models import Branch, Conversation, Item, Kind, Piece, Response, Run, Sta
 from .files import Media
 from .items import new_rows
 from .text import storable
-from .tree import append, delete_message, path_to, root_of, set_leaf
+from .tree import append, path_to, root_of, set_leaf
 
 __all__ = [
     "LAST_EVENT",
@@ -36,7 +36,6 @@ __all__ = [
     "begin_response",
     "check_not_answering",
     "check_unlocked",
-    "delete_response",
     "end_expired",
     "end_message",
     "end_now",
@@ -332,26 +331,6 @@ def _end_branch(conversation: Conversation) -> UUID:
         return branch
     row = Branch.objects.create(id=uuid7(), conversation=conversation, parent=branch, fork=last)
     return row.id
-
-
-def delete_response(response: Response) -> None:
-    """Delete ``response``, with its items unless they belong to a conversation. A running answer is
-    stopped.
-
-    Of the responses that continue it, the other items stay.
-    """
-    thread = response.conversation
-    with transaction.atomic():
-        if thread.kind == Kind.THREAD:
-            thread = lock_row(thread.pk, thread.owner)
-            for head in Item.objects.filter(response=response, head=None).order_by("-sequence"):
-                delete_message(thread, head)
-            thread.save()
-        response.delete()
-        if thread.kind == Kind.THREAD and not thread.items.exists():
-            is_continued = Branch.objects.filter(parent=thread.pk).exists()
-            if not is_continued and not thread.responses.exists():
-                thread.delete()
 
 
 def request_stop(run: Run) -> bool:

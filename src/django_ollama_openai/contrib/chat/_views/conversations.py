@@ -17,6 +17,7 @@ from ....exceptions import NotFound
 from ..._lists import Deleted
 from .._store.files import Media, load, stored
 from .._store.items import as_openai, inlined, item_key, new_rows
+from .._store.retention import delete_conversations
 from .._store.runs import check_unlocked, lock_row
 from .._store.text import storable
 from .._store.tree import append, delete_item, path_to, set_leaf
@@ -181,7 +182,7 @@ def delete_conversation(admission: Admission[None]) -> dict[str, Any]:
     """Delete a conversation with its items."""
     row = find(Owner.of(admission.caller), admission.captured["conversation_id"], writes=True)
     public = row.public_id
-    row.delete()
+    delete_conversations([row.pk])
     return Deleted(id=public, object="conversation.deleted").model_dump()
 
 

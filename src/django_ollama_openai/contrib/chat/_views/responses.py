@@ -53,11 +53,11 @@ from .._store.drafts import Draft, new_draft
 from .._store.files import Media, load, stored
 from .._store.history import read_items
 from .._store.items import as_openai, inlined
+from .._store.retention import delete_response
 from .._store.runs import (
     LAST_EVENT,
     ConversationLocked,
     begin_response,
-    delete_response,
     end_expired,
     end_now,
     existing_leaf,
