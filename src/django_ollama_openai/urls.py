@@ -82,9 +82,16 @@ core_patterns: list[EndpointPattern] = [
     path("health", health, name="ollama_openai_health"),
     path("openapi.json", openapi(urlpatterns), name="ollama_openai_openapi"),
 ]
+_routes = {str(pattern.pattern) for pattern in core_patterns}
 urlpatterns += [
-    *gateway_patterns(),
-    *(pattern for _, patterns in optional_endpoints() for pattern in patterns),
+    # What replaces the gateway's own is found as fast.
+    *sorted(
+        [
+            *(pattern for _, patterns in optional_endpoints() for pattern in patterns),
+            *gateway_patterns(),
+        ],
+        key=lambda pattern: str(pattern.pattern) not in _routes,
+    ),
     path("", not_found, name="ollama_openai_root"),
     path("<ollama_openai_anything:rest>", not_found, name="ollama_openai_not_found"),
 ]
