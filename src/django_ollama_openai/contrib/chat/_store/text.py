@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final, TypeVar
 
+import pydantic_core
+
 __all__ = ["storable"]
 
 T = TypeVar("T")
@@ -20,11 +22,23 @@ def storable(value: T) -> T:
     found: object = value
     if isinstance(value, str):
         found = value if _is_storable(value) else _UNSTORABLE.sub(REPLACEMENT, value)
-    elif isinstance(value, dict):
-        found = {storable(key): storable(item) for key, item in value.items()}
-    elif isinstance(value, list):
-        found = [storable(item) for item in value]
+    elif isinstance(value, (dict, list)) and not _is_storable_json(value):
+        found = (
+            {storable(key): storable(item) for key, item in value.items()}
+            if isinstance(value, dict)
+            else [storable(item) for item in value]
+        )
     return found  # type: ignore[return-value]  # of the same type
+
+
+def _is_storable_json(value: object) -> bool:
+    """Return whether ``value`` certainly has none of these characters: writing it as JSON is much
+    faster than a search."""
+    try:
+        return b"\\u0000" not in pydantic_core.to_json(value)
+    except ValueError:
+        # Halves of surrogate pairs are no UTF-8.
+        return False
 
 
 def _is_storable(text: str) -> bool:
