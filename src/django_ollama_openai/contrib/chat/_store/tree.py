@@ -16,7 +16,7 @@ from django.db.models import Max, Q, QuerySet
 from django.utils.timezone import now
 
 from ...._ids import uuid7
-from ..models import Attachment, Branch, Conversation, Item, Run
+from ..models import Branch, Conversation, Item
 
 __all__ = [
     "Line",
@@ -210,8 +210,8 @@ def delete_message(conversation: Conversation, head: Item) -> None:
     Item.objects.filter(parent=head.pk).update(parent=head.parent_id)
     is_on_path = path_to(conversation.leaf).has(head)
     leaf = head.parent if conversation.leaf_id == head.pk else conversation.leaf
-    _delete(Item.objects.filter(head=head.pk))
-    _delete(Item.objects.filter(pk=head.pk))
+    Item.objects.filter(head=head.pk).delete()
+    head.delete()
     if is_on_path:
         conversation.leaf = leaf
         conversation.message_count -= 1
@@ -234,15 +234,8 @@ def delete_item(conversation: Conversation, item: Item) -> None:
         Item.objects.filter(parent=item.pk).update(parent=head)
         if conversation.leaf_id == item.pk:
             conversation.leaf = head
-    _delete(Item.objects.filter(pk=item.pk))
+    item.delete()
     conversation.active_at = now()
-
-
-def _delete(items: QuerySet[Item]) -> None:
-    # Before them, since Django would detach these first on MariaDB: see the constraints.
-    Run.objects.filter(item__in=items).delete()
-    Attachment.objects.filter(item__in=items).delete()
-    items.delete()
 
 
 def _end_of(head: Item) -> int:
