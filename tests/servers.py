@@ -168,6 +168,7 @@ def serve(
         "SITE_OLLAMA_OPENAI": json.dumps(options),
         "SITE_SIGNAL_LOG": str(signal_log),
         "SITE_DATABASE": str(directory / "db.sqlite3"),
+        "SITE_MEDIA": str(directory / "media"),
         "PYTHONWARNINGS": "default",
         **environment,
     }

@@ -59,6 +59,13 @@ DATABASES = {
         "ATOMIC_REQUESTS": bool(os.environ.get("SITE_ATOMIC_REQUESTS")),
     }
 }
+# Of the processes of one site; the tests' own is in memory.
+MEDIA_ROOT = os.environ.get("SITE_MEDIA", "")
+if not MEDIA_ROOT:
+    STORAGES = {
+        "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    }
 if os.environ.get("SITE_SIGNAL_LOG"):
     # A server of its own, whose output a test reads: who has logged it stands before every entry.
     LOGGING = {
