@@ -82,7 +82,10 @@ responses = Endpoint(tags={"Responses": "OpenAI's Responses API"})
     makes_chat=True,
     description=_rules(
         "`input` needs more than reasoning that cannot be read here.",
-        "`previous_response_id` is only for sites that store responses.",
+        "`previous_response_id` is only for sites that store responses, and not beside a "
+        "`conversation`.",
+        "`input` may only be left out of a response that continues something that is stored; "
+        "references to items are for such sites, too.",
         _STREAMED_ONLY,
         _TOOL_CHOICE,
         _IMAGES,
