@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import pytest
+from django.db import transaction
 from pytest_django import Settings
 
 from django_ollama_openai.contrib.chat.models import Conversation
@@ -30,7 +31,6 @@ CALLERS: Final = (
     "member of another workspace",
     "member of the workspace",
     "owner",
-    "owner's key",
 )
 
 
@@ -125,7 +125,7 @@ def expected(row: Row, caller: str, *, is_shared: bool) -> int:
         return 401
     if caller in ("anonymous", "key without scope"):
         return row.stateless
-    if caller in ("owner", "owner's key"):
+    if caller == "owner":
         return row.private
     if caller == "member of the workspace" and is_shared:
         return row.shared
@@ -152,9 +152,8 @@ class Site:
             "member of another workspace": world.key(eve, firm),
             "member of the workspace": world.key(bob, lab),
             "owner": world.session(ada),
-            "owner's key": world.key(ada, lab),
         }
-        owner = self.callers["owner's key"]
+        owner = world.key(ada, lab)
         parts = [
             {"type": "text", "text": QUESTION},
             {"type": "image_url", "image_url": {"url": PNG}},
@@ -192,29 +191,35 @@ def site(world: World, settings: Settings, is_shared: bool) -> Site:
     return Site(world, is_shared=is_shared)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.request)
-def test_every_endpoint_by_every_caller(
-    site: Site, settings: Settings, is_shared: bool, row: Row
-) -> None:
+def test_every_endpoint_by_every_caller(site: Site, settings: Settings, is_shared: bool) -> None:
+    for row in ROWS:
+        # One site serves all rows: to make it takes longer than they do.
+        with transaction.atomic():
+            _check(row, site, settings, is_shared=is_shared)
+            transaction.set_rollback(True)
+
+
+def _check(row: Row, site: Site, settings: Settings, *, is_shared: bool) -> None:
     method, path = row.request.split()
+    named = [id_ for name, id_ in site.ids.items() if f"{{{name}}}" in path]
+    path = path.format(**site.ids)
     # What the owner may do changes what there is, so that it is done last.
     for caller in CALLERS:
         settings.OLLAMA_OPENAI = {
             **settings.OLLAMA_OPENAI,
             "ALLOW_ANONYMOUS": caller == "anonymous",
         }
-        answer = site.callers[caller](method, path.format(**site.ids), row.body)
+        answer = site.callers[caller](method, path, row.body)
         status = expected(row, caller, is_shared=is_shared)
-        assert answer.status == status, (caller, answer.body)
+        assert answer.status == status, (row.request, caller, answer.body)
         if status >= 400:
             assert set(answer.error) == {"message", "type", "param", "code"}
-        if caller in ("owner", "owner's key"):
+        if caller == "owner":
             break
         if status >= 400 or caller in STRANGERS:
-            assert not [word for word in SECRETS if word in str(answer.body)], caller
-            named = [id_ for name, id_ in site.ids.items() if f"{{{name}}}" in path]
-            for known in {*site.ids.values()} - {*named}:
-                assert known not in str(answer.body).replace(path.format(**site.ids), "")
+            body = str(answer.body).replace(path, "")
+            known = {*SECRETS, *site.ids.values()} - {*named}
+            assert not [each for each in known if each in body], (row.request, caller)
 
 
 def test_what_does_not_exist_and_what_is_another_s_look_alike(site: Site, is_shared: bool) -> None:
@@ -232,29 +237,28 @@ def test_what_does_not_exist_and_what_is_another_s_look_alike(site: Site, is_sha
         assert theirs.body == nobody_s.body
 
 
-@pytest.mark.parametrize("caller", sorted(STRANGERS))
-@pytest.mark.parametrize(
-    "query",
-    [
-        "archived=all",
-        "q=Zanzibar",
-        "q=yttrium",
-        "workspace={workspace}",
-        "workspace={workspace}&q=quagga",
-        "archived=all&pinned=false&limit=100",
-    ],
-)
-def test_nothing_of_another_is_in_a_list_or_found(site: Site, caller: str, query: str) -> None:
-    body = site.callers[caller]("GET", f"{SESSIONS}?{query.format(**site.ids)}").body
-    assert body == {
+def test_nothing_of_another_is_in_a_list_or_found(site: Site) -> None:
+    nothing: dict[str, Any] = {
         "object": "list",
         "data": [],
         "first_id": None,
         "last_id": None,
         "has_more": False,
     }
-    after = site.callers[caller]("GET", f"{SESSIONS}?after={site.ids['session']}")
-    assert (after.status, after.error["param"]) == (400, "after")
+    of_lab = f"workspace={site.ids['workspace']}"
+    for caller in sorted(STRANGERS):
+        call = site.callers[caller]
+        for query in (
+            "archived=all",
+            "q=Zanzibar",
+            "q=yttrium",
+            of_lab,
+            f"{of_lab}&q=quagga",
+            "archived=all&pinned=false&limit=100",
+        ):
+            assert call("GET", f"{SESSIONS}?{query}").body == nothing, (caller, query)
+        after = call("GET", f"{SESSIONS}?after={site.ids['session']}")
+        assert (after.status, after.error["param"]) == (400, "after")
 
 
 def test_a_member_finds_what_is_shared_only(site: Site, is_shared: bool) -> None:
