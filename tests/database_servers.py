@@ -130,7 +130,7 @@ def _program(name: str) -> str:
     """
     path = shutil.which(name, path=SEARCHED)
     if path is None:
-        packages = " ".join(PROGRAMS["access"].values())
+        packages = " ".join(PROGRAMS["apps"].values())
         raise RuntimeError(f"{name} is missing. Run: apt-get install {packages}")
     return path
 

@@ -17,18 +17,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+APPS = {
+    # Of the database servers without their services. The driver for MariaDB has to be compiled.
+    "pg_ctl": "postgresql",
+    "mariadbd": "mariadb-server-core",
+    "my_print_defaults": "mariadb-client-core",
+    "mariadb_config": "libmariadb-dev",
+    "gcc": "gcc libc6-dev",
+    "pkg-config": "pkg-config",
+    "xgettext": "gettext",
+}
 PROGRAMS = {
-    "apps": {
-        # Of the database servers without their services. The driver for MariaDB has to be compiled.
-        "redis-server": "redis-server",
-        "pg_ctl": "postgresql",
-        "mariadbd": "mariadb-server-core",
-        "my_print_defaults": "mariadb-client-core",
-        "mariadb_config": "libmariadb-dev",
-        "gcc": "gcc libc6-dev",
-        "pkg-config": "pkg-config",
-        "xgettext": "gettext",
-    },
+    "apps": {**APPS, "redis-server": "redis-server"},
+    "chat": APPS,
     # Debian's Caddy is older than the one from PyPI. Both are supported.
     "proxies": {"nginx": "nginx-light caddy"},
 }

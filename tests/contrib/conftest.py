@@ -4,13 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from django.conf import settings
+from django.test import AsyncClient, Client
 
 from tests.contrib.settings import KIND
 from tests.database_servers import RunningServer, running_server
+
+#: Parameters of tests that run with SQLite only: the logic is that of the fast lane, with which the
+#: same tests run with each database.
+ANY_DATABASE: Final = (Client, AsyncClient, "uvicorn", "gunicorn")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, with other databases than SQLite, what does not depend on the database's kind."""
+    if KIND == "sqlite":
+        return
+    left_out = [item for item in items if _is_for_any_database(item)]
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def _is_for_any_database(item: pytest.Item) -> bool:
+    if item.get_closest_marker("any_database"):
+        return True
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return any(each in ANY_DATABASE for each in parameters if isinstance(each, str | type))
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,8 @@ DUMMY = {"default": {"BACKEND": "django_ollama_openai.backends.DummyBackend"}}
 
 @dataclass
 class Answer:
+    """An answer. Its body is that of JSON, or the bytes of a stream or file; ``None`` if empty."""
+
     status: int
     body: Any
     headers: dict[str, str]
@@ -40,14 +42,16 @@ class Caller:
         if self.key is not None:
             headers["Authorization"] = f"Bearer {self.key}"
         data = "" if body is None else json.dumps(body)
-        response = self.client.generic(
+        response: Any = self.client.generic(
             method,
             f"/ai/{path}",
             data,
             content_type="application/json",
             headers=headers,
         )
-        parsed = json.loads(response.content) if response.content else None
+        content = response.getvalue()
+        is_json = response.headers.get("Content-Type") == "application/json"
+        parsed = json.loads(content) if content and is_json else content or None
         return Answer(response.status_code, parsed, dict(response.headers))
 
     def chat(self, model: str = "m", **headers: str) -> Answer:

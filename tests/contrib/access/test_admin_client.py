@@ -18,6 +18,8 @@ from tests.servers import SERVERS_AND_LANE
 
 YEAR = 365 * 86400
 
+pytestmark = pytest.mark.any_database
+
 
 @pytest.fixture(scope="module", params=SERVERS_AND_LANE)
 def site(

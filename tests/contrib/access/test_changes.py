@@ -187,6 +187,7 @@ keys = {int(key.name): key for key in APIKey.objects.select_related("user", "wor
 """
 
 
+@pytest.mark.any_database
 def test_other_processes_notice_in_time(site: AccessSite) -> None:
     made = site.database.run(MAKE % len(ELSEWHERE))
     with httpx.Client(base_url=site.site.url, verify=NO_TLS, timeout=60) as client:

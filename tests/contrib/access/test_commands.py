@@ -235,6 +235,7 @@ print(answer.choices[0].message.content)
 """
 
 
+@pytest.mark.any_database
 def test_a_key_in_a_shell_variable_is_used_by_a_client(running: AccessSite, tmp_path: Path) -> None:
     client = tmp_path / "client.py"
     client.write_text(CLIENT)
@@ -251,6 +252,7 @@ def test_a_key_in_a_shell_variable_is_used_by_a_client(running: AccessSite, tmp_
     assert done.stderr == ""
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

@@ -123,6 +123,7 @@ WRONG: list[Callable[[str], str]] = [
 ]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("server", SERVERS_AND_LANE)
 def test_no_secret_is_stored_or_logged(server: Server, tmp_path: Path) -> None:
     code, mails, data = tmp_path / "code", tmp_path / "mails", tmp_path / "data"

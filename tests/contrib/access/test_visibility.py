@@ -11,6 +11,8 @@ from django_ollama_openai.contrib.access.models import APIKey, Limit, ServiceAcc
 from django_ollama_openai.contrib.access.urls import urlpatterns
 from tests.contrib.access.conftest import DUMMY, Caller, World
 
+pytestmark = pytest.mark.any_database
+
 STATIC: Final = "a-static-key"
 EMAIL: Final = "new@site.example"
 

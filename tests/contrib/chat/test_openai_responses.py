@@ -22,6 +22,8 @@ from tests.servers import KEY, SERVERS_AND_LANE, Site, serve
 from tests.site.test_streaming import DONE, part
 
 CHAT: Final = "django_ollama_openai.contrib.chat"
+pytestmark = pytest.mark.any_database
+
 MODEL: Final = "smollm2:135m"
 OTHER: Final = "sk-other"
 
