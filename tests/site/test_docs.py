@@ -18,6 +18,7 @@ import unittest
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from textwrap import dedent
@@ -222,7 +223,7 @@ def test_subcommands() -> None:
     for name, subcommand in subcommands.items():
         assert f"   * - ``{name}" in PAGES["command"]
         for option in {*subcommand._option_string_actions} - common | {"--backend"}:
-            assert f"``{option} " in PAGES["command"], option
+            assert re.search(rf"``{option}[ `]", PAGES["command"]), option
 
 
 def test_rows_of_faults() -> None:
@@ -741,6 +742,7 @@ def summaries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         ("stages", "class Glossary"),
         ("policies", "class OneAtATime"),
         ("rows", "visits = BatchWriter"),
+        ("pruners", "class VisitPruner"),
     ):
         package.joinpath(f"{name}.py").write_text(example("extending", part))
     monkeypatch.syspath_prepend(tmp_path)
@@ -799,6 +801,10 @@ def test_example_app(summaries: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         rows.note_visit(types.SimpleNamespace(request_id="req_1"))
         assert rows.visits.flush(timeout=30)
         assert models.Visit.objects.get().request_id == "req_1"
+        pruner = importlib.import_module("myapp.pruners").VisitPruner()
+        for age, batches in ((None, [0]), (timedelta(microseconds=1), [1, 0])):
+            (pruning,) = pruner.prunings(age)
+            assert [pruning.delete_batch() for _ in batches] == batches
         rows.visits.close(timeout=30)
         for thread in threading.enumerate():
             if thread.name == "ollama-openai-writer-visits":

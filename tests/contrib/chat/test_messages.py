@@ -311,7 +311,7 @@ def test_camel_case_in_requests_and_answers(chat: Chat, ada: Caller) -> None:
         ({"maxTokens": 0}, "maxTokens"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"n": 2}, "n"),
-        ({"messages": [user("x")]}, "messages"),
+        ({"messages": [user("x")], "content": None}, "messages"),
         ({"functions": [{"name": "f"}]}, "functions"),
         ({"parent_id": "msg_" + "0" * 32}, "parent_id"),
         ({"parent_id": 5}, "parent_id"),

@@ -342,6 +342,8 @@ def _question(admission: Admission[NewMessage], owner: Owner, body: NewMessage) 
                     f"There is no message {body.parent_id[:100]!r} in this session.",
                     param="parent_id",
                 )
+    # First: they advise those who send 'messages'.
+    fields = body.parameters
     sent = checked_message(body.message, owner, "")
     media = Media()
     rows = message_rows(sent, media)
@@ -352,7 +354,7 @@ def _question(admission: Admission[NewMessage], owner: Owner, body: NewMessage) 
         rows=rows,
         media=media,
         messages=[sent],
-        fields=body.parameters,
+        fields=fields,
         is_leaf=is_leaf,
         is_stream=bool(body.stream),
         is_background=bool(body.background),
