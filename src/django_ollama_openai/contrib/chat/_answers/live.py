@@ -17,14 +17,14 @@ from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.utils.timezone import now
 
 from .... import shutdown
 from ...._connections import close_connections
 from ....endpoints import Stopper
 from ....exceptions import Overloaded
-from .._store.drafts import Draft, insert
+from .._store.drafts import Draft, has_lost_user, insert
 from .._store.runs import LEASE, end_all_expired, prune_runs
 from ..conf import chat_settings
 from ..models import Piece, Run
@@ -157,8 +157,8 @@ class _Registry:
     def end_abandoned(self, answer: LiveAnswer, since: float) -> None:
         try:
             answer.interrupt()
-        except Exception:
-            logger.exception("An answer could not be stored")
+        except Exception as error:
+            logger.error("An answer could not be stored: %s", type(error).__name__)
             close_connections()
             if time.monotonic() - since > LEASE / timedelta(seconds=1):
                 # Another process, or this one, ends it with the output that was stored before.
@@ -171,11 +171,20 @@ class _Registry:
         due = [answer for answer in answers if answer.begun_at < before]
         for start in range(0, len(due), BATCH):
             with locked(due[start : start + BATCH]) as free:
-                drafts = [answer.draft for answer in free if answer.draft is not None]
-                with transaction.atomic():
-                    insert(drafts)
-                for draft in drafts:
-                    draft.is_inserted = True
+                try:
+                    _insert(free)
+                except IntegrityError:
+                    for answer in free:
+                        self.insert_alone(answer)
+
+    def insert_alone(self, answer: LiveAnswer) -> None:
+        try:
+            _insert([answer])
+        except IntegrityError as error:
+            if answer.draft is not None and has_lost_user(answer.draft):
+                self.stop(answer)
+            else:
+                logger.error("An answer could not be stored: %s", type(error).__name__)
 
     def write(self, answers: Sequence[LiveAnswer], *, renews: bool) -> None:
         self.insert_drafts([answer for answer in answers if not answer.is_inserted])
@@ -188,11 +197,11 @@ class _Registry:
             # One that is not there was deleted, with its message.
             if running.get(answer.run.pk, True) and not answer.has_ended:
                 self.stop(answer)
+        if renews:
+            rows.update(lease_until=now() + LEASE)
         left = [answer for answer in answers if answer.run.pk in running]
         for start in range(0, len(left), BATCH):
             self.write_batch(left[start : start + BATCH])
-        if renews:
-            rows.update(lease_until=now() + LEASE)
 
     def stop(self, answer: LiveAnswer) -> None:
         if answer.stopped_at is None:
@@ -220,6 +229,14 @@ class _Registry:
             for answer, piece in pieces:
                 if piece is not None:
                     answer.note_stored(piece)
+
+
+def _insert(answers: Sequence[LiveAnswer]) -> None:
+    drafts = [answer.draft for answer in answers if answer.draft is not None]
+    with transaction.atomic():
+        insert(drafts)
+    for draft in drafts:
+        draft.is_inserted = True
 
 
 @contextmanager
@@ -309,8 +326,8 @@ def _end_all() -> None:
         # Those of an event loop that has ended.
         try:
             answer.interrupt()
-        except Exception:
-            logger.exception("An answer could not be stored")
+        except Exception as error:
+            logger.error("An answer could not be stored: %s", type(error).__name__)
     close_connections()
 
 

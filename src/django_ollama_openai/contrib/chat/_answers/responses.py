@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from ....endpoints import Record, ResponseWriter
 from ....exceptions import GatewayError, ShuttingDown
-from .._store.drafts import end
+from .._store.drafts import end, has_lost_user
 from .._store.groups import GroupWriter
 from .._store.retention import delete_response
 from .._store.runs import end_response
@@ -68,6 +68,15 @@ class ResponseRecorder(AnswerRecorder[ResponseWriter]):
         if has_ended and not self._is_kept:
             delete_response(Response.objects.select_related("conversation").get(run=run))
         return has_ended
+
+    def _store(self, last: bytes, record: Record | None) -> None:
+        try:
+            super()._store(last, record)
+        except IntegrityError:
+            # As one that was deleted after it was stored.
+            draft = self.answer.draft
+            if draft is None or not has_lost_user(draft):
+                raise
 
 
 def _end_group(jobs: list[tuple[ResponseRecorder, Record]]) -> None:
