@@ -1,5 +1,4 @@
-"""The messages of long sessions that this process has read, so that the next answer reads only those
-that are new.
+"""The messages of long sessions that this process has read: the next answer reads only new ones.
 
 Items are not changed after an answer has ended, and none is added below the last: as long as a path
 has as many of them as before, it has the same ones.

@@ -228,9 +228,10 @@ def end_message(
     """
     if not _end(run):
         return False
-    # The answer of a run that has not ended is changed by no one else.
     head = run.item
-    assert head is not None
+    if head is None:
+        return False
+    # No one else has changed it since the run began.
     parts: list[Item] = []
     for row in new_rows(output, Media(), keep_ids=True):
         if row.pk == head.pk:
