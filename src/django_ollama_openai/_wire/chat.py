@@ -749,13 +749,15 @@ _MEDIA_PARTS: Final[dict[str, type[WireModel]]] = {
 
 
 def _characters(message: Message) -> int:
-    texts = [content_text(message.content)]
+    count = len(content_text(message.content))
     if isinstance(message, AssistantMessage):
-        texts += filter(None, (message.refusal, message.reasoning_content, message.reasoning))
-        texts += [call.function.arguments for call in message.tool_calls or ()]
+        for text in (message.refusal, message.reasoning_content, message.reasoning):
+            count += len(text or "")
+        for call in message.tool_calls or ():
+            count += len(call.function.arguments)
         if message.function_call is not None:
-            texts.append(message.function_call.arguments)
-    return sum(map(len, texts))
+            count += len(message.function_call.arguments)
+    return count
 
 
 def _without_parts(message: Message, kinds: tuple[type[WireModel], ...]) -> Message:

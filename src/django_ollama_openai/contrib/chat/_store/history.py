@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from typing import Any, Final, TypeVar
 
-from ..models import Item
+from ...._wire.chat import Message
+from ..models import Item, Status
 from .files import load
 from .items import inlined
-from .messages import chat_message, group
+from .known import Known, recall, remember
+from .messages import chat_message, group, stored_message
 from .tree import Line, Path
 
 __all__ = ["INSTRUCTING", "characters_of", "read_history", "read_items"]
@@ -24,14 +26,22 @@ FIRST_READ: Final = 64
 MAX_MESSAGES: Final = 9_000
 
 
-def read_history(path: Path, max_characters: int) -> tuple[list[dict[str, Any]], int]:
-    """Return the messages of ``path`` as requests for chat completions have them, the oldest first,
-    and the number of those that are left out.
+def read_history(
+    path: Path, max_characters: int, total: int | None = None
+) -> tuple[list[Message], int]:
+    """Return the messages of ``path``, the oldest first, and the number of those that are left out;
+    ``total`` is the number of all, which are counted otherwise.
 
     At most ``max_characters`` of text, and ``MAX_MESSAGES``, are returned: the instructions at the
     beginning, then whole turns, each from a user's message on. The last turn is returned whatever
     its size.
+
+    Raises:
+        InvalidRequest: Something in a message is not for chat completions.
     """
+    known = _known(path, max_characters)
+    if known is not None:
+        return [message.model_copy() for message in known.messages], 0
     rows: list[Line] = []
     characters, below, limit = 0, None, FIRST_READ
     has_turn = is_whole = False
@@ -57,11 +67,43 @@ def read_history(path: Path, max_characters: int) -> tuple[list[dict[str, Any]],
         if leading and leading[-1][0].sequence < recent[0][0].sequence:
             recent = leading + recent
         groups = recent
-        left_out = path.count(head=None) - len(groups)
+        left_out = (path.count(head=None) if total is None else total) - len(groups)
+    messages, has_files = _messages(groups)
+    if not left_out and len(rows) >= FIRST_READ and not has_files and _have_ended(rows):
+        remember(Known(path, len(rows), len(groups), characters, messages[:]))
+    return messages, left_out
+
+
+def _known(path: Path, max_characters: int) -> Known | None:
+    """Return the messages of the whole ``path`` if those of its beginning are known and all of them
+    may be sent."""
+    known = recall(path, max_characters)
+    if known is None:
+        return None
+    rows = path.lines(FIRST_READ, above=known.path.ranges[0][1], oldest=True)
+    groups = group(rows)
+    characters = known.characters + characters_of(rows)
+    heads = known.heads + len(groups)
+    if len(rows) == FIRST_READ or characters > max_characters or heads > MAX_MESSAGES:
+        return None
+    messages, has_files = _messages(groups)
+    found = Known(path, known.count + len(rows), heads, characters, known.messages + messages)
+    if rows and not has_files and _have_ended(rows):
+        remember(found)
+    return found
+
+
+def _have_ended(rows: Sequence[Line]) -> bool:
+    return all(row.status != Status.IN_PROGRESS for row in rows)
+
+
+def _messages(groups: Sequence[Sequence[Line]]) -> tuple[list[Message], bool]:
+    """Return the messages of ``groups`` and whether they have files."""
     lines: list[Any] = [row for rows in groups for row in rows]
     attachments = load(lines)
-    messages = [chat_message(rows, inlined(attachments)) for rows in groups]
-    return [message for message in messages if message is not None], left_out
+    found = [chat_message(rows, inlined(attachments)) for rows in groups]
+    messages = [stored_message(message) for message in found if message is not None]
+    return messages, bool(attachments)
 
 
 def read_items(path: Path, max_characters: int, *, cuts: bool) -> list[Item]:

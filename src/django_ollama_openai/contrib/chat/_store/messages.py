@@ -192,17 +192,18 @@ def stored_message(message: dict[str, Any]) -> Message:
     content = message["content"]
     is_text = "tool_calls" not in message and (content is None or isinstance(content, str))
     if kind is not None and is_text:
-        text: Message = kind.model_construct(**message)
+        # Half the time of model_construct().
+        text: Message = kind.model_copy(update=message)
         return text
     return ChatCompletionRequest.from_dict({"messages": [message]}).messages[0]
 
 
 _MODELS: Final[dict[str, Any]] = {
-    "system": SystemMessage,
-    "developer": DeveloperMessage,
-    "user": UserMessage,
-    "assistant": AssistantMessage,
-    "tool": ToolMessage,
+    "system": SystemMessage.model_construct(),
+    "developer": DeveloperMessage.model_construct(),
+    "user": UserMessage.model_construct(),
+    "assistant": AssistantMessage.model_construct(),
+    "tool": ToolMessage.model_construct(),
 }
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import F
 from django.utils.timezone import now
 
 from ...._ids import uuid7
@@ -26,13 +27,14 @@ from ..models import Branch, Conversation, Item, Kind, Piece, Response, Run, Sta
 from .files import Media
 from .items import new_rows
 from .text import storable
-from .tree import append, path_to, root_of, set_leaf
+from .tree import append, branch_for, path_to, place, root_of, set_leaf
 
 __all__ = [
     "LAST_EVENT",
     "LEASE",
     "ConversationLocked",
     "begin_message",
+    "begin_next",
     "begin_response",
     "check_not_answering",
     "check_unlocked",
@@ -115,7 +117,8 @@ def check_not_answering(conversation: Conversation) -> None:
     Raises:
         ConversationLocked: One is running.
     """
-    run = Run.objects.filter(locks=conversation).first()
+    # A conversation that was read for this has its run already.
+    run = getattr(conversation, "run", None)
     if run is not None and not end_expired(run):
         raise ConversationLocked
 
@@ -125,21 +128,70 @@ def begin_message(
     rows: Sequence[Item],
     after: Item | None,
     *,
-    model: str,
     answer_id: UUID,
     is_background: bool,
     answer: dict[str, Any],
-) -> tuple[Item, Run]:
+) -> Run:
     """Add the new messages ``rows`` after the message ``after``, and an answer that is in progress,
-    and lock ``conversation``, whose row is locked. Return the answer and its run.
+    and lock ``conversation``, whose row is locked. Return the run of the answer.
 
     Raises:
         ConversationLocked: Another answer is running.
     """
     check_unlocked(conversation)
     is_current = conversation.leaf_id == (None if after is None else after.pk)
-    if rows:
-        append(conversation, rows, after)
+    branch = branch_for(conversation, after)
+    head = _place_answer(conversation, rows, after, branch, answer_id, answer)
+    Item.objects.bulk_create([*rows, head])
+    count = conversation.message_count + _messages(rows) if is_current else None
+    set_leaf(conversation, head, count=count)
+    conversation.save()
+    return _new_run(conversation, head, is_background=is_background)
+
+
+def begin_next(
+    conversation: Conversation,
+    rows: Sequence[Item],
+    *,
+    answer_id: UUID,
+    is_background: bool,
+    answer: dict[str, Any],
+) -> Run | None:
+    """Do what :func:`begin_message` does, after the last message of ``conversation``, whose last
+    item has the number ``sequence``; its row is locked by the update.
+
+    Return ``None``, for the caller to roll back the transaction, if it has changed since it was
+    read, or an answer is running.
+    """
+    leaf, sequence, moment = conversation.leaf, conversation.sequence, now()
+    branch = conversation.id if leaf is None else leaf.branch
+    head = _place_answer(conversation, rows, leaf, branch, answer_id, answer)
+    unchanged = Conversation.objects.filter(
+        pk=conversation.pk, owner=conversation.owner, leaf=leaf, sequence=sequence
+    )
+    is_locked = unchanged.update(
+        leaf=head,
+        sequence=conversation.sequence,
+        message_count=F("message_count") + _messages(rows),
+        active_at=moment,
+        updated_at=moment,
+    )
+    if not is_locked or Run.objects.filter(locks=conversation).exists():
+        return None
+    Item.objects.bulk_create([*rows, head])
+    return _new_run(conversation, head, is_background=is_background)
+
+
+def _place_answer(
+    conversation: Conversation,
+    rows: Sequence[Item],
+    after: Item | None,
+    branch: UUID,
+    answer_id: UUID,
+    answer: dict[str, Any],
+) -> Item:
+    """Place ``rows`` after the message ``after``, and an answer to them, which is returned."""
+    place(conversation, rows, branch, None if after is None else after.pk)
     last = next((row for row in reversed(rows) if row.head_id is None), after)
     # A number is left for the reasoning, which precedes the answer.
     conversation.sequence += 1
@@ -149,17 +201,21 @@ def begin_message(
         role="assistant",
         status=Status.IN_PROGRESS,
         data={"content": []},
-        answer={"model": model, **answer},
+        answer=answer,
     )
-    append(conversation, [head], last)
-    messages = 1 + sum(row.head_id is None for row in rows)
-    count = conversation.message_count + messages if is_current else None
-    set_leaf(conversation, head, count=count)
-    conversation.save()
-    run = Run.objects.create(
-        item=head, locks=conversation, background=is_background, lease_until=now() + LEASE
-    )
-    return head, run
+    place(conversation, [head], branch, None if last is None else last.pk)
+    return head
+
+
+def _messages(rows: Sequence[Item]) -> int:
+    """Return the number of messages that ``rows`` and their answer are."""
+    return 1 + sum(row.head_id is None for row in rows)
+
+
+def _new_run(conversation: Conversation, head: Item, *, is_background: bool) -> Run:
+    run = Run(item=head, locks=conversation, background=is_background, lease_until=now() + LEASE)
+    run.save(force_insert=True)
+    return run
 
 
 def end_message(
@@ -172,28 +228,40 @@ def end_message(
     """
     if not _end(run):
         return False
-    head = Item.objects.select_related("conversation").filter(run=run).get()
-    conversation = head.conversation
+    head = run.item
+    if head is None:
+        return False
+    # No one else has changed it since the run began.
     parts: list[Item] = []
     for row in new_rows(output, Media(), keep_ids=True):
         if row.pk == head.pk:
             head.data, head.text = row.data, row.text
             continue
-        row.head, row.conversation, row.branch = head, conversation, head.branch
+        row.head, row.conversation_id, row.branch = head, head.conversation_id, head.branch
         row.status = Status.COMPLETED if status == Status.COMPLETED else row.status
-        if row.type == "reasoning" and not parts:
-            row.sequence = head.sequence - 1
-        else:
-            conversation.sequence += 1
-            row.sequence = conversation.sequence
         parts.append(row)
+    _number_parts(head, parts)
     head.status = status
     head.answer = {**(head.answer or {}), **answer}
     head.save(update_fields=["data", "text", "status", "answer"])
     if parts:
         Item.objects.bulk_create(parts)
-        conversation.save(update_fields=["sequence"])
     return True
+
+
+def _number_parts(head: Item, parts: Sequence[Item]) -> None:
+    """Give ``parts`` of the answer ``head`` their sequence numbers: reasoning that precedes it has
+    one already, and the others follow the last item of the conversation, whose row is locked."""
+    following = list(parts)
+    if parts and parts[0].type == "reasoning":
+        following[0].sequence = head.sequence - 1
+        del following[0]
+    if following:
+        conversation = Conversation.objects.get(pk=head.conversation_id)
+        for row in following:
+            conversation.sequence += 1
+            row.sequence = conversation.sequence
+        conversation.save(update_fields=["sequence"])
 
 
 def begin_response(

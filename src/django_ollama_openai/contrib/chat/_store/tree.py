@@ -22,10 +22,12 @@ __all__ = [
     "Line",
     "Path",
     "append",
+    "branch_for",
     "delete_item",
     "delete_message",
     "group_of",
     "path_to",
+    "place",
     "root_of",
     "set_leaf",
     "siblings",
@@ -67,13 +69,22 @@ class Path:
             filters["sequence__lt"] = below
         return self._read(self.ranges, "-sequence", limit, filters)
 
-    def lines(self, limit: int, *, below: int | None = None, oldest: bool = False) -> list[Line]:
+    def lines(
+        self,
+        limit: int,
+        *,
+        below: int | None = None,
+        above: int | None = None,
+        oldest: bool = False,
+    ) -> list[Line]:
         """Return the last ``limit`` items, or the ``oldest``, as :meth:`newest` and :meth:`oldest`
         do, with no more columns than engines get."""
         found: list[Line] = []
         for rows in _querysets(self.ranges[::-1] if oldest else self.ranges):
             if below is not None:
                 rows = rows.filter(sequence__lt=below)
+            if above is not None:
+                rows = rows.filter(sequence__gt=above)
             lines = rows.order_by("sequence" if oldest else "-sequence").values_list(*COLUMNS)
             found += starmap(Line, lines[: limit - len(found)])
             if len(found) == limit:
@@ -121,13 +132,14 @@ def _querysets(ranges: Sequence[tuple[UUID, int]]) -> Iterator[QuerySet[Item]]:
         yield Item.objects.filter(condition)
 
 
-def path_to(head: Item | None) -> Path:
-    """Return the path to the end of the message ``head``, an empty one for ``None``."""
+def path_to(head: Item | None, last: int | None = None) -> Path:
+    """Return the path to the end of the message ``head``, an empty one for ``None``. ``last`` is
+    the sequence number of its last item, which is looked up otherwise."""
     if head is None:
         return Path()
     ranges = []
     known: dict[UUID, Branch] = {}
-    branch, last = head.branch, _end_of(head)
+    branch, last = head.branch, _end_of(head) if last is None else last
     while True:
         ranges.append((branch, last))
         if branch not in known:
@@ -163,8 +175,16 @@ def append(conversation: Conversation, items: Sequence[Item], after: Item | None
     The caller has locked the row of ``conversation``, and saves its ``sequence`` afterwards. Of the
     first of several messages ``after`` is the parent, and each is that of the next.
     """
-    branch = _branch_for(conversation, after)
-    parent_id = None if after is None else after.pk
+    branch = branch_for(conversation, after)
+    place(conversation, items, branch, None if after is None else after.pk)
+    Item.objects.bulk_create(items)
+
+
+def place(
+    conversation: Conversation, items: Sequence[Item], branch: UUID, parent_id: UUID | None
+) -> None:
+    """Place the new ``items`` as :func:`append` does, at the end of ``branch``, but do not insert
+    them."""
     for number, item in enumerate(items, conversation.sequence + 1):
         item.conversation = conversation
         item.branch, item.sequence = branch, number
@@ -172,7 +192,6 @@ def append(conversation: Conversation, items: Sequence[Item], after: Item | None
             # Objects that refer to each other in a row of thousands cannot be freed.
             item.parent_id, parent_id = parent_id, item.pk
     conversation.sequence += len(items)
-    Item.objects.bulk_create(items)
 
 
 def set_leaf(conversation: Conversation, head: Item | None, *, count: int | None = None) -> None:
@@ -244,9 +263,9 @@ def _end_of(head: Item) -> int:
     return max(end or 0, head.sequence)
 
 
-def _branch_for(conversation: Conversation, after: Item | None) -> UUID:
+def branch_for(conversation: Conversation, after: Item | None) -> UUID:
     """Return the branch for items after the message ``after``: its own, unless others follow
-    there."""
+    there. The row of ``conversation`` is locked."""
     if after is None:
         branch, end = conversation.id, 0
     else:

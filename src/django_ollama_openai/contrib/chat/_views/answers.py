@@ -4,6 +4,7 @@ regenerations."""
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
@@ -36,9 +37,9 @@ from .._answers.streams import follow
 from .._store.files import Media, stored
 from .._store.history import characters_of, read_history
 from .._store.messages import head_of, stored_message
-from .._store.runs import ConversationLocked, begin_message, check_not_answering
+from .._store.runs import ConversationLocked, begin_message, begin_next, check_not_answering
 from .._store.tree import path_to
-from ..models import Conversation, Item
+from ..models import Conversation, Item, Run
 from .callers import lock_session, rename_field
 
 __all__ = ["Question", "answer", "completion_id", "in_store"]
@@ -85,6 +86,17 @@ class Question:
         head = next((row for row in reversed(self.rows) if row.head_id is None), self.after)
         return None if head is None else public_id("msg", head.pk)
 
+    @property
+    def end(self) -> int | None:
+        """Return the sequence number of the last item of the session, if that is ``after``, whose
+        message has no other items."""
+        row, after = self.conversation, self.after
+        if not self.is_leaf:
+            return None
+        is_last = row.sequence == 0 if after is None else after.sequence == row.sequence
+        is_own = after is None or after.conversation_id == row.pk
+        return row.sequence if is_last and is_own else None
+
     def keep_images(self, request: ChatCompletionRequest) -> None:
         """Store the images of the new message that ``request`` has fetched, so that later answers
         do not depend on their addresses."""
@@ -98,6 +110,11 @@ class Question:
                 taken = self.media.take_image(url, f"content[{number}].image_url.url", item=row)
                 row.data[name][number] = {**stored_part, **taken}
                 del row.data[name][number]["image_url"]
+
+    def run_fields(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Return the keyword arguments that begin a run; ``answer`` is what is known of it."""
+        background = self.is_background
+        return {"answer_id": self.answer_id, "is_background": background, "answer": answer}
 
     def existing(self) -> Item | None:
         """Return the message ``after``, as it is now: the session is locked.
@@ -113,14 +130,19 @@ class Question:
         return found
 
 
-def answer(admission: Admission[Any], question: Question) -> Flow[Any]:
-    """Answer ``question``, and return the reply, or the stream of an answer in the background.
+def answer(
+    admission: Admission[Any],
+    find: Callable[[], Question],
+    show: Callable[[Question], Flow[HttpResponseBase]],
+) -> Flow[Any]:
+    """Answer the question that ``find`` reads from the database, and return the reply; in the
+    background, the stream or what ``show`` returns.
 
     Raises:
         GatewayError: The request is refused. Nothing is stored then.
     """
-    prepared = yield from in_store(_chat_request, admission, question)
-    admission, request, name_fields = prepared
+    prepared = yield from in_store(_prepared, admission, find)
+    question, admission, request, name_fields = prepared
     if question.is_background:
         live.check_capacity()
     admission = yield from admit_chat(admission, request, name_fields=name_fields)
@@ -182,7 +204,16 @@ def answer(admission: Admission[Any], question: Question) -> Flow[Any]:
             recorder.answer.run.pk, -1, keepalive, closing=DONE, is_disconnected=disconnected
         )
         return response
+    if question.is_background:
+        return (yield from show(question))
     return reply
+
+
+def _prepared(
+    admission: Admission[Any], find: Callable[[], Question]
+) -> tuple[Question, Admission[Any], ChatCompletionRequest, NameFields]:
+    question = find()
+    return question, *_chat_request(admission, question)
 
 
 def _chat_request(
@@ -216,18 +247,21 @@ def _chat_request(
     limit = settings.MAX_PROMPT_CHARACTERS
     if isinstance(num_ctx, int) and num_ctx > 0:
         limit = min(limit, num_ctx * CHARACTERS_PER_TOKEN)
+    path = path_to(question.after, question.end)
     own = len(session.instructions) + characters_of(question.rows)
-    history, question.left_out = read_history(path_to(question.after), max(0, limit - own))
-    if session.instructions:
-        history.insert(0, {"role": "system", "content": session.instructions})
-    new = request.messages if question.messages else []
-    if not history and not new:
-        raise InvalidRequest("This session has no message to answer.")
+    total = session.message_count if question.is_leaf else None
     try:
-        request.messages = [*map(stored_message, history), *new]
+        history, question.left_out = read_history(path, max(0, limit - own), total)
     except InvalidRequest as error:
         name_fields(error)
         raise
+    if session.instructions:
+        instructions = {"role": "system", "content": session.instructions}
+        history.insert(0, stored_message(instructions))
+    new = request.messages if question.messages else []
+    if not history and not new:
+        raise InvalidRequest("This session has no message to answer.")
+    request.messages = [*history, *new]
     if new:
         name_fields = partial(_name_fields, list(parameters), len(history))
     return replace(admission, route=route), request, name_fields
@@ -272,19 +306,35 @@ def _begin(question: Question, model: str, recorder: MessageRecorder) -> None:
         Overloaded: The process writes too many answers in the background.
     """
     truncated = recorder.truncated
+    answer = {"model": model, **({"truncated_messages": truncated} if truncated else {})}
     with live.reserved(is_background=question.is_background):
-        with stored(question.media):
-            row = lock_session(question.conversation)
-            after = question.existing()
-            if question.is_leaf and row.leaf_id != (None if after is None else after.pk):
-                raise ConversationLocked
-            _, run = begin_message(
-                row,
-                question.rows,
-                after,
-                model=model,
-                answer_id=question.answer_id,
-                is_background=question.is_background,
-                answer={"truncated_messages": truncated} if truncated else {},
-            )
+        try:
+            run = _begin_next(question, answer)
+        except _HasChanged:
+            with stored(question.media):
+                row = lock_session(question.conversation)
+                after = question.existing()
+                if question.is_leaf and row.leaf_id != (None if after is None else after.pk):
+                    raise ConversationLocked from None
+                run = begin_message(row, question.rows, after, **question.run_fields(answer))
         recorder.start(run, is_stored=question.is_stream or question.is_background)
+
+
+class _HasChanged(Exception):
+    """The session has changed since it was read."""
+
+
+def _begin_next(question: Question, answer: dict[str, Any]) -> Run:
+    """Begin the answer with the fewest statements, as most can.
+
+    Raises:
+        _HasChanged: It is not to the last message, or the session has changed meanwhile.
+    """
+    if question.end is None:
+        raise _HasChanged
+    with stored(question.media):
+        row = question.conversation
+        run = begin_next(row, question.rows, **question.run_fields(answer))
+        if run is None:
+            raise _HasChanged
+        return run

@@ -81,7 +81,7 @@ def find_conversation(
         PermissionDenied: ``owner`` may only read it.
     """
     pk = parse_public_id(Conversation.prefix, public)
-    rows = owner.readable().select_related("leaf")
+    rows = owner.readable().select_related("leaf", *(["run"] if writes else []))
     found = None if pk is None else rows.filter(pk=pk).first()
     if found is None:
         raise NotFound(f"{label} with id '{public[:100]}' not found.")

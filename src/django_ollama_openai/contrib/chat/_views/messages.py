@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, Literal, NotRequired
 
 from django.db import transaction
@@ -324,10 +325,11 @@ def _with_parts(heads: Sequence[Item]) -> list[list[Item]]:
 def create_message(admission: Admission[NewMessage]) -> Flow[Any]:
     """Add a message, and answer it."""
     owner, body = Owner.of(admission.caller), admission.body
-    question = yield from in_store(_question, admission, owner, body)
-    if not body.reply:
-        return (yield from _keep(admission, question))
-    return (yield from _reply(admission, question))
+    find = partial(_question, admission, owner, body)
+    if body.reply:
+        return (yield from _reply(admission, find))
+    question = yield from in_store(find)
+    return (yield from _keep(admission, question))
 
 
 def _question(admission: Admission[NewMessage], owner: Owner, body: NewMessage) -> Question:
@@ -382,13 +384,15 @@ def _add(admission: Admission[Any], question: Question) -> dict[str, Any]:
     return present_one(admission, row, head)
 
 
-def _reply(admission: Admission[Any], question: Question) -> Flow[Any]:
-    """Answer ``question``; in the background, with the answer's message and the status 202."""
-    result = yield from answer(admission, question)
-    if question.is_background and not question.is_stream:
+def _reply(admission: Admission[Any], find: Callable[[], Question]) -> Flow[Any]:
+    """Answer the question that ``find`` returns; in the background, with the answer's message and
+    the status 202."""
+
+    def show(question: Question) -> Flow[HttpResponseBase]:
         shown = yield from in_store(_answer_so_far, admission, question)
         return _json(admission, shown, 202)
-    return result
+
+    return (yield from answer(admission, find, show))
 
 
 def _answer_so_far(admission: Admission[Any], question: Question) -> dict[str, Any]:
@@ -484,8 +488,7 @@ regeneration = Endpoint(tags=TAGS)
 def regenerate_message(admission: Admission[AnswerRequest]) -> Flow[Any]:
     """Answer again: a sibling of an answer, or an answer to a user's message."""
     owner = Owner.of(admission.caller)
-    question = yield from in_store(_again, admission, owner)
-    return (yield from _reply(admission, question))
+    return (yield from _reply(admission, partial(_again, admission, owner)))
 
 
 def _again(admission: Admission[AnswerRequest], owner: Owner) -> Question:
