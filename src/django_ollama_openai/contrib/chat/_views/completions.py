@@ -44,6 +44,7 @@ from .._store.completions import (
 )
 from .._store.files import Media
 from .._store.groups import GroupWriter
+from .._store.retention import delete_completions
 from .._store.text import storable
 from ..models import Completion
 from .callers import SCOPE, Owner
@@ -240,9 +241,8 @@ def update_chat_completion(admission: Admission[CompletionChange]) -> dict[str, 
 def delete_chat_completion(admission: Admission[None]) -> dict[str, Any]:
     """Delete a stored chat completion."""
     row = _find(admission)
-    answer = Deleted(id=row.public_id, object="chat.completion.deleted")
-    row.delete()
-    return answer.model_dump()
+    delete_completions([row.pk])
+    return Deleted(id=row.public_id, object="chat.completion.deleted").model_dump()
 
 
 completion_messages = Endpoint(tags=TAGS)

@@ -181,9 +181,8 @@ def update_conversation(admission: Admission[ConversationChange]) -> dict[str, A
 def delete_conversation(admission: Admission[None]) -> dict[str, Any]:
     """Delete a conversation with its items."""
     row = find(Owner.of(admission.caller), admission.captured["conversation_id"], writes=True)
-    public = row.public_id
     delete_conversations([row.pk])
-    return Deleted(id=public, object="conversation.deleted").model_dump()
+    return Deleted(id=row.public_id, object="conversation.deleted").model_dump()
 
 
 conversation_items = Endpoint(tags=TAGS)

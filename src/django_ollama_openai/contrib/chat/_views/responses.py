@@ -500,9 +500,8 @@ def _last_event(admission: Admission[Any], number: int) -> bytes:
 def remove_response(admission: Admission[None]) -> dict[str, Any]:
     """Delete a response."""
     row = _found(admission)
-    public = row.public_id
     delete_response(row)
-    return Deleted(id=public, object="response").model_dump()
+    return Deleted(id=row.public_id, object="response").model_dump()
 
 
 cancellation = Endpoint(tags=TAGS)

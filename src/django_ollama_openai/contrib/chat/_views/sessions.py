@@ -21,9 +21,10 @@ from ..._lists import Deleted, ListAnswer, ListQuery
 from .._store import search
 from .._store.files import Media, inline, stored
 from .._store.messages import message_rows
+from .._store.retention import delete_conversations
 from .._store.runs import check_unlocked
 from .._store.tree import append, set_leaf
-from ..models import MAX_MODEL, MAX_TITLE, Conversation, Item, Run, Visibility
+from ..models import MAX_MODEL, MAX_TITLE, Conversation, Item, Visibility
 from .callers import (
     SCOPE,
     Owner,
@@ -268,15 +269,10 @@ def update_session(admission: Admission[SessionUpdate]) -> dict[str, Any]:
 
 @session.delete(scope=SCOPE, owner=True, response=Deleted, errors=(NotFound,))
 def delete_session(admission: Admission[None]) -> dict[str, Any]:
-    """Delete a session with its messages. The process that writes an answer in it finds that it is
-    gone, and stops."""
+    """Delete a session with its messages."""
     owner = Owner.of(admission.caller)
     found = find_conversation(owner, admission.captured["session_id"], writes=True)
-    with transaction.atomic():
-        row = lock_session(found)
-        # Until the end of the transaction nothing may be added to what is deleted.
-        list(Run.objects.select_for_update().filter(locks=row))
-        row.delete()
+    delete_conversations([found.pk])
     return Deleted(id=found.public_id, object="chat.session.deleted").model_dump()
 
 
