@@ -1,4 +1,4 @@
-"""Lists of rows, newest first, with OpenAI's cursors: ``limit`` and ``after``."""
+"""Lists with OpenAI's cursors: ``limit`` and ``after``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .._ids import parse_public_id
 from ..endpoints import QueryParameters
 from ..exceptions import InvalidRequest
 
-__all__ = ["Deleted", "ListAnswer", "ListQuery", "list_rows"]
+__all__ = ["Deleted", "ListAnswer", "ListQuery", "list_rows", "page", "unknown_cursor"]
 
 M = TypeVar("M", bound=Model)
 T = TypeVar("T", bound=BaseModel)
@@ -26,7 +26,7 @@ class ListQuery(QueryParameters):
 
 
 class ListAnswer(BaseModel, Generic[T]):
-    """A page of a list, newest first."""
+    """A page of a list."""
 
     object: Literal["list"] = "list"
     data: list[T]
@@ -46,7 +46,8 @@ class Deleted(BaseModel):
 def list_rows(
     rows: QuerySet[M], query: ListQuery, prefix: str, present: Callable[[M], Any]
 ) -> dict[str, Any]:
-    """Return the page of ``rows`` that ``query`` selects, each row formatted by ``present``.
+    """Return the page of ``rows`` that ``query`` selects, newest first, each formatted by
+    ``present``.
 
     Args:
         prefix: The prefix of the rows' public ids.
@@ -57,14 +58,24 @@ def list_rows(
     if query.after is not None:
         last = parse_public_id(prefix, query.after)
         if last is None or not rows.filter(pk=last).exists():
-            raise InvalidRequest(f"There is no {query.after[:100]!r} in this list.", param="after")
+            raise unknown_cursor(query.after)
         rows = rows.filter(pk__lt=last)
     found = list(rows.order_by("-pk")[: query.limit + 1])
     data = [present(row) for row in found[: query.limit]]
+    return page(data, has_more=len(found) > query.limit)
+
+
+def page(data: list[dict[str, Any]], *, has_more: bool, key: str = "id") -> dict[str, Any]:
+    """Return the page of a list with the objects ``data``, whose ids are their fields ``key``."""
     return {
         "object": "list",
         "data": data,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[-1]["id"] if data else None,
-        "has_more": len(found) > query.limit,
+        "first_id": data[0][key] if data else None,
+        "last_id": data[-1][key] if data else None,
+        "has_more": has_more,
     }
+
+
+def unknown_cursor(cursor: str, param: str = "after") -> InvalidRequest:
+    """Return the error for the value ``cursor`` of ``param`` that is no id in the list."""
+    return InvalidRequest(f"There is no {cursor[:100]!r} in this list.", param=param)

@@ -24,7 +24,7 @@ from pydantic import BaseModel, Field
 from ...._ids import parse_public_id
 from ....endpoints import Admission, Endpoint, QueryParameters, RequestBody
 from ....exceptions import InvalidRequest, NotFound
-from ..._lists import Deleted, ListAnswer, ListQuery, list_rows
+from ..._lists import Deleted, ListAnswer, ListQuery, list_rows, page, unknown_cursor
 from .._members import is_member, member_of, members_of
 from ..conf import access_settings
 from ..models import (
@@ -592,20 +592,14 @@ def list_rate_limits(admission: Admission[None]) -> dict[str, Any]:
     for name in ("after", "before"):
         cursor = getattr(query, name)
         if cursor is not None and cursor not in names:
-            raise InvalidRequest(f"There is no {cursor[:100]!r} in this list.", param=name)
+            raise unknown_cursor(cursor, name)
     start = 0 if query.after is None else names.index(query.after) + 1
     end = len(names) if query.before is None else names.index(query.before)
     if query.before is not None and query.after is None:
         start = max(start, end - query.limit)
-    page = patterns[start:end][: query.limit]
-    data = [_present_rate_limit(row, pattern) for pattern in page]
-    return {
-        "object": "list",
-        "data": data,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[-1]["id"] if data else None,
-        "has_more": start + query.limit < end,
-    }
+    shown = patterns[start:end][: query.limit]
+    data = [_present_rate_limit(row, pattern) for pattern in shown]
+    return page(data, has_more=start + query.limit < end)
 
 
 rate_limit = Endpoint(tags=TAGS)

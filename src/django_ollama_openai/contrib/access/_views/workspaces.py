@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from ....auth import ANY_SCOPE
 from ....endpoints import Admission, Endpoint, RequestBody
 from ....exceptions import InvalidRequest, NotFound, PermissionDenied
-from ..._lists import Deleted, ListAnswer, ListQuery, list_rows
+from ..._lists import Deleted, ListAnswer, ListQuery, list_rows, page, unknown_cursor
 from .._members import (
     LastOwnerError,
     is_in_group,
@@ -274,17 +274,11 @@ def list_users(
     if query.after is not None:
         last = member_of(row, query.after)
         if last is None:
-            raise InvalidRequest(f"There is no {query.after[:100]!r} in this list.", param="after")
+            raise unknown_cursor(query.after)
         users = users.filter(pk__lt=last.pk)
     found = list(users.order_by("-pk")[: query.limit + 1])
     data = [present(user) for user in found[: query.limit]]
-    return {
-        "object": "list",
-        "data": data,
-        "first_id": data[0][name] if data else None,
-        "last_id": data[-1][name] if data else None,
-        "has_more": len(found) > query.limit,
-    }
+    return page(data, has_more=len(found) > query.limit, key=name)
 
 
 def _managed(admission: Admission[Any]) -> tuple[Actor, Workspace]:

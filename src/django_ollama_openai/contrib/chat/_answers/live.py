@@ -25,7 +25,8 @@ from ...._connections import close_connections
 from ....endpoints import Stopper
 from ....exceptions import Overloaded
 from .._store.drafts import Draft, has_lost_user, insert
-from .._store.runs import LEASE, end_all_expired, prune_runs
+from .._store.retention import prune_streams
+from .._store.runs import LEASE, end_all_expired
 from ..conf import chat_settings
 from ..models import Piece, Run
 from .events import FRAME_END, Events
@@ -151,7 +152,7 @@ class _Registry:
         self.write([answer for answer in answers if not answer.has_ended], renews=is_due)
         if is_due:
             end_all_expired()
-            prune_runs()
+            prune_streams()
             self.renewed = time.monotonic()
 
     def end_abandoned(self, answer: LiveAnswer, since: float) -> None:

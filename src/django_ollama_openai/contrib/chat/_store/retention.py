@@ -41,6 +41,7 @@ __all__ = [
     "delete_responses",
     "of_user",
     "owned_by",
+    "prune_streams",
     "pruning_of",
 ]
 
@@ -85,7 +86,10 @@ def _first(rows: QuerySet[Any], count: int = BATCH) -> list[UUID]:
 
 def delete_conversations(keys: Sequence[UUID]) -> int:
     """Delete the conversations with these ``keys``, at most some hundred, with all that is theirs,
-    in one transaction. Return their number."""
+    in one transaction. Return their number.
+
+    The process that writes an answer in one of them finds that it is gone, and stops.
+    """
     with transaction.atomic():
         # A lock on the rows, as every writer takes.
         rows = Conversation.objects.filter(pk__in=keys)
@@ -156,6 +160,8 @@ def _delete_items(keys: Sequence[UUID]) -> None:
 
 def _delete_runs(runs: QuerySet[Run]) -> None:
     while keys := _first(runs):
+        # Until the end of the transaction nothing may be added to what is deleted.
+        list(Run.objects.select_for_update().filter(pk__in=keys).values_list("pk"))
         _delete(Piece.objects.filter(run__in=keys))
         _delete(Run.objects.filter(pk__in=keys))
 
@@ -205,8 +211,19 @@ class ChatPruner(BasePruner):
         for label, rows, end, delete in kinds:
             if end is not None:
                 yield pruning_of(label, rows.filter(created_at__lt=end), delete)
-        end = now() - timedelta(seconds=chat_settings().STREAM_RETENTION_SECONDS)
-        yield pruning_of("streams", Run.objects.filter(ended_at__lt=end), _delete_streams)
+        yield _pruning_of_streams()
+
+
+def prune_streams() -> None:
+    """Delete the events of streams that are past ``STREAM_RETENTION_SECONDS``."""
+    pruning = _pruning_of_streams()
+    while pruning.delete_batch():
+        pass
+
+
+def _pruning_of_streams() -> Pruning:
+    end = now() - timedelta(seconds=chat_settings().STREAM_RETENTION_SECONDS)
+    return pruning_of("streams", Run.objects.filter(ended_at__lt=end), _delete_streams)
 
 
 def pruning_of(label: str, rows: QuerySet[Any], delete: Callable[[Sequence[UUID]], int]) -> Pruning:

@@ -22,7 +22,6 @@ from ...._translation.response_object import CLIENTS_OWN
 from ...._wire.case import camel_keys
 from ...._wire.sse import DONE, named_frame
 from ....exceptions import InvalidRequest, NotFound
-from ..conf import chat_settings
 from ..models import Branch, Conversation, Item, Kind, Piece, Response, Run, Status
 from .files import Media
 from .items import new_rows
@@ -45,7 +44,6 @@ __all__ = [
     "existing_leaf",
     "lock_home",
     "lock_row",
-    "prune_runs",
     "request_stop",
 ]
 
@@ -422,20 +420,6 @@ def end_all_expired() -> None:
     rows = Run.objects.select_related("item", "response")
     for run in rows.filter(ended_at=None, lease_until__lt=now())[:100]:
         end_expired(run)
-
-
-def prune_runs() -> int:
-    """Delete the events of streams that are past ``STREAM_RETENTION_SECONDS``, and return the
-    number of streams."""
-    before = now() - timedelta(seconds=chat_settings().STREAM_RETENTION_SECONDS)
-    count = 0
-    while True:
-        old = list(Run.objects.filter(ended_at__lt=before).values_list("pk", flat=True)[:100])
-        Piece.objects.filter(run__in=old).delete()
-        Run.objects.filter(pk__in=old).delete()
-        count += len(old)
-        if len(old) < 100:
-            return count
 
 
 def _has_expired(run: Run) -> bool:

@@ -206,18 +206,19 @@ def set_leaf(conversation: Conversation, head: Item | None, *, count: int | None
 def siblings(heads: Sequence[Item]) -> dict[UUID, list[UUID]]:
     """Return, for each of ``heads``, the ids of all messages after the same message, its own among
     them, the oldest first."""
-    if not heads:
-        return {}
-    roots = {head.conversation_id for head in heads if head.parent_id is None}
     parents = {head.parent_id for head in heads if head.parent_id is not None}
-    rows = Item.objects.filter(
-        Q(parent__in=parents) | Q(conversation__in=roots, parent=None), head=None
-    )
+    roots = {head.conversation_id for head in heads if head.parent_id is None}
+    queries = []
+    if parents:
+        # Only heads have a parent. With a condition on the head, SQLite would read all heads.
+        queries.append(Item.objects.filter(parent__in=parents))
+    if roots:
+        queries.append(Item.objects.filter(conversation__in=roots, parent=None, head=None))
     by_parent: dict[tuple[UUID, UUID | None], list[UUID]] = {}
-    for pk, conversation, parent in rows.order_by("sequence").values_list(
-        "pk", "conversation", "parent"
-    ):
-        by_parent.setdefault((conversation, parent), []).append(pk)
+    for rows in queries:
+        keys = rows.order_by("sequence").values_list("pk", "conversation", "parent")
+        for pk, conversation, parent in keys:
+            by_parent.setdefault((conversation, parent), []).append(pk)
     return {head.pk: by_parent[head.conversation_id, head.parent_id] for head in heads}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final, Literal, NotRequired
 
 from pydantic import Field
@@ -28,8 +27,8 @@ from ....endpoints import (
     chat_writer,
     run_chat,
 )
-from ....exceptions import InvalidRequest, NotFound
-from ..._lists import Deleted, ListQuery
+from ....exceptions import NotFound
+from ..._lists import Deleted, ListQuery, page, unknown_cursor
 from .._answers.recorder import CANCELLED
 from .._store.completions import (
     add_completion,
@@ -44,6 +43,7 @@ from .._store.completions import (
 )
 from .._store.files import Media
 from .._store.groups import GroupWriter
+from .._store.retention import delete_completions
 from .._store.text import storable
 from ..models import Completion
 from .callers import SCOPE, Owner
@@ -203,11 +203,11 @@ def list_chat_completions(admission: Admission[None]) -> dict[str, Any]:
     if query.after is not None:
         last = completion_key(query.after)
         if last is None or not rows.filter(pk=last).exists():
-            raise _no_cursor(query)
+            raise unknown_cursor(query.after)
         rows = rows.filter(pk__lt=last) if is_descending else rows.filter(pk__gt=last)
-    found = rows.order_by("-pk" if is_descending else "pk")[: query.limit + 1]
-    data = [present(row) for row in found]
-    return _page(data, query.limit)
+    found = list(rows.order_by("-pk" if is_descending else "pk")[: query.limit + 1])
+    data = [present(row) for row in found[: query.limit]]
+    return page(data, has_more=len(found) > query.limit)
 
 
 completion = Endpoint(tags=TAGS)
@@ -240,9 +240,8 @@ def update_chat_completion(admission: Admission[CompletionChange]) -> dict[str, 
 def delete_chat_completion(admission: Admission[None]) -> dict[str, Any]:
     """Delete a stored chat completion."""
     row = _find(admission)
-    answer = Deleted(id=row.public_id, object="chat.completion.deleted")
-    row.delete()
-    return answer.model_dump()
+    delete_completions([row.pk])
+    return Deleted(id=row.public_id, object="chat.completion.deleted").model_dump()
 
 
 completion_messages = Endpoint(tags=TAGS)
@@ -260,10 +259,10 @@ def list_chat_completion_messages(admission: Admission[None]) -> dict[str, Any]:
     if query.after is not None:
         ids = [f"{row.public_id}-{number}" for number in numbers]
         if query.after not in ids:
-            raise _no_cursor(query)
+            raise unknown_cursor(query.after)
         numbers = numbers[ids.index(query.after) + 1 :]
-    page = _page(messages_of(row, numbers[: query.limit]), query.limit)
-    return {**page, "has_more": len(numbers) > query.limit}
+    data = messages_of(row, numbers[: query.limit])
+    return page(data, has_more=len(numbers) > query.limit)
 
 
 def _owned(admission: Admission[Any]) -> Any:
@@ -286,19 +285,3 @@ def _find(admission: Admission[Any]) -> Completion:
 
 def _not_found(public: str) -> NotFound:
     return NotFound(f"Chat completion with id '{public[:100]}' not found.")
-
-
-def _no_cursor(query: Any) -> InvalidRequest:
-    return InvalidRequest(f"There is no {query.after[:100]!r} in this list.", param="after")
-
-
-def _page(found: Sequence[dict[str, Any]], limit: int) -> dict[str, Any]:
-    """Return the first ``limit`` objects of a list; more have been found if there are more."""
-    data = found[:limit]
-    return {
-        "object": "list",
-        "data": data,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[-1]["id"] if data else None,
-        "has_more": len(found) > limit,
-    }

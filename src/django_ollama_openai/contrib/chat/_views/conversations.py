@@ -14,7 +14,7 @@ from ...._wire.base import FirstErrorOnly, WireModel
 from ...._wire.responses import InputItem, ItemReference, Metadata
 from ....endpoints import Admission, Endpoint
 from ....exceptions import NotFound
-from ..._lists import Deleted
+from ..._lists import Deleted, unknown_cursor
 from .._store.files import Media, load, stored
 from .._store.items import as_openai, inlined, item_key, new_rows
 from .._store.retention import delete_conversations
@@ -28,10 +28,8 @@ from .items import (
     ItemQuery,
     ItemsAnswer,
     RetrieveQuery,
-    cursor_key,
     item_list,
     present,
-    unknown_cursor,
     with_files,
 )
 
@@ -181,9 +179,8 @@ def update_conversation(admission: Admission[ConversationChange]) -> dict[str, A
 def delete_conversation(admission: Admission[None]) -> dict[str, Any]:
     """Delete a conversation with its items."""
     row = find(Owner.of(admission.caller), admission.captured["conversation_id"], writes=True)
-    public = row.public_id
     delete_conversations([row.pk])
-    return Deleted(id=public, object="conversation.deleted").model_dump()
+    return Deleted(id=row.public_id, object="conversation.deleted").model_dump()
 
 
 conversation_items = Endpoint(tags=TAGS)
@@ -197,13 +194,13 @@ def list_conversation_items(admission: Admission[None]) -> dict[str, Any]:
     owner, query = Owner.of(admission.caller), admission.query
     row = find(owner, admission.captured["conversation_id"])
     path = path_to(row.leaf)
-    key, last = cursor_key(query), None
-    if key is not None:
-        cursor = Item.objects.filter(pk=key).first()
+    last = None
+    if query.after is not None:
+        key = item_key(query.after)
+        cursor = None if key is None else Item.objects.filter(pk=key).first()
         if cursor is None or not path.has(cursor):
-            unknown_cursor(query)
-        else:
-            last = cursor.sequence
+            raise unknown_cursor(query.after)
+        last = cursor.sequence
     if query.order == "asc":
         rows = path.oldest(query.limit + 1, above=last)
     else:

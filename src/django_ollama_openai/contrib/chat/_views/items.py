@@ -9,9 +9,9 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from ....endpoints import QueryParameters
-from ....exceptions import InvalidRequest
+from ..._lists import page
 from .._store.files import inline
-from .._store.items import Locate, as_openai, item_key
+from .._store.items import Locate, as_openai
 from ..models import Item, Status
 
 __all__ = [
@@ -97,34 +97,7 @@ def present(row: Item, locate: Locate) -> dict[str, Any]:
 
 def item_list(rows: Sequence[Item], locate: Locate, *, has_more: bool = False) -> dict[str, Any]:
     """Return the page of a list with ``rows``."""
-    data = [present(row, locate) for row in rows]
-    return {
-        "object": "list",
-        "data": data,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[-1]["id"] if data else None,
-        "has_more": has_more,
-    }
-
-
-def cursor_key(query: ItemQuery) -> Any:
-    """Return the key of the row of the cursor ``after``, or ``None`` if there is no cursor.
-
-    Raises:
-        InvalidRequest: It is no id of an item.
-    """
-    if query.after is None:
-        return None
-    return item_key(query.after) or unknown_cursor(query)
-
-
-def unknown_cursor(query: ItemQuery) -> Any:
-    """Raise the error for a cursor that is not in the list.
-
-    Raises:
-        InvalidRequest: Always.
-    """
-    raise InvalidRequest(f"There is no {(query.after or '')[:100]!r} in this list.", param="after")
+    return page([present(row, locate) for row in rows], has_more=has_more)
 
 
 def with_files(items: list[dict[str, Any]], owner: str, param: str) -> list[dict[str, Any]]:

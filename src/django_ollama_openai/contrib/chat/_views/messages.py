@@ -22,7 +22,7 @@ from ...._wire.response_models.common import CompletionUsage, ErrorDetails
 from ...._wire.responses import Metadata
 from ....endpoints import Admission, Endpoint, RequestBody, admit_without_engine
 from ....exceptions import InvalidRequest, NotFound
-from ..._lists import Deleted, ListAnswer, ListQuery
+from ..._lists import Deleted, ListAnswer, ListQuery, page, unknown_cursor
 from .._store.files import Media, stored
 from .._store.items import Locate
 from .._store.messages import (
@@ -284,7 +284,7 @@ def list_messages(admission: Admission[None]) -> dict[str, Any]:
     if query.after is not None:
         last = message_of(row, query.after)
         if last is None or not (query.all or path.has(last)):
-            raise InvalidRequest(f"There is no {query.after[:100]!r} in this list.", param="after")
+            raise unknown_cursor(query.after)
     above = None if last is None else last.sequence
     if query.all:
         rows = Item.objects.filter(conversation=row, head=None)
@@ -295,13 +295,7 @@ def list_messages(admission: Admission[None]) -> dict[str, Any]:
         heads = path.oldest(query.limit + 1, above=above, head=None)
     shown = heads[: query.limit]
     data = present_all(row, _with_parts(shown), locate(admission))
-    return {
-        "object": "list",
-        "data": data,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[-1]["id"] if data else None,
-        "has_more": len(heads) > query.limit,
-    }
+    return page(data, has_more=len(heads) > query.limit)
 
 
 def _with_parts(heads: Sequence[Item]) -> list[list[Item]]:

@@ -43,7 +43,7 @@ from ....endpoints import (
     run_chat,
 )
 from ....exceptions import GatewayError, InvalidRequest, NotFound, UpstreamError
-from ..._lists import Deleted
+from ..._lists import Deleted, unknown_cursor
 from .._answers import live
 from .._answers.context import TruncatingStage
 from .._answers.responses import ResponseRecorder, StoredResponseWriter
@@ -52,7 +52,7 @@ from .._store.compaction import readable, seal
 from .._store.drafts import Draft, new_draft
 from .._store.files import Media, load, stored
 from .._store.history import read_items
-from .._store.items import as_openai, inlined
+from .._store.items import as_openai, inlined, item_key
 from .._store.retention import delete_response
 from .._store.runs import (
     LAST_EVENT,
@@ -74,10 +74,8 @@ from .items import (
     ItemQuery,
     ItemsAnswer,
     RetrieveQuery,
-    cursor_key,
     item_list,
     present,
-    unknown_cursor,
     with_files,
 )
 
@@ -500,9 +498,8 @@ def _last_event(admission: Admission[Any], number: int) -> bytes:
 def remove_response(admission: Admission[None]) -> dict[str, Any]:
     """Delete a response."""
     row = _found(admission)
-    public = row.public_id
     delete_response(row)
-    return Deleted(id=public, object="response").model_dump()
+    return Deleted(id=row.public_id, object="response").model_dump()
 
 
 cancellation = Endpoint(tags=TAGS)
@@ -551,9 +548,10 @@ def list_input_items(admission: Admission[None]) -> dict[str, Any]:
     keys = parse_hex(row.input_ids)
     if query.order == "desc":
         keys.reverse()
-    if (key := cursor_key(query)) is not None:
+    if query.after is not None:
+        key = item_key(query.after)
         if key not in keys:
-            unknown_cursor(query)
+            raise unknown_cursor(query.after)
         keys = keys[keys.index(key) + 1 :]
     found = Item.objects.in_bulk(keys)
     rows = [found[key] for key in keys if key in found]

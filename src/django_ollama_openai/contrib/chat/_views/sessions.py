@@ -17,13 +17,14 @@ from ...._wire.chat import ChatCompletionRequest
 from ...._wire.responses import Metadata
 from ....endpoints import Admission, Endpoint, RequestBody
 from ....exceptions import InvalidRequest, NotFound
-from ..._lists import Deleted, ListAnswer, ListQuery
+from ..._lists import Deleted, ListAnswer, ListQuery, page, unknown_cursor
 from .._store import search
 from .._store.files import Media, inline, stored
 from .._store.messages import message_rows
+from .._store.retention import delete_conversations
 from .._store.runs import check_unlocked
 from .._store.tree import append, set_leaf
-from ..models import MAX_MODEL, MAX_TITLE, Conversation, Item, Run, Visibility
+from ..models import MAX_MODEL, MAX_TITLE, Conversation, Item, Visibility
 from .callers import (
     SCOPE,
     Owner,
@@ -166,23 +167,17 @@ def list_sessions(admission: Admission[None]) -> dict[str, Any]:
         pk = parse_public_id(Conversation.prefix, query.after)
         last = None if pk is None else rows.filter(pk=pk, archived__in=kinds).first()
         if last is None:
-            raise InvalidRequest(f"There is no {query.after[:100]!r} in this list.", param="after")
+            raise unknown_cursor(query.after)
         # The first condition is for the index.
         rows = rows.filter(active_at__lte=last.active_at).exclude(
             active_at=last.active_at, pk__gte=last.pk
         )
     # Each in the order of the index, so that no database reads and sorts them all.
-    pages = [rows.filter(archived=kind).order_by("-active_at", "-id") for kind in kinds]
-    found = [row for page in pages for row in page[: query.limit + 1]]
+    parts = [rows.filter(archived=kind).order_by("-active_at", "-id") for kind in kinds]
+    found = [row for part in parts for row in part[: query.limit + 1]]
     found.sort(key=lambda row: (row.active_at, row.pk), reverse=True)
     data = [present(row) for row in found[: query.limit]]
-    return {
-        "object": "list",
-        "data": data,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[-1]["id"] if data else None,
-        "has_more": len(found) > query.limit,
-    }
+    return page(data, has_more=len(found) > query.limit)
 
 
 @sessions.post(scope=SCOPE, owner=True, body=NewSession, response=SessionAnswer, status=201)
@@ -268,15 +263,10 @@ def update_session(admission: Admission[SessionUpdate]) -> dict[str, Any]:
 
 @session.delete(scope=SCOPE, owner=True, response=Deleted, errors=(NotFound,))
 def delete_session(admission: Admission[None]) -> dict[str, Any]:
-    """Delete a session with its messages. The process that writes an answer in it finds that it is
-    gone, and stops."""
+    """Delete a session with its messages."""
     owner = Owner.of(admission.caller)
     found = find_conversation(owner, admission.captured["session_id"], writes=True)
-    with transaction.atomic():
-        row = lock_session(found)
-        # Until the end of the transaction nothing may be added to what is deleted.
-        list(Run.objects.select_for_update().filter(locks=row))
-        row.delete()
+    delete_conversations([found.pk])
     return Deleted(id=found.public_id, object="chat.session.deleted").model_dump()
 
 
