@@ -146,7 +146,7 @@ def _fields(model: type[BaseModel]) -> str:
             [f"``{name}``", _default(field), _type(field), _rst(field.description or "")]
             for name, field in model.model_fields.items()
         ],
-        widths=[14, 24, 18, 44],
+        widths=[30, 15, 18, 37],
     )
 
 
@@ -154,6 +154,8 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "none, required"
     default = field.get_default(call_default_factory=True)
+    if isinstance(default, BaseModel):
+        return "see below"
     if isinstance(default, list) and default:
         return ", ".join(f"``{item!r}``" for item in default)
     return f"``{default!r}``"
