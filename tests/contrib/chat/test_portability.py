@@ -312,6 +312,12 @@ BAD: list[tuple[Any, str | None]] = [
             [{"type": "function_call", "call_id": "c", "name": 5, "arguments": {}}],
             [{"type": 5}],
             [{"type": "reasoning", "content": [5]}],
+            [{"role": "r" * 50, "content": "a"}],
+            [{"role": {"a": 1}, "content": "a"}],
+            [{"role": "user", "content": {"a": 1}}],
+            [{"role": "user", "content": [{"type": "input_image", "image_url": 5}]}],
+            [{"role": "user", "content": [{"type": "input_image", "image_url": "u", "detail": 5}]}],
+            [{"type": "function_call_output", "call_id": 5, "output": "a"}],
         )
     ),
 ]

@@ -30,6 +30,7 @@ __all__ = [
 PAGE: Final = 100
 FILES_AT_ONCE: Final = 8 * 2**20
 BATCH: Final = 500
+_ROLES: Final = frozenset({"", "assistant", "developer", "system", "user"})
 _NOT_ITEMS: Final = frozenset({"id", "status"})
 
 
@@ -119,18 +120,17 @@ def rows_of_items(items: list[dict[str, Any]], media: Media, param: str) -> list
     try:
         rows = new_rows(items, media, param=param)
         heads = [row for row in rows if row.head_id is None]
-        texts = [
-            part[name]
-            for part in _parts(content_of(heads[0], _digits))
-            for name in ("text", "refusal")
-            if name in part
-        ]
+        content = content_of(heads[0], _digits)
+        texts = [heads[0].data.get("call_id", "")]
+        for value in (value for part in _parts(content) for value in part.values()):
+            texts += value.values() if isinstance(value, dict) else [value]
+        is_known = isinstance(content, (str, list)) and {row.role for row in rows} <= _ROLES
         reasoning_of(rows)
         calls = tool_calls_of(rows) or []
         texts += [text for call in calls for text in call[call["type"]].values()]
     except (AttributeError, IndexError, KeyError, TypeError):
         raise refused from None
-    if len(heads) != 1 or not all(isinstance(text, str) for text in texts):
+    if not is_known or len(heads) != 1 or not all(isinstance(text, str) for text in texts):
         raise refused
     return rows
 
