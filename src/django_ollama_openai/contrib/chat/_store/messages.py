@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeVar
 
+from pydantic import BaseModel
+
 from ...._ids import uuid7
 from ...._wire.chat import (
     AssistantMessage,
@@ -29,6 +31,7 @@ __all__ = [
     "answer_rows",
     "chat_message",
     "content_of",
+    "copy_of",
     "group",
     "head_of",
     "message_rows",
@@ -40,6 +43,7 @@ __all__ = [
 
 #: A row, or what engines get of it.
 R = TypeVar("R", Item, Line)
+M = TypeVar("M", bound=BaseModel)
 
 
 def message_rows(message: dict[str, Any], media: Media, *, param: str = "") -> list[Item]:
@@ -198,13 +202,30 @@ def stored_message(message: dict[str, Any]) -> Message:
     return ChatCompletionRequest.from_dict({"messages": [message]}).messages[0]
 
 
-_MODELS: Final[dict[str, Any]] = {
-    "system": SystemMessage.model_construct(),
-    "developer": DeveloperMessage.model_construct(),
-    "user": UserMessage.model_construct(),
-    "assistant": AssistantMessage.model_construct(),
-    "tool": ToolMessage.model_construct(),
+def copy_of(message: M) -> M:
+    """Return a copy of a message of :func:`stored_message`, which may be changed, in half the time
+    of ``model_copy()``."""
+    made = message.__class__.__new__(message.__class__)
+    made.__setstate__(
+        {
+            "__dict__": message.__dict__.copy(),
+            "__pydantic_fields_set__": message.__pydantic_fields_set__.copy(),
+            "__pydantic_extra__": (message.__pydantic_extra__ or {}).copy(),
+            "__pydantic_private__": message.__pydantic_private__,
+        }
+    )
+    return made
+
+
+_KINDS: Final[dict[str, Any]] = {
+    "system": SystemMessage,
+    "developer": DeveloperMessage,
+    "user": UserMessage,
+    "assistant": AssistantMessage,
+    "tool": ToolMessage,
 }
+#: Messages without fields, by role.
+_MODELS: Final = {role: kind.model_construct() for role, kind in _KINDS.items()}
 
 
 def role_of(head: Item | Line) -> str:
