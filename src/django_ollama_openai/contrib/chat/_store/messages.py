@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel
-
 from ...._ids import uuid7
 from ...._wire.chat import (
     AssistantMessage,
@@ -43,7 +41,6 @@ __all__ = [
 
 #: A row, or what engines get of it.
 R = TypeVar("R", Item, Line)
-M = TypeVar("M", bound=BaseModel)
 
 
 def message_rows(message: dict[str, Any], media: Media, *, param: str = "") -> list[Item]:
@@ -202,9 +199,11 @@ def stored_message(message: dict[str, Any]) -> Message:
     return ChatCompletionRequest.from_dict({"messages": [message]}).messages[0]
 
 
-def copy_of(message: M) -> M:
-    """Return a copy of a message of :func:`stored_message`, which may be changed, in half the time
-    of ``model_copy()``."""
+def copy_of(message: Message) -> Message:
+    """Return a copy of a message of :func:`stored_message`, which may be changed; of a text in half
+    the time of ``model_copy()``."""
+    if isinstance(message.content, list) or getattr(message, "tool_calls", None):
+        return message.model_copy(deep=True)
     made = message.__class__.__new__(message.__class__)
     made.__setstate__(
         {
