@@ -18,6 +18,9 @@ from pytest_django import Settings
 
 from django_ollama_openai._remote_images import fetch
 from django_ollama_openai._remote_images.rules import FetchRules
+from django_ollama_openai.contrib.chat._store.files import Media
+from django_ollama_openai.contrib.chat._store.messages import message_rows
+from django_ollama_openai.contrib.chat._store.tree import append, set_leaf
 from django_ollama_openai.contrib.chat.models import Attachment, Item, Run, Status
 from django_ollama_openai.exceptions import RateLimited
 from django_ollama_openai.policies import BasePolicy
@@ -597,6 +600,56 @@ def test_pages_of_messages_take_a_constant_number_of_queries(ada: Caller) -> Non
         assert len(page["data"]) == 5 + 2 * (turns - 1)
         counts.add(len(queries))
     assert len(counts) == 1
+
+
+@pytest.mark.parametrize("lengths", [(2, 12, 25), (70, 400)])
+def test_a_post_takes_a_constant_number_of_statements(
+    ada: Caller, lengths: tuple[int, ...]
+) -> None:
+    counts = set()
+    for length in lengths:
+        chat = lengthened(ada, length)
+        chat.post()
+        with CaptureQueriesContext(connection) as queries:
+            assert chat.post().status == 200
+        counts.add(sum("ollama_openai_chat" in query["sql"] for query in queries))
+    assert len(counts) == 1 and counts <= {10, 11}, counts
+
+
+def lengthened(caller: Caller, messages: int) -> Chat:
+    """Return a session with ``messages`` messages."""
+    chat = Chat(caller)
+    row, items = chat.row, []
+    for number in range(messages):
+        sent = {"role": ("user", "assistant")[number % 2], "content": f"Text {number}"}
+        items += message_rows(sent, Media())
+    append(row, items, None)
+    set_leaf(row, items[-1], count=messages)
+    row.save()
+    return chat
+
+
+def test_the_engine_gets_a_long_session_as_it_is_now(ada: Caller, engine: OllamaServer) -> None:
+    """Whatever happens to it between two answers, and although its messages are kept in memory."""
+    chat = lengthened(ada, 80)
+
+    def check() -> list[str]:
+        assert chat.post("Next").status == 200
+        shown: list[str] = chat.texts()
+        assert [message["content"] for message in messages_of(engine)] == shown[:-1]
+        return [message["id"] for message in chat("GET", "messages/?limit=100").body["data"]]
+
+    check()
+    ids = check()
+    for deleted in (ids[40], ids[-1]):
+        assert chat("DELETE", f"messages/{deleted}/").status == 200
+        check()
+    assert chat("PATCH", f"messages/{ids[2]}/", {"content": "Changed"}).status == 201
+    assert len(check()) == 5
+    assert chat("PATCH", "", {"current_message_id": ids[60]}).status == 200
+    check()
+    assert chat.post("Beside", parent_id=ids[60]).status == 200
+    check()
 
 
 def test_messages_are_walked_in_the_order_of_the_branch(ada: Caller) -> None:

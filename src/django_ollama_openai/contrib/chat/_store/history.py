@@ -11,7 +11,7 @@ from ..models import Item, Status
 from .files import load
 from .items import inlined
 from .known import Known, recall, remember
-from .messages import chat_message, group, stored_message
+from .messages import chat_message, copy_of, group, stored_message
 from .tree import Line, Path
 
 __all__ = ["INSTRUCTING", "characters_of", "read_history", "read_items"]
@@ -41,7 +41,7 @@ def read_history(
     """
     known = _known(path, max_characters)
     if known is not None:
-        return [message.model_copy() for message in known.messages], 0
+        return list(map(copy_of, known.messages)), 0
     rows: list[Line] = []
     characters, below, limit = 0, None, FIRST_READ
     has_turn = is_whole = False
@@ -70,7 +70,8 @@ def read_history(
         left_out = (path.count(head=None) if total is None else total) - len(groups)
     messages, has_files = _messages(groups)
     if not left_out and len(rows) >= FIRST_READ and not has_files and _have_ended(rows):
-        remember(Known(path, len(rows), len(groups), characters, messages[:]))
+        kept = list(map(copy_of, messages))
+        remember(Known(path, len(rows), len(groups), characters, kept))
     return messages, left_out
 
 

@@ -44,7 +44,7 @@ class Known:
 class _Cache:
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        #: By branch; that which was used last is at the end.
+        #: By branch, the newest at the end.
         self.found: OrderedDict[UUID, Known] = OrderedDict()
         self.size = 0
 

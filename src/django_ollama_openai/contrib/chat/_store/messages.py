@@ -29,6 +29,7 @@ __all__ = [
     "answer_rows",
     "chat_message",
     "content_of",
+    "copy_of",
     "group",
     "head_of",
     "message_rows",
@@ -198,13 +199,32 @@ def stored_message(message: dict[str, Any]) -> Message:
     return ChatCompletionRequest.from_dict({"messages": [message]}).messages[0]
 
 
-_MODELS: Final[dict[str, Any]] = {
-    "system": SystemMessage.model_construct(),
-    "developer": DeveloperMessage.model_construct(),
-    "user": UserMessage.model_construct(),
-    "assistant": AssistantMessage.model_construct(),
-    "tool": ToolMessage.model_construct(),
+def copy_of(message: Message) -> Message:
+    """Return a copy of a message of :func:`stored_message`, which may be changed; of a text in half
+    the time of ``model_copy()``."""
+    if isinstance(message.content, list) or getattr(message, "tool_calls", None):
+        return message.model_copy(deep=True)
+    made = message.__class__.__new__(message.__class__)
+    made.__setstate__(
+        {
+            "__dict__": message.__dict__.copy(),
+            "__pydantic_fields_set__": message.__pydantic_fields_set__.copy(),
+            "__pydantic_extra__": (message.__pydantic_extra__ or {}).copy(),
+            "__pydantic_private__": message.__pydantic_private__,
+        }
+    )
+    return made
+
+
+_KINDS: Final[dict[str, Any]] = {
+    "system": SystemMessage,
+    "developer": DeveloperMessage,
+    "user": UserMessage,
+    "assistant": AssistantMessage,
+    "tool": ToolMessage,
 }
+#: Messages without fields, by role.
+_MODELS: Final = {role: kind.model_construct() for role, kind in _KINDS.items()}
 
 
 def role_of(head: Item | Line) -> str:
