@@ -11,7 +11,6 @@ from ...._wire.media import is_data_uri
 from ....exceptions import InvalidRequest
 from ..models import ITEM_PREFIXES, Attachment, Item, Status
 from .files import FILE_KEYS, Media, data_uri
-from .text import storable
 
 __all__ = [
     "MISSING_FILE",
@@ -63,7 +62,6 @@ def new_rows(
     rows = []
     for number, item in enumerate(items):
         place = f"{param}[{number}]"
-        item = storable(item)
         type_ = item.get("type") or "message"
         if len(type_) > MAX_TYPE:
             raise InvalidRequest(

@@ -9,15 +9,14 @@ from uuid import UUID
 
 from ...._ids import uuid7
 from ....exceptions import InvalidRequest
-from ..models import Branch, Completion, Conversation, Item, Response
-from .files import Media, load, of_completion
-from .items import MISSING_FILE, Locate, as_openai, inlined, new_rows
+from ..models import Branch, Conversation, Item, Response
+from .files import Media, load
+from .items import Locate, as_openai, inlined, new_rows
 from .messages import chat_message, content_of, message_rows, reasoning_of, tool_calls_of
-from .tree import path_to
+from .tree import groups_of, path_to
 
 __all__ = [
     "all_messages",
-    "completion_messages",
     "items_of",
     "markdown",
     "plant",
@@ -41,14 +40,7 @@ def all_messages(conversation: Conversation) -> Iterator[list[list[Item]]]:
     rows = Item.objects.filter(conversation=conversation).order_by("sequence")
     while page := list(rows.filter(sequence__gt=last)[:PAGE]):
         last = page[-1].sequence
-        yield _whole([row for row in page if row.head_id is None])
-
-
-def _whole(heads: Sequence[Item]) -> list[list[Item]]:
-    rows: dict[UUID, list[Item]] = {head.pk: [head] for head in heads}
-    for part in Item.objects.filter(head__in=list(rows)):
-        rows[part.head_id].append(part)  # type: ignore[index]  # it has a head
-    return [sorted(each, key=lambda row: row.sequence) for each in rows.values()]
+        yield groups_of([row for row in page if row.head_id is None])
 
 
 def with_files(groups: Sequence[list[Item]]) -> Iterator[tuple[list[list[Item]], Locate]]:
@@ -181,34 +173,6 @@ def response_items(response: Response, owner: str) -> tuple[list[Any], list[Any]
     )
 
 
-def completion_messages(completion: Completion) -> list[Any]:
-    """Return the messages of ``completion`` with the content of their files."""
-    locate = inlined(of_completion(completion))
-    return [
-        {
-            name: [_shown_part(part, locate) for part in value]
-            if isinstance(value, list)
-            else value
-            for name, value in message.items()
-        }
-        for message in completion.messages
-    ]
-
-
-def _shown_part(part: Any, locate: Locate) -> Any:
-    if not isinstance(part, dict) or not isinstance(part.get("file"), str):
-        return part
-    found = locate(part["file"])
-    if found is None:
-        return {"type": "text", "text": MISSING_FILE}
-    rest = {name: value for name, value in part.items() if name not in ("file", "detail", "format")}
-    if part["type"] == "input_audio":
-        audio = {"data": found.partition(",")[2], "format": part["format"]}
-        return {**rest, "input_audio": audio}
-    detail = {"detail": part["detail"]} if "detail" in part else {}
-    return {**rest, "image_url": {"url": found, **detail}}
-
-
 # Markdown
 
 
@@ -219,7 +183,7 @@ def markdown(conversation: Conversation) -> Iterator[str]:
     path, last = path_to(conversation.leaf), 0
     while heads := path.oldest(PAGE, above=last, head=None):
         last = heads[-1].sequence
-        for rows in _whole(heads):
+        for rows in groups_of(heads):
             yield _section(rows)
 
 
