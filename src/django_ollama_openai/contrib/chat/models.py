@@ -361,7 +361,8 @@ def attachment_path(attachment: Attachment, filename: str) -> str:
 
 
 class Attachment(PublicModel):
-    """A picture or an audio file of an item or of a stored completion, in the default storage."""
+    """An image, audio or another file of an item or of a stored completion, in the default
+    storage."""
 
     prefix = "file"
 

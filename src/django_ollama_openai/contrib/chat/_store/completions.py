@@ -148,7 +148,7 @@ def with_metadata(rows: QuerySet[Completion], pairs: Mapping[str, str]) -> Query
 
 
 class _ContainsPairs(Func):
-    """SQLite: whether the second JSON object has all pairs of the first one."""
+    """The condition, in SQLite, that the second JSON object has all pairs of the first one."""
 
     template = "NOT EXISTS (SELECT key, value FROM json_each(%(expressions)s))"
     arg_joiner = ") EXCEPT SELECT key, value FROM json_each("

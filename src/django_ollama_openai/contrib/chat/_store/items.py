@@ -33,7 +33,7 @@ WITH_STATUS: Final = ASSISTANT_PARTS | {
 }
 GENERATED_IMAGE: Final = "image_generation_call"
 MAX_TYPE: Final = 40
-#: What a model reads in place of a file that the storage has lost.
+#: The text that a model gets in place of a file that the storage has lost.
 MISSING_FILE: Final = "[The file no longer exists.]"
 
 #: Return the address, or the content as a data URI, of a file by its hexadecimal id; ``None`` if it

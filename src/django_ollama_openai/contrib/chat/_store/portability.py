@@ -20,9 +20,9 @@ __all__ = [
     "items_of",
     "markdown",
     "plant",
+    "portions",
     "response_items",
     "rows_of_items",
-    "with_files",
 ]
 
 #: Messages that are read at once, and the bytes of their files, which are in memory.
@@ -33,7 +33,7 @@ _NOT_ITEMS: Final = frozenset({"id", "status"})
 
 
 def all_messages(conversation: Conversation) -> Iterator[list[list[Item]]]:
-    """Return the messages of all branches of ``conversation`` in the order they were added, in
+    """Yield the messages of all branches of ``conversation`` in the order they were added, in
     pages. Each is a list of its rows, in order."""
     last = 0
     # No condition on the head: its index has too many rows without one.
@@ -43,8 +43,8 @@ def all_messages(conversation: Conversation) -> Iterator[list[list[Item]]]:
         yield groups_of([row for row in page if row.head_id is None])
 
 
-def with_files(groups: Sequence[list[Item]]) -> Iterator[tuple[list[list[Item]], Locate]]:
-    """Return ``groups``, the rows of messages, in portions whose files fit into memory, each with
+def portions(groups: Sequence[list[Item]]) -> Iterator[tuple[list[list[Item]], Locate]]:
+    """Yield ``groups``, the rows of messages, in portions whose files fit into memory, each with
     the function that returns the content of these."""
     attachments = load([row for rows in groups for row in rows])
     sizes: dict[UUID | None, int] = {}
@@ -73,14 +73,15 @@ class _Unchanged(Media):
         return {"input_audio": {"data": data, "format": format}}
 
 
-def _digits(digits: str) -> str:
+def _placeholder(digits: str) -> str:
+    """Return the address of a file whose content is not needed."""
     return f"file:{digits}"
 
 
 def items_of(rows: Sequence[Item], locate: Locate) -> list[dict[str, Any]] | None:
     """Return OpenAI's items of a message without their ids, if the message in the form of chat
     completions does not say all that they do; otherwise ``None``."""
-    message = chat_message(rows, _digits) or {"role": "assistant", "content": None}
+    message = chat_message(rows, _placeholder) or {"role": "assistant", "content": None}
     try:
         again = message_rows(message, _Unchanged())
     except (InvalidRequest, KeyError, TypeError):
@@ -95,7 +96,9 @@ def items_of(rows: Sequence[Item], locate: Locate) -> list[dict[str, Any]] | Non
 
 def _essence(row: Item) -> dict[str, Any]:
     return {
-        name: value for name, value in as_openai(row, _digits).items() if name not in _NOT_ITEMS
+        name: value
+        for name, value in as_openai(row, _placeholder).items()
+        if name not in _NOT_ITEMS
     }
 
 
@@ -113,7 +116,7 @@ def rows_of_items(items: list[dict[str, Any]], media: Media, param: str) -> list
         heads = [row for row in rows if row.head_id is None]
         texts = [
             part[name]
-            for part in _parts(content_of(heads[0], _digits))
+            for part in _parts(content_of(heads[0], _placeholder))
             for name in ("text", "refusal")
             if name in part
         ]
@@ -177,7 +180,7 @@ def response_items(response: Response, owner: str) -> tuple[list[Any], list[Any]
 
 
 def markdown(conversation: Conversation) -> Iterator[str]:
-    """Return the current branch of ``conversation`` as Markdown, for people."""
+    """Yield the current branch of ``conversation`` as Markdown, for people."""
     title = " ".join(conversation.title.split())
     yield f"# {title or 'Conversation'}\n"
     path, last = path_to(conversation.leaf), 0
@@ -188,7 +191,7 @@ def markdown(conversation: Conversation) -> Iterator[str]:
 
 
 def _section(rows: list[Item]) -> str:
-    message = chat_message(rows, _digits)
+    message = chat_message(rows, _placeholder)
     if message is None:
         return ""
     blocks = [f"\n## {message['role'].capitalize()}\n"]
@@ -214,7 +217,7 @@ def _written(part: dict[str, Any]) -> str:
             return str(part["refusal"])
         case "image_url":
             url = str(part["image_url"]["url"])
-            return "*[image]*" if url.startswith(_digits("")) else f"*[image: {url}]*"
+            return "*[image]*" if url.startswith(_placeholder("")) else f"*[image: {url}]*"
     return "*[audio]*"
 
 

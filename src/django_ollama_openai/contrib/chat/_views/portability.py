@@ -39,9 +39,9 @@ from .._store.portability import (
     items_of,
     markdown,
     plant,
+    portions,
     response_items,
     rows_of_items,
-    with_files,
 )
 from .._store.tree import set_leaf
 from ..models import MAX_MODEL, Completion, Conversation, Item, Response, Status
@@ -207,7 +207,7 @@ def _session_json(row: Conversation, admission: Admission[Any]) -> Iterator[byte
 
 
 def _exported(row: Conversation, page: list[list[Item]]) -> Iterator[dict[str, Any]]:
-    for groups, locate in with_files(page):
+    for groups, locate in portions(page):
         shown = present_all(row, groups, locate)
         for message, rows in zip(shown, groups, strict=True):
             if message["status"] == Status.IN_PROGRESS:
