@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentTypeError
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
@@ -52,7 +52,7 @@ def prune(
     )
 
 
-def run_prunings(terminal: Terminal, prunings: Any, *, is_dry: bool) -> None:
+def run_prunings(terminal: Terminal, prunings: Iterable[Pruning], *, is_dry: bool) -> None:
     """Carry out ``prunings``, and report the number of deleted rows of each, even if the user
     interrupts it."""
     for pruning in prunings:

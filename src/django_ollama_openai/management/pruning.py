@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from django.apps import apps
-from django.core.exceptions import ImproperlyConfigured
-from django.utils.module_loading import import_string
 
 from .. import _conf
+from .from_apps import create
 
 __all__ = ["BasePruner", "Pruning", "pruners"]
 
@@ -53,13 +52,6 @@ def pruners() -> dict[str, BasePruner]:
     found: dict[str, BasePruner] = {}
     for app in apps.get_app_configs():
         for path in getattr(app, _conf.PRUNERS, None) or ():
-            try:
-                made = import_string(path)()
-            except ImportError as error:
-                raise ImproperlyConfigured(
-                    f"The app {app.name!r} names {path!r}: {error}"
-                ) from error
-            if not isinstance(made, BasePruner):
-                raise ImproperlyConfigured(f"{path!r} is not a subclass of BasePruner.")
-            found[made.name] = made
+            pruner = create(app, path, BasePruner)
+            found[pruner.name] = pruner
     return found

@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from django.apps import apps
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandParser
-from django.utils.module_loading import import_string
 
 from .. import _conf
+from .from_apps import create
 from .terminal import Terminal
 
 __all__ = ["BaseSubcommand", "subcommands"]
@@ -46,13 +45,5 @@ def subcommands() -> dict[str, BaseSubcommand]:
     found: dict[str, BaseSubcommand] = {}
     for app in apps.get_app_configs():
         for name, path in (getattr(app, _conf.COMMANDS, None) or {}).items():
-            try:
-                made = import_string(path)()
-            except ImportError as error:
-                raise ImproperlyConfigured(
-                    f"The app {app.name!r} names {path!r}: {error}"
-                ) from error
-            if not isinstance(made, BaseSubcommand):
-                raise ImproperlyConfigured(f"{path!r} is not a subclass of BaseSubcommand.")
-            found[name] = made
+            found[name] = create(app, path, BaseSubcommand)
     return found

@@ -300,13 +300,14 @@ def test_text_that_no_database_stores_is_replaced(text: str) -> None:
         {"role": "user", "content": [{"type": "input_text", "text": text}]},
         {"type": "function_call", "call_id": text, "name": text, "arguments": text},
         {"type": "reasoning", "summary": [{"type": "summary_text", "text": text}]},
-        {"type": "new", text: [{text: text}, 1, None]},
+        {"type": text, text: [{text: text}, 1, None]},
     ]
     made = kept(items)
-    assert text not in str(made)
+    assert text not in str(made) and made[4]["type"] == shown
     assert made[0]["content"][0]["text"] == made[2]["arguments"] == shown
     assert made[4][shown] == [{shown: shown}, 1, None]
     rows = message_rows({"role": "assistant", "content": text, "reasoning_content": text}, Media())
+    append(Conversation.objects.create(), rows, None)
     assert {str(row.data.get("content")[0]["text"]) for row in rows} == {shown}
     big = {"a": ["x" * 10]}
     assert storable(big) == big

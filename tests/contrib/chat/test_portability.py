@@ -18,7 +18,14 @@ from django.utils.timezone import now
 from pytest_django import Settings
 
 from django_ollama_openai._ids import uuid7
+from django_ollama_openai._wire.chat import ChatCompletionRequest
 from django_ollama_openai.asgi import fast_lane
+from django_ollama_openai.contrib.chat._store.completions import (
+    add_completion,
+    complete,
+    message_rows,
+    repeated_fields,
+)
 from django_ollama_openai.contrib.chat._store.files import Media, stored
 from django_ollama_openai.contrib.chat._store.items import new_rows
 from django_ollama_openai.contrib.chat._store.runs import begin_message, lock_row
@@ -223,9 +230,11 @@ def test_an_answer_that_runs_is_exported_as_far_as_it_is() -> None:
     row = Conversation.objects.get()
     with transaction.atomic():
         row = lock_row(row.pk, row.owner)
-        head, run = begin_message(
-            row, [], row.leaf, model="m", answer_id=uuid7(), is_background=True, answer={}
+        run = begin_message(
+            row, [], row.leaf, answer_id=uuid7(), is_background=True, answer={"model": "m"}
         )
+    head = run.item
+    assert head is not None
     text = {"type": "output_text", "text": "So far", "annotations": []}
     message = {"id": head.public_id, "type": "message", "role": "assistant", "content": [text]}
     run.output = [message]
@@ -450,11 +459,15 @@ def test_everything_of_a_caller_is_in_one_file() -> None:
     )
     completion = Completion(owner=owner, model="m", metadata={"k": "v"})
     media = Media()
-    part = {"type": "image_url", **media.take_image(uri(GIF), "p", completion=completion)}
-    completion.body = {"id": completion.public_id, "object": "chat.completion"}
-    completion.messages = [{"role": "user", "content": [part]}]
-    with stored(media):
-        completion.save(force_insert=True)
+    tool = {"type": "function", "function": {"name": "brew"}}
+    image = {"type": "image_url", "image_url": {"url": uri(GIF)}}
+    request = ChatCompletionRequest.from_dict(
+        {"messages": [{"role": "user", "content": [image]}], "tools": [tool]}
+    )
+    completion.body = repeated_fields(request, "request")
+    completion.messages = message_rows(request, completion, media)
+    complete(completion, {"id": completion.public_id, "object": "chat.completion"})
+    add_completion(completion, media)
     found = everything(caller)
     assert (found["object"], found["version"]) == ("chat.export", 1)
     assert {each["session"]["title"] for each in found["sessions"]} == {"Teapots", "Empty"}
@@ -465,7 +478,9 @@ def test_everything_of_a_caller_is_in_one_file() -> None:
     assert one["output"][0]["content"][0]["text"] == "Nice"
     (two,) = found["completions"]
     assert two["id"] == completion.public_id and two["metadata"] == {"k": "v"}
-    assert two["messages"][0]["content"][0]["image_url"]["url"] == uri(GIF, "image/gif")
+    assert two["tools"] == [tool]
+    (part,) = two["messages"][0]["content_parts"]
+    assert part["image_url"]["url"] == uri(GIF, "image/gif")
     # Each session of it can be imported.
     for each in found["sessions"]:
         assert restore(eve, each).status == 201

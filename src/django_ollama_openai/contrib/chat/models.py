@@ -204,8 +204,8 @@ class Item(Model):
     )
     #: The response that has made the item.
     response = ForeignKey("Response", null=True, on_delete=SET_NULL, related_name="items")
-    type = CharField(_("type"), max_length=40)
-    role = CharField(_("role"), max_length=16, blank=True, default="")
+    type = StoredCharField(_("type"), max_length=40)
+    role = StoredCharField(_("role"), max_length=16, blank=True, default="")
     status = CharField(_("status"), max_length=11, choices=Status.choices, default=Status.COMPLETED)
     #: OpenAI's object without ``id``, ``type``, ``role`` and ``status``; media are attachments.
     data = StoredJSONField(default=dict)
@@ -361,7 +361,8 @@ def attachment_path(attachment: Attachment, filename: str) -> str:
 
 
 class Attachment(PublicModel):
-    """A picture or an audio file of an item or of a stored completion, in the default storage."""
+    """An image, audio or another file of an item or of a stored completion, in the default
+    storage."""
 
     prefix = "file"
 

@@ -23,13 +23,14 @@ from ..._admin import ModelAdmin
 from .._store import search
 from .._store.files import parts_of
 from .._store.items import text_of
+from .._store.messages import head_of
 from .._store.retention import (
     BATCH,
     delete_completions,
     delete_conversations,
     delete_responses,
 )
-from .._store.tree import path_to
+from .._store.tree import groups_of, path_to
 from ..models import Completion, Conversation, Item, Kind, Response
 
 __all__ = ["CompletionAdmin", "ConversationAdmin", "ResponseAdmin"]
@@ -193,10 +194,6 @@ class ConversationAdmin(_StoredAdmin):
         number = int(below) if below.isdecimal() and len(below) < 19 else None
         heads = path.newest(MESSAGES + 1, below=number, head=None)
         shown = heads[:MESSAGES][::-1]
-        parts = Item.objects.filter(Q(pk__in=[head.pk for head in shown]) | Q(head__in=shown))
-        rows: dict[UUID, list[Item]] = {head.pk: [] for head in shown}
-        for item in parts.order_by("sequence"):
-            rows[item.head_id or item.pk].append(item)
         links = []
         if number is not None:
             links.append(("?", gettext("Latest messages")))
@@ -204,13 +201,13 @@ class ConversationAdmin(_StoredAdmin):
             links.append((f"?below={shown[0].sequence}", gettext("Earlier messages")))
         return format_html(
             '<div class="ooc-messages">{}<p class="ooc-links">{}</p></div>',
-            format_html_join("", "{}", ((_message(each),) for each in rows.values())),
+            format_html_join("", "{}", ((_message(rows),) for rows in groups_of(shown))),
             format_html_join(" · ", '<a href="{}">{}</a>', links),
         )
 
 
 def _message(rows: list[Item]) -> str:
-    head = next(row for row in rows if row.head_id is None)
+    head = head_of(rows)
     role = head.role or head.type
     texts = [text_of(row) for row in rows]
     calls = [row.data for row in rows if row.type in ("function_call", "custom_tool_call")]

@@ -1,4 +1,4 @@
-"""Show on the site's page that deletes users what of theirs is deleted, too."""
+"""Show, on the admin's page that deletes users, how much of theirs is deleted with them."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ class MessageWriter(AnswerWriter[ChatCompletionStream | WholeChatCompletion]):
 
     @property
     def whole(self) -> Delta:
-        """The answer so far."""
+        """Return the answer so far."""
         # In place, since another thread adds to the end of the list meanwhile.
         new = self._deltas[:]
         del self._deltas[: len(new)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -120,7 +120,7 @@ def repeated_fields(request: ChatCompletionRequest, request_id: str) -> dict[str
 def complete(row: Completion, completion: dict[str, Any]) -> None:
     """Set the answer of ``row``, which is not inserted yet, to the whole ``completion``."""
     body = {**completion, **row.body}
-    row.body = storable({**body, **{name: json.dumps(body[name]) for name in _WITH_SCHEMAS}})
+    row.body = {**body, **{name: json.dumps(body[name]) for name in _WITH_SCHEMAS}}
 
 
 def add_completion(row: Completion, media: Media) -> None:
@@ -148,7 +148,7 @@ def with_metadata(rows: QuerySet[Completion], pairs: Mapping[str, str]) -> Query
 
 
 class _ContainsPairs(Func):
-    """SQLite: whether the second JSON object has all pairs of the first one."""
+    """The condition, in SQLite, that the second JSON object has all pairs of the first one."""
 
     template = "NOT EXISTS (SELECT key, value FROM json_each(%(expressions)s))"
     arg_joiner = ") EXCEPT SELECT key, value FROM json_each("
@@ -161,7 +161,7 @@ def present(row: Completion) -> dict[str, Any]:
     return {**row.body, **schemas, "metadata": row.metadata}
 
 
-def messages_of(row: Completion, numbers: list[int]) -> list[dict[str, Any]]:
+def messages_of(row: Completion, numbers: Iterable[int]) -> list[dict[str, Any]]:
     """Return OpenAI's objects for the messages of ``row`` with these ``numbers``, from 0. Images
     and audio are inside, as requests have them: what clients send on needs no key then."""
     locate = inlined(of_completion(row))

@@ -1,7 +1,7 @@
 """Responses that are not stored yet.
 
 A response on its own, which continues nothing and is not in the background, is stored when it has
-ended, or within two seconds, whichever is earlier: most of them are stored at once and whole.
+ended, or after two seconds at the latest: most of them are stored at once and whole.
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ def delete_file(attachment: Attachment) -> None:
 
 
 def connect() -> None:
-    """Delete files with their rows, whatever deletes these."""
+    """Delete the file of each row that Django deletes."""
     post_delete.connect(_delete_file, sender=Attachment)
 
 

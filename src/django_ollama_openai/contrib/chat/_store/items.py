@@ -11,7 +11,6 @@ from ...._wire.media import is_data_uri
 from ....exceptions import InvalidRequest
 from ..models import ITEM_PREFIXES, Attachment, Item, Status
 from .files import FILE_KEYS, Media, data_uri
-from .text import storable
 
 __all__ = [
     "MISSING_FILE",
@@ -34,7 +33,7 @@ WITH_STATUS: Final = ASSISTANT_PARTS | {
 }
 GENERATED_IMAGE: Final = "image_generation_call"
 MAX_TYPE: Final = 40
-#: What a model reads in place of a file that the storage has lost.
+#: The text that a model gets in place of a file that the storage has lost.
 MISSING_FILE: Final = "[The file no longer exists.]"
 
 #: Return the address, or the content as a data URI, of a file by its hexadecimal id; ``None`` if it
@@ -63,7 +62,6 @@ def new_rows(
     rows = []
     for number, item in enumerate(items):
         place = f"{param}[{number}]"
-        item = storable(item)
         type_ = item.get("type") or "message"
         if len(type_) > MAX_TYPE:
             raise InvalidRequest(

@@ -22,7 +22,6 @@ from ....exceptions import InvalidRequest
 from ..models import Item, Status
 from .files import Media
 from .items import MISSING_FILE, Locate, join_messages, text_of
-from .text import storable
 from .tree import Line
 
 __all__ = [
@@ -51,7 +50,6 @@ def message_rows(message: dict[str, Any], media: Media, *, param: str = "") -> l
     Raises:
         InvalidRequest: It has the deprecated role ``function``, or a file that is no image.
     """
-    message = storable(message)
     role = message["role"]
     if role == "function" or message.get("function_call"):
         raise InvalidRequest(

@@ -9,21 +9,20 @@ from uuid import UUID
 
 from ...._ids import uuid7
 from ....exceptions import InvalidRequest
-from ..models import Branch, Completion, Conversation, Item, Response
-from .files import Media, load, of_completion
-from .items import MISSING_FILE, Locate, as_openai, inlined, new_rows
+from ..models import Branch, Conversation, Item, Response
+from .files import Media, load
+from .items import Locate, as_openai, inlined, new_rows
 from .messages import chat_message, content_of, message_rows, reasoning_of, tool_calls_of
-from .tree import path_to
+from .tree import groups_of, path_to
 
 __all__ = [
     "all_messages",
-    "completion_messages",
     "items_of",
     "markdown",
     "plant",
+    "portions",
     "response_items",
     "rows_of_items",
-    "with_files",
 ]
 
 #: Messages that are read at once, and the bytes of their files, which are in memory.
@@ -35,25 +34,18 @@ _NOT_ITEMS: Final = frozenset({"id", "status"})
 
 
 def all_messages(conversation: Conversation) -> Iterator[list[list[Item]]]:
-    """Return the messages of all branches of ``conversation`` in the order they were added, in
+    """Yield the messages of all branches of ``conversation`` in the order they were added, in
     pages. Each is a list of its rows, in order."""
     last = 0
     # No condition on the head: its index has too many rows without one.
     rows = Item.objects.filter(conversation=conversation).order_by("sequence")
     while page := list(rows.filter(sequence__gt=last)[:PAGE]):
         last = page[-1].sequence
-        yield _whole([row for row in page if row.head_id is None])
+        yield groups_of([row for row in page if row.head_id is None])
 
 
-def _whole(heads: Sequence[Item]) -> list[list[Item]]:
-    rows: dict[UUID, list[Item]] = {head.pk: [head] for head in heads}
-    for part in Item.objects.filter(head__in=list(rows)):
-        rows[part.head_id].append(part)  # type: ignore[index]  # it has a head
-    return [sorted(each, key=lambda row: row.sequence) for each in rows.values()]
-
-
-def with_files(groups: Sequence[list[Item]]) -> Iterator[tuple[list[list[Item]], Locate]]:
-    """Return ``groups``, the rows of messages, in portions whose files fit into memory, each with
+def portions(groups: Sequence[list[Item]]) -> Iterator[tuple[list[list[Item]], Locate]]:
+    """Yield ``groups``, the rows of messages, in portions whose files fit into memory, each with
     the function that returns the content of these."""
     attachments = load([row for rows in groups for row in rows])
     sizes: dict[UUID | None, int] = {}
@@ -82,14 +74,15 @@ class _Unchanged(Media):
         return {"input_audio": {"data": data, "format": format}}
 
 
-def _digits(digits: str) -> str:
+def _placeholder(digits: str) -> str:
+    """Return the address of a file whose content is not needed."""
     return f"file:{digits}"
 
 
 def items_of(rows: Sequence[Item], locate: Locate) -> list[dict[str, Any]] | None:
     """Return OpenAI's items of a message without their ids, if the message in the form of chat
     completions does not say all that they do; otherwise ``None``."""
-    message = chat_message(rows, _digits) or {"role": "assistant", "content": None}
+    message = chat_message(rows, _placeholder) or {"role": "assistant", "content": None}
     try:
         again = message_rows(message, _Unchanged())
     except (InvalidRequest, KeyError, TypeError):
@@ -104,7 +97,9 @@ def items_of(rows: Sequence[Item], locate: Locate) -> list[dict[str, Any]] | Non
 
 def _essence(row: Item) -> dict[str, Any]:
     return {
-        name: value for name, value in as_openai(row, _digits).items() if name not in _NOT_ITEMS
+        name: value
+        for name, value in as_openai(row, _placeholder).items()
+        if name not in _NOT_ITEMS
     }
 
 
@@ -120,7 +115,7 @@ def rows_of_items(items: list[dict[str, Any]], media: Media, param: str) -> list
     try:
         rows = new_rows(items, media, param=param)
         heads = [row for row in rows if row.head_id is None]
-        content = content_of(heads[0], _digits)
+        content = content_of(heads[0], _placeholder)
         texts = [heads[0].data.get("call_id", "")]
         for value in (value for part in _parts(content) for value in part.values()):
             texts += value.values() if isinstance(value, dict) else [value]
@@ -181,50 +176,22 @@ def response_items(response: Response, owner: str) -> tuple[list[Any], list[Any]
     )
 
 
-def completion_messages(completion: Completion) -> list[Any]:
-    """Return the messages of ``completion`` with the content of their files."""
-    locate = inlined(of_completion(completion))
-    return [
-        {
-            name: [_shown_part(part, locate) for part in value]
-            if isinstance(value, list)
-            else value
-            for name, value in message.items()
-        }
-        for message in completion.messages
-    ]
-
-
-def _shown_part(part: Any, locate: Locate) -> Any:
-    if not isinstance(part, dict) or not isinstance(part.get("file"), str):
-        return part
-    found = locate(part["file"])
-    if found is None:
-        return {"type": "text", "text": MISSING_FILE}
-    rest = {name: value for name, value in part.items() if name not in ("file", "detail", "format")}
-    if part["type"] == "input_audio":
-        audio = {"data": found.partition(",")[2], "format": part["format"]}
-        return {**rest, "input_audio": audio}
-    detail = {"detail": part["detail"]} if "detail" in part else {}
-    return {**rest, "image_url": {"url": found, **detail}}
-
-
 # Markdown
 
 
 def markdown(conversation: Conversation) -> Iterator[str]:
-    """Return the current branch of ``conversation`` as Markdown, for people."""
+    """Yield the current branch of ``conversation`` as Markdown, for people."""
     title = " ".join(conversation.title.split())
     yield f"# {title or 'Conversation'}\n"
     path, last = path_to(conversation.leaf), 0
     while heads := path.oldest(PAGE, above=last, head=None):
         last = heads[-1].sequence
-        for rows in _whole(heads):
+        for rows in groups_of(heads):
             yield _section(rows)
 
 
 def _section(rows: list[Item]) -> str:
-    message = chat_message(rows, _digits)
+    message = chat_message(rows, _placeholder)
     if message is None:
         return ""
     blocks = [f"\n## {message['role'].capitalize()}\n"]
@@ -250,7 +217,7 @@ def _written(part: dict[str, Any]) -> str:
             return str(part["refusal"])
         case "image_url":
             url = str(part["image_url"]["url"])
-            return "*[image]*" if url.startswith(_digits("")) else f"*[image: {url}]*"
+            return "*[image]*" if url.startswith(_placeholder("")) else f"*[image: {url}]*"
     return "*[audio]*"
 
 

@@ -66,7 +66,7 @@ def of_user(user: Any) -> tuple[QuerySet[Conversation], QuerySet[Completion]]:
 
 
 def connect() -> None:
-    """Delete what is a user's with the user."""
+    """Delete the conversations and completions of each user who is deleted."""
     pre_delete.connect(_delete_of_user, sender=get_user_model())
 
 

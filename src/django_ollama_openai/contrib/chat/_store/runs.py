@@ -2,8 +2,8 @@
 
 Every function that writes expects a transaction, which begins with :func:`lock_row` or
 :func:`lock_home`: the same row is locked first by all that change a conversation, so that they wait
-for each other instead of running into a deadlock. Whoever sets ``Run.ended_at`` ends the answer;
-nobody else writes its items.
+for each other instead of running into a deadlock. The process that sets ``Run.ended_at`` ends the
+answer: no other one writes its items.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from ....exceptions import InvalidRequest, NotFound
 from ..models import Branch, Conversation, Item, Kind, Piece, Response, Run, Status
 from .files import Media
 from .items import new_rows
-from .text import storable
 from .tree import append, branch_for, path_to, place, root_of, set_leaf
 
 __all__ = [
@@ -50,8 +49,6 @@ __all__ = [
 #: The time after which another process may end the answer of a process that was killed. It is
 #: renewed while the answer runs.
 LEASE: Final = timedelta(seconds=60)
-
-
 #: The event at the end of the stream of a response that broke off.
 LAST_EVENT: Final = "response.incomplete"
 
@@ -306,7 +303,7 @@ def begin_response(
         conversation=thread,
         status=body["status"],
         background=is_background,
-        body=storable({name: value for name, value in body.items() if name != "output"}),
+        body={name: value for name, value in body.items() if name != "output"},
     )
     rows = new_rows(items, media, param="input")
     own = iter(rows)
@@ -357,7 +354,7 @@ def end_response(
     thread.save(update_fields=["sequence"])
     response.output_ids = [row.pk.hex for row in items]
     response.status = body["status"]
-    response.body = storable({name: body[name] for name in body if name != "output"})
+    response.body = {name: body[name] for name in body if name != "output"}
     head = next((row for row in reversed(items) if row.head_id is None), None)
     response.leaf = head or response.leaf
     if joins and conversation_id is not None:

@@ -55,7 +55,8 @@ def _contains(field: str, words: Sequence[str], vendor: str) -> Q:
 
 
 def _matches(field: str, query: str) -> Func:
-    """Return whether a text has all words of ``query``, by the expression of the index."""
+    """Return the condition that a text has all words of ``query``, with the expression of the
+    index."""
     vector = Func(F(field), template=f"to_tsvector('simple', left(%(expressions)s, {MAX_INDEXED}))")
     words = Func(Value(query), template="plainto_tsquery('simple', %(expressions)s)")
     return Func(

@@ -26,6 +26,7 @@ __all__ = [
     "delete_item",
     "delete_message",
     "group_of",
+    "groups_of",
     "path_to",
     "place",
     "root_of",
@@ -156,6 +157,14 @@ def group_of(head: Item) -> list[Item]:
     """Return ``head`` and the parts of its message, in order."""
     rows = Item.objects.filter(Q(pk=head.pk) | Q(head=head.pk))
     return list(rows.order_by("sequence"))
+
+
+def groups_of(heads: Sequence[Item]) -> list[list[Item]]:
+    """Return, for each of ``heads``, it and the parts of its message, in order."""
+    groups: dict[UUID | None, list[Item]] = {head.pk: [head] for head in heads}
+    for part in Item.objects.filter(head__in=list(groups)):
+        groups[part.head_id].append(part)
+    return [sorted(group, key=lambda row: row.sequence) for group in groups.values()]
 
 
 def root_of(conversation: Conversation, after: Item | None) -> None:

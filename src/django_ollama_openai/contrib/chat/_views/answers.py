@@ -61,7 +61,7 @@ def in_store(function: Any, *args: Any, **kwargs: Any) -> Flow[Any]:
 
 @dataclass(slots=True)
 class Question:
-    """What an answer follows: the new messages ``rows``, placed after the message ``after``.
+    """The messages that an answer follows: the new ones, ``rows``, after the message ``after``.
 
     ``is_leaf`` says that ``after`` is the end of the current branch, so that nobody may have added
     to it meanwhile. ``fields`` are those of the request for a chat completion.
@@ -276,7 +276,7 @@ _NONE: Final = [{"role": "user", "content": ""}]
 
 
 def _other(parameters: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
-    """Return those of ``parameters`` that are not among ``fields``, in whichever spelling."""
+    """Return those of ``parameters`` that are not among ``fields``, in either spelling."""
     given = set(map(to_camel, fields))
     return {name: value for name, value in parameters.items() if to_camel(name) not in given}
 

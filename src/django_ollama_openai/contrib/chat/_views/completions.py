@@ -179,11 +179,11 @@ def create_chat_completion(admission: Admission[ChatCompletionRequest]) -> Flow[
         id=uuid7(),
         owner=owner.text,
         user_id=owner.user_id,
-        model=storable(admission.engine_route.name),
-        metadata=storable(options.metadata or {}),
+        model=admission.engine_route.name,
+        metadata=options.metadata or {},
         body=repeated_fields(admission.body, admission.request_id),
     )
-    row.messages = storable(message_rows(admission.body, row, media))
+    row.messages = message_rows(admission.body, row, media)
     writer = chat_writer(admission, id=row.public_id, is_kept=True)
     recorder = CompletionRecorder(row, media, writer)
     return (yield from run_chat(admission, recorder=recorder, writer=writer))
@@ -197,7 +197,7 @@ def list_chat_completions(admission: Admission[None]) -> dict[str, Any]:
     query = admission.query
     rows = _owned(admission).defer("messages")
     if query.model is not None:
-        rows = rows.filter(model=storable(query.model))
+        rows = rows.filter(model=query.model)
     rows = with_metadata(rows, query.metadata)
     is_descending = query.order == "desc"
     if query.after is not None:

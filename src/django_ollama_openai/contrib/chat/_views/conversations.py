@@ -19,7 +19,6 @@ from .._store.files import Media, load, stored
 from .._store.items import as_openai, inlined, item_key, new_rows
 from .._store.retention import delete_conversations
 from .._store.runs import check_unlocked, lock_row
-from .._store.text import storable
 from .._store.tree import append, delete_item, path_to, set_leaf
 from ..models import Conversation, Item
 from .callers import SCOPE, Owner, find_conversation, locate
@@ -140,7 +139,7 @@ def create_conversation(admission: Admission[NewConversation]) -> dict[str, Any]
         owner=owner.text,
         user_id=owner.user_id,
         workspace=owner.workspace,
-        metadata=storable(body.metadata or {}),
+        metadata=body.metadata or {},
     )
     media = Media()
     items = _rows(body.items, owner, media)
@@ -170,7 +169,7 @@ def retrieve_conversation(admission: Admission[None]) -> dict[str, Any]:
 def update_conversation(admission: Admission[ConversationChange]) -> dict[str, Any]:
     """Change the metadata of a conversation."""
     row = find(Owner.of(admission.caller), admission.captured["conversation_id"], writes=True)
-    row.metadata, row.updated_at = storable(admission.body.metadata or {}), now()
+    row.metadata, row.updated_at = admission.body.metadata or {}, now()
     row.save(update_fields=["metadata", "updated_at"])
     return present_conversation(row)
 

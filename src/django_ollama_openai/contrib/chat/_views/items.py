@@ -73,7 +73,7 @@ class ItemsAnswer(TypedDict):
 
 
 class RetrieveQuery(QueryParameters):
-    """The query parameters of one item, or of new ones. ``include`` has no effect: whatever can be
+    """The query parameters of one item, or of new ones. ``include`` has no effect: all that can be
     included is in the answer anyway."""
 
     include: Annotated[list[str], Field(max_length=100)] = Field(default_factory=list)

@@ -34,7 +34,7 @@ from .._store.messages import (
     tool_calls_of,
 )
 from .._store.runs import check_unlocked, end_expired
-from .._store.tree import append, delete_message, group_of, path_to, set_leaf, siblings
+from .._store.tree import append, delete_message, group_of, groups_of, path_to, set_leaf, siblings
 from ..models import Conversation, Item, Run, Status
 from .answers import Question, answer, in_store
 from .callers import (
@@ -294,16 +294,8 @@ def list_messages(admission: Admission[None]) -> dict[str, Any]:
     else:
         heads = path.oldest(query.limit + 1, above=above, head=None)
     shown = heads[: query.limit]
-    data = present_all(row, _with_parts(shown), locate(admission))
+    data = present_all(row, groups_of(shown), locate(admission))
     return page(data, has_more=len(heads) > query.limit)
-
-
-def _with_parts(heads: Sequence[Item]) -> list[list[Item]]:
-    """Return, for each of ``heads``, the rows of its message."""
-    parts: dict[Any, list[Item]] = {head.pk: [head] for head in heads}
-    for row in Item.objects.filter(head__in=list(parts)).order_by("sequence"):
-        parts[row.head_id].append(row)
-    return list(parts.values())
 
 
 @messages.post(

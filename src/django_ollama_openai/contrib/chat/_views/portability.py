@@ -30,19 +30,19 @@ from ...._wire.responses import Metadata
 from ...._wire.sse import encode_json
 from ....endpoints import Admission, Endpoint, QueryParameters, RequestBody
 from ....exceptions import InvalidRequest, NotFound
+from .._store.completions import messages_of
+from .._store.completions import present as present_completion
 from .._store.files import Media, stored
 from .._store.messages import message_rows
 from .._store.portability import (
     all_messages,
-    completion_messages,
     items_of,
     markdown,
     plant,
+    portions,
     response_items,
     rows_of_items,
-    with_files,
 )
-from .._store.text import storable
 from .._store.tree import set_leaf
 from ..models import MAX_MODEL, Completion, Conversation, Item, Response, Status
 from .answers import in_store
@@ -166,7 +166,7 @@ def _all_json(owner: Owner, admission: Admission[Any]) -> Iterator[bytes]:
     yield b'],"completions":['
     completions = Completion.objects.filter(owner=owner.text)
     yield from _joined(
-        {**row.body, "metadata": row.metadata, "messages": completion_messages(row)}
+        {**present_completion(row), "messages": messages_of(row, range(len(row.messages)))}
         for row in _pages(completions)
     )
     yield b"]}"
@@ -207,7 +207,7 @@ def _session_json(row: Conversation, admission: Admission[Any]) -> Iterator[byte
 
 
 def _exported(row: Conversation, page: list[list[Item]]) -> Iterator[dict[str, Any]]:
-    for groups, locate in with_files(page):
+    for groups, locate in portions(page):
         shown = present_all(row, groups, locate)
         for message, rows in zip(shown, groups, strict=True):
             if message["status"] == Status.IN_PROGRESS:
@@ -307,7 +307,7 @@ class ImportedMessage(RequestBody):
             "truncated_messages": self.truncated_messages,
         }
         known = {name: value for name, value in answer.items() if value is not None}
-        head.answer = storable(known) or None
+        head.answer = known or None
         if self.created_at is not None:
             head.created_at = self.created_at
         return rows

@@ -92,7 +92,7 @@ TAGS: Final = {"Responses": "OpenAI's Responses API"}
 RUNNING: Final = (Status.QUEUED, Status.IN_PROGRESS)
 
 
-# What a request continues
+# The whole input of a request
 
 
 @dataclass(slots=True)
@@ -113,7 +113,7 @@ class Question:
 
     @property
     def instructions(self) -> str | None:
-        """The instructions of the conversation."""
+        """Return the instructions of the conversation."""
         return None if self.conversation is None else self.conversation.instructions or None
 
 
@@ -558,7 +558,7 @@ def list_input_items(admission: Admission[None]) -> dict[str, Any]:
     return item_list(rows[: query.limit], locate(admission), has_more=len(rows) > query.limit)
 
 
-# What makes no response
+# Counting and compaction
 
 
 class InputTokens(TypedDict):

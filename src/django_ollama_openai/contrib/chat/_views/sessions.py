@@ -224,14 +224,7 @@ def checked_message(message: dict[str, Any], owner: Owner, param: str) -> dict[s
     except InvalidRequest as error:
         rename_field(error, "messages[0]", param)
         raise
-    checked = request.messages[0].model_dump(exclude_unset=True)
-    sent = message.get("tool_calls") or message.get("toolCalls") or ()
-    for place, call in enumerate(sent):
-        if call.get("type") == "custom":
-            # Validation has made a call of a function of it, for engines.
-            custom = {name: call["custom"][name] for name in ("name", "input")}
-            checked["tool_calls"][place] = {"id": call["id"], "type": "custom", "custom": custom}
-    return checked
+    return request.messages[0].dump_sent()
 
 
 session = Endpoint(tags=TAGS)

@@ -89,7 +89,7 @@ def _find(admission: Admission[None]) -> tuple[Conversation, Item, Run | None]:
 
 
 def _in_one(admission: Admission[None], conversation: Conversation, head: Item) -> bytes:
-    """Return the stream of an answer that is told as one chunk."""
+    """Return the stream of a whole answer as one chunk."""
     found = Item.objects.filter(pk=head.pk).first()
     if found is None:
         # Deleted meanwhile.
@@ -147,7 +147,7 @@ stop = Endpoint(tags=TAGS)
 
 
 class StopAnswer(BaseModel):
-    """Whether an answer was running."""
+    """The result of a request to stop: ``stopped`` is false if no answer was running."""
 
     stopped: bool
 

@@ -32,7 +32,7 @@ INSTRUCTIONS: Final = (
     "Write a title for the following conversation: at most six words, in its language, without "
     "quotation marks. Answer with the title alone."
 )
-#: What the model reads of the conversation, from its beginning.
+#: The most messages and characters that the model gets, from the beginning of the conversation.
 MAX_MESSAGES, MAX_CHARACTERS = 10, 4_000
 #: The text that a title is taken from.
 MAX_ANSWER: Final = 10_000
