@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tempfile
 from pathlib import Path
 
 BASE_DIR = Path(__file__).parent
@@ -59,13 +60,8 @@ DATABASES = {
         "ATOMIC_REQUESTS": bool(os.environ.get("SITE_ATOMIC_REQUESTS")),
     }
 }
-# Of the processes of one site; the tests' own is in memory.
-MEDIA_ROOT = os.environ.get("SITE_MEDIA", "")
-if not MEDIA_ROOT:
-    STORAGES = {
-        "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
-        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
-    }
+# Tests that look into it have one of their own.
+MEDIA_ROOT = os.environ.get("SITE_MEDIA") or str(Path(tempfile.gettempdir(), "ollama-openai-tests"))
 if os.environ.get("SITE_SIGNAL_LOG"):
     # A server of its own, whose output a test reads: who has logged it stands before every entry.
     LOGGING = {
