@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from django.utils.timezone import now
 
 from django_ollama_openai.contrib.chat.models import Conversation, Item, Response, Run
 from tests.contrib.access.conftest import World
@@ -92,3 +93,26 @@ def test_the_user_of_a_response_that_is_not_stored_yet_is_deleted(
     assert Item.objects.count() == 1
     time.sleep(1.5)
     assert site.log()[printed:].count("could not be stored") == 0
+
+
+def test_a_response_that_is_not_to_be_kept_is_not_even_if_its_process_is_killed(
+    site: Site, ollama: OllamaServer
+) -> None:
+    """Nor can it be read while it is written."""
+    headers = {"Authorization": f"Bearer {KEY}"}
+    url = f"{site.base_url}/conversations"
+    made = httpx.post(url, json={}, headers=headers, verify=NO_TLS).json()["id"]
+    ollama.reply(Reply([*tokens("One"), Hold()]))
+    posted = Posted(site, KEY, store=False, conversation=made)
+    ollama.wait_for_chat()
+    found = Response.objects.get()
+    address = f"{site.base_url}/responses/{found.public_id}"
+    assert httpx.get(address, headers=headers, verify=NO_TLS).status_code == 404
+    # As if the lease of a minute were over.
+    Run.objects.update(lease_until=now())
+    assert create(site, KEY, store=False, conversation=made).status_code == 200
+    assert not Response.objects.exists()
+    items = httpx.get(f"{url}/{made}/items", headers=headers, verify=NO_TLS).json()["data"]
+    assert [item["role"] for item in items] == ["assistant", "user"]
+    posted.join(10)
+    assert not posted.is_alive()

@@ -25,6 +25,7 @@ from ....exceptions import InvalidRequest, NotFound
 from ..models import Branch, Conversation, Item, Kind, Piece, Response, Run, Status
 from .files import Media
 from .items import new_rows
+from .retention import delete_response
 from .tree import append, branch_for, path_to, place, root_of, set_leaf
 
 __all__ = [
@@ -447,7 +448,10 @@ def _end_abandoned(run: Run) -> bool:
     status = Status.CANCELLED if run.stop else Status.INCOMPLETE
     body = {**response.body, "status": status}
     _end_stream(run, _last_event(run, {**body, "output": output}))
-    return end_response(run, body, output, joins=False)
+    has_ended = end_response(run, body, output, joins=False)
+    if body.get("store") is False:
+        delete_response(response)
+    return has_ended
 
 
 def _last_event(run: Run, body: dict[str, Any]) -> Callable[[int], bytes]:

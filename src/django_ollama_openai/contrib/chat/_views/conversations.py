@@ -168,9 +168,12 @@ def retrieve_conversation(admission: Admission[None]) -> dict[str, Any]:
 )
 def update_conversation(admission: Admission[ConversationChange]) -> dict[str, Any]:
     """Change the metadata of a conversation."""
-    row = find(Owner.of(admission.caller), admission.captured["conversation_id"], writes=True)
-    row.metadata, row.updated_at = admission.body.metadata or {}, now()
-    row.save(update_fields=["metadata", "updated_at"])
+    owner = Owner.of(admission.caller)
+    found = find(owner, admission.captured["conversation_id"], writes=True)
+    with transaction.atomic():
+        row = lock_row(found.pk, owner.text)
+        row.metadata, row.updated_at = admission.body.metadata or {}, now()
+        row.save(update_fields=["metadata", "updated_at"])
     return present_conversation(row)
 
 

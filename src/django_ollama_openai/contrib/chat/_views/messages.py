@@ -418,8 +418,10 @@ def update_message(admission: Admission[MessageChange]) -> Any:
     head = find_message(found, admission.captured["message_id"])
     if "content" not in body.model_fields_set:
         if "metadata" in body.model_fields_set:
-            head.metadata = body.metadata or {}
-            head.save(update_fields=["metadata"])
+            with transaction.atomic():
+                head = find_message(lock_session(found), head.message_id)
+                head.metadata = body.metadata or {}
+                head.save(update_fields=["metadata"])
         return present_one(admission, found, head)
     sent: dict[str, Any] = {"role": role_of(head), "content": body.content}
     if sent["role"] == "tool":

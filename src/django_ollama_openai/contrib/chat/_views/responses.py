@@ -123,7 +123,9 @@ def find_response(owner: Owner | None, public: str) -> Response | None:
     if pk is None or owner is None:
         return None
     rows = Response.objects.select_related("conversation", "leaf")
-    return rows.filter(pk=pk, conversation__owner=owner.text).first()
+    found = rows.filter(pk=pk, conversation__owner=owner.text).first()
+    # One that is not to be kept is there until it ends.
+    return None if found is None or found.body.get("store") is False else found
 
 
 def _question(admission: Admission[ResponsesRequest], owner: Owner | None) -> Question:
@@ -485,7 +487,12 @@ _speller: Final = Speller(ResponseAnswer)
 
 def _last_event(admission: Admission[Any], number: int) -> bytes:
     """Return the last event of a response alone: the others are not kept any more."""
-    shown, case = present_response(_found(admission), admission), admission.mount.case
+    try:
+        shown = present_response(_found(admission), admission)
+    except NotFound:
+        # Deleted meanwhile.
+        return b""
+    case = admission.mount.case
     name = f"response.{shown['status']}"
     if shown["status"] not in ("completed", "failed"):
         name = LAST_EVENT
@@ -532,8 +539,8 @@ def _wait_for_end(run: Run) -> None:
             # Its process has no time for it.
             rows = Run.objects.filter(pk=run.pk, ended_at=None)
             rows.update(lease_until=now())
-            run.refresh_from_db()
-            end_now(run)
+            for unended in rows:
+                end_now(unended)
             return
         time.sleep(STOP_POLL_SECONDS)
 
