@@ -38,7 +38,7 @@ TEMPLATES = [CORE_TEMPLATES[0] | {"APP_DIRS": True}]  # type: ignore[list-item] 
 ENGINES: Final[dict[str, dict[str, Any]]] = {
     "sqlite": {
         "ENGINE": "django.db.backends.sqlite3",
-        "OPTIONS": {"timeout": 30},
+        "OPTIONS": {"timeout": 30, "init_command": "PRAGMA synchronous = OFF"},
     },
     "postgresql": {
         "ENGINE": "django.db.backends.postgresql",
