@@ -45,7 +45,11 @@ urlpatterns = [
     path("ai/", include("django_ollama_openai.urls")),
 ]
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls(__name__)]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.urls(__name__),
+    pytest.mark.any_database,
+]
 
 APP = "ollama_openai_chat"
 MODELS = [Conversation, Response, Completion]

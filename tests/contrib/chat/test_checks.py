@@ -11,7 +11,7 @@ from pytest_django import Settings
 from tests.contrib.access.conftest import DUMMY
 from tests.contrib.chat.common import STORAGES
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
 
 OWN = {"ollama_openai.E001", "ollama_openai.E013", "ollama_openai.W010", "ollama_openai.W011"}
 STORE = "django_ollama_openai.response_store.CacheStore"

@@ -19,7 +19,7 @@ from tests.contrib.chat.common import media_site
 
 __all__ = ["media_site"]
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.any_database]
 
 
 def run(line: str) -> str:

@@ -31,7 +31,7 @@ from tests.contrib.chat.common import (
 
 __all__ = ["media_site"]
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.any_database]
 
 
 def sample(kind: Any) -> Any:

@@ -34,6 +34,8 @@ from tests.contrib.chat.sites import (
 from tests.ollama_server import Hold, OllamaServer, Reply, Wait, error
 from tests.servers import SERVERS_AND_LANE, Server, Site, serve
 
+pytestmark = pytest.mark.any_database
+
 HOLD: Final = Hold()
 
 all_sites = sites_fixture()

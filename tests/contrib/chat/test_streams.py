@@ -29,6 +29,8 @@ from tests.contrib.chat.sites import (
 from tests.ollama_server import Answer, Hold, OllamaServer, Reply, Wait, error
 from tests.servers import SERVERS_AND_LANE, Server, Site
 
+pytestmark = pytest.mark.any_database
+
 CALL: Final = {"function": {"name": "get_weather", "arguments": {"city": "Paris"}}}
 
 all_sites = sites_fixture()

@@ -15,6 +15,8 @@ from django_ollama_openai.contrib.chat.urls import urlpatterns
 from tests.contrib.access.conftest import DUMMY, Caller, World
 from tests.contrib.chat.conftest import PNG, SESSIONS
 
+pytestmark = pytest.mark.any_database
+
 STATIC: Final = "a-static-key"
 #: No answer to anybody else has these.
 SECRETS: Final = ("Zanzibar", "quagga", "yttrium")
