@@ -102,11 +102,12 @@ FENCED = {
     "_tasks.py": {"_enter_task", "_leave_task"},
     "_views/http_requests.py": {"_body"},
     "asgi.py": {"_handler_class", "_stream"},
+    "contrib/chat/_store/retention.py": {"_raw_delete"},
 }
 """The modules that use private names of asyncio and Django, and these names."""
 
 #: Private by their names only: Django documents them.
-DOCUMENTED = {"_default_manager", "_meta", "_state"}
+DOCUMENTED = {"_base_manager", "_default_manager", "_meta", "_state"}
 
 OWN = {name for tree in SOURCES.values() for name in defined(tree)}
 

@@ -32,8 +32,9 @@ class ChatUserAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic 
             name = str(opts.verbose_name if count == 1 else opts.verbose_name_plural)
             counts[str(opts.verbose_name_plural)] = count
             listed = [*listed, f"{capfirst(name)}: {count}"]
-            model_admin = self.admin_site._registry.get(opts.model)
-            if model_admin is not None and not model_admin.has_delete_permission(request):
+            if not self.admin_site.is_registered(opts.model):
+                continue
+            if not self.admin_site.get_model_admin(opts.model).has_delete_permission(request):
                 missing.add(str(opts.verbose_name))
         return listed, counts, missing, protected
 
