@@ -137,7 +137,6 @@ def test_the_conversation_of_the_documentation(tmp_path: Path) -> None:
         printed = subprocess.run(
             client, env=environment, stdout=subprocess.PIPE, text=True, check=True
         ).stdout
-    # The last answer depends on the processor.
-    *turns, _ = shown("text").splitlines()
-    assert printed.splitlines()[:-1] == turns
+    # The last answer, which the page wraps, depends on the processor.
+    assert printed.splitlines()[:-1] == shown("text").splitlines()[:3]
     assert printed.splitlines()[-1].startswith("assistant: ")

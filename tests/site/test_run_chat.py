@@ -117,9 +117,10 @@ def drive(request: pytest.FixtureRequest) -> Drive:
                 return b"".join([seen(piece) async for piece in result.content])
             return result.content if isinstance(result, Reply) else result
         finally:
-            # Signals are sent when the client has its answer.
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
-                await task
+            # Signals are sent when the client has its answer, and a detached one begins tasks.
+            while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+                for task in tasks:
+                    await task
 
     return sync if request.param == "wsgi" else lambda flow: asyncio.run(in_loop(flow))
 
