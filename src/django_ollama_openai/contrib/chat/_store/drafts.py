@@ -17,7 +17,7 @@ from django.utils.timezone import now
 from ..models import Conversation, Item, Kind, Response, Run
 from .files import Media
 from .items import new_rows
-from .runs import LEASE
+from .runs import LEASE, without_output
 
 __all__ = ["Draft", "end", "has_lost_user", "insert", "new_draft"]
 
@@ -59,7 +59,7 @@ def new_draft(
         id=response_id,
         conversation=thread,
         status=body["status"],
-        body=_without_output(body),
+        body=without_output(body),
         input_ids=[(next(own).pk if key is None else key).hex for key in references],
     )
     return Draft(thread, response, rows)
@@ -96,7 +96,7 @@ def end(ends: Sequence[tuple[Draft, dict[str, Any], list[dict[str, Any]]]]) -> l
             continue
         added = new_rows(output, Media(), keep_ids=True)
         response = draft.response
-        response.status, response.body = body["status"], _without_output(body)
+        response.status, response.body = body["status"], without_output(body)
         response.output_ids = [row.pk.hex for row in added]
         placed = _placed(draft, [*draft.items, *added])
         if draft.is_inserted:
@@ -137,7 +137,3 @@ def _placed(draft: Draft, rows: list[Item]) -> list[Item]:
             row.parent, response.leaf = response.leaf, row
     thread.sequence = len(rows)
     return rows
-
-
-def _without_output(body: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in body.items() if name != "output"}

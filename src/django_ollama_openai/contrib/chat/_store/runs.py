@@ -45,6 +45,7 @@ __all__ = [
     "lock_home",
     "lock_row",
     "request_stop",
+    "without_output",
 ]
 
 #: The time after which another process may end the answer of a process that was killed. It is
@@ -304,7 +305,7 @@ def begin_response(
         conversation=thread,
         status=body["status"],
         background=is_background,
-        body={name: value for name, value in body.items() if name != "output"},
+        body=without_output(body),
     )
     rows = new_rows(items, media, param="input")
     own = iter(rows)
@@ -322,6 +323,11 @@ def begin_response(
         lease_until=now() + LEASE,
     )
     return response, run
+
+
+def without_output(body: dict[str, Any]) -> dict[str, Any]:
+    """Return ``body``, OpenAI's response, as a row has it: its output is items."""
+    return {name: value for name, value in body.items() if name != "output"}
 
 
 def existing_leaf(response: Response) -> Item | None:
@@ -355,7 +361,7 @@ def end_response(
     thread.save(update_fields=["sequence"])
     response.output_ids = [row.pk.hex for row in items]
     response.status = body["status"]
-    response.body = {name: body[name] for name in body if name != "output"}
+    response.body = without_output(body)
     head = next((row for row in reversed(items) if row.head_id is None), None)
     response.leaf = head or response.leaf
     if joins and conversation_id is not None:

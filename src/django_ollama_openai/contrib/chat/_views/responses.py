@@ -15,6 +15,7 @@ from django.utils.timezone import now
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from ...._gateway.admission import CHARACTERS_PER_TOKEN
 from ...._gateway.flow import Flow
 from ...._ids import parse_public_id, public_id, uuid7
 from ...._translation.response_object import response_usage
@@ -576,7 +577,6 @@ class InputTokens(TypedDict):
 
 
 input_tokens = Endpoint(tags=TAGS)
-CHARACTERS_PER_TOKEN: Final = 4
 
 
 @input_tokens.post(
