@@ -32,29 +32,13 @@ from tests.contrib.chat.sites import (
     within,
 )
 from tests.ollama_server import Hold, OllamaServer, Reply, Wait, error
-from tests.servers import SERVERS_AND_LANE, Server, Site, serve
+from tests.servers import Server, Site, serve
 
 pytestmark = pytest.mark.any_database
 
 HOLD: Final = Hold()
 
 all_sites = sites_fixture()
-
-
-@pytest.fixture(params=SERVERS_AND_LANE)
-def server(request: pytest.FixtureRequest) -> Server:
-    name: Server = request.param
-    return name
-
-
-@pytest.fixture
-def site(
-    server: Server, all_sites: dict[str, Site], ollama: OllamaServer, transactional_db: None
-) -> Iterator[Site]:
-    yield all_sites[server]
-    # Nothing of this test is left for the next one.
-    ollama.close_connections(reset=True)
-    eventually(lambda: not Run.objects.filter(ended_at=None).exists())
 
 
 @pytest.fixture

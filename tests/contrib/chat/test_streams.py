@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, Final
 
@@ -27,28 +26,13 @@ from tests.contrib.chat.sites import (
     within,
 )
 from tests.ollama_server import Answer, Hold, OllamaServer, Reply, Wait, error
-from tests.servers import SERVERS_AND_LANE, Server, Site
+from tests.servers import Site
 
 pytestmark = pytest.mark.any_database
 
 CALL: Final = {"function": {"name": "get_weather", "arguments": {"city": "Paris"}}}
 
 all_sites = sites_fixture()
-
-
-@pytest.fixture(params=SERVERS_AND_LANE)
-def server(request: pytest.FixtureRequest) -> Server:
-    name: Server = request.param
-    return name
-
-
-@pytest.fixture
-def site(
-    server: Server, all_sites: dict[str, Site], ollama: OllamaServer, transactional_db: None
-) -> Iterator[Site]:
-    yield all_sites[server]
-    ollama.close_connections(reset=True)
-    eventually(lambda: not Run.objects.filter(ended_at=None).exists())
 
 
 @pytest.fixture
