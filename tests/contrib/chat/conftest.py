@@ -10,11 +10,9 @@ import pytest
 from pytest_django import Settings
 
 from django_ollama_openai.contrib.access import _key_cache, _last_used
-from django_ollama_openai.contrib.chat.models import Conversation, Run
+from django_ollama_openai.contrib.chat.models import Conversation
 from tests.contrib.access.conftest import DUMMY, Answer, Caller, World
-from tests.contrib.chat.sites import eventually
 from tests.ollama_server import OllamaServer
-from tests.servers import SERVERS_AND_LANE, Server, Site
 
 __all__ = ["PNG", "SESSIONS", "Chat", "messages_of", "walk"]
 
@@ -131,20 +129,3 @@ def messages_of(received: OllamaServer) -> list[Any]:
     """Return the messages of the last request to the engine."""
     found: list[Any] = received.chats()[-1].body["messages"]
     return found
-
-
-@pytest.fixture(params=SERVERS_AND_LANE)
-def server(request: pytest.FixtureRequest) -> Server:
-    name: Server = request.param
-    return name
-
-
-@pytest.fixture
-def site(
-    server: Server, all_sites: dict[str, Site], ollama: OllamaServer, transactional_db: None
-) -> Iterator[Site]:
-    """The site in ``server``, for modules that have ``all_sites``: see sites_fixture()."""
-    yield all_sites[server]
-    # Nothing of this test is left for the next one.
-    ollama.close_connections(reset=True)
-    eventually(lambda: not Run.objects.filter(ended_at=None).exists())

@@ -29,7 +29,9 @@ __all__ = [
     "environment",
     "eventually",
     "options",
+    "server",
     "session",
+    "site",
     "sites_fixture",
     "text_of",
     "tokens",
@@ -249,3 +251,20 @@ def sites_fixture(servers: Sequence[Server] = SERVERS_AND_LANE) -> Any:
             yield found
 
     return all_sites
+
+
+@pytest.fixture(params=SERVERS_AND_LANE)
+def server(request: pytest.FixtureRequest) -> Server:
+    name: Server = request.param
+    return name
+
+
+@pytest.fixture
+def site(
+    server: Server, all_sites: dict[str, Site], ollama: OllamaServer, transactional_db: None
+) -> Iterator[Site]:
+    """The site in ``server``, for modules that have ``all_sites``."""
+    yield all_sites[server]
+    # Nothing of this test is left for the next one.
+    ollama.close_connections(reset=True)
+    eventually(lambda: not Run.objects.filter(ended_at=None).exists())

@@ -25,7 +25,9 @@ from tests.contrib.chat.sites import (
     environment,
     eventually,
     options,
+    server,
     session,
+    site,
     sites_fixture,
     text_of,
     tokens,
@@ -33,6 +35,8 @@ from tests.contrib.chat.sites import (
 )
 from tests.ollama_server import Hold, OllamaServer, Reply, Wait, error
 from tests.servers import Server, Site, serve
+
+__all__ = ["server", "site"]
 
 pytestmark = pytest.mark.any_database
 

@@ -19,7 +19,9 @@ from tests.contrib.chat.sites import (
     Session,
     chunks,
     eventually,
+    server,
     session,
+    site,
     sites_fixture,
     text_of,
     tokens,
@@ -27,6 +29,8 @@ from tests.contrib.chat.sites import (
 )
 from tests.ollama_server import Answer, Hold, OllamaServer, Reply, Wait, error
 from tests.servers import Site
+
+__all__ = ["server", "site"]
 
 pytestmark = pytest.mark.any_database
 
