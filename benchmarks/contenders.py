@@ -170,7 +170,7 @@ class WithChat(Application):
                 "BENCHMARK_DATABASE": json.dumps(database),
             }
             environment = {"BENCHMARK_UPSTREAM": "", "BENCHMARK_KEY": KEY, **settings}
-            run_module("django", environment, "migrate", "--verbosity", "0")
+            run_module("benchmarks.site.prepare_chat", environment)
             with self._serving(upstream, settings) as served:
                 yield served
 
@@ -236,6 +236,12 @@ def contenders(litellm: str | None) -> dict[str, Contender]:
                 name, f"/ai/{responses}", "responses", fields={"store": store}, application=site
             )
             for name, store in (("responses", False), ("responses-stored", True))
+        ),
+        WithChat(
+            "session",
+            "/ai/api/chat/sessions/conv_{number:032x}/messages/",
+            "session",
+            application=site,
         ),
         Application(
             "ours-plain", f"/ai/{completions}", application=site, options='{"fast": false}'

@@ -21,14 +21,15 @@ from . import engine_wire
 
 __all__ = ["Dialect", "Job", "Result", "main"]
 
-Dialect: TypeAlias = Literal["openai", "ollama", "responses"]
+Dialect: TypeAlias = Literal["openai", "ollama", "responses", "session"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """A number of requests to one address, ``at_a_time`` of them concurrently.
+    """A number of requests, ``at_a_time`` of them concurrently.
 
-    ``fields`` are further fields of each request.
+    ``path`` may contain ``{number}``: it has that of the request then, from ``first`` on. ``fields``
+    are further fields of each request.
     """
 
     port: int
@@ -41,6 +42,7 @@ class Job:
     requests: int
     at_a_time: int
     fields: dict[str, Any] = field(default_factory=dict)
+    first: int = 0
 
     @property
     def model(self) -> str:
@@ -153,16 +155,15 @@ async def _connect(job: Job) -> Connection:
     return connection
 
 
-def _request(job: Job) -> bytes:
-    messages = [
-        {"role": "system", "content": "You are a helpful assistant."},
-        {"role": "user", "content": "Say hello, and what you are supposed to be."},
-    ]
+def _request(job: Job, number: int) -> bytes:
+    question = {"role": "user", "content": "Say hello, and what you are supposed to be."}
+    messages = [{"role": "system", "content": "You are a helpful assistant."}, question]
     name = "input" if job.dialect == "responses" else "messages"
-    payload = {"model": job.model, name: messages, "stream": job.stream, **job.fields}
+    fields = question if job.dialect == "session" else {name: messages}
+    payload = {"model": job.model, **fields, "stream": job.stream, **job.fields}
     body = json.dumps(payload).encode()
     head = (
-        f"POST {job.path} HTTP/1.1\r\nHost: 127.0.0.1:{job.port}\r\n"
+        f"POST {job.path.format(number=job.first + number)} HTTP/1.1\r\nHost: 127.0.0.1:{job.port}\r\n"
         f"Authorization: Bearer {job.key}\r\nContent-Type: application/json\r\n"
         f"Accept: */*\r\nUser-Agent: benchmark\r\nContent-Length: {len(body)}\r\n\r\n"
     )
@@ -171,13 +172,12 @@ def _request(job: Job) -> bytes:
 
 async def _run(job: Job) -> Result:
     """Send all requests of ``job``, over one connection for each concurrent request."""
-    request = _request(job)
-    left = iter(range(job.requests))
+    requests = (_request(job, number) for number in range(job.requests))
     exchanges: list[Exchange] = []
     connections = [await _connect(job) for _ in range(job.at_a_time)]
 
     async def work(connection: Connection) -> None:
-        for _ in left:
+        for request in requests:
             if connection.closed:
                 connection = await _connect(job)
             exchanges.append(await connection.exchange(request))
@@ -197,12 +197,11 @@ async def _run(job: Job) -> Result:
 
 async def _hold(job: Job) -> Result:
     """Open all streams, one after the other, and hold them until standard input is closed."""
-    request = _request(job)
     started = time.perf_counter()
     connections, exchanges = [], []
-    for _ in range(job.requests):
+    for number in range(job.requests):
         connections.append(connection := await _connect(job))
-        exchanges.append(await connection.exchange(request, until_first=True))
+        exchanges.append(await connection.exchange(_request(job, number), until_first=True))
     for exchange in exchanges:
         if not exchange.received.startswith(b"HTTP/1.1 200 "):
             raise WrongAnswer(f"Not a stream: {bytes(exchange.received)!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import statistics
 import subprocess
@@ -42,6 +43,7 @@ class Scenario:
 
     def job(self, contender: Contender, served: Served, requests: int | None = None) -> Job:
         requests = requests or self.requests
+        first = next(_first_numbers)
         return Job(
             port=served.port,
             path=contender.path,
@@ -53,6 +55,7 @@ class Scenario:
             requests=requests,
             at_a_time=min(self.at_a_time, requests),
             fields=dict(contender.fields),
+            first=first,
         )
 
 
@@ -89,6 +92,8 @@ SCENARIOS = {
     "plain": Scenario("flood", 100, False, 600, 8, _plain),
     "ttft": Scenario("flood", 10, True, 150, 1, _first_token),
 }
+#: The first number of each job, so that no two of them send a request with the same number.
+_first_numbers = itertools.count(0, 1_000)
 _LOAD_FAILED = "The load generator failed; the reason stands above."
 _HELD = Scenario("hold", 1, True, 500, 500, lambda result, cpu: {})
 
