@@ -7,6 +7,8 @@ The gateway calls the writer for every delta, and the recorder at the end. Both 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
@@ -22,11 +24,19 @@ from ...._wire.sse import DONE
 from ....endpoints import BaseRecorder, ChatCompletionWriter, Record
 from ....exceptions import GatewayError, ShuttingDown
 from .._store.drafts import Draft
-from .._store.runs import end_message, lock_home
-from ..models import Run, Status
+from .._store.groups import GroupWriter
+from .._store.runs import End, HasChanged, end_messages, lock_homes
+from ..models import Piece, Run, Status
 from . import live
 
-__all__ = ["AnswerRecorder", "AnswerWriter", "MessageRecorder", "MessageWriter"]
+__all__ = [
+    "AnswerRecorder",
+    "AnswerWriter",
+    "MessageRecorder",
+    "MessageWriter",
+    "end_alone",
+    "end_group",
+]
 
 #: The finish reason of an answer whose client has disconnected.
 CANCELLED = "cancelled"
@@ -35,6 +45,7 @@ CANCELLED = "cancelled"
 PAUSES: Final = (0.05, 0.5, 2.0)
 
 W = TypeVar("W", bound=ChatCompletionWriter)
+R = TypeVar("R", bound="AnswerRecorder[Any]")
 
 
 class AnswerWriter(Generic[W]):
@@ -167,7 +178,7 @@ class AnswerRecorder(BaseRecorder, Generic[W]):
         piece = self.answer.new_piece(last)
         with transaction.atomic():
             # The thread of a draft is its own.
-            is_there = self.answer.draft is not None or lock_home(run)
+            is_there = self.answer.draft is not None or lock_homes([run])
             if is_there and self.save(self.writer.snapshot(), record) and piece is not None:
                 piece.save(force_insert=True)
 
@@ -239,7 +250,14 @@ class MessageRecorder(AnswerRecorder[ChatCompletionStream | WholeChatCompletion]
     writer: MessageWriter
     truncated = 0
 
+    async def arecord(self, record: Record) -> None:
+        await _ends.write((self, record))
+
     def save(self, output: list[dict[str, Any]], record: Record | None) -> bool:
+        return end_messages([self.end(output, record)])
+
+    def end(self, output: list[dict[str, Any]], record: Record | None) -> End:
+        """Return the end of the answer, as :meth:`save` has it."""
         whole = self.writer.whole
         is_stopped = self.answer.stopper.is_stopped
         answer: dict[str, Any] = {"finish_reason": None}
@@ -262,4 +280,42 @@ class MessageRecorder(AnswerRecorder[ChatCompletionStream | WholeChatCompletion]
             answer["usage"] = usage_fields(whole.usage, "snake")
         if self.truncated:
             answer["truncated_messages"] = self.truncated
-        return end_message(self.answer.run, output, status, answer)
+        return End(self.answer.run, output, status, answer)
+
+
+def end_group(
+    jobs: list[tuple[R, Record]], save: Callable[[list[tuple[R, Record, bytes]]], None]
+) -> None:
+    """End the answers of several recorders: in one transaction, in which ``save`` stores their ends
+    and has their last events, and alone those that the thread of :mod:`.live` is writing."""
+    waiting = {id(recorder.answer): (recorder, record) for recorder, record in jobs}
+    with live.locked([recorder.answer for recorder, _ in jobs]) as free:
+        ending = [waiting.pop(id(answer)) for answer in free]
+        ends = [(each, record, each.writer.last_of(record)) for each, record in ending]
+        with transaction.atomic():
+            save(ends)
+        for recorder, _, last in ends:
+            recorder.answer.end(last)
+            live.remove(recorder.answer)
+    for job in waiting.values():
+        end_alone(job)
+
+
+def end_alone(job: tuple[AnswerRecorder[Any], Record]) -> None:
+    """End the answer of one recorder."""
+    recorder, record = job
+    recorder.record(record)
+
+
+def _save_messages(ends: list[tuple[MessageRecorder, Record, bytes]]) -> None:
+    if not lock_homes([recorder.answer.run for recorder, _, _ in ends]):
+        raise HasChanged
+    pieces = [recorder.answer.new_piece(last) for recorder, _, last in ends]
+    if not end_messages(
+        [recorder.end(recorder.writer.snapshot(), record) for recorder, record, _ in ends]
+    ):
+        raise HasChanged
+    Piece.objects.bulk_create(piece for piece in pieces if piece is not None)
+
+
+_ends: Final = GroupWriter("sessions", partial(end_group, save=_save_messages), end_alone)

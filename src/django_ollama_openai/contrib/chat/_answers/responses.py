@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
 
 from ....endpoints import Record, ResponseWriter
 from ....exceptions import GatewayError, ShuttingDown
@@ -14,8 +15,7 @@ from .._store.retention import delete_response
 from .._store.runs import end_response
 from .._store.text import storable
 from ..models import Response
-from .live import locked, remove
-from .recorder import AnswerRecorder, AnswerWriter
+from .recorder import AnswerRecorder, AnswerWriter, end_alone, end_group
 
 __all__ = ["ResponseRecorder", "StoredResponseWriter"]
 
@@ -79,31 +79,16 @@ class ResponseRecorder(AnswerRecorder[ResponseWriter]):
                 raise
 
 
-def _end_group(jobs: list[tuple[ResponseRecorder, Record]]) -> None:
-    """End drafts in one transaction; alone those that the thread of :mod:`.live` is writing."""
-    recorders = {id(recorder.answer): (recorder, record) for recorder, record in jobs}
-    with locked([recorder.answer for recorder, _ in jobs]) as free:
-        ending = [recorders.pop(id(answer)) for answer in free]
-        last = [recorder.writer.last_of(record) for recorder, record in ending]
-        drafts = [(recorder.answer.draft, recorder.writer) for recorder, _ in ending]
-        with transaction.atomic():
-            end(
-                [
-                    (draft, writer.inner.response, writer.snapshot())
-                    for draft, writer in drafts
-                    if draft is not None
-                ]
-            )
-        for answer, data in zip(free, last, strict=True):
-            answer.end(data)
-            remove(answer)
-    for recorder, record in recorders.values():
-        recorder.record(record)
+def _save_drafts(ends: list[tuple[ResponseRecorder, Record, bytes]]) -> None:
+    recorders = [recorder for recorder, _, _ in ends]
+    drafts = [(recorder.answer.draft, recorder.writer) for recorder in recorders]
+    end(
+        [
+            (draft, writer.inner.response, writer.snapshot())
+            for draft, writer in drafts
+            if draft is not None
+        ]
+    )
 
 
-def _end_one(job: tuple[ResponseRecorder, Record]) -> None:
-    recorder, record = job
-    recorder.record(record)
-
-
-_ends: Final = GroupWriter("responses", _end_group, _end_one)
+_ends: Final = GroupWriter("responses", partial(end_group, save=_save_drafts), end_alone)

@@ -1,19 +1,20 @@
 """Running answers: their locks, leases, beginnings and ends.
 
 Every function that writes expects a transaction, which begins with :func:`lock_row` or
-:func:`lock_home`: the same row is locked first by all that change a conversation, so that they wait
-for each other instead of running into a deadlock. The process that sets ``Run.ended_at`` ends the
-answer: no other one writes its items.
+:func:`lock_homes`: the same row is locked first by all that change a conversation, so that they
+wait for each other instead of running into a deadlock. The process that sets ``Run.ended_at`` ends
+the answer: no other one writes its items.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connections, router, transaction
 from django.db.models import F
 from django.utils.timezone import now
 
@@ -32,17 +33,20 @@ __all__ = [
     "LAST_EVENT",
     "LEASE",
     "ConversationLocked",
+    "End",
+    "HasChanged",
+    "Start",
     "begin_message",
     "begin_next",
     "begin_response",
     "check_not_answering",
     "check_unlocked",
     "end_expired",
-    "end_message",
+    "end_messages",
     "end_now",
     "end_response",
     "existing_leaf",
-    "lock_home",
+    "lock_homes",
     "lock_row",
     "request_stop",
     "without_output",
@@ -81,15 +85,14 @@ def lock_row(pk: UUID, owner: str, *, message: str | None = None) -> Conversatio
     return rows.select_related("leaf").get()
 
 
-def lock_home(run: Run) -> bool:
-    """Lock the row of the conversation or thread that gets the answer of ``run``, until the end of
-    the transaction. Return ``False`` if it was deleted."""
-    home = run.item or run.response
-    if home is None:
-        return False
+def lock_homes(runs: Sequence[Run]) -> bool:
+    """Lock the rows of the conversations or threads, each another one, that get the answers of
+    ``runs``, until the end of the transaction. Return ``False`` if one was deleted."""
+    homes = [run.item or run.response for run in runs]
+    keys = [home.conversation_id for home in homes if home is not None]
     moment = now()
-    rows = Conversation.objects.filter(pk=home.conversation_id)
-    return bool(rows.update(updated_at=moment, active_at=moment))
+    rows = Conversation.objects.filter(pk__in=keys)
+    return rows.update(updated_at=moment, active_at=moment) == len(runs)
 
 
 def check_unlocked(conversation: Conversation, param: str | None = None) -> None:
@@ -143,40 +146,59 @@ def begin_message(
     count = conversation.message_count + _messages(rows) if is_current else None
     set_leaf(conversation, head, count=count)
     conversation.save()
-    return _new_run(conversation, head, is_background=is_background)
+    run = _new_run(conversation, head, is_background=is_background)
+    run.save(force_insert=True)
+    return run
 
 
-def begin_next(
-    conversation: Conversation,
-    rows: Sequence[Item],
-    *,
-    answer_id: UUID,
-    is_background: bool,
-    answer: dict[str, Any],
-) -> Run | None:
-    """Do what :func:`begin_message` does, after the last message of ``conversation``, whose last
-    item has the number ``sequence``; its row is locked by the update.
+class HasChanged(Exception):
+    """A conversation, or the run of an answer in it, has changed since it was read."""
 
-    Return ``None``, for the caller to roll back the transaction, if it has changed since it was
-    read, or an answer is running.
+
+@dataclass(slots=True, frozen=True)
+class Start:
+    """New messages, ``rows``, and the answer to them, at the end of ``conversation``, whose last
+    item is a message of its own."""
+
+    conversation: Conversation
+    rows: Sequence[Item]
+    answer_id: UUID
+    answer: dict[str, Any]
+
+
+def begin_next(starts: Sequence[Start]) -> list[Run | None]:
+    """Do what :func:`begin_message` does, after the last message of each conversation, whose row is
+    locked by the update. Return the runs; ``None`` for a conversation that has changed since it was
+    read, in which nothing is written.
+
+    Raises:
+        HasChanged: An answer is running in one of them. The caller rolls the transaction back.
     """
-    leaf, sequence, moment = conversation.leaf, conversation.sequence, now()
-    branch = conversation.id if leaf is None else leaf.branch
-    head = _place_answer(conversation, rows, leaf, branch, answer_id, answer)
-    unchanged = Conversation.objects.filter(
-        pk=conversation.pk, owner=conversation.owner, leaf=leaf, sequence=sequence
-    )
-    is_locked = unchanged.update(
-        leaf=head,
-        sequence=conversation.sequence,
-        message_count=F("message_count") + _messages(rows),
-        active_at=moment,
-        updated_at=moment,
-    )
-    if not is_locked or Run.objects.filter(locks=conversation).exists():
-        return None
-    Item.objects.bulk_create([*rows, head])
-    return _new_run(conversation, head, is_background=is_background)
+    moment = now()
+    heads: list[Item | None] = []
+    for start in starts:
+        row = start.conversation
+        leaf, sequence = row.leaf, row.sequence
+        branch = row.id if leaf is None else leaf.branch
+        head = _place_answer(row, start.rows, leaf, branch, start.answer_id, start.answer)
+        unchanged = Conversation.objects.filter(
+            pk=row.pk, owner=row.owner, leaf=leaf, sequence=sequence
+        )
+        is_locked = unchanged.update(
+            leaf=head,
+            sequence=row.sequence,
+            message_count=F("message_count") + _messages(start.rows),
+            active_at=moment,
+            updated_at=moment,
+        )
+        heads.append(head if is_locked else None)
+    begun = [(start, head) for start, head in zip(starts, heads, strict=True) if head is not None]
+    if Run.objects.filter(locks__in=[start.conversation for start, _ in begun]).exists():
+        raise HasChanged
+    Item.objects.bulk_create(row for start, head in begun for row in (*start.rows, head))
+    new = [_new_run(start.conversation, head) for start, head in begun]
+    runs = iter(Run.objects.bulk_create(new))
+    return [None if head is None else next(runs) for head in heads]
 
 
 def _place_answer(
@@ -209,41 +231,61 @@ def _messages(rows: Sequence[Item]) -> int:
     return 1 + sum(row.head_id is None for row in rows)
 
 
-def _new_run(conversation: Conversation, head: Item, *, is_background: bool) -> Run:
-    run = Run(item=head, locks=conversation, background=is_background, lease_until=now() + LEASE)
-    run.save(force_insert=True)
-    return run
+def _new_run(conversation: Conversation, head: Item, *, is_background: bool = False) -> Run:
+    lease = now() + LEASE
+    return Run(item=head, locks=conversation, background=is_background, lease_until=lease)
 
 
-def end_message(
-    run: Run, output: list[dict[str, Any]], status: Status, answer: dict[str, Any]
-) -> bool:
-    """End the answer of ``run`` in a session, whose row is locked, with ``output``, OpenAI's items
-    of its message.
+@dataclass(slots=True, frozen=True)
+class End:
+    """The end of the answer of ``run`` in a session. ``output`` has OpenAI's items of its message;
+    the fields of ``answer`` are added to those of the item."""
 
-    Return ``False`` if it has ended already, or was deleted.
-    """
-    if not _end(run):
+    run: Run
+    output: list[dict[str, Any]]
+    status: Status
+    answer: dict[str, Any]
+
+
+def end_messages(ends: Sequence[End]) -> bool:
+    """End answers in sessions, whose rows are locked. Return ``False`` if one of them has ended
+    already, or was deleted; the caller rolls the transaction back if there are others."""
+    if not _end([end.run for end in ends]):
         return False
-    head = run.item
-    if head is None:
-        return False
-    # No one else has changed it since the run began.
-    parts: list[Item] = []
-    for row in new_rows(output, Media(), keep_ids=True):
-        if row.pk == head.pk:
-            head.data, head.text = row.data, row.text
-            continue
-        row.head, row.conversation_id, row.branch = head, head.conversation_id, head.branch
-        row.status = Status.COMPLETED if status == Status.COMPLETED else row.status
-        parts.append(row)
-    _number_parts(head, parts)
-    head.status = status
-    head.answer = {**(head.answer or {}), **answer}
-    head.save(update_fields=["data", "text", "status", "answer"])
-    if parts:
-        Item.objects.bulk_create(parts)
+    heads: list[Item] = []
+    new: list[Item] = []
+    for end in ends:
+        head = end.run.item
+        if head is None:
+            return False
+        # No one else has changed it since the run began.
+        parts: list[Item] = []
+        for row in new_rows(end.output, Media(), keep_ids=True):
+            if row.pk == head.pk:
+                head.data, head.text = row.data, row.text
+                continue
+            row.head, row.conversation_id, row.branch = head, head.conversation_id, head.branch
+            row.status = Status.COMPLETED if end.status == Status.COMPLETED else row.status
+            parts.append(row)
+        _number_parts(head, parts)
+        head.status = end.status
+        head.answer = {**(head.answer or {}), **end.answer}
+        heads.append(head)
+        new += parts
+    _update(heads, ["data", "text", "status", "answer"])
+    if new:
+        Item.objects.bulk_create(new)
     return True
+
+
+def _update(rows: Sequence[Item], fields: Sequence[str]) -> None:
+    """Store ``fields`` of ``rows``, which exist and are locked, with one statement that grows with
+    the rows less than that of ``bulk_update()``."""
+    has_target = connections[router.db_for_write(Item)].features
+    unique = ["pk"] if has_target.supports_update_conflicts_with_target else None
+    Item.objects.bulk_create(
+        rows, update_conflicts=True, update_fields=fields, unique_fields=unique
+    )
 
 
 def _number_parts(head: Item, parts: Sequence[Item]) -> None:
@@ -349,7 +391,7 @@ def end_response(
     ``False`` if it has ended already, or was deleted.
     """
     conversation_id = run.locks_id
-    if not _end(run):
+    if not _end([run]):
         return False
     rows = Response.objects.select_related("conversation", "leaf")
     response = rows.filter(run=run).get()
@@ -416,7 +458,7 @@ def end_expired(run: Run) -> bool:
 def end_now(run: Run) -> bool:
     """End the answer of ``run``, whose process does not. Return ``False`` if it had ended."""
     with transaction.atomic():
-        return lock_home(run) and _end_abandoned(run)
+        return lock_homes([run]) and _end_abandoned(run)
 
 
 def end_all_expired() -> None:
@@ -430,10 +472,12 @@ def _has_expired(run: Run) -> bool:
     return run.ended_at is None and run.lease_until is not None and run.lease_until < now()
 
 
-def _end(run: Run) -> bool:
-    """Mark ``run`` as ended, and unlock its conversation. Return ``False`` if it had ended."""
-    rows = Run.objects.filter(pk=run.pk, ended_at=None)
-    return bool(rows.update(ended_at=now(), lease_until=None, locks=None, output=[]))
+def _end(runs: Sequence[Run]) -> bool:
+    """Mark ``runs`` as ended, and unlock their conversations. Return ``False`` if one of them had
+    ended."""
+    rows = Run.objects.filter(pk__in=[run.pk for run in runs], ended_at=None)
+    ended = rows.update(ended_at=now(), lease_until=None, locks=None, output=[])
+    return ended == len(runs)
 
 
 def _end_abandoned(run: Run) -> bool:
@@ -449,7 +493,7 @@ def _end_abandoned(run: Run) -> bool:
     ]
     if run.item_id is not None:
         _end_stream(run, lambda number: DONE)
-        return end_message(run, output, Status.INCOMPLETE, {"finish_reason": None})
+        return end_messages([End(run, output, Status.INCOMPLETE, {"finish_reason": None})])
     response = Response.objects.get(run=run)
     status = Status.CANCELLED if run.stop else Status.INCOMPLETE
     body = {**response.body, "status": status}

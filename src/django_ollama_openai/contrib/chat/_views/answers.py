@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
+from django.db import transaction
 from django.http.response import HttpResponseBase
 
 from ...._gateway.admission import CHARACTERS_PER_TOKEN, NameFields
@@ -35,11 +37,19 @@ from .._answers.context import TruncatingStage
 from .._answers.recorder import MessageRecorder, MessageWriter
 from .._answers.streams import follow
 from .._store.files import Media, stored
+from .._store.groups import GroupWriter
 from .._store.history import characters_of, read_history
 from .._store.messages import head_of, stored_message
-from .._store.runs import ConversationLocked, begin_message, begin_next, check_not_answering
+from .._store.runs import (
+    ConversationLocked,
+    HasChanged,
+    Start,
+    begin_message,
+    begin_next,
+    check_not_answering,
+)
 from .._store.tree import path_to
-from ..models import Conversation, Item, Run
+from ..models import Conversation, Item
 from .callers import lock_session, rename_field
 
 __all__ = ["Question", "answer", "completion_id", "in_store"]
@@ -111,10 +121,10 @@ class Question:
                 row.data[name][number] = {**stored_part, **taken}
                 del row.data[name][number]["image_url"]
 
-    def run_fields(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """Return the keyword arguments that begin a run; ``answer`` is what is known of it."""
-        background = self.is_background
-        return {"answer_id": self.answer_id, "is_background": background, "answer": answer}
+    @property
+    def is_next(self) -> bool:
+        """Return whether the answer may begin as most do: see :func:`~.._store.runs.begin_next`."""
+        return self.end is not None and not self.media.found and not self.is_background
 
     def existing(self) -> Item | None:
         """Return the message ``after``, as it is now: the session is locked.
@@ -183,7 +193,7 @@ def answer(
     if before:
         note(0)
     try:
-        yield from in_store(_begin, question, route.name, recorder)
+        yield from _begin(question, route.name, recorder)
     except BaseException:
         # A thread may begin the answer after its request was cancelled.
         recorder.abandon()
@@ -296,7 +306,7 @@ def _name_fields(parameters: list[str], number: int | None, error: GatewayError)
             rename_field(error, spelling, f"parameters.{name}")
 
 
-def _begin(question: Question, model: str, recorder: MessageRecorder) -> None:
+def _begin(question: Question, model: str, recorder: MessageRecorder) -> Flow[None]:
     """Store the new messages and the beginning of the answer, and begin to record it.
 
     Raises:
@@ -307,34 +317,59 @@ def _begin(question: Question, model: str, recorder: MessageRecorder) -> None:
     """
     truncated = recorder.truncated
     answer = {"model": model, **({"truncated_messages": truncated} if truncated else {})}
+    if question.is_next:
+        beginning = _Beginning(question, answer, recorder)
+        yield from call(_begin_one, _beginnings.write, beginning)
+        if beginning.has_begun:
+            return
+    yield from in_store(_begin_anywhere, question, answer, recorder)
+
+
+def _begin_anywhere(question: Question, answer: dict[str, Any], recorder: MessageRecorder) -> None:
     with live.reserved(is_background=question.is_background):
-        try:
-            run = _begin_next(question, answer)
-        except _HasChanged:
-            with stored(question.media):
-                row = lock_session(question.conversation)
-                after = question.existing()
-                if question.is_leaf and row.leaf_id != (None if after is None else after.pk):
-                    raise ConversationLocked from None
-                run = begin_message(row, question.rows, after, **question.run_fields(answer))
+        with stored(question.media):
+            row = lock_session(question.conversation)
+            after = question.existing()
+            if question.is_leaf and row.leaf_id != (None if after is None else after.pk):
+                raise ConversationLocked
+            run = begin_message(
+                row,
+                question.rows,
+                after,
+                answer_id=question.answer_id,
+                is_background=question.is_background,
+                answer=answer,
+            )
         recorder.start(run, is_stored=question.is_stream or question.is_background)
 
 
-class _HasChanged(Exception):
-    """The session has changed since it was read."""
+@dataclass(slots=True)
+class _Beginning:
+    """An answer that begins with the fewest statements, as most can: after the last message."""
+
+    question: Question
+    answer: dict[str, Any]
+    recorder: MessageRecorder
+    has_begun: bool = False
 
 
-def _begin_next(question: Question, answer: dict[str, Any]) -> Run:
-    """Begin the answer with the fewest statements, as most can.
+def _begin_group(beginnings: list[_Beginning]) -> None:
+    starts = [
+        Start(each.question.conversation, each.question.rows, each.question.answer_id, each.answer)
+        for each in beginnings
+    ]
+    with transaction.atomic():
+        runs = begin_next(starts)
+    for each, run in zip(beginnings, runs, strict=True):
+        if run is not None:
+            # Here, so that it is recorded even if its request was cancelled meanwhile.
+            each.recorder.start(run, is_stored=each.question.is_stream)
+            each.has_begun = True
 
-    Raises:
-        _HasChanged: It is not to the last message, or the session has changed meanwhile.
-    """
-    if question.end is None:
-        raise _HasChanged
-    with stored(question.media):
-        row = question.conversation
-        run = begin_next(row, question.rows, **question.run_fields(answer))
-        if run is None:
-            raise _HasChanged
-        return run
+
+def _begin_one(beginning: _Beginning) -> None:
+    with suppress(HasChanged):
+        _begin_group([beginning])
+
+
+_beginnings: Final = GroupWriter("messages", _begin_group, _begin_one)
