@@ -10,9 +10,11 @@ version.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, Final, ParamSpec, TypeVar
 
 from asgiref.sync import AsyncToSync, SyncToAsync, async_to_sync, sync_to_async
@@ -80,7 +82,8 @@ async def in_separate_thread(function: Callable[P, T], *args: P.args, **kwargs: 
             # The thread is used again by other requests.
             close_expired_connections()
 
-    return await sync_to_async(run, thread_sensitive=False, executor=_executor)()
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_executor, copy_context().run, run)
 
 
 async def run_after_response(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
