@@ -65,6 +65,13 @@ class Owner:
         rows = Conversation.objects.filter(kind=Kind.CONVERSATION, visibility=Visibility.WORKSPACE)
         return rows.filter(workspace=self.workspace) if self.workspace else rows.none()
 
+    def may_read(self, row: Conversation) -> bool:
+        """Return whether ``row`` is one of :meth:`readable`."""
+        is_shared = row.visibility == Visibility.WORKSPACE and bool(self.workspace)
+        return row.kind == Kind.CONVERSATION and (
+            row.owner == self.text or (is_shared and row.workspace == self.workspace)
+        )
+
     def readable(self) -> QuerySet[Conversation]:
         """Return the owner's conversations, and those that others share with the workspace."""
         return self.conversations() | self.shared()
@@ -81,9 +88,10 @@ def find_conversation(
         PermissionDenied: ``owner`` may only read it.
     """
     pk = parse_public_id(Conversation.prefix, public)
-    rows = owner.readable().select_related("leaf", *(["run"] if writes else []))
-    found = None if pk is None else rows.filter(pk=pk).first()
-    if found is None:
+    # With the conditions of readable() the query would take longer to make than to answer.
+    rows = Conversation.objects.select_related("leaf", *(["run"] if writes else []))
+    found = None if pk is None else next(iter(rows.filter(pk=pk)), None)
+    if found is None or not owner.may_read(found):
         raise NotFound(f"{label} with id '{public[:100]}' not found.")
     if writes and found.owner != owner.text:
         raise PermissionDenied("Only the owner of this session may change it.")
