@@ -8,6 +8,7 @@ import gc
 import os
 import socket
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -47,6 +48,7 @@ def _count(request: HttpRequest) -> JsonResponse:
     return JsonResponse(
         {
             "pid": os.getpid(),
+            "cpu": time.process_time(),
             "tasks": _tasks(),
             "pumps": sum(thread.name == PUMP for thread in threads),
             "threads": len(threads),
