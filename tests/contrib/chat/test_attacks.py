@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from django.db import connection
 from django.utils.timezone import now
 
 from django_ollama_openai.contrib.access.models import Limit, Target
@@ -250,3 +251,33 @@ def test_a_place_is_free_when_the_answer_in_the_background_is_over(
         assert caller("POST", address + verb, {}).status_code == 200
     eventually(lambda: caller.used["concurrent"] == 0)
     assert caller.used["requests"] == 1
+
+
+@pytest.mark.parametrize(("many", "is_long"), [(1, True), (5, False)])
+def test_a_response_whose_end_cannot_be_stored_is_stored_later(
+    site: Site, ollama: OllamaServer, many: int, is_long: bool
+) -> None:
+    """Its client gets an error; the database has it as soon as there is a database."""
+    key = World().key(World().user("ada")).key
+    gate = threading.Event()
+    ollama.reply(*[Reply([*tokens("One"), Hold(gate), *tokens(" two"), END])] * many)
+    posts = [Posted(site, key) for _ in range(many)]
+    ollama.wait_for_chat(many)
+    if is_long:
+        eventually(lambda: Run.objects.count() == many)
+    table = connection.ops.quote_name(Item._meta.db_table)
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {table} RENAME TO gone")
+        try:
+            gate.set()
+            for posted in posts:
+                posted.join(20)
+        finally:
+            cursor.execute(f"ALTER TABLE gone RENAME TO {table}")
+    assert [posted.status for posted in posts] == [500] * many, posts[0].content
+    assert all("could not be stored" in posted.content for posted in posts)
+    eventually(lambda: Response.objects.count() == many)
+    eventually(lambda: not Run.objects.filter(ended_at=None).exists())
+    assert list(Response.objects.values_list("status", flat=True)) == ["incomplete"] * many
+    assert Item.objects.filter(text="One two").count() == many
+    assert Conversation.objects.count() == many
