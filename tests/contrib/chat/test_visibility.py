@@ -353,3 +353,55 @@ def test_who_is_no_longer_a_member_reads_nothing(
         assert {caller("GET", path).status for path in reads} <= {401, 404}
         found = caller("GET", f"{SESSIONS}?workspace={site.ids['workspace']}")
         assert found.status == 401 or found.body["data"] == []
+
+
+def naming(of: dict[str, str], own: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return requests by the owner of the session ``own`` whose bodies name the ids ``of``."""
+    reference = {"type": "item_reference", "id": of["message"]}
+    url = f"http://testserver/ai/api/chat/files/{of['file']}"
+    picture = {"role": "user", "content": [{"type": "input_image", "image_url": url}]}
+    part = {"type": "image_url", "image_url": {"url": url}}
+    message = {"role": "user", "content": [part]}
+    fields: list[dict[str, Any]] = [
+        {"previous_response_id": of["response"], "input": "x"},
+        {"input": [reference, ITEM]},
+        {"input": [picture]},
+        {"conversation": of["session"], "input": "x"},
+    ]
+    requests = [
+        (f"v1/responses{tail}", {"model": "m", **each})
+        for each in fields
+        for tail in ("", "/input_tokens", "/compact")
+    ]
+    return [
+        *requests,
+        (f"v1/conversations/{own}/items", {"items": [reference]}),
+        ("v1/conversations", {"items": [picture]}),
+        ("v1/chat/completions", {"messages": [message], "store": True}),
+        (f"{SESSIONS}{own}/messages/", message),
+        (f"{SESSIONS}{own}/messages/", {**message, "reply": False}),
+        (SESSIONS, {"messages": [message]}),
+        (f"{SESSIONS}import/", {**IMPORT, "messages": [{"id": "a", **message}]}),
+    ]
+
+
+def test_the_body_of_a_request_reaches_nothing_of_another(site: Site, is_shared: bool) -> None:
+    """Another's ids in fields get the error of ids that do not exist, and the engine nothing."""
+    ids = site.ids
+    invented = {name: id_[:-4] + "0000" for name, id_ in ids.items()}
+    for caller in (*sorted(STRANGERS), "member of the workspace"):
+        call = site.callers[caller]
+        own = call("POST", SESSIONS, {}).body["id"]
+        for (path, theirs), (_, nobody_s) in zip(
+            naming(ids, own), naming(invented, own), strict=True
+        ):
+            answers = [call("POST", path, body) for body in (theirs, nobody_s)]
+            if is_shared and caller == "member of the workspace" and "conversation" in theirs:
+                # A member reads it, but adds nothing.
+                assert answers[0].status == 403, (path, answers[0].body)
+                continue
+            assert {answer.status for answer in answers} <= {400, 404}, (path, theirs, answers)
+            shown = [str(answer.body) for answer in answers]
+            for name, id_ in ids.items():
+                shown[0] = shown[0].replace(id_, invented[name])
+            assert shown[0] == shown[1], (path, theirs)
