@@ -49,7 +49,9 @@ def sample(kind: Any) -> Any:
         return {"key": sample(arguments[1])}
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return {
-            field.alias or name: sample(field.annotation)
+            field.alias or name: "https://example/"
+            if name == "image_url"
+            else sample(field.annotation)
             for name, field in kind.model_fields.items()
         }
     return {str: "some text", int: 3, float: 0.5, bool: True}.get(kind, "anything")
@@ -232,6 +234,10 @@ def test_clients_cannot_refer_to_files_by_their_keys() -> None:
         (
             {"content": [{"type": "input_file", "file_data": "no base64!"}]},
             "items[0].content[0].file_data",
+        ),
+        (
+            {"content": [{"type": "input_image", "image_url": "javascript:alert(1)"}]},
+            "items[0].content[0].image_url",
         ),
         ({"type": "image_generation_call", "result": "?"}, "items[0].result"),
         ({"type": "x" * 41}, "items[0].type"),

@@ -325,7 +325,12 @@ BAD: list[tuple[Any, str | None]] = [
             [{"role": {"a": 1}, "content": "a"}],
             [{"role": "user", "content": {"a": 1}}],
             [{"role": "user", "content": [{"type": "input_image", "image_url": 5}]}],
-            [{"role": "user", "content": [{"type": "input_image", "image_url": "u", "detail": 5}]}],
+            [
+                {
+                    "role": "user",
+                    "content": [{"type": "input_image", "image_url": "http://u", "detail": 5}],
+                }
+            ],
             [{"type": "function_call_output", "call_id": 5, "output": "a"}],
         )
     ),

@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 from django.utils.timezone import now
 
+from django_ollama_openai.contrib.chat._answers.events import Events
 from django_ollama_openai.contrib.chat.models import Run
 from tests.contrib.chat.sites import (
     END,
@@ -204,6 +205,21 @@ def test_readers_cost_nothing(
     for reading in readings[1::2]:
         reading.close()
     eventually(lambda: [place.left()["tasks"] for place in places] == before)
+
+
+def test_a_reader_gets_a_long_answer_in_parts() -> None:
+    """One that does not go on keeps a part in memory, and not the whole answer."""
+    events = Events()
+    for number in range(1000):
+        events.add(b"data: %d %s\n\n" % (number, b"x" * 1000))
+    whole, position, largest = b"", 0, 0
+    while position < events.end_position:
+        part, position = events.read(position)
+        whole += part
+        largest = max(largest, len(part))
+    assert [int(each.split()[1]) for each in whole.split(b"\n\n")[:-1]] == list(range(1000))
+    assert largest < 70_000
+    assert events.read(position) == (b"", position)
 
 
 def test_a_reader_of_a_message_that_is_deleted(

@@ -8,8 +8,10 @@ from typing import Any, Final
 
 import pytest
 from django.db import transaction
+from django.utils.timezone import now
 from pytest_django import Settings
 
+from django_ollama_openai.contrib.access.models import Workspace
 from django_ollama_openai.contrib.chat.models import Conversation
 from django_ollama_openai.contrib.chat.urls import urlpatterns
 from tests.contrib.access.conftest import DUMMY, Caller, World
@@ -309,3 +311,97 @@ def test_the_table_has_every_endpoint() -> None:
 
 def _shape(path: str) -> tuple[str, ...]:
     return tuple("*" if part[:1] in ("{", "<") else part for part in path.strip("/").split("/"))
+
+
+def test_a_logged_in_user_needs_the_csrf_token_for_every_change(site: Site) -> None:
+    caller = site.callers["owner"]
+    caller.client.handler.enforce_csrf_checks = True
+    for row in ROWS:
+        method, path = row.request.split()
+        if method == "GET":
+            continue
+        answer = caller(method, path.format(**site.ids), row.body)
+        assert (answer.status, answer.error["code"]) == (403, "csrf_failed"), row.request
+
+
+@pytest.mark.parametrize("how", ["removed", "workspace closed", "deactivated", "key revoked"])
+def test_who_is_no_longer_a_member_reads_nothing(
+    world: World, site: Site, is_shared: bool, how: str
+) -> None:
+    """Nor from the next request on a stream that was read before."""
+    member = site.callers["member of the workspace"]
+    reads = [
+        row.request.split()[1].format(**site.ids)
+        for row in ROWS
+        if row.request.startswith("GET") and row.shared == 200 and "{" in row.request
+    ]
+    assert {member("GET", path).status for path in reads} == {200 if is_shared else 404}
+    lab = Workspace.objects.get(name="Lab")
+    bob = lab.memberships.get(user__username="bob").user
+    if how == "removed":
+        lab.memberships.filter(user=bob).delete()
+    elif how == "workspace closed":
+        lab.is_active = False
+        lab.save()
+    elif how == "deactivated":
+        bob.is_active = False
+        bob.save()
+    else:
+        member.row.revoked_at = now()  # type: ignore[attr-defined]  # set by World.key
+        member.row.save()  # type: ignore[attr-defined]  # as above
+    for caller in [member] if how == "key revoked" else [member, world.session(bob)]:
+        assert {caller("GET", path).status for path in reads} <= {401, 404}
+        found = caller("GET", f"{SESSIONS}?workspace={site.ids['workspace']}")
+        assert found.status == 401 or found.body["data"] == []
+
+
+def naming(of: dict[str, str], own: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return requests by the owner of the session ``own`` whose bodies name the ids ``of``."""
+    reference = {"type": "item_reference", "id": of["message"]}
+    url = f"http://testserver/ai/api/chat/files/{of['file']}"
+    picture = {"role": "user", "content": [{"type": "input_image", "image_url": url}]}
+    part = {"type": "image_url", "image_url": {"url": url}}
+    message = {"role": "user", "content": [part]}
+    fields: list[dict[str, Any]] = [
+        {"previous_response_id": of["response"], "input": "x"},
+        {"input": [reference, ITEM]},
+        {"input": [picture]},
+        {"conversation": of["session"], "input": "x"},
+    ]
+    requests = [
+        (f"v1/responses{tail}", {"model": "m", **each})
+        for each in fields
+        for tail in ("", "/input_tokens", "/compact")
+    ]
+    return [
+        *requests,
+        (f"v1/conversations/{own}/items", {"items": [reference]}),
+        ("v1/conversations", {"items": [picture]}),
+        ("v1/chat/completions", {"messages": [message], "store": True}),
+        (f"{SESSIONS}{own}/messages/", message),
+        (f"{SESSIONS}{own}/messages/", {**message, "reply": False}),
+        (SESSIONS, {"messages": [message]}),
+        (f"{SESSIONS}import/", {**IMPORT, "messages": [{"id": "a", **message}]}),
+    ]
+
+
+def test_the_body_of_a_request_reaches_nothing_of_another(site: Site, is_shared: bool) -> None:
+    """Another's ids in fields get the error of ids that do not exist, and the engine nothing."""
+    ids = site.ids
+    invented = {name: id_[:-4] + "0000" for name, id_ in ids.items()}
+    for caller in (*sorted(STRANGERS), "member of the workspace"):
+        call = site.callers[caller]
+        own = call("POST", SESSIONS, {}).body["id"]
+        for (path, theirs), (_, nobody_s) in zip(
+            naming(ids, own), naming(invented, own), strict=True
+        ):
+            answers = [call("POST", path, body) for body in (theirs, nobody_s)]
+            if is_shared and caller == "member of the workspace" and "conversation" in theirs:
+                # A member reads it, but adds nothing.
+                assert answers[0].status == 403, (path, answers[0].body)
+                continue
+            assert {answer.status for answer in answers} <= {400, 404}, (path, theirs, answers)
+            shown = [str(answer.body) for answer in answers]
+            for name, id_ in ids.items():
+                shown[0] = shown[0].replace(id_, invented[name])
+            assert shown[0] == shown[1], (path, theirs)

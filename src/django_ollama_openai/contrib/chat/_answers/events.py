@@ -9,6 +9,8 @@ __all__ = ["FRAME_END", "Events"]
 
 #: The end of an event.
 FRAME_END: Final = b"\n\n"
+#: The size from which data is read in parts: a reader that does not go on keeps one of them.
+PART_BYTES: Final = 65_536
 
 
 class Events:
@@ -32,10 +34,18 @@ class Events:
         self.has_ended = True
         self._wake()
 
+    @property
+    def end_position(self) -> int:
+        """Return the position after all data so far."""
+        return len(self._data)
+
     def read(self, position: int) -> tuple[bytes, int]:
-        """Return the data from ``position`` on, and the next position."""
-        data = self._data[position:]
-        return b"".join(data), position + len(data)
+        """Return the next part of the data from ``position`` on, and the next position."""
+        size, end = 0, position
+        while size < PART_BYTES and end < len(self._data):
+            size += len(self._data[end])
+            end += 1
+        return b"".join(self._data[position:end]), end
 
     def on_change(self, wake: Callable[[], object]) -> None:
         """Call ``wake`` once when there is more to read, from any thread."""

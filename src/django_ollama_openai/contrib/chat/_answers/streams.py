@@ -189,14 +189,16 @@ class _Reader:
                 events.forget(wake)
 
     def read(self, events: Events, wake: Callable[[], object]) -> tuple[bytes, bool]:
-        """Return the new events, and whether they were the last ones. If there are none, ``wake``
-        is called when there are."""
+        """Return a part of the new events, and whether it was the last one. If there are none,
+        ``wake`` is called when there are."""
         events.on_change(wake)
         # Before the data: the last events precede the end.
-        has_ended = events.has_ended
-        data, self.position = events.read(self.position)
-        first, self.seen = self.seen, self.seen + data.count(FRAME_END)
-        data = self._after(data, first)
+        has_ended, data = events.has_ended, b""
+        while not data and self.position < events.end_position:
+            data, self.position = events.read(self.position)
+            first, self.seen = self.seen, self.seen + data.count(FRAME_END)
+            data = self._after(data, first)
+        has_ended = has_ended and self.position == events.end_position
         if data:
             self.sent = data[-len(self.closing) :] if self.closing else b""
             self.due = time.monotonic() + self.keepalive

@@ -130,6 +130,12 @@ def _stored_part(part: Any, media: Media, row: Item, param: str) -> Any:
         return {**rest, **media.take_file(value, f"{param}.{key}", item=row)}
     if isinstance(value, str) and is_data_uri(value):
         return {**rest, **media.take_image(value, f"{param}.{key}", item=row)}
+    if isinstance(value, str) and not value.lower().startswith(("http://", "https://")):
+        # Members of a workspace may read it, in pages that show it.
+        raise InvalidRequest(
+            f"Invalid value for '{param}.{key}': input should be a data URI or an http(s) URL.",
+            param=f"{param}.{key}",
+        )
     return rest if key not in part else {**rest, key: value}
 
 
