@@ -29,6 +29,7 @@ INSTALLED_APPS = [
     *CORE_APPS,
     "django_ollama_openai.contrib.access",
     "django_ollama_openai.contrib.chat",
+    "django_ollama_openai.contrib.usage",
 ]
 TIME_ZONE = "Europe/Berlin"
 STATIC_URL = "static/"

@@ -1,0 +1,1 @@
+"""Invoices, and the outbox of events for billing systems."""

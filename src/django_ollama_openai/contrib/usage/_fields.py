@@ -1,0 +1,50 @@
+"""The field for amounts of money."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any, Final
+
+from django.core.exceptions import ValidationError
+from django.db.models import BigIntegerField
+
+__all__ = ["DECIMALS", "SCALE", "MoneyField"]
+
+#: The decimal places of an amount: a token at a price per million with six decimals needs them all.
+DECIMALS: Final = 12
+SCALE: Final = Decimal(10) ** DECIMALS
+
+
+class MoneyField(BigIntegerField):  # type: ignore[type-arg]  # as its base class
+    """An exact amount of money, a :class:`~decimal.Decimal` with up to twelve decimal places.
+
+    It is stored as an integer, since SQLite has no decimal numbers and would add up floating-point
+    ones. So do sums: ``Sum("cost")`` returns an exact amount.
+    """
+
+    def from_db_value(self, value: int | None, *args: Any) -> Decimal | None:
+        """Return the amount of an integer of the database."""
+        # PostgreSQL and MariaDB return sums of integers as decimals.
+        return None if value is None else Decimal(int(value)).scaleb(-DECIMALS)
+
+    def to_python(self, value: Any) -> Decimal | None:
+        """Return ``value``, a number or its text, as an amount."""
+        if value is None or isinstance(value, Decimal):
+            return value
+        try:
+            return Decimal(value)
+        except (ArithmeticError, TypeError, ValueError) as error:
+            raise ValidationError(f"{value!r} is not an amount.") from error
+
+    def get_prep_value(self, value: Any) -> Any:
+        """Return the integer for an amount; an expression stays as it is.
+
+        Raises:
+            ValueError: It has more than twelve decimal places.
+        """
+        if value is None or hasattr(value, "resolve_expression"):
+            return value
+        scaled = Decimal(value).scaleb(DECIMALS)
+        if scaled != int(scaled):
+            raise ValueError(f"{value} has more than {DECIMALS} decimal places.")
+        return int(scaled)

@@ -1,0 +1,1 @@
+"""Records of requests: making them, writing them, and adding them up."""

@@ -1,0 +1,1 @@
+"""Reports on sums: time ranges, groups, CSV."""
