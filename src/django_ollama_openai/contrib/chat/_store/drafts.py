@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
-from django.contrib.auth import get_user_model
 from django.utils.timezone import now
 
 from ..models import Conversation, Item, Kind, Response, Run
@@ -19,7 +18,7 @@ from .files import Media
 from .items import new_rows
 from .runs import LEASE, without_output
 
-__all__ = ["Draft", "end", "has_lost_user", "insert", "new_draft"]
+__all__ = ["Draft", "end", "insert", "new_draft"]
 
 #: The sequence numbers that the thread of a running response keeps for its output.
 RESERVED: Final = 10_000
@@ -109,12 +108,6 @@ def end(ends: Sequence[tuple[Draft, dict[str, Any], list[dict[str, Any]]]]) -> l
     for response in changed:
         response.save(update_fields=["status", "body", "output_ids", "leaf"])
     return [not draft.is_inserted or draft.run.pk in running for draft, _, _ in ends]
-
-
-def has_lost_user(draft: Draft) -> bool:
-    """Return whether the user whose response ``draft`` is was deleted, and it cannot be stored."""
-    pk = draft.thread.user_id
-    return pk is not None and not get_user_model()._base_manager.filter(pk=pk).exists()
 
 
 def _insert(drafts: Sequence[Draft], items: Sequence[Item]) -> None:

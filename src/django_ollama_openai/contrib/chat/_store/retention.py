@@ -39,6 +39,7 @@ __all__ = [
     "delete_conversations",
     "delete_response",
     "delete_responses",
+    "is_deleted",
     "of_user",
     "owned_by",
     "prune_streams",
@@ -57,6 +58,13 @@ def owned_by(owner: str) -> tuple[QuerySet[Conversation], QuerySet[Completion]]:
     """Return the conversations, threads included, and the completions of ``owner``, which is as
     rows have it."""
     return Conversation.objects.filter(owner=owner), Completion.objects.filter(owner=owner)
+
+
+def is_deleted(user_id: Any) -> bool:
+    """Return whether the user with the key ``user_id`` was deleted, so that nothing can be stored
+    for them; never for ``None``, which stands for no user."""
+    users = get_user_model()._base_manager
+    return user_id is not None and not users.filter(pk=user_id).exists()
 
 
 def of_user(user: Any) -> tuple[QuerySet[Conversation], QuerySet[Completion]]:
