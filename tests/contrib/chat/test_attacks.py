@@ -115,6 +115,35 @@ def test_the_user_of_a_completion_that_is_not_stored_yet_is_deleted(
     assert not Completion.objects.exists()
 
 
+def test_a_response_is_deleted_several_times_while_it_ends(
+    site: Site, ollama: OllamaServer
+) -> None:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    for _ in range(5):
+        gate = threading.Event()
+        ollama.reply(Reply([*tokens("One"), Hold(gate), END]))
+        posted = Posted(site, KEY)
+        eventually(lambda: Response.objects.exists())
+        url = f"{site.base_url}/responses/{Response.objects.get().public_id}"
+        statuses: list[int] = []
+
+        def delete(url: str = url, statuses: list[int] = statuses) -> None:
+            answer = httpx.delete(url, headers=headers, verify=NO_TLS, timeout=30)
+            statuses.append(answer.status_code)
+
+        deleting = [threading.Thread(target=delete) for _ in range(4)]
+        for thread in deleting:
+            thread.start()
+        gate.set()
+        for thread in [*deleting, posted]:
+            thread.join(30)
+        assert posted.status == 200, posted.content
+        assert len(statuses) == 4
+        assert set(statuses) <= {200, 404}, site.log()
+        assert 200 in statuses
+        assert not Conversation.objects.exists()
+
+
 def test_a_response_that_is_not_to_be_kept_is_not_even_if_its_process_is_killed(
     site: Site, ollama: OllamaServer
 ) -> None:

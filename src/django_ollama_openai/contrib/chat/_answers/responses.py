@@ -45,8 +45,8 @@ class StoredResponseWriter(AnswerWriter[ResponseWriter]):
 
 
 class ResponseRecorder(AnswerRecorder[ResponseWriter]):
-    """Stores a response, whose items join its conversation when it has ended by itself. One that is not
-    kept only adds them to the conversation."""
+    """Stores a response, whose items join its conversation when it has ended by itself. One that is
+    not kept only adds them to the conversation."""
 
     def __init__(self, writer: StoredResponseWriter, *, is_kept: bool) -> None:
         super().__init__(writer)

@@ -81,10 +81,14 @@ def end(ends: Sequence[tuple[Draft, dict[str, Any], list[dict[str, Any]]]]) -> l
     """End responses: each a draft, OpenAI's object, and the items of the output. Return, for each,
     ``False`` if it was deleted, or another process has ended it. The caller has a transaction,
     which may be repeated."""
-    inserted = [draft.run.pk for draft, _, _ in ends if draft.is_inserted]
+    inserted = [draft for draft, _, _ in ends if draft.is_inserted]
     running: set[UUID] = set()
     if inserted:
-        rows = Run.objects.filter(pk__in=inserted, ended_at=None)
+        # The same row first as in a deletion, so that neither is a deadlock.
+        threads = Conversation.objects.filter(pk__in=[draft.thread.pk for draft in inserted])
+        threads.update(updated_at=now())
+        runs = [draft.run.pk for draft in inserted]
+        rows = Run.objects.filter(pk__in=runs, ended_at=None)
         running = set(rows.select_for_update().values_list("pk", flat=True))
         rows.filter(pk__in=running).update(ended_at=now(), lease_until=None, output=[])
     new: list[Draft] = []

@@ -126,8 +126,11 @@ def delete_response(response: Response) -> None:
     """Delete ``response`` in one transaction. Of its thread those items stay that another response
     continues; with the last response the thread goes. In a conversation its items stay."""
     with transaction.atomic():
-        Conversation.objects.filter(pk=response.conversation_id).update(updated_at=now())
-        conversation = Conversation.objects.get(pk=response.conversation_id)
+        rows = Conversation.objects.filter(pk=response.conversation_id)
+        if not rows.update(updated_at=now()):
+            # Deleted by another process, with all that is in it.
+            return
+        conversation = rows.get()
         _delete_runs(Run.objects.filter(response=response))
         Item.objects.filter(response=response).update(response=None)
         _delete(Response.objects.filter(pk=response.pk))
