@@ -28,8 +28,8 @@ Dialect: TypeAlias = Literal["openai", "ollama", "responses", "session"]
 class Job:
     """A number of requests, ``at_a_time`` of them concurrently.
 
-    ``path`` may contain ``{number}``: it has that of the request then, from ``first`` on. ``fields``
-    are further fields of each request.
+    ``path`` may contain ``{number}``, the number of the request, which is counted from ``first``
+    on. ``fields`` are further fields of each request.
     """
 
     port: int
@@ -162,8 +162,9 @@ def _request(job: Job, number: int) -> bytes:
     fields = question if job.dialect == "session" else {name: messages}
     payload = {"model": job.model, **fields, "stream": job.stream, **job.fields}
     body = json.dumps(payload).encode()
+    path = job.path.format(number=job.first + number)
     head = (
-        f"POST {job.path.format(number=job.first + number)} HTTP/1.1\r\nHost: 127.0.0.1:{job.port}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{job.port}\r\n"
         f"Authorization: Bearer {job.key}\r\nContent-Type: application/json\r\n"
         f"Accept: */*\r\nUser-Agent: benchmark\r\nContent-Length: {len(body)}\r\n\r\n"
     )

@@ -39,6 +39,8 @@ TARGETS = (
     Target("flood CPU", "completions-stored", "at most", 1.3, "ours"),
     Target("paced CPU", "responses-stored", "at most", 1.3, "responses"),
     Target("flood CPU", "responses-stored", "at most", 1.3, "responses"),
+    Target("paced CPU", "session", "at most", 1.3, "ours"),
+    Target("flood CPU", "session", "at most", 1.3, "ours"),
     Target("flood CPU", "litellm", "at least", 35.0, "fast-lane"),
     Target("plain CPU", "litellm", "at least", 15.0, "fast-lane"),
     Target("flood chunks/s", "ours", "at least", 2.0, "handwritten"),

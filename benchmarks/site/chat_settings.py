@@ -7,11 +7,6 @@ import os
 
 from .settings import *  # noqa: F403
 from .settings import INSTALLED_APPS as CORE_APPS
-from .settings import OLLAMA_OPENAI as CORE_OPTIONS
 
 INSTALLED_APPS = [*CORE_APPS, "django_ollama_openai.contrib.chat"]
 DATABASES = {"default": json.loads(os.environ["BENCHMARK_DATABASE"])}
-OLLAMA_OPENAI = {
-    **CORE_OPTIONS,
-    "API_KEYS": [{"KEY": os.environ["BENCHMARK_KEY"], "NAME": "benchmark"}],
-}

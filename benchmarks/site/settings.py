@@ -52,5 +52,5 @@ OLLAMA_OPENAI = {
             "OPTIONS": json.loads(os.environ.get("BENCHMARK_OPTIONS", "{}")),
         }
     },
-    "API_KEYS": [os.environ["BENCHMARK_KEY"]],
+    "API_KEYS": [{"KEY": os.environ["BENCHMARK_KEY"], "NAME": "benchmark"}],
 }

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from django.db import DatabaseError
 from django.dispatch import Signal
 
 from .._threads import run_after_response
@@ -155,7 +156,11 @@ class Account:
                 yield from call(recorder.record, recorder.arecord, record)
             except Exception as error:
                 logger.error(
-                    "The answer to request %s could not be stored", self.request_id, exc_info=error
+                    "The answer to request %s could not be stored: %s",
+                    self.request_id,
+                    type(error).__name__,
+                    # Errors of databases quote rows, which may have text of the answer.
+                    exc_info=None if isinstance(error, DatabaseError) else error,
                 )
                 if record.error is None and record.finish_reason != CANCELLED:
                     failure = _to_storage_error(error)

@@ -38,26 +38,27 @@ def site(
 
 
 class Posted(threading.Thread):
-    """Creates a response in a thread."""
+    """Creates a response, or what is at ``path``, in a thread."""
 
     status = 0
     content = ""
 
-    def __init__(self, site: Site, key: str | None, **fields: Any) -> None:
+    def __init__(self, site: Site, key: str | None, path: str = "responses", **fields: Any) -> None:
         super().__init__()
-        self._arguments = (site, key, fields)
+        self._arguments = (site, key, path, fields)
         self.start()
 
     def run(self) -> None:
-        site, key, fields = self._arguments
-        answer = create(site, key, **fields)
+        site, key, path, fields = self._arguments
+        answer = create(site, key, path, **fields)
         self.status, self.content = answer.status_code, answer.text
 
 
-def create(site: Site, key: str | None, **fields: Any) -> httpx.Response:
+def create(site: Site, key: str | None, path: str = "responses", **fields: Any) -> httpx.Response:
+    content = {"input": "Hello"} if path == "responses" else {}
     return httpx.post(
-        f"{site.base_url}/responses",
-        json={"model": DEFAULT_MODEL, "input": "Hello", **fields},
+        f"{site.base_url}/{path}",
+        json={"model": DEFAULT_MODEL, **content, **fields},
         headers={"Authorization": f"Bearer {key}"},
         timeout=60,
         verify=NO_TLS,
@@ -95,6 +96,52 @@ def test_the_user_of_a_response_that_is_not_stored_yet_is_deleted(
     assert Item.objects.count() == 1
     time.sleep(1.5)
     assert site.log()[printed:].count("could not be stored") == 0
+
+
+def test_the_user_of_a_completion_that_is_not_stored_yet_is_deleted(
+    site: Site, ollama: OllamaServer
+) -> None:
+    user = World().user("ada")
+    key = World().key(user).key
+    gate = threading.Event()
+    ollama.reply(Reply([*tokens("One"), Hold(gate), END]))
+    messages = [{"role": "user", "content": "Hello"}]
+    posted = Posted(site, key, "chat/completions", store=True, stream=True, messages=messages)
+    ollama.wait_for_chat()
+    user.delete()
+    gate.set()
+    posted.join(10)
+    assert posted.content.endswith("data: [DONE]\n\n"), posted.content
+    assert not Completion.objects.exists()
+
+
+def test_a_response_is_deleted_several_times_while_it_ends(
+    site: Site, ollama: OllamaServer
+) -> None:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    for _ in range(5):
+        gate = threading.Event()
+        ollama.reply(Reply([*tokens("One"), Hold(gate), END]))
+        posted = Posted(site, KEY)
+        eventually(lambda: Response.objects.exists())
+        url = f"{site.base_url}/responses/{Response.objects.get().public_id}"
+        statuses: list[int] = []
+
+        def delete(url: str = url, statuses: list[int] = statuses) -> None:
+            answer = httpx.delete(url, headers=headers, verify=NO_TLS, timeout=30)
+            statuses.append(answer.status_code)
+
+        deleting = [threading.Thread(target=delete) for _ in range(4)]
+        for thread in deleting:
+            thread.start()
+        gate.set()
+        for thread in [*deleting, posted]:
+            thread.join(30)
+        assert posted.status == 200, posted.content
+        assert len(statuses) == 4
+        assert set(statuses) <= {200, 404}, site.log()
+        assert 200 in statuses
+        assert not Conversation.objects.exists()
 
 
 def test_a_response_that_is_not_to_be_kept_is_not_even_if_its_process_is_killed(

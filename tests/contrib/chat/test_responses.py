@@ -96,6 +96,17 @@ def test_a_failed_response_adds_nothing_to_its_conversation(
     assert contents(stateful, 1) == ["Hi", "one", "And?"]
 
 
+def test_a_response_that_reached_its_maximum_can_be_continued(
+    api: Api, stateful: OllamaServer
+) -> None:
+    session = api.session()
+    stateful.reply(Answer(["one"], done_reason="length"), Answer(["two"]))
+    cut = api.ask(input="Hi", conversation=session, max_output_tokens=1)
+    assert cut["incomplete_details"] == {"reason": "max_output_tokens"}
+    api.ask(input="Go on", conversation=session)
+    assert contents(stateful, 1) == ["Hi", "one", "Go on"]
+
+
 def test_images_that_cannot_be_fetched(
     api: Api, stateful: OllamaServer, settings: Settings
 ) -> None:

@@ -24,8 +24,8 @@ from .... import shutdown
 from ...._connections import close_connections
 from ....endpoints import Stopper
 from ....exceptions import Overloaded
-from .._store.drafts import Draft, has_lost_user, insert
-from .._store.retention import prune_streams
+from .._store.drafts import Draft, insert
+from .._store.retention import is_deleted, prune_streams
 from .._store.runs import LEASE, end_all_expired
 from ..conf import chat_settings
 from ..models import Piece, Run
@@ -182,7 +182,7 @@ class _Registry:
         try:
             _insert([answer])
         except IntegrityError as error:
-            if answer.draft is not None and has_lost_user(answer.draft):
+            if answer.draft is not None and is_deleted(answer.draft.thread.user_id):
                 self.stop(answer)
             else:
                 logger.error("An answer could not be stored: %s", type(error).__name__)

@@ -9,9 +9,9 @@ from django.db import IntegrityError
 
 from ....endpoints import Record, ResponseWriter
 from ....exceptions import GatewayError, ShuttingDown
-from .._store.drafts import end, has_lost_user
+from .._store.drafts import end
 from .._store.groups import GroupWriter
-from .._store.retention import delete_response
+from .._store.retention import delete_response, is_deleted
 from .._store.runs import end_response
 from .._store.text import storable
 from ..models import Response
@@ -45,8 +45,8 @@ class StoredResponseWriter(AnswerWriter[ResponseWriter]):
 
 
 class ResponseRecorder(AnswerRecorder[ResponseWriter]):
-    """Stores a response, whose items join its conversation when it has completed. One that is not
-    kept only adds them to the conversation."""
+    """Stores a response, whose items join its conversation when it has ended by itself. One that is
+    not kept only adds them to the conversation."""
 
     def __init__(self, writer: StoredResponseWriter, *, is_kept: bool) -> None:
         super().__init__(writer)
@@ -64,7 +64,7 @@ class ResponseRecorder(AnswerRecorder[ResponseWriter]):
             (has_ended,) = end([(draft, body, output)])
             return has_ended
         run = self.answer.run
-        has_ended = end_response(run, body, output, joins=body["status"] == "completed")
+        has_ended = end_response(run, body, output, joins=_is_whole(body))
         if has_ended and not self._is_kept:
             delete_response(Response.objects.select_related("conversation").get(run=run))
         return has_ended
@@ -75,8 +75,15 @@ class ResponseRecorder(AnswerRecorder[ResponseWriter]):
         except IntegrityError:
             # As one that was deleted after it was stored.
             draft = self.answer.draft
-            if draft is None or not has_lost_user(draft):
+            if draft is None or not is_deleted(draft.thread.user_id):
                 raise
+
+
+def _is_whole(body: dict[str, Any]) -> bool:
+    """Return whether the response ``body`` has ended as the client wanted: also one that has
+    reached ``max_output_tokens`` can be continued in its conversation."""
+    details = body.get("incomplete_details") or {}
+    return body["status"] == "completed" or details.get("reason") == "max_output_tokens"
 
 
 def _save_drafts(ends: list[tuple[ResponseRecorder, Record, bytes]]) -> None:

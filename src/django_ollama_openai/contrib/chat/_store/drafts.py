@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
-from django.contrib.auth import get_user_model
 from django.utils.timezone import now
 
 from ..models import Conversation, Item, Kind, Response, Run
@@ -19,7 +18,7 @@ from .files import Media
 from .items import new_rows
 from .runs import LEASE, without_output
 
-__all__ = ["Draft", "end", "has_lost_user", "insert", "new_draft"]
+__all__ = ["Draft", "end", "insert", "new_draft"]
 
 #: The sequence numbers that the thread of a running response keeps for its output.
 RESERVED: Final = 10_000
@@ -82,10 +81,14 @@ def end(ends: Sequence[tuple[Draft, dict[str, Any], list[dict[str, Any]]]]) -> l
     """End responses: each a draft, OpenAI's object, and the items of the output. Return, for each,
     ``False`` if it was deleted, or another process has ended it. The caller has a transaction,
     which may be repeated."""
-    inserted = [draft.run.pk for draft, _, _ in ends if draft.is_inserted]
+    inserted = [draft for draft, _, _ in ends if draft.is_inserted]
     running: set[UUID] = set()
     if inserted:
-        rows = Run.objects.filter(pk__in=inserted, ended_at=None)
+        # The same row first as in a deletion, so that neither is a deadlock.
+        threads = Conversation.objects.filter(pk__in=[draft.thread.pk for draft in inserted])
+        threads.update(updated_at=now())
+        runs = [draft.run.pk for draft in inserted]
+        rows = Run.objects.filter(pk__in=runs, ended_at=None)
         running = set(rows.select_for_update().values_list("pk", flat=True))
         rows.filter(pk__in=running).update(ended_at=now(), lease_until=None, output=[])
     new: list[Draft] = []
@@ -109,12 +112,6 @@ def end(ends: Sequence[tuple[Draft, dict[str, Any], list[dict[str, Any]]]]) -> l
     for response in changed:
         response.save(update_fields=["status", "body", "output_ids", "leaf"])
     return [not draft.is_inserted or draft.run.pk in running for draft, _, _ in ends]
-
-
-def has_lost_user(draft: Draft) -> bool:
-    """Return whether the user whose response ``draft`` is was deleted, and it cannot be stored."""
-    pk = draft.thread.user_id
-    return pk is not None and not get_user_model()._base_manager.filter(pk=pk).exists()
 
 
 def _insert(drafts: Sequence[Draft], items: Sequence[Item]) -> None:

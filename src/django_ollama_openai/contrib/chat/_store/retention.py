@@ -39,6 +39,7 @@ __all__ = [
     "delete_conversations",
     "delete_response",
     "delete_responses",
+    "is_deleted",
     "of_user",
     "owned_by",
     "prune_streams",
@@ -57,6 +58,13 @@ def owned_by(owner: str) -> tuple[QuerySet[Conversation], QuerySet[Completion]]:
     """Return the conversations, threads included, and the completions of ``owner``, which is as
     rows have it."""
     return Conversation.objects.filter(owner=owner), Completion.objects.filter(owner=owner)
+
+
+def is_deleted(user_id: Any) -> bool:
+    """Return whether the user with the key ``user_id`` was deleted, so that nothing can be stored
+    for them; never for ``None``, which stands for no user."""
+    users = get_user_model()._base_manager
+    return user_id is not None and not users.filter(pk=user_id).exists()
 
 
 def of_user(user: Any) -> tuple[QuerySet[Conversation], QuerySet[Completion]]:
@@ -118,8 +126,11 @@ def delete_response(response: Response) -> None:
     """Delete ``response`` in one transaction. Of its thread those items stay that another response
     continues; with the last response the thread goes. In a conversation its items stay."""
     with transaction.atomic():
-        Conversation.objects.filter(pk=response.conversation_id).update(updated_at=now())
-        conversation = Conversation.objects.get(pk=response.conversation_id)
+        rows = Conversation.objects.filter(pk=response.conversation_id)
+        if not rows.update(updated_at=now()):
+            # Deleted by another process, with all that is in it.
+            return
+        conversation = rows.get()
         _delete_runs(Run.objects.filter(response=response))
         Item.objects.filter(response=response).update(response=None)
         _delete(Response.objects.filter(pk=response.pk))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal, NotRequired
 
+from django.db import IntegrityError
 from pydantic import Field
 from typing_extensions import TypedDict
 
@@ -43,7 +44,7 @@ from .._store.completions import (
 )
 from .._store.files import Media
 from .._store.groups import GroupWriter
-from .._store.retention import delete_completions
+from .._store.retention import delete_completions, is_deleted
 from .._store.text import storable
 from ..models import Completion
 from .callers import SCOPE, Owner
@@ -151,7 +152,7 @@ class CompletionRecorder(BaseRecorder):
     def record(self, record: Record) -> None:
         if record.error is None and record.finish_reason != CANCELLED:
             complete(self._row, self._writer.completion("snake"))
-            add_completion(self._row, self._media)
+            _add(self._row, self._media)
 
     async def arecord(self, record: Record) -> None:
         if self._media.found:
@@ -161,7 +162,16 @@ class CompletionRecorder(BaseRecorder):
             await _inserts.write(self._row)
 
 
-_inserts: Final = GroupWriter("completions", add_completions, lambda row: add_completions([row]))
+def _add(row: Completion, media: Media | None = None) -> None:
+    try:
+        add_completion(row, media or Media())
+    except IntegrityError:
+        # As if the user had been deleted after it was stored.
+        if not is_deleted(row.user_id):
+            raise
+
+
+_inserts: Final = GroupWriter("completions", add_completions, _add)
 
 
 completions = Endpoint(tags={**chat_completions.tags, **TAGS})

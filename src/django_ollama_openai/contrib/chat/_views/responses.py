@@ -119,14 +119,28 @@ class Question:
 
 
 def find_response(owner: Owner | None, public: str) -> Response | None:
-    """Return the response of ``owner`` with the id ``public``, or ``None``."""
+    """Return the response of ``owner`` with the id ``public``, or ``None``. It has ended if the
+    process that wrote it was killed, or if its conversation was deleted, and the run with it."""
     pk = parse_public_id(Response.prefix, public)
     if pk is None or owner is None:
         return None
     rows = Response.objects.select_related("conversation", "leaf")
     found = rows.filter(pk=pk, conversation__owner=owner.text).first()
     # One that is not to be kept is there until it ends.
-    return None if found is None or found.body.get("store") is False else found
+    return None if found is None or found.body.get("store") is False else _refreshed(found)
+
+
+def _refreshed(row: Response) -> Response | None:
+    """Return ``row`` as :func:`find_response` does; ``None`` if it was deleted meanwhile."""
+    if row.status not in RUNNING:
+        return row
+    run = _run_of(row)
+    if run is None:
+        rows = Response.objects.filter(pk=row.pk, status__in=RUNNING, run=None)
+        rows.update(status=Status.INCOMPLETE)
+    elif not end_expired(run):
+        return row
+    return Response.objects.select_related("conversation", "leaf").filter(pk=row.pk).first()
 
 
 def _question(admission: Admission[ResponsesRequest], owner: Owner | None) -> Question:
@@ -189,7 +203,6 @@ def _previous(owner: Owner | None, public: str) -> Response:
             param="previous_response_id",
             code="previous_response_not_found",
         )
-    found = _refreshed(found)
     if found.status in RUNNING:
         raise InvalidRequest(
             f"The response '{public[:100]}' is still in progress.", param="previous_response_id"
@@ -411,21 +424,7 @@ def _found(admission: Admission[Any]) -> Response:
     found = find_response(Owner.of(admission.caller), public)
     if found is None:
         raise NotFound(f"Response with id '{public[:100]}' not found.")
-    return _refreshed(found)
-
-
-def _refreshed(row: Response) -> Response:
-    """Return ``row``, ended if the process that wrote it was killed, or if its conversation was
-    deleted, and the run with it."""
-    if row.status not in RUNNING:
-        return row
-    run = _run_of(row)
-    if run is None:
-        rows = Response.objects.filter(pk=row.pk, status__in=RUNNING, run=None)
-        rows.update(status=Status.INCOMPLETE)
-    elif not end_expired(run):
-        return row
-    return Response.objects.select_related("conversation", "leaf").get(pk=row.pk)
+    return found
 
 
 def _run_of(row: Response) -> Run | None:
