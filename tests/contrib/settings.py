@@ -15,8 +15,6 @@ from tests.project.settings import DATABASES as CORE_DATABASES
 from tests.project.settings import INSTALLED_APPS as CORE_APPS
 from tests.project.settings import TEMPLATES as CORE_TEMPLATES
 
-__all__ = ["KIND"]
-
 KIND: Final = os.environ.get("TEST_DATABASE", "sqlite")
 # Of the server processes that tests start. The tests' own database is Django's test database, which
 # for SQLite is a file, too: see conftest.py.
@@ -29,7 +27,6 @@ INSTALLED_APPS = [
     *CORE_APPS,
     "django_ollama_openai.contrib.access",
     "django_ollama_openai.contrib.chat",
-    "django_ollama_openai.contrib.usage",
 ]
 TIME_ZONE = "Europe/Berlin"
 STATIC_URL = "static/"

@@ -230,6 +230,7 @@ class Account:
             answered_by=self._current.name
             if any(ticket.admitted for ticket in self._tickets)
             else None,
+            backend=self._current.alias,
             messages=tuple(
                 chat_message(fold(tally.deltas)) for tally in self._tallies[: self._choices]
             ),
@@ -238,7 +239,12 @@ class Account:
 
 def _without_messages(record: Record) -> Outcome:
     return Outcome(
-        record.usage, record.timings, record.finish_reason, record.error, record.answered_by
+        record.usage,
+        record.timings,
+        record.finish_reason,
+        record.error,
+        record.answered_by,
+        record.backend,
     )
 
 

@@ -40,7 +40,8 @@ class Outcome:
     ``usage`` is the sum of all choices. ``finish_reason`` is that of the first choice,
     ``"cancelled"`` if the client disconnected, and ``None`` without choices or after an error.
     ``error`` is the error that the client gets. ``answered_by`` is the public name of the model
-    that was used last; ``None`` if the request reached none.
+    that was used last; ``None`` if the request reached none. ``backend`` is the alias of the last
+    backend.
     """
 
     usage: Usage = NO_USAGE
@@ -48,6 +49,7 @@ class Outcome:
     finish_reason: str | None = None
     error: GatewayError | None = None
     answered_by: str | None = None
+    backend: str | None = None
 
 
 @dataclass(slots=True, frozen=True)

@@ -30,6 +30,7 @@ __all__ = [
     "aload",
     "applied_limits",
     "cache",
+    "fits",
     "load",
     "subjects_of",
 ]
@@ -132,7 +133,7 @@ def applied_limits(subjects: Subjects, model: str | None) -> list[AppliedLimit]:
 def _chosen(
     limits: Iterable[Limit], subjects: dict[Target, str], model: str | None
 ) -> list[AppliedLimit]:
-    fitting = [limit for limit in limits if model is None or _fits(limit.model, model)]
+    fitting = [limit for limit in limits if model is None or fits(limit.model, model)]
     replaced = {
         (REPLACED[Target(limit.target)], limit.unit, limit.per, limit.model)
         for limit in fitting
@@ -146,7 +147,7 @@ def _chosen(
     ]
 
 
-def _fits(pattern: str, model: str) -> bool:
+def fits(pattern: str, model: str) -> bool:
     """Return whether ``pattern`` includes ``model``, however the client spells its name.
 
     Ollama ignores case in names, and takes ``llama3``, ``llama3:latest``, ``library/llama3``,

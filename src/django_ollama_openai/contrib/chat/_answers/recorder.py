@@ -23,8 +23,8 @@ from ...._wire.delta import Delta, fold
 from ...._wire.sse import DONE
 from ....endpoints import BaseRecorder, ChatCompletionWriter, Record
 from ....exceptions import GatewayError, ShuttingDown
+from ..._group_writer import GroupWriter
 from .._store.drafts import Draft
-from .._store.groups import GroupWriter
 from .._store.runs import End, HasChanged, end_messages, lock_homes
 from ..models import Piece, Run, Status
 from . import live

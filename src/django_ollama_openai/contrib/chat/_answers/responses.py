@@ -9,8 +9,8 @@ from django.db import IntegrityError
 
 from ....endpoints import Record, ResponseWriter
 from ....exceptions import GatewayError, ShuttingDown
+from ..._group_writer import GroupWriter
 from .._store.drafts import end
-from .._store.groups import GroupWriter
 from .._store.retention import delete_response, is_deleted
 from .._store.runs import end_response
 from .._store.text import storable

@@ -32,12 +32,12 @@ from ....endpoints import (
     run_chat,
 )
 from ....exceptions import GatewayError, InvalidRequest
+from ..._group_writer import GroupWriter
 from .._answers import live
 from .._answers.context import TruncatingStage
 from .._answers.recorder import MessageRecorder, MessageWriter
 from .._answers.streams import follow
 from .._store.files import Media, stored
-from .._store.groups import GroupWriter
 from .._store.history import characters_of, read_history
 from .._store.messages import head_of, stored_message
 from .._store.runs import (

@@ -29,6 +29,7 @@ from ....endpoints import (
     run_chat,
 )
 from ....exceptions import NotFound
+from ..._group_writer import GroupWriter
 from ..._lists import Deleted, ListQuery, page, unknown_cursor
 from .._answers.recorder import CANCELLED
 from .._store.completions import (
@@ -43,7 +44,6 @@ from .._store.completions import (
     with_metadata,
 )
 from .._store.files import Media
-from .._store.groups import GroupWriter
 from .._store.retention import delete_completions, is_deleted
 from .._store.text import storable
 from ..models import Completion

@@ -10,8 +10,8 @@ from concurrent.futures import Future
 from typing import Any, Final, Generic, TypeVar
 from weakref import WeakSet
 
-from ...._connections import close_connections, close_expired_connections
-from ...._threads import has_own_context, run_sync
+from .._connections import close_connections, close_expired_connections
+from .._threads import has_own_context, run_sync
 
 __all__ = ["GroupWriter"]
 
