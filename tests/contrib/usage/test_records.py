@@ -73,7 +73,7 @@ def test_a_request_is_one_record(
 
 def test_embeddings(world: World, engine: OllamaServer) -> None:
     caller = world.key(world.user("ada"))
-    answer = caller("POST", "v1/embeddings", {"model": MODEL, "input": "Hello"})
+    answer = caller("POST", "v1/embeddings", {"model": "all-minilm:22m", "input": "Hello"})
     assert answer.status == 200, answer.body
     found = record()
     assert (found.endpoint, found.completion_tokens) == ("embeddings", 0)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from django.urls import URLPattern
+from ...endpoints import path
+from ._views.records import records
+from ._views.usage import usage
 
 __all__ = ["urlpatterns"]
 
-urlpatterns: list[URLPattern] = []
+urlpatterns = [
+    path("api/usage/", usage, name="usage"),
+    path("api/usage/records/", records, name="usage_records"),
+]

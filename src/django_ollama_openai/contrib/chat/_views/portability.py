@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from annotated_types import MaxLen
 from django.db.models import QuerySet
-from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.text import slugify
 from django.utils.timezone import now
@@ -21,8 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from ...._gateway.flow import Flow, call
-from ...._threads import in_separate_thread
+from ...._gateway.flow import Flow
 from ...._translation.spelling import Speller
 from ...._wire.case import to_snake
 from ...._wire.response_models.common import CompletionUsage
@@ -30,6 +28,7 @@ from ...._wire.responses import Metadata
 from ...._wire.sse import encode_json
 from ....endpoints import Admission, Endpoint, QueryParameters, RequestBody
 from ....exceptions import InvalidRequest, NotFound
+from ..._downloads import download
 from .._store.completions import messages_of
 from .._store.completions import present as present_completion
 from .._store.files import Media, stored
@@ -106,9 +105,9 @@ def export_session(admission: Admission[None]) -> Flow[HttpResponseBase]:
     name = slugify(row.title)[:60] or row.public_id
     if admission.query.format == "markdown":
         text = (piece.encode() for piece in markdown(row))
-        return (yield from _download(admission, text, "text/markdown; charset=utf-8", f"{name}.md"))
+        return (yield from download(admission, text, "text/markdown; charset=utf-8", f"{name}.md"))
     content = _session_json(row, admission)
-    return (yield from _download(admission, content, "application/json", f"{name}.json"))
+    return (yield from download(admission, content, "application/json", f"{name}.json"))
 
 
 def _own(admission: Admission[Any]) -> Conversation:
@@ -123,33 +122,7 @@ export = Endpoint(tags=TAGS)
 def export_all(admission: Admission[None]) -> Flow[HttpResponseBase]:
     """Export all that is the caller's: sessions, stored responses and chat completions."""
     content = _all_json(Owner.of(admission.caller), admission)
-    return (yield from _download(admission, content, "application/json", "export.json"))
-
-
-def _download(
-    admission: Admission[Any], content: Iterator[bytes], kind: str, name: str
-) -> Flow[HttpResponseBase]:
-    """Return ``content``, which reads the database, as a file."""
-
-    def stream() -> HttpResponseBase:
-        return StreamingHttpResponse(content, content_type=kind)
-
-    async def astream() -> HttpResponseBase:
-        return StreamingHttpResponse(_read(content), content_type=kind)
-
-    response: HttpResponseBase
-    if admission.request.method == "HEAD":
-        response = HttpResponse(content_type=kind)
-    else:
-        response = yield from call(stream, astream)
-    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response
-
-
-async def _read(content: Iterator[bytes]) -> AsyncIterator[bytes]:
-    while (piece := await in_separate_thread(next, content, None)) is not None:
-        yield piece
+    return (yield from download(admission, content, "application/json", "export.json"))
 
 
 def _all_json(owner: Owner, admission: Admission[Any]) -> Iterator[bytes]:
