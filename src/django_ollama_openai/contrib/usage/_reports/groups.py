@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 from django.db.models import QuerySet, Sum
 
 from ...._ids import public_id
+from ...access._members import shown_id
 from ..models import UsageBucket
 from .ranges import Bucket, TimeRange
 
@@ -110,6 +111,8 @@ def _group_of(row: dict[str, Any], group_by: Sequence[Group]) -> dict[str, Any]:
     for name in group_by:
         for column in GROUPS[name]:
             value = row[column]
+            if column == "user" and value is not None:
+                value = shown_id(value)
             prefix = PREFIXES.get(column)
             group[column] = public_id(prefix, value) if prefix and value is not None else value
     return group

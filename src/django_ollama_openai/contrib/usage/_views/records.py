@@ -19,6 +19,7 @@ from ...._views.http_responses import json_response
 from ....endpoints import Admission, Endpoint
 from ..._downloads import download
 from ..._lists import ListAnswer, ListQuery, list_rows
+from ...access._members import shown_id
 from .._reports.csv import CSV, rows_as_csv
 from .._reports.groups import amount_text
 from .._reports.ranges import read_range, zone_of
@@ -148,7 +149,7 @@ def present_record(row: UsageRecord) -> dict[str, Any]:
         "queued": row.queued / 1000,
         "key": None if row.key_id is None else public_id("key", row.key_id),
         "key_name": row.key_name or None,
-        "user": row.user_id,
+        "user": None if row.user_id is None else shown_id(row.user_id),
         "username": row.username or None,
         "workspace": None if row.workspace_id is None else public_id("ws", row.workspace_id),
         "workspace_name": row.workspace_name or None,
