@@ -6,16 +6,18 @@ subclasses of :class:`BaseSubcommand`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.apps import apps
-from django.core.management.base import CommandParser
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.core.management.base import CommandError, CommandParser
 
 from .. import _conf
 from .from_apps import create
 from .terminal import Terminal
 
-__all__ = ["BaseSubcommand", "subcommands"]
+__all__ = ["ActionsSubcommand", "BaseSubcommand", "subcommands", "validation_message"]
 
 
 class BaseSubcommand:
@@ -34,6 +36,41 @@ class BaseSubcommand:
             CommandError: It has failed; the message is for people.
         """
         raise NotImplementedError(f"{type(self).__name__} must define handle()")
+
+
+class ActionsSubcommand(BaseSubcommand):
+    """A subcommand with actions of its own, such as ``keys create``."""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        actions = parser.add_subparsers(dest="action", required=True, metavar="action")
+
+        def add(action: Callable[..., None], name: str, help: str) -> CommandParser:
+            made: CommandParser = actions.add_parser(name, help=help, description=help)
+            made.set_defaults(run_action=action)
+            return made
+
+        self.add_actions(add)
+
+    def add_actions(self, add: Callable[[Callable[..., None], str, str], CommandParser]) -> None:
+        """Add the actions with ``add(method, name, help)``, which returns the action's parser."""
+        raise NotImplementedError(f"{type(self).__name__} must define add_actions()")
+
+    def handle(self, terminal: Terminal, options: dict[str, Any]) -> None:
+        try:
+            options["run_action"](terminal, options)
+        except ValidationError as error:
+            raise CommandError(validation_message(error)) from error
+
+
+def validation_message(error: ValidationError) -> str:
+    """Return the messages of ``error``, each with the field that it is about."""
+    if not hasattr(error, "error_dict"):
+        return " ".join(error.messages)
+    return " ".join(
+        text if name == NON_FIELD_ERRORS else f"{name}: {text}"
+        for name, texts in error.message_dict.items()
+        for text in texts
+    )
 
 
 def subcommands() -> dict[str, BaseSubcommand]:

@@ -10,21 +10,20 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from django.contrib.auth import get_user_model
-from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
 from django.utils.text import slugify
 from django.utils.timezone import now
 
 from ..._ids import parse_public_id
-from ...management.subcommands import BaseSubcommand
+from ...management.subcommands import ActionsSubcommand
 from ...management.terminal import Terminal, local_time
 from ._members import LastOwnerError, is_member, keep_an_owner
 from .conf import access_settings
 from .models import APIKey, Limit, Membership, Per, Role, Target, Unit, Workspace
 from .validators import SCOPES
 
-__all__ = ["Keys", "Limits", "Workspaces"]
+__all__ = ["Keys", "Limits", "Workspaces", "find_workspace"]
 
 _DURATION: Final = re.compile(r"(\d{1,6})([smhdw])")
 #: 100 years.
@@ -39,31 +38,7 @@ _TARGETS: Final = (
 )
 
 
-class _Actions(BaseSubcommand):
-    """A subcommand with actions of its own, such as ``keys create``."""
-
-    def add_arguments(self, parser: CommandParser) -> None:
-        actions = parser.add_subparsers(dest="action", required=True, metavar="action")
-
-        def add(action: Callable[..., None], name: str, help: str) -> CommandParser:
-            made: CommandParser = actions.add_parser(name, help=help, description=help)
-            made.set_defaults(run_action=action)
-            return made
-
-        self.add_actions(add)
-
-    def add_actions(self, add: Callable[[Callable[..., None], str, str], CommandParser]) -> None:
-        """Add the actions with ``add(method, name, help)``, which returns the action's parser."""
-        raise NotImplementedError
-
-    def handle(self, terminal: Terminal, options: dict[str, Any]) -> None:
-        try:
-            options["run_action"](terminal, options)
-        except ValidationError as error:
-            raise CommandError(_message(error)) from error
-
-
-class Keys(_Actions):
+class Keys(ActionsSubcommand):
     help = "Create, list, rotate and revoke API keys."
 
     def add_actions(self, add: Callable[[Callable[..., None], str, str], CommandParser]) -> None:
@@ -114,7 +89,7 @@ class Keys(_Actions):
         key = APIKey(
             name=options["name"],
             user=_user(options["user"]),
-            workspace=options["workspace"] and _workspace(options["workspace"]),
+            workspace=options["workspace"] and find_workspace(options["workspace"]),
             scopes=options["scopes"],
             models=options["models"],
             networks=options["networks"],
@@ -170,7 +145,7 @@ class Keys(_Actions):
         terminal.line(key.rotate(access_settings().KEY_PREFIX, options["overlap"]))
 
 
-class Workspaces(_Actions):
+class Workspaces(ActionsSubcommand):
     help = "Create and list workspaces, and add members to them."
 
     def add_actions(self, add: Callable[[Callable[..., None], str, str], CommandParser]) -> None:
@@ -222,7 +197,7 @@ class Workspaces(_Actions):
 
     def add(self, terminal: Terminal, options: dict[str, Any]) -> None:
         """Add a member."""
-        workspace, user = _workspace(options["workspace"]), _user(options["user"])
+        workspace, user = find_workspace(options["workspace"]), _user(options["user"])
         role = Role(options["role"])
         try:
             with transaction.atomic():
@@ -235,7 +210,7 @@ class Workspaces(_Actions):
         terminal.info(f"{options['user']} is {options['role']} of {workspace}.")
 
 
-class Limits(_Actions):
+class Limits(ActionsSubcommand):
     help = "Set, list and remove limits."
 
     def add_actions(self, add: Callable[[Callable[..., None], str, str], CommandParser]) -> None:
@@ -306,17 +281,6 @@ class Limits(_Actions):
         terminal.info(f"Removed {options['id']}.")
 
 
-def _message(error: ValidationError) -> str:
-    """Return the messages of ``error``, each with the field that it is about."""
-    if not hasattr(error, "error_dict"):
-        return " ".join(error.messages)
-    return " ".join(
-        text if name == NON_FIELD_ERRORS else f"{name}: {text}"
-        for name, texts in error.message_dict.items()
-        for text in texts
-    )
-
-
 def _overlap(text: str) -> timedelta:
     match = _DURATION.fullmatch(text)
     if match is None:
@@ -363,7 +327,7 @@ def _user(username: str | None) -> Any:
     return found
 
 
-def _workspace(text: str) -> Workspace:
+def find_workspace(text: str) -> Workspace:
     found = Workspace.objects.filter(slug=text).first()
     if found is None:
         named = list(Workspace.objects.filter(name=text)[:2])
@@ -377,7 +341,7 @@ def _target(text: str) -> dict[str, Any]:
     kind, _, name = text.partition(":")
     match kind:
         case Target.WORKSPACE if name:
-            return {"target": kind, "workspace": _workspace(name)}
+            return {"target": kind, "workspace": find_workspace(name)}
         case Target.USER if name:
             return {"target": kind, "user": _user(name)}
         case Target.KEY if name:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from django.core.exceptions import ValidationError
 from django.db.models import BigIntegerField
@@ -15,12 +15,22 @@ DECIMALS: Final = 12
 SCALE: Final = Decimal(10) ** DECIMALS
 
 
-class MoneyField(BigIntegerField):  # type: ignore[type-arg]  # as its base class
+if TYPE_CHECKING:
+    _Base = BigIntegerField[Any, Any]
+else:
+    _Base = BigIntegerField
+
+
+class MoneyField(_Base):
     """An exact amount of money, a :class:`~decimal.Decimal` with up to twelve decimal places.
 
     It is stored as an integer, since SQLite has no decimal numbers and would add up floating-point
     ones. So do sums: ``Sum("cost")`` returns an exact amount.
     """
+
+    if TYPE_CHECKING:
+        _pyi_private_set_type: Any
+        _pyi_private_get_type: Any
 
     def from_db_value(self, value: int | None, *args: Any) -> Decimal | None:
         """Return the amount of an integer of the database."""

@@ -23,3 +23,14 @@ class UsageConfig(AppConfig):
     ollama_openai_urls = f"{PACKAGE}.urls"
     ollama_openai_policies: ClassVar = [f"{PACKAGE}.policies.UsagePolicy"]
     ollama_openai_settings: ClassVar = {"USAGE": f"{PACKAGE}.conf.UsageSettings"}
+    ollama_openai_commands: ClassVar = {
+        "bill": f"{PACKAGE}._commands.billing.Bill",
+        "deliver": f"{PACKAGE}._commands.billing.Deliver",
+        "prices": f"{PACKAGE}._commands.prices.Prices",
+        "usage": f"{PACKAGE}._commands.usage.Usage",
+    }
+
+    def ready(self) -> None:
+        from . import checks
+
+        checks.connect()

@@ -16,6 +16,10 @@ class WebhookConfig(Section):
 
     URL: str = Field(description="The address, with https.")
     SECRET: SecretStr = Field(description="The secret of the signature: ``whsec_…``.")
+    ALLOW_PRIVATE: bool = Field(
+        False,
+        description="Whether the receiver may be in the site's own network, and without https.",
+    )
 
 
 class StripeConfig(Section):

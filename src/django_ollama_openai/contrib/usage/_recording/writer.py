@@ -42,8 +42,9 @@ def write(drafts: Sequence[Draft]) -> None:
 def _write(drafts: Sequence[Draft]) -> None:
     if not drafts:
         return
+    # Before the transaction: SQLite cannot get a lock after it has read.
+    records = finished(drafts, PriceBook.load())
     with transaction.atomic():
-        records = finished(drafts, PriceBook.load())
         assign_months(records)
         UsageRecord.objects.bulk_create(records)
         add(records)
