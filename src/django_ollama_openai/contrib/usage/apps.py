@@ -32,5 +32,7 @@ class UsageConfig(AppConfig):
 
     def ready(self) -> None:
         from . import checks
+        from ._recording import deletions
 
         checks.connect()
+        deletions.connect()

@@ -112,13 +112,16 @@ def statements(workspace: Workspace, month: date) -> list[Statement]:
     currency = usage_settings().CURRENCY
     if not found:
         found[currency] = Statement(_invoice(workspace, month, currency))
-    result = sorted(
-        found.values(),
-        key=lambda each: (each.invoice.currency != currency, each.invoice.currency),
-    )
+    result = sorted(found.values(), key=_order)
     unpriced = rows.aggregate(count=Sum("unpriced_requests"))["count"] or 0
     result[0].invoice.unpriced_requests = unpriced
     return result
+
+
+def _order(statement: Statement) -> tuple[bool, str]:
+    """Return a key that sorts statements by currency, that of the settings first."""
+    currency = statement.invoice.currency
+    return currency != usage_settings().CURRENCY, currency
 
 
 def _invoice(workspace: Workspace, month: date, currency: str) -> Invoice:
@@ -147,8 +150,11 @@ def close(workspace: Workspace, month: date) -> list[Statement]:
 
 
 def _stored(closing: Closing) -> list[Statement]:
-    rows = closing.invoices.prefetch_related("lines__price").order_by("pk")
-    return [Statement(row, sorted(row.lines.all(), key=lambda line: line.pk)) for row in rows]
+    found = [
+        Statement(row, sorted(row.lines.all(), key=lambda line: line.pk))
+        for row in closing.invoices.prefetch_related("lines")
+    ]
+    return sorted(found, key=_order)
 
 
 def present(statement: Statement, prices: dict[UUID, Price]) -> dict[str, Any]:

@@ -105,8 +105,8 @@ class Usage(BaseSubcommand):
             for piece in rows_as_csv([*head, "cost", "currency"], cells):
                 terminal.write(piece.decode())
             return
-        terminal.info(f"From {period.start.astimezone(zone):%Y-%m-%d %H:%M} to ")
-        terminal.info(f"before {period.end.astimezone(zone):%Y-%m-%d %H:%M}, {zone}")
+        start, end = (moment.astimezone(zone) for moment in (period.start, period.end))
+        terminal.info(f"From {start:%Y-%m-%d %H:%M} to before {end:%Y-%m-%d %H:%M}, {zone}")
         _table(terminal, found, groups, options["bucket"], zone)
 
 

@@ -15,7 +15,17 @@ from ..models import Dimension, Status, UsageBucket, UsageDay, UsageRecord
 from .record import billing_zone
 from .upsert import insert_or_add
 
-__all__ = ["SUMS", "PrunedError", "add", "day_range", "quarter_of", "rebuild"]
+__all__ = [
+    "DAY_KEY",
+    "SUMS",
+    "PrunedError",
+    "add",
+    "day_range",
+    "quarter_of",
+    "rebuild",
+    "series_of_subject",
+    "subject_of",
+]
 
 QUARTER: Final = timedelta(minutes=15)
 #: The fields that are added up.
@@ -34,6 +44,8 @@ SUMS: Final = (
     "first_token_time",
     "first_tokens",
 )
+#: The fields that identify the sums of a day.
+DAY_KEY: Final = ("dimension", "day", "series", "currency")
 #: The records that a rebuilding reads at once.
 CHUNK: Final = 5_000
 
@@ -58,11 +70,9 @@ def add(records: Iterable[UsageRecord]) -> None:
         amounts = _amounts(record)
         _add(buckets, _bucket_of(record), ("start", "series"), amounts)
         for row in _days_of(record, zone):
-            _add(days, row, ("dimension", "day", "series", "currency"), amounts)
+            _add(days, row, DAY_KEY, amounts)
     insert_or_add(list(buckets.values()), unique=("start", "series"), added=SUMS)
-    insert_or_add(
-        list(days.values()), unique=("dimension", "day", "series", "currency"), added=SUMS
-    )
+    insert_or_add(list(days.values()), unique=DAY_KEY, added=SUMS)
 
 
 def _add(rows: dict[Any, S], row: S, unique: tuple[str, ...], amounts: dict[str, Any]) -> None:
@@ -114,27 +124,36 @@ def _bucket_of(record: UsageRecord) -> UsageBucket:
 
 def _days_of(record: UsageRecord, zone: tzinfo) -> Iterator[UsageDay]:
     day = record.started_at.astimezone(zone).date()
-    workspace, key = record.workspace_id, record.key_id
     subjects = (
-        (Dimension.ALL, "", ""),
-        (Dimension.WORKSPACE, "" if workspace is None else workspace.hex, record.workspace_name),
-        (Dimension.USER, "" if record.user_id is None else str(record.user_id), record.username),
-        (Dimension.KEY, "" if key is None else key.hex, record.key_name),
-        (Dimension.MODEL, "", record.answered_by),
+        (Dimension.ALL, None, ""),
+        (Dimension.WORKSPACE, record.workspace_id, record.workspace_name),
+        (Dimension.USER, record.user_id, record.username),
+        (Dimension.KEY, record.key_id, record.key_name),
+        (Dimension.MODEL, None, record.answered_by),
     )
-    for dimension, subject, name in subjects:
+    for dimension, key, name in subjects:
+        subject = subject_of(key)
         yield UsageDay(
             day=day,
             dimension=dimension,
-            series=_series(dimension, subject or name),
+            series=series_of_subject(dimension, subject or name),
             subject=subject,
             name=name,
             currency=record.currency,
         )
 
 
+def subject_of(key: Any) -> str:
+    """Return the primary key of a workspace, user or key as text; ``""`` for ``None``."""
+    if key is None:
+        return ""
+    return key.hex if isinstance(key, UUID) else str(key)[:64]
+
+
 @lru_cache(maxsize=20_000)
-def _series(dimension: Dimension, subject: str) -> UUID:
+def series_of_subject(dimension: Dimension, subject: str) -> UUID:
+    """Return the id of the sums of days of ``subject``, the primary key or, without one, the name
+    of a workspace, user, key or model."""
     return uuid5(NAMESPACE_OID, f"{dimension}:{subject}")
 
 
