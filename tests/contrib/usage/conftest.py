@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,10 +11,9 @@ from pytest_django import Settings
 
 from django_ollama_openai._ids import uuid7
 from django_ollama_openai.contrib.access import _key_cache, _last_used
-from django_ollama_openai.contrib.usage._prices import PriceBook
+from django_ollama_openai.contrib.usage import _budgets, pricing
 from django_ollama_openai.contrib.usage._recording import writer
-from django_ollama_openai.contrib.usage._recording.record import Draft, User, finished
-from django_ollama_openai.contrib.usage._recording.sums import add
+from django_ollama_openai.contrib.usage._recording.record import Draft, User
 from django_ollama_openai.contrib.usage.models import Source, Status, UsageRecord
 from tests.contrib.access.conftest import DUMMY, World
 from tests.ollama_server import OllamaServer
@@ -68,7 +67,9 @@ def configured(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     # Their threads would wait for the transaction of the test.
     monkeypatch.setattr(_last_used, "note", lambda key_id: None)
     monkeypatch.setattr(writer, "put", writer.commit)
+    monkeypatch.setattr(_budgets._queue, "put", lambda spending: True)
     _key_cache.cache.clear()
+    pricing._cache.clear()
     yield
     _key_cache.cache.clear()
 
@@ -78,6 +79,3 @@ def engine(ollama: OllamaServer, settings: Settings) -> OllamaServer:
     """The scripted engine as the backend of the site."""
     settings.OLLAMA_OPENAI = {"HOST": ollama.url, "DEFAULT_MODEL": "smollm2:135m"}
     return ollama
-
-
-__all__ += ["PriceBook", "add", "finished", "timedelta"]

@@ -21,6 +21,7 @@ from ...management.terminal import Terminal, local_time
 from ._members import LastOwnerError, is_member, keep_an_owner
 from .conf import access_settings
 from .models import APIKey, Limit, Membership, Per, Role, Target, Unit, Workspace
+from .pricing import pricer
 from .validators import SCOPES
 
 __all__ = ["Keys", "Limits", "Workspaces", "find_workspace"]
@@ -264,7 +265,7 @@ class Limits(ActionsSubcommand):
         )
         limit.full_clean(validate_unique=False, validate_constraints=False)
         terminal.line(limit.put().public_id)
-        if limit.unit == Unit.COST:
+        if limit.unit == Unit.COST and pricer() is None:
             terminal.write_stderr("This limit has no effect, since requests have no prices.\n")
 
     def list(self, terminal: Terminal, options: dict[str, Any]) -> None:

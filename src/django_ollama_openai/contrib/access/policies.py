@@ -23,6 +23,7 @@ from ._limits.resolve import AppliedLimit
 from .authentication import KeyCaller
 from .conf import access_settings
 from .models import Unit
+from .pricing import BaseQuote, pricer
 from .stores import BaseStore, Epochs, StoreDown, Verdict
 from .stores._configured import limit_store
 
@@ -61,12 +62,13 @@ def _admit(admission: Admission[Any], store: BaseStore) -> Flow[Hold | None]:
     limits: Sequence[AppliedLimit] | None = None
     try:
         for _ in range(ATTEMPTS):
-            epoch, limits = None, None
+            epoch, limits, quote = None, None, None
             if route is not None:
                 epoch, limits = yield from _limits(caller, route.name, store)
+                limits, quote = yield from _priced(limits, route.name)
             if not limits and not store.announces:
                 return None
-            claims = claims_of(limits or (), admission)
+            claims = claims_of(limits or (), admission, quote)
             verdict = yield from call(store.reserve, store.areserve, request, claims, epoch)
             if not verdict.is_stale:
                 break
@@ -78,7 +80,7 @@ def _admit(admission: Admission[Any], store: BaseStore) -> Flow[Hold | None]:
             _when_down(error)
         return None
     limits = limits or ()
-    hold = Reservation(request, store, limits, verdict.held, admission.prompt_tokens)
+    hold = Reservation(request, store, limits, verdict.held, admission.prompt_tokens, quote)
     if key is not None:
         problem = yield from _problem_of_key(key, _epochs(verdict).keys)
         if problem is not None:
@@ -105,19 +107,33 @@ def _limits(
     subjects = resolve.subjects_of(caller)
     try:
         if not store.announces:
-            return None, _priced(resolve.applied_limits(subjects, model))
+            return None, resolve.applied_limits(subjects, model)
         seconds = access_settings().KEY_CACHE_SECONDS
         known = resolve.cache.get((subjects, model), seconds)
         if known is None:
             known = yield from call(resolve.load, resolve.aload, subjects, model)
     except (DatabaseError, InterfaceError) as error:
         raise StoreDown from error
-    return known.epoch, _priced(known.value)
+    return known.epoch, known.value
 
 
-def _priced(limits: Sequence[AppliedLimit]) -> Sequence[AppliedLimit]:
-    """Return ``limits`` without those on cost, since requests have no prices (check W008)."""
-    return [each for each in limits if each.limit.unit != Unit.COST]
+def _priced(
+    limits: Sequence[AppliedLimit], model: str
+) -> Flow[tuple[Sequence[AppliedLimit], BaseQuote | None]]:
+    """Return ``limits`` and the price of the request; if it has none, without limits on cost.
+
+    Raises:
+        StoreDown: Prices cannot be read.
+    """
+    others = [each for each in limits if each.limit.unit != Unit.COST]
+    known = pricer()
+    if len(others) == len(limits) or known is None:
+        return others, None
+    try:
+        quote = yield from call(known.quote, known.aquote, model)
+    except (DatabaseError, InterfaceError) as error:
+        raise StoreDown from error
+    return (others if quote is None else limits), quote
 
 
 def _epochs(verdict: Verdict) -> Epochs:

@@ -22,6 +22,7 @@ class UsageConfig(AppConfig):
 
     ollama_openai_urls = f"{PACKAGE}.urls"
     ollama_openai_policies: ClassVar = [f"{PACKAGE}.policies.UsagePolicy"]
+    ollama_openai_pricer = f"{PACKAGE}.pricing.Pricer"
     ollama_openai_settings: ClassVar = {"USAGE": f"{PACKAGE}.conf.UsageSettings"}
     ollama_openai_commands: ClassVar = {
         "bill": f"{PACKAGE}._commands.billing.Bill",
@@ -31,8 +32,9 @@ class UsageConfig(AppConfig):
     }
 
     def ready(self) -> None:
-        from . import checks
+        from . import checks, pricing
         from ._recording import deletions
 
         checks.connect()
         deletions.connect()
+        pricing.connect()

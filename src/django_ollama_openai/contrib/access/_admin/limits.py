@@ -17,6 +17,7 @@ from django.utils.translation import gettext_lazy as _
 from ....auth import Caller
 from .._limits.resolve import applied_limits, subjects_of
 from ..models import APIKey, Limit, Target, Unit, Workspace
+from ..pricing import pricer
 from .base import ModelAdmin, TabularInline
 from .use import ShowsUse, UseChangeList, attach_uses, limits_with_uses
 
@@ -149,7 +150,7 @@ class LimitAdmin(ShowsUse, ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Limit, *args: Any, **kwargs: Any) -> None:
         super().save_model(request, obj, *args, **kwargs)
-        if obj.unit == Unit.COST:
+        if obj.unit == Unit.COST and pricer() is None:
             messages.warning(
                 request,
                 gettext("This limit has no effect, since requests have no prices."),

@@ -15,6 +15,7 @@ from ..._group_writer import GroupWriter
 from ...access.models import APIKey, Workspace
 from .._billing.closing import assign_months
 from .._billing.outbox import events_of
+from .._budgets import note
 from .._prices import PriceBook
 from ..models import OutboxEvent, UsageRecord
 from .record import Draft, finished, without
@@ -50,6 +51,7 @@ def _write(drafts: Sequence[Draft]) -> None:
         add(records)
         if events := events_of(records):
             OutboxEvent.objects.bulk_create(events)
+    note(records)
 
 
 def _writable(drafts: Sequence[Draft]) -> list[Draft]:
