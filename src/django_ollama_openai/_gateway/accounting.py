@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from django.db import DatabaseError
+from django.db import Error as DatabaseFailure
 from django.dispatch import Signal
 
 from .._threads import run_after_response
@@ -160,7 +160,7 @@ class Account:
                     self.request_id,
                     type(error).__name__,
                     # Errors of databases quote rows, which may have text of the answer.
-                    exc_info=None if isinstance(error, DatabaseError) else error,
+                    exc_info=None if isinstance(error, DatabaseFailure) else error,
                 )
                 if record.error is None and record.finish_reason != CANCELLED:
                     failure = _to_storage_error(error)

@@ -45,6 +45,7 @@ __all__ = [
     "UsageBucket",
     "UsageDay",
     "UsageRecord",
+    "UsageReport",
 ]
 
 MAX_MODEL = 1_024
@@ -276,6 +277,16 @@ class UsageDay(_Sums):
 
     def __str__(self) -> str:
         return f"{self.day} {self.dimension} {self.name}"
+
+
+class UsageReport(UsageDay):
+    """The page of usage in the admin."""
+
+    class Meta:
+        proxy = True
+        default_permissions = ()
+        verbose_name = _("usage")
+        verbose_name_plural = _("usage")
 
 
 class Closing(Model):
