@@ -14,7 +14,6 @@ from urllib.parse import parse_qs
 import pytest
 import stripe
 from django.core.management import call_command
-from django.db.models import F
 from django.utils.timezone import now
 from pytest_django import Settings
 from standardwebhooks import Webhook
@@ -173,17 +172,6 @@ def test_a_refused_event_is_given_up(db: None, receiver: Receiver) -> None:
     event = OutboxEvent.objects.get()
     assert (event.due_at, event.delivered_at, event.attempts) == (None, None, 1)
     assert event.error == "The status of the answer was 410."
-
-
-def test_two_processes_never_send_one_event_at_once(db: None, receiver: Receiver) -> None:
-    stored(*(made() for _ in range(5)))
-    first = outbox.claim(3)
-    second = outbox.claim(10)
-    assert (len(first), len(second)) == (3, 2)
-    assert outbox.claim(10) == []
-    # Of a process that was killed, after a while.
-    OutboxEvent.objects.update(claimed_until=F("claimed_until") - timedelta(minutes=6))
-    assert len(outbox.claim(10)) == 5
 
 
 def test_the_command(db: None, receiver: Receiver, capsys: pytest.CaptureFixture[str]) -> None:

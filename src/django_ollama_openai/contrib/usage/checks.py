@@ -70,7 +70,10 @@ def _problems(settings: UsageSettings) -> list[tuple[str, str | None]]:
                 )
             )
         try:
-            import_string(settings.STRIPE.CUSTOMER)
+            customer = import_string(settings.STRIPE.CUSTOMER)
         except ImportError as error:
             found.append((f"USAGE STRIPE: CUSTOMER cannot be imported: {error}", None))
+        else:
+            if not callable(customer):
+                found.append(("USAGE STRIPE: CUSTOMER is no function.", None))
     return found

@@ -3,10 +3,12 @@ are acknowledged."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import timedelta
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final
 
+from django.db import transaction
 from django.db.models import Q
 from django.utils.module_loading import import_string
 from django.utils.timezone import now
@@ -24,6 +26,8 @@ __all__ = [
     "note_delivered",
     "note_failure",
 ]
+
+logger = logging.getLogger("django_ollama_openai")
 
 RECORDED: Final = "usage.recorded"
 #: The pause after the first failure, which doubles, and the longest.
@@ -53,13 +57,10 @@ def events_of(records: Sequence[UsageRecord]) -> list[OutboxEvent]:
     for record in records:
         shown = present_record(record)
         for destination in wanted:
-            payload = dict(shown)
-            if destination == Destination.STRIPE:
-                customer = _customer(record, settings)
-                if customer is None:
-                    continue
-                payload["stripe_customer_id"] = customer
-            events.append(event_for(destination, RECORDED, payload))
+            event = event_for(destination, RECORDED, dict(shown))
+            stripe = settings.STRIPE if destination == Destination.STRIPE else None
+            if stripe is None or _add_customer(event, record, stripe.CUSTOMER):
+                events.append(event)
     return events
 
 
@@ -68,31 +69,39 @@ def event_for(destination: Destination, type: str, payload: dict[str, Any]) -> O
     return OutboxEvent(destination=destination, type=type, payload=payload)
 
 
-def _customer(record: UsageRecord, settings: UsageSettings) -> str | None:
-    if settings.STRIPE is None:
-        return None
-    function: Any = import_string(settings.STRIPE.CUSTOMER)
-    customer: str | None = function(record)
-    return customer
+def _add_customer(event: OutboxEvent, record: UsageRecord, function: str) -> bool:
+    """Add Stripe's customer to ``event``, and return whether there is one. Where the site's
+    function fails, the event is given up, with the error: the record must not be lost."""
+    try:
+        # Its queries may fail, too, and PostgreSQL would refuse all later ones.
+        with transaction.atomic():
+            customer = import_string(function)(record)
+    except Exception as error:
+        event.due_at = None
+        event.error = f"CUSTOMER failed: {type(error).__name__}."
+        logger.exception("STRIPE['CUSTOMER'] failed for the record %s", record.public_id)
+        return True
+    event.payload["stripe_customer_id"] = customer
+    return customer is not None
 
 
-def claim(limit: int) -> list[OutboxEvent]:
-    """Claim up to ``limit`` events of one receiver that are due, so that no other process delivers
-    them meanwhile, and return them, the oldest first."""
-    free = Q(claimed_until=None) | Q(claimed_until__lt=now())
-    due = OutboxEvent.objects.filter(free, due_at__lte=now())
-    first = due.order_by("due_at", "pk").first()
-    if first is None:
-        return []
-    rows = due.filter(destination=first.destination).order_by("due_at", "pk")
-    keys = list(rows.values_list("pk", flat=True)[:limit])
-    until = now() + CLAIM
-    claimed = []
-    for key in keys:
-        # Each by itself: another process may have claimed some of them.
-        if due.filter(pk=key).update(claimed_until=until):
-            claimed.append(key)
-    return sorted(OutboxEvent.objects.filter(pk__in=claimed), key=lambda event: event.pk)
+def claim(sizes: Mapping[str, int], due_by: datetime) -> list[OutboxEvent]:
+    """Claim events of one receiver that are due at ``due_by``, so that no other process delivers
+    them meanwhile, and return them, the oldest first; none if none is left. ``sizes`` has the most
+    events for each receiver."""
+    while True:
+        free = Q(claimed_until=None) | Q(claimed_until__lt=now())
+        due = OutboxEvent.objects.filter(free, due_at__lte=due_by)
+        first = due.order_by("due_at", "pk").first()
+        if first is None:
+            return []
+        rows = due.filter(destination=first.destination).order_by("due_at", "pk")
+        keys = list(rows.values_list("pk", flat=True)[: sizes[first.destination]])
+        until = now() + CLAIM
+        # Each by itself: another process may have claimed some of them, or all.
+        claimed = [key for key in keys if due.filter(pk=key).update(claimed_until=until)]
+        if claimed:
+            return sorted(OutboxEvent.objects.filter(pk__in=claimed), key=lambda event: event.pk)
 
 
 def note_delivered(events: Sequence[OutboxEvent]) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
+from django.utils.timezone import now
 
+from ....management.progress import bar_class
 from ....management.subcommands import BaseSubcommand
 from ....management.terminal import Terminal
 from ...access.commands import find_workspace
@@ -86,17 +90,32 @@ def _print(terminal: Terminal, invoice: dict[str, Any]) -> None:
         terminal.line(f"{invoice['unpriced_requests']:,} requests have no price.")
 
 
+@contextmanager
+def _bar(terminal: Terminal) -> Iterator[Callable[[int], object]]:
+    """Return the function that moves a progress bar on, which does nothing without a terminal."""
+    bar = None if terminal.is_quiet or not terminal.is_interactive else bar_class()
+    if bar is None:
+        yield lambda count: None
+        return
+    due = OutboxEvent.objects.filter(due_at__lte=now()).count()
+    options: Any = {"total": due, "dynamic_ncols": True, "leave": False, "file": terminal.file}
+    with bar(**options) as shown:
+        yield shown.update
+
+
 class Deliver(BaseSubcommand):
     help = "Deliver the events of the outbox that are due to the webhook, Stripe or OpenMeter."
 
     def handle(self, terminal: Terminal, options: dict[str, Any]) -> None:
         delivered = failed = 0
-        for count, error in deliver():
-            if error:
-                failed += count
-                terminal.write_stderr(f"{count} not delivered: {error}\n")
-            else:
-                delivered += count
+        with _bar(terminal) as update:
+            for count, error in deliver():
+                update(count)
+                if error:
+                    failed += count
+                    terminal.write_stderr(f"{count} not delivered: {error}\n")
+                else:
+                    delivered += count
         terminal.info(f"Delivered: {delivered}. Failed: {failed}.")
         waiting = OutboxEvent.objects.filter(due_at__isnull=False).count()
         if waiting:
