@@ -180,7 +180,6 @@ def threads() -> Iterator[list[threading.Thread]]:
         thread.join()
 
 
-@pytest.mark.any_database
 def test_closing_while_records_are_written(transactional_db: None) -> None:
     """Every record is in one invoice: that of its month, or a later one."""
     zoo = World().workspace("Zoo")
