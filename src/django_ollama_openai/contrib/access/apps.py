@@ -26,6 +26,7 @@ class AccessConfig(AppConfig):
         f"{PACKAGE}.authentication.MemberAuthenticator",
     ]
     ollama_openai_policies: ClassVar = [f"{PACKAGE}.policies.LimitPolicy"]
+    ollama_openai_pruners: ClassVar = [f"{PACKAGE}._limits.pruning.LimitPruner"]
     ollama_openai_settings: ClassVar = {"ACCESS": f"{PACKAGE}.conf.AccessSettings"}
     ollama_openai_commands: ClassVar = {
         "keys": f"{PACKAGE}.commands.Keys",

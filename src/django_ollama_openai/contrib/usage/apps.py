@@ -22,6 +22,7 @@ class UsageConfig(AppConfig):
 
     ollama_openai_urls = f"{PACKAGE}.urls"
     ollama_openai_policies: ClassVar = [f"{PACKAGE}.policies.UsagePolicy"]
+    ollama_openai_pruners: ClassVar = [f"{PACKAGE}.retention.UsagePruner"]
     ollama_openai_pricer = f"{PACKAGE}.pricing.Pricer"
     ollama_openai_settings: ClassVar = {"USAGE": f"{PACKAGE}.conf.UsageSettings"}
     ollama_openai_commands: ClassVar = {
