@@ -47,7 +47,7 @@ def _begin_of_day(moment: datetime) -> datetime:
 def _pruning(label: str, rows: QuerySet[Any], order: str) -> Pruning:
     def delete_batch() -> int:
         keys = list(rows.order_by(order).values_list("pk", flat=True)[:BATCH])
-        deleted, _ = rows.model._default_manager.filter(pk__in=keys).delete()
+        deleted: int = rows.model._default_manager.filter(pk__in=keys).delete()[0]
         return deleted
 
     return Pruning(label, rows.count, delete_batch)
