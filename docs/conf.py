@@ -26,6 +26,7 @@ settings.configure(
         "django_ollama_openai",
         "django_ollama_openai.contrib.access",
         "django_ollama_openai.contrib.chat",
+        "django_ollama_openai.contrib.usage",
     ]
 )
 django.setup()

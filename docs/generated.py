@@ -26,6 +26,12 @@ from django_ollama_openai import backends as shipped
 from django_ollama_openai.backends._base import OPTIONAL_PARAMETERS
 from django_ollama_openai.contrib.access.conf import AccessSettings, LimitStoreConfig
 from django_ollama_openai.contrib.chat.conf import ChatSettings, RetentionDays
+from django_ollama_openai.contrib.usage.conf import (
+    OpenMeterConfig,
+    StripeConfig,
+    UsageSettings,
+    WebhookConfig,
+)
 from django_ollama_openai.exceptions import GatewayError
 
 __all__ = [
@@ -60,6 +66,7 @@ def sources() -> list[Path]:
         "contrib/access/checks.py",
         "contrib/access/conf.py",
         "contrib/chat/conf.py",
+        "contrib/usage/conf.py",
         "exceptions.py",
     ]
     return [CHANGELOG, COMPATIBILITY, FAULTS, Path(__file__), *(PACKAGE / name for name in names)]
@@ -137,6 +144,17 @@ def chat_settings() -> str:
 def retention_settings() -> str:
     """The keys of ``CHAT["RETENTION_DAYS"]``."""
     return _fields(RetentionDays)
+
+
+def usage_settings() -> str:
+    """The keys of ``USAGE``."""
+    return _fields(UsageSettings)
+
+
+def usage_receiver_settings() -> str:
+    """The keys of ``USAGE["WEBHOOK"]``, ``USAGE["STRIPE"]`` and ``USAGE["OPENMETER"]``."""
+    parts = (("WEBHOOK", WebhookConfig), ("STRIPE", StripeConfig), ("OPENMETER", OpenMeterConfig))
+    return "\n".join(f"The keys of ``{name}``:\n\n{_fields(model)}" for name, model in parts)
 
 
 def _fields(model: type[BaseModel]) -> str:
@@ -563,6 +581,8 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "chat_settings": chat_settings,
     "limit_store_settings": limit_store_settings,
     "retention_settings": retention_settings,
+    "usage_settings": usage_settings,
+    "usage_receiver_settings": usage_receiver_settings,
     "backend_entries": backend_entries,
     "model_entries": model_entries,
     "api_key_entries": api_key_entries,

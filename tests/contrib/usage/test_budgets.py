@@ -119,7 +119,6 @@ def store(request: pytest.FixtureRequest, settings: Settings) -> Iterator[None]:
     yield
 
 
-@pytest.mark.any_database
 def test_no_simultaneous_request_is_too_many(
     transactional_db: None, engine: OllamaServer, store: None
 ) -> None:

@@ -160,7 +160,6 @@ def sums() -> list[Any]:
     ]
 
 
-@pytest.mark.any_database
 def test_sums_are_rebuilt(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     """With the same result, also of users who were deleted; other days stay."""
     ada, zoo = world.user("ada"), world.workspace("Zoo")

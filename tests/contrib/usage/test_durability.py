@@ -24,6 +24,7 @@ from tests.servers import KEY, NO_TLS, Server, Site, serve
 from tests.site.test_streaming import part
 
 APPS = "django_ollama_openai.contrib.access django_ollama_openai.contrib.usage"
+pytestmark = pytest.mark.any_database
 #: The requests of the test that adds them up, a hundredth of them with each fault.
 REQUESTS = int(os.environ.get("TEST_USAGE_REQUESTS", "2000"))
 WORKERS = 12
@@ -43,7 +44,8 @@ def database(directory: Path, engine: OllamaServer, durability: str) -> Database
 
 def site(server: Server, shared: Database, directory: Path) -> Any:
     directory.mkdir(exist_ok=True)
-    return serve(server, directory, dict(shared.options), threads=16, **shared.environment)
+    variables: dict[str, Any] = shared.environment
+    return serve(server, directory, dict(shared.options), threads=16, **variables)
 
 
 def select(shared: Database, query: str) -> list[tuple[Any, ...]]:
@@ -114,7 +116,9 @@ class Client:
         elif not stream:
             self._note("ok", id, json.loads(text)["usage"])
         elif text.endswith("data: [DONE]\n\n") and '"error"' not in text:
-            events = [json.loads(event[6:]) for event in text.split("\n\n")[:-2]]
+            # There are comments, too, while the server waits.
+            data = [line[6:] for line in text.splitlines() if line.startswith("data: {")]
+            events = [json.loads(line) for line in data]
             self._note("ok", id, events[-1]["usage"])
         elif '"error"' in text:
             self._note("failed", id)
