@@ -28,6 +28,7 @@ EXTRAS = {
     "otel": "contrib/opentelemetry/",
     "progress": "management/progress.py",
     "redis": "contrib/access/stores/_redis",
+    "stripe": "contrib/usage/_billing/stripe.py",
 }
 """The modules that import what an extra installs."""
 

@@ -11,6 +11,7 @@ from pytest_django import Settings
 
 from django_ollama_openai.contrib.usage.models import (
     Price,
+    Source,
     UsageBucket,
     UsageDay,
     UsageRecord,
@@ -59,7 +60,7 @@ def test_a_request_is_one_record(
     assert (found.endpoint, found.model, found.answered_by) == (endpoint, MODEL, MODEL)
     assert (found.backend, found.status, found.error) == ("default", "ok", "")
     assert (found.prompt_tokens, found.completion_tokens) == (7, 3)
-    assert found.source == "reported"
+    assert found.source == Source.REPORTED
     assert found.request_id == answer.headers["x-request-id"]
     assert found.currency == "USD"
     assert found.cost == Decimal("0.2500225")
@@ -156,9 +157,10 @@ def test_a_static_key(settings: Settings, engine: OllamaServer, world: World) ->
 
 def test_tags(settings: Settings, engine: OllamaServer, world: World) -> None:
     settings.OLLAMA_OPENAI |= {"USAGE": {"TAGS": ["project", "absent"]}}
-    body = {"model": MODEL, "messages": HELLO, "metadata": {"project": "x", "other": "y"}}
+    body = {"model": MODEL, "messages": HELLO, "metadata": {"project": "x\0", "other": "y"}}
     assert world.key(world.user("ada"))("POST", "v1/chat/completions", body).status == 200
-    assert record().tags == {"project": "x"}
+    # PostgreSQL stores no NUL.
+    assert record().tags == {"project": "x\ufffd"}
 
 
 def test_no_text_is_stored(world: World, engine: OllamaServer) -> None:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 from django.core.exceptions import ValidationError
 from django.db.models import BigIntegerField
 
-__all__ = ["DECIMALS", "SCALE", "MoneyField"]
+__all__ = ["DECIMALS", "MoneyField", "MoneySumField"]
 
 #: The decimal places of an amount: a token at a price per million with six decimals needs them all.
 DECIMALS: Final = 12
-SCALE: Final = Decimal(10) ** DECIMALS
 
 
 if TYPE_CHECKING:
@@ -58,3 +57,13 @@ class MoneyField(_Base):
         if scaled != int(scaled):
             raise ValueError(f"{value} has more than {DECIMALS} decimal places.")
         return int(scaled)
+
+
+class MoneySumField(MoneyField):
+    """An exact sum of amounts, which may have more digits than a 64-bit integer. SQLite, which has
+    no greater integers, keeps sums up to nine million exact."""
+
+    def db_type(self, connection: Any) -> str | None:
+        """Return the type of the column."""
+        types = {"postgresql": "numeric(38, 0)", "mysql": "decimal(38, 0)"}
+        return types.get(connection.vendor) or super().db_type(connection)

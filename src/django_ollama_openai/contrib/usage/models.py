@@ -31,7 +31,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .._models import PublicModel
 from ..access.models import APIKey, Limit, Workspace
-from ._fields import MoneyField
+from ._fields import MoneyField, MoneySumField
 
 __all__ = [
     "BudgetAlert",
@@ -113,11 +113,11 @@ class Price(PublicModel):
 
 
 class Source(TextChoices):
-    """The source of the token counts of a record."""
+    """The source of the token counts of a record, a letter: there are many records."""
 
-    REPORTED = "reported", _("reported by the engine")
-    COUNTED = "counted", _("counted by the gateway")
-    ESTIMATED = "estimated", _("estimated")
+    REPORTED = "r", _("reported by the engine")
+    COUNTED = "c", _("counted by the gateway")
+    ESTIMATED = "e", _("estimated")
 
 
 class Status(TextChoices):
@@ -178,7 +178,7 @@ class UsageRecord(_Used, PublicModel):
     cached_tokens = PositiveIntegerField(_("cached tokens"), default=0)
     completion_tokens = PositiveIntegerField(_("completion tokens"), default=0)
     reasoning_tokens = PositiveIntegerField(_("reasoning tokens"), default=0)
-    source = CharField(_("source"), max_length=9, choices=Source.choices)
+    source = CharField(_("source"), max_length=1, choices=Source.choices)
     status = CharField(_("status"), max_length=9, choices=Status.choices)
     error = CharField(_("error"), max_length=64, blank=True, default="")
     #: ``None`` without a price.
@@ -210,7 +210,7 @@ class _Sums(Model):
     cached_tokens = BigIntegerField(_("cached tokens"), default=0)
     completion_tokens = BigIntegerField(_("completion tokens"), default=0)
     reasoning_tokens = BigIntegerField(_("reasoning tokens"), default=0)
-    cost = MoneyField(_("cost"), default=0)
+    cost = MoneySumField(_("cost"), default=0)
     #: In milliseconds. The engine's time is the duration without the time in queues.
     duration = BigIntegerField(default=0)
     engine_time = BigIntegerField(default=0)
@@ -326,7 +326,7 @@ class Invoice(PublicModel):
     workspace_name = CharField(_("workspace"), max_length=MAX_NAME, editable=False)
     month = DateField(_("month"), editable=False)
     currency = CurrencyField(editable=False)
-    total = MoneyField(_("total"), editable=False)
+    total = MoneySumField(_("total"), editable=False)
     #: Requests of this month without a price, which the total does not contain.
     unpriced_requests = BigIntegerField(_("without a price"), default=0, editable=False)
     created_at = DateTimeField(_("created"), default=now, editable=False)
@@ -354,7 +354,7 @@ class InvoiceLine(Model):
     completion_tokens = BigIntegerField(_("completion tokens"), editable=False)
     #: In milliseconds.
     engine_time = BigIntegerField(_("engine time"), editable=False)
-    amount = MoneyField(_("amount"), editable=False)
+    amount = MoneySumField(_("amount"), editable=False)
 
     class Meta:
         verbose_name = _("line")

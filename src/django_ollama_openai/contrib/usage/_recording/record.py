@@ -121,13 +121,13 @@ def draft_of(
     first = timings.time_to_first_token
     return Draft(
         id=id,
-        request_id=admission.request_id[:255],
+        request_id=_storable(admission.request_id, 255),
         started_at=started_at,
         user=User.of(admission.caller),
-        endpoint=admission.endpoint[:40],
-        model=admission.engine_route.name[:MAX_MODEL],
-        answered_by=outcome.answered_by[:MAX_MODEL],
-        backend=(outcome.backend or "")[:100],
+        endpoint=admission.endpoint,
+        model=_storable(admission.engine_route.name, MAX_MODEL),
+        answered_by=_storable(outcome.answered_by, MAX_MODEL),
+        backend=_storable(outcome.backend or "", 100),
         prompt_tokens=min(prompt, MAX_NUMBER),
         cached_tokens=min(cached, prompt, MAX_NUMBER),
         completion_tokens=min(completion, MAX_NUMBER),
@@ -146,6 +146,11 @@ def _milliseconds(seconds: float) -> int:
     return min(round(1000 * seconds), MAX_NUMBER)
 
 
+def _storable(text: str, length: int) -> str:
+    """Return up to ``length`` characters of ``text``, without NUL: PostgreSQL cannot store it."""
+    return text[:length].replace("\0", "\ufffd")
+
+
 def _tags(body: Any) -> dict[str, str] | None:
     """Return the metadata of a request under the keys in ``TAGS``."""
     wanted = usage_settings().TAGS
@@ -155,7 +160,7 @@ def _tags(body: Any) -> dict[str, str] | None:
         metadata = (further or {}).get("metadata")
     if not isinstance(metadata, dict):
         return None
-    found = {key: str(metadata[key])[:MAX_TAG] for key in wanted if key in metadata}
+    found = {key: _storable(str(metadata[key]), MAX_TAG) for key in wanted if key in metadata}
     return found or None
 
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from operator import add as add_numbers
+from typing import Any, Final
 from uuid import NAMESPACE_OID, UUID, uuid5
 
 from django.db import connections, router, transaction
@@ -49,8 +50,6 @@ DAY_KEY: Final = ("dimension", "day", "series", "currency")
 #: The records that a rebuilding reads at once.
 CHUNK: Final = 5_000
 
-S = TypeVar("S", UsageBucket, UsageDay)
-
 
 class PrunedError(Exception):
     """The records of a day that has sums have been deleted, so that they cannot be rebuilt."""
@@ -63,44 +62,50 @@ def quarter_of(moment: datetime) -> datetime:
 
 def add(records: Iterable[UsageRecord]) -> None:
     """Add ``records``, which are new, to the sums. The caller has a transaction."""
-    zone = billing_zone()
-    buckets: dict[Any, UsageBucket] = {}
-    days: dict[Any, UsageDay] = {}
+    groups: dict[tuple[datetime, UUID], tuple[UsageRecord, list[Any]]] = {}
     for record in records:
-        amounts = _amounts(record)
-        _add(buckets, _bucket_of(record), ("start", "series"), amounts)
+        key = (quarter_of(record.started_at), record.series)
+        group = groups.get(key)
+        if group is None:
+            groups[key] = (record, _amounts(record))
+        else:
+            group[1][:] = map(add_numbers, group[1], _amounts(record))
+    zone = billing_zone()
+    buckets: list[UsageBucket] = []
+    days: dict[Any, UsageDay] = {}
+    # All records of a group are of one day.
+    for record, amounts in groups.values():
+        bucket = _bucket_of(record)
+        for name, amount in zip(SUMS, amounts, strict=True):
+            setattr(bucket, name, amount)
+        buckets.append(bucket)
         for row in _days_of(record, zone):
-            _add(days, row, DAY_KEY, amounts)
-    insert_or_add(list(buckets.values()), unique=("start", "series"), added=SUMS)
+            total = days.setdefault(tuple(getattr(row, name) for name in DAY_KEY), row)
+            for name, amount in zip(SUMS, amounts, strict=True):
+                setattr(total, name, getattr(total, name) + amount)
+    insert_or_add(buckets, unique=("start", "series"), added=SUMS)
     insert_or_add(list(days.values()), unique=DAY_KEY, added=SUMS)
 
 
-def _add(rows: dict[Any, S], row: S, unique: tuple[str, ...], amounts: dict[str, Any]) -> None:
-    key = tuple(getattr(row, name) for name in unique)
-    total = rows.setdefault(key, row)
-    for name, amount in amounts.items():
-        setattr(total, name, getattr(total, name) + amount)
-
-
-def _amounts(record: UsageRecord) -> dict[str, Any]:
-    """Return what ``record`` adds to its sums."""
+def _amounts(record: UsageRecord) -> list[Any]:
+    """Return what ``record`` adds to each of ``SUMS``."""
     first = record.time_to_first_token
     is_error = record.status == Status.ERROR
-    return {
-        "requests": 1,
-        "errors": int(is_error),
-        "cancelled": int(record.status == Status.CANCELLED),
-        "unpriced_requests": int(record.price_id is None and not is_error),
-        "prompt_tokens": record.prompt_tokens,
-        "cached_tokens": record.cached_tokens,
-        "completion_tokens": record.completion_tokens,
-        "reasoning_tokens": record.reasoning_tokens,
-        "cost": record.cost or 0,
-        "duration": record.duration,
-        "engine_time": 0 if is_error else max(0, record.duration - record.queued),
-        "first_token_time": first or 0,
-        "first_tokens": int(first is not None),
-    }
+    return [
+        1,
+        int(is_error),
+        int(record.status == Status.CANCELLED),
+        int(record.price_id is None and not is_error),
+        record.prompt_tokens,
+        record.cached_tokens,
+        record.completion_tokens,
+        record.reasoning_tokens,
+        record.cost or 0,
+        record.duration,
+        0 if is_error else max(0, record.duration - record.queued),
+        first or 0,
+        int(first is not None),
+    ]
 
 
 def _bucket_of(record: UsageRecord) -> UsageBucket:

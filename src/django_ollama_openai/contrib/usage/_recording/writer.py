@@ -8,16 +8,17 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from django.contrib.auth import get_user_model
-from django.db import DatabaseError, IntegrityError, InterfaceError, transaction
+from django.db import DatabaseError, IntegrityError, InterfaceError, router, transaction
 
 from ...._batch_writer import BatchWriter
+from ...._connections import call_reconnecting
 from ..._group_writer import GroupWriter
 from ...access.models import APIKey, Workspace
 from .._billing.closing import assign_months
 from .._billing.outbox import events_of
 from .._budgets import note
 from .._prices import PriceBook
-from ..models import OutboxEvent, UsageRecord
+from ..models import OutboxEvent, Price, UsageRecord
 from .record import Draft, finished, without
 from .sums import add
 
@@ -44,7 +45,8 @@ def _write(drafts: Sequence[Draft]) -> None:
     if not drafts:
         return
     # Before the transaction: SQLite cannot get a lock after it has read.
-    records = finished(drafts, PriceBook.load())
+    alias = router.db_for_read(Price)
+    records = finished(drafts, call_reconnecting(alias, PriceBook.load))
     with transaction.atomic():
         assign_months(records)
         UsageRecord.objects.bulk_create(records)

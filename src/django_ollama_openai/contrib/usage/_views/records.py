@@ -23,7 +23,7 @@ from ...access._members import shown_id
 from .._reports.csv import CSV, rows_as_csv
 from .._reports.groups import amount_text
 from .._reports.ranges import read_range, zone_of
-from ..models import UsageRecord
+from ..models import Source, UsageRecord
 from .usage import TAGS, iso
 from .visible import SCOPE, Scope, own_or_workspace
 
@@ -139,7 +139,7 @@ def present_record(row: UsageRecord) -> dict[str, Any]:
         "cached_tokens": row.cached_tokens,
         "completion_tokens": row.completion_tokens,
         "reasoning_tokens": row.reasoning_tokens,
-        "source": str(row.source),
+        "source": Source(row.source).name.lower(),
         "status": str(row.status),
         "error": row.error or None,
         "cost": amount_text(row.cost),
