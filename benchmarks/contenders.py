@@ -115,6 +115,8 @@ class WithAccess(Application):
     database is in PostgreSQL if that is ``kind``, else in SQLite."""
 
     kind: Kind | Literal["sqlite"] = "sqlite"
+    #: Whether usage is recorded, too, with the rows in PostgreSQL.
+    has_usage: bool = False
 
     @contextmanager
     def serving(self, upstream: Served) -> Iterator[Served]:
@@ -140,9 +142,13 @@ class WithAccess(Application):
                     database = {**POSTGRESQL, "PORT": server.port}
                 else:
                     store = {"STORE": f"{STORES}.RedisStore", "OPTIONS": {"url": server.url}}
+            if self.has_usage and self.kind != "postgresql":
+                rows = stack.enter_context(running_server("postgresql"))
+                database = {**POSTGRESQL, "PORT": rows.port}
+            name = "usage_settings" if self.has_usage else "access_settings"
             yield (
                 {
-                    "DJANGO_SETTINGS_MODULE": "benchmarks.site.access_settings",
+                    "DJANGO_SETTINGS_MODULE": f"benchmarks.site.{name}",
                     "BENCHMARK_DATABASE": json.dumps(database),
                     "BENCHMARK_STORE": json.dumps(store),
                 },
@@ -152,9 +158,11 @@ class WithAccess(Application):
     def missing(self) -> list[str]:
         if self.kind == "sqlite":
             return []
-        program, package = PROGRAMS[self.kind], PACKAGES[self.kind]
-        without_program = shutil.which(program, path=SEARCHED) is None
-        return [program] * without_program + [package] * (find_spec(package) is None)
+        kinds = {self.kind, *(["postgresql"] if self.has_usage else [])}
+        programs = [PROGRAMS[kind] for kind in sorted(kinds)]
+        packages = [PACKAGES[kind] for kind in sorted(kinds)]
+        without = [name for name in programs if shutil.which(name, path=SEARCHED) is None]
+        return [*without, *(name for name in packages if find_spec(name) is None)]
 
 
 @dataclass(frozen=True)
@@ -227,6 +235,13 @@ def contenders(litellm: str | None) -> dict[str, Contender]:
         *(
             WithAccess(f"fast-lane-{kind}", f"/ai/{completions}", application=lane, kind=kind)
             for kind in KINDS
+        ),
+        WithAccess(
+            "fast-lane-usage",
+            f"/ai/{completions}",
+            application=lane,
+            kind="redis",
+            has_usage=True,
         ),
         WithChat(
             "completions-stored", f"/ai/{completions}", fields={"store": True}, application=site

@@ -35,6 +35,7 @@ TARGETS = (
     Target("memory", "fast-lane", "at most", 1.3, "pass-through"),
     Target("plain CPU", "fast-lane-redis", "at most", 1.0, "pass-through"),
     Target("flood CPU", "fast-lane-redis", "at most", 0.5, "pass-through"),
+    Target("plain CPU", "fast-lane-usage", "at most", 1.0, "pass-through"),
     Target("paced CPU", "completions-stored", "at most", 1.3, "ours"),
     Target("flood CPU", "completions-stored", "at most", 1.3, "ours"),
     Target("paced CPU", "responses-stored", "at most", 1.3, "responses"),

@@ -19,6 +19,7 @@ AMOUNTS = (
 def main() -> None:
     """Make them, with the key that the environment names."""
     django.setup()
+    from django.apps import apps
     from django.contrib.auth import get_user_model
     from django.core.management import call_command
 
@@ -36,6 +37,10 @@ def main() -> None:
     )
     for unit, per, amount in AMOUNTS:
         Limit.objects.create(target="each_key", unit=unit, per=per, amount=amount)
+    if apps.is_installed("django_ollama_openai.contrib.usage"):
+        from django_ollama_openai.contrib.usage.models import Price
+
+        Price.objects.create(model="*", input="0.1", output="0.4")
 
 
 if __name__ == "__main__":
