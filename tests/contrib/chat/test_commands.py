@@ -51,7 +51,7 @@ def test_prune(options: str, conversations: int, completions: int) -> None:
     out = run(f"prune {options}")
     assert Conversation.objects.count() == conversations
     assert Completion.objects.count() == completions
-    if options == "":
+    if options == "--only chat":
         assert out.splitlines() == [
             "responses: 0 deleted",
             "threads: 0 deleted",
