@@ -91,7 +91,7 @@ def test_the_page(boss: Client, used: None) -> None:
     text = page(boss)
     assert "Zoo &lt;b&gt;" in text
     assert "<b>" not in text.split("</header>")[-1]
-    assert "2 EUR, 2.5 USD" in text
+    assert "2.00 EUR, 2.50 USD" in text
     assert "1 request has no price" in text
     charts = re.findall(r'<svg class="oou-chart".*?</svg>', text, re.DOTALL)
     assert len(charts) == 7
@@ -125,7 +125,7 @@ def test_csv_is_exact_and_has_no_formulas(boss: Client, used: None) -> None:
 
 def test_one_workspace(boss: Client, used: None) -> None:
     text = page(boss, f"{RANGE}&workspace=lab")
-    assert "2 EUR" in text
+    assert "2.00 EUR" in text
     assert "USD" not in text
     assert sum(int(row["requests"]) for row in rows(boss, "days", f"{RANGE}&workspace=lab")) == 2
 

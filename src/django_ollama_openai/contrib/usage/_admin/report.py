@@ -14,7 +14,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
-from django.utils.formats import date_format
+from django.utils.formats import date_format, number_format
 from django.utils.safestring import SafeString
 from django.utils.timezone import now
 from django.utils.translation import gettext
@@ -257,15 +257,15 @@ def _cells(row: Row) -> list[str]:
 
 def _money(costs: dict[str, Decimal]) -> str:
     """Return amounts, each in its currency; a dash for no price, which is not zero."""
-    amounts = [f"{shown(_rounded(cost))} {currency}" for currency, cost in sorted(costs.items())]
+    amounts = [f"{_rounded(cost)} {currency}" for currency, cost in sorted(costs.items())]
     return ", ".join(amounts) or "–"
 
 
-def _rounded(cost: Decimal) -> Decimal:
+def _rounded(cost: Decimal) -> str:
     """Return ``cost`` with two decimal places, or two digits if it is less than that. CSV has all
     of them."""
     places = 2 if not cost or cost >= Decimal("0.01") else 1 - cost.adjusted()
-    return round(cost, places)
+    return number_format(round(cost, places), decimal_pos=places, force_grouping=True)
 
 
 def _seconds(value: Decimal | None) -> str:
