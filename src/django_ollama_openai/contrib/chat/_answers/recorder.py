@@ -24,9 +24,10 @@ from ...._wire.sse import DONE
 from ....endpoints import BaseRecorder, ChatCompletionWriter, Record
 from ....exceptions import GatewayError, ShuttingDown
 from ..._group_writer import GroupWriter
+from ..._inserts import insert
 from .._store.drafts import Draft
 from .._store.runs import End, HasChanged, end_messages, lock_homes
-from ..models import Piece, Run, Status
+from ..models import Run, Status
 from . import live
 
 __all__ = [
@@ -315,7 +316,7 @@ def _save_messages(ends: list[tuple[MessageRecorder, Record, bytes]]) -> None:
         [recorder.end(recorder.writer.snapshot(), record) for recorder, record, _ in ends]
     ):
         raise HasChanged
-    Piece.objects.bulk_create(piece for piece in pieces if piece is not None)
+    insert(piece for piece in pieces if piece is not None)
 
 
 _ends: Final = GroupWriter("sessions", partial(end_group, save=_save_messages), end_alone)

@@ -13,6 +13,7 @@ from django.db.models import BooleanField, F, Func, QuerySet, Value
 
 from ...._wire.base import dump_sent
 from ...._wire.chat import ChatCompletionRequest
+from ..._inserts import insert
 from ..models import Completion
 from .files import Media, of_completion, stored
 from .items import MISSING_FILE, Locate, inlined
@@ -131,7 +132,7 @@ def add_completion(row: Completion, media: Media) -> None:
 
 def add_completions(rows: Sequence[Completion]) -> None:
     """Insert ``rows``, which have no files."""
-    Completion.objects.bulk_create(rows)
+    insert(rows)
 
 
 def with_metadata(rows: QuerySet[Completion], pairs: Mapping[str, str]) -> QuerySet[Completion]:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from django.utils.timezone import now
 
+from ..._inserts import insert as insert_rows
 from ..models import Conversation, Item, Kind, Response, Run
 from .files import Media
 from .items import new_rows
@@ -74,7 +75,7 @@ def insert(drafts: Sequence[Draft]) -> None:
         draft.thread.sequence += RESERVED
         draft.run.lease_until = now() + LEASE
     _insert(drafts, items)
-    Run.objects.bulk_create(draft.run for draft in drafts)
+    insert_rows(draft.run for draft in drafts)
 
 
 def end(ends: Sequence[tuple[Draft, dict[str, Any], list[dict[str, Any]]]]) -> list[bool]:
@@ -116,10 +117,10 @@ def end(ends: Sequence[tuple[Draft, dict[str, Any], list[dict[str, Any]]]]) -> l
 
 def _insert(drafts: Sequence[Draft], items: Sequence[Item]) -> None:
     if drafts:
-        Conversation.objects.bulk_create(draft.thread for draft in drafts)
-        Response.objects.bulk_create(draft.response for draft in drafts)
+        insert_rows(draft.thread for draft in drafts)
+        insert_rows(draft.response for draft in drafts)
     if items:
-        Item.objects.bulk_create(items)
+        insert_rows(items)
 
 
 def _placed(draft: Draft, rows: list[Item]) -> list[Item]:

@@ -23,6 +23,7 @@ from ...._translation.response_object import CLIENTS_OWN
 from ...._wire.case import camel_keys
 from ...._wire.sse import DONE, named_frame
 from ....exceptions import InvalidRequest, NotFound
+from ..._inserts import insert
 from ..models import Branch, Conversation, Item, Kind, Piece, Response, Run, Status
 from .files import Media
 from .items import new_rows
@@ -195,9 +196,10 @@ def begin_next(starts: Sequence[Start]) -> list[Run | None]:
     begun = [(start, head) for start, head in zip(starts, heads, strict=True) if head is not None]
     if Run.objects.filter(locks__in=[start.conversation for start, _ in begun]).exists():
         raise HasChanged
-    Item.objects.bulk_create(row for start, head in begun for row in (*start.rows, head))
+    insert(row for start, head in begun for row in (*start.rows, head))
     new = [_new_run(start.conversation, head) for start, head in begun]
-    runs = iter(Run.objects.bulk_create(new))
+    insert(new)
+    runs = iter(new)
     return [None if head is None else next(runs) for head in heads]
 
 
@@ -274,7 +276,7 @@ def end_messages(ends: Sequence[End]) -> bool:
         new += parts
     _update(heads, ["data", "text", "status", "answer"])
     if new:
-        Item.objects.bulk_create(new)
+        insert(new)
     return True
 
 

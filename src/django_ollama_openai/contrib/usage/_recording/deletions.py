@@ -8,10 +8,10 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.db.models.signals import post_delete
 
+from ..._inserts import insert_or_add
 from ...access.models import APIKey, Workspace
 from ..models import Dimension, UsageDay
 from .sums import DAY_KEY, SUMS, series_of_subject, subject_of
-from .upsert import insert_or_add
 
 __all__ = ["connect"]
 

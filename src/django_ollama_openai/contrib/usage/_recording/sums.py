@@ -12,9 +12,9 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 
 from django.db import connections, router, transaction
 
+from ..._inserts import insert_or_add
 from ..models import Dimension, Status, UsageBucket, UsageDay, UsageRecord
 from .record import billing_zone
-from .upsert import insert_or_add
 
 __all__ = [
     "DAY_KEY",

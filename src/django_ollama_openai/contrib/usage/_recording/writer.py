@@ -13,12 +13,13 @@ from django.db import DatabaseError, IntegrityError, InterfaceError, router, tra
 from ...._batch_writer import BatchWriter
 from ...._connections import call_reconnecting
 from ..._group_writer import GroupWriter
+from ..._inserts import insert
 from ...access.models import APIKey, Workspace
 from .._billing.closing import assign_months
 from .._billing.outbox import events_of
 from .._budgets import note
 from .._prices import PriceBook
-from ..models import OutboxEvent, Price, UsageRecord
+from ..models import Price, UsageRecord
 from .record import Draft, finished, without
 from .sums import add
 
@@ -49,10 +50,10 @@ def _write(drafts: Sequence[Draft]) -> None:
     records = finished(drafts, call_reconnecting(alias, PriceBook.load))
     with transaction.atomic():
         assign_months(records)
-        UsageRecord.objects.bulk_create(records)
+        insert(records)
         add(records)
         if events := events_of(records):
-            OutboxEvent.objects.bulk_create(events)
+            insert(events)
     note(records)
 
 
