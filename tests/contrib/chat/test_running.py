@@ -524,8 +524,9 @@ def test_a_post_to_a_long_session_costs_little_more(site: Site, stream: bool) ->
         cost(chat)
     rounds = [(cost(short), cost(long)) for _ in range(10)]
     ratio = statistics.median(b for _, b in rounds) / statistics.median(a for a, _ in rounds)
-    # 1.3 to 1.6, although all messages go to the engine; 3.2 to 4.3 if all were read each time.
-    assert ratio < 2
+    # 1.3 to 1.6, although all messages go to the engine, and up to 2.4 with Python 3.11; 3.2 to
+    # 4.3 if all were read each time.
+    assert ratio < 2.8
 
 
 def fill(chat: Session, count: int) -> None:
