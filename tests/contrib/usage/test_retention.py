@@ -9,7 +9,10 @@ from django.core.management import call_command
 from django.utils.timezone import now
 from pytest_django import Settings
 
-from django_ollama_openai.contrib.access.models import LimitAccount
+from django_ollama_openai._ids import uuid7
+from django_ollama_openai.contrib.access._limits.resolve import AppliedLimit, account_id
+from django_ollama_openai.contrib.access.models import Limit, LimitAccount
+from django_ollama_openai.contrib.access.stores import Claim, DatabaseStore
 from django_ollama_openai.contrib.access.stores._base import now as microseconds
 from django_ollama_openai.contrib.usage.models import (
     Destination,
@@ -57,3 +60,29 @@ def test_accounts_of_limits_that_are_not_used(db: None) -> None:
         LimitAccount.objects.create(id=str(age), seen=microseconds() - age * day)
     call_command("ollama", "prune", "--only", "limits")
     assert set(LimitAccount.objects.values_list("id", flat=True)) == {"1", "61"}
+
+
+@pytest.mark.parametrize(
+    ("unit", "per", "days", "is_kept"),
+    [
+        ("tokens", "month", 0, True),
+        ("tokens", "month", 31, True),
+        ("tokens", "month", 100, False),
+        ("requests", "hour", 0, True),
+        ("requests", "hour", 100, False),
+        ("concurrent", "", 0, True),
+    ],
+)
+def test_accounts_of_limits_in_use_stay(
+    db: None, unit: str, per: str, days: int, is_kept: bool
+) -> None:
+    """Those that requests have made, which used something ``days`` ago."""
+    moment = microseconds() - days * 86_400 * 10**6
+    limit = Limit.objects.create(target="everybody", unit=unit, per=per, amount=100)
+    applied = AppliedLimit(limit, account_id(limit, ""))
+    store = DatabaseStore(clock=lambda: moment)
+    claim = Claim(applied.account, applied.rule(moment), 1, is_leased=unit != "requests")
+    verdict = store.reserve(uuid7(), [claim])
+    assert verdict.refused is None
+    call_command("ollama", "prune", "--only", "limits")
+    assert LimitAccount.objects.exists() is is_kept

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Final
 
+from django.db import router, transaction
+from django.db.models import F, Q
+
 from ....management.pruning import BasePruner, Pruning
 from ..models import LimitAccount
 from ..stores._base import now
@@ -24,11 +27,20 @@ class LimitPruner(BasePruner):
     name = "limits"
 
     def prunings(self, older_than: timedelta | None) -> Iterable[Pruning]:
-        rows = LimitAccount.objects.filter(seen__lt=now() - AGE // timedelta(microseconds=1))
+        before = now() - AGE // timedelta(microseconds=1)
+        # Only buckets have ``seen``, and only calendar periods ``period``. Concurrency has neither:
+        # its account is as a new one while nothing is held.
+        rows = LimitAccount.objects.filter(
+            Q(held=0) | Q(period__gt=0), seen__lt=before, period__lt=before
+        )
 
         def delete_batch() -> int:
             keys = list(rows.order_by().values_list("pk", flat=True)[:BATCH])
-            LimitAccount.objects.filter(pk__in=keys).delete()
+            batch = rows.filter(pk__in=keys)
+            with transaction.atomic(using=router.db_for_write(LimitAccount)):
+                # Locks them: those that a request has used meanwhile are no longer among them.
+                batch.update(seen=F("seen"))
+                batch.delete()
             return len(keys)
 
         yield Pruning("accounts of limits", rows.count, delete_batch)
